@@ -1,0 +1,1 @@
+"""Rectified flow as functions on arrays: paths, velocities, samplers."""

@@ -1,0 +1,129 @@
+"""Solvers of the probability-flow ODE from noise to image as one compiled loop (spec section 4)."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cod_jax.diffusion.flow import shift_time
+
+Method = Literal["euler", "adams"]
+VelocityFunction = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def sampling_timesteps(
+    num_steps: int, *, last_step: float | None = 0.04, time_shift: float = 1.0
+) -> Float[np.ndarray, " N"]:
+    """The num_steps + 1 timesteps of a sampler: linspace(0, 1 - last_step, num_steps), then 1, shifted.
+
+    Args:
+      num_steps: Evaluations of the network, at least 1. With one step the path is a single step from 0 to 1.
+      last_step: Length of the last step before shifting; None is 1 / num_steps.
+      time_shift: See `flow.shift_time`.
+
+    Raises:
+      ValueError: num_steps is below 1, last_step is outside (0, 1], or time_shift is not positive.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; a sampler takes at least one step")
+    if last_step is None or num_steps == 1:
+        last_step = 1.0 / num_steps
+    if not 0 < last_step <= 1:
+        raise ValueError(f"last_step is {last_step}; it must be in (0, 1]")
+    if time_shift <= 0:
+        raise ValueError(f"time_shift is {time_shift}; it must be positive")
+    grid = np.append(np.linspace(0.0, 1.0 - last_step, num_steps), 1.0)
+    return np.asarray(shift_time(grid, time_shift)).astype(np.float32)  # pyright: ignore[reportArgumentType]
+
+
+def adams_bashforth_coefficients(timesteps: Float[np.ndarray, " N"], order: int) -> Float[np.ndarray, "S order"]:
+    """Weights of the last `order` velocities for each step on an uneven grid, oldest first.
+
+    Each is the integral of the Lagrange basis polynomial over the step, and the weights of a step are divided by their
+    sum. While fewer velocities are known the order is lower and the weights on the left are zero.
+    """
+    timesteps = np.asarray(timesteps, np.float64)
+    coefficients = np.zeros((len(timesteps) - 1, order))
+    for step in range(len(timesteps) - 1):
+        nodes = timesteps[max(0, step - order + 1) : step + 1]
+        integrals = []
+        for index, node in enumerate(nodes):
+            others = np.delete(nodes, index)
+            basis = np.polynomial.Polynomial.fromroots(others) / np.prod(node - others)
+            antiderivative = basis.integ()
+            integrals.append(antiderivative(timesteps[step + 1]) - antiderivative(timesteps[step]))
+        coefficients[step, order - len(nodes) :] = np.asarray(integrals) / np.sum(integrals)
+    return coefficients.astype(np.float32)
+
+
+def sample(
+    velocity: VelocityFunction,
+    noise: Float[Array, "B ..."],
+    condition: Float[Array, "B ..."],
+    unconditional: Float[Array, "B ..."] | None = None,
+    *,
+    num_steps: int = 25,
+    method: Method = "euler",
+    order: int = 2,
+    guidance_scale: float = 1.0,
+    guidance_interval: tuple[float, float] = (0.1, 1.0),
+    last_step: float | None = 0.04,
+    time_shift: float = 1.0,
+) -> Float[Array, "B ..."]:
+    """Carry noise along the velocity field from t = 0 to t = 1, in float32.
+
+    With classifier-free guidance the velocity is v_u + g (v_c - v_u) strictly inside the interval and the conditional
+    one outside. Jit-compatible: the steps are one scan.
+
+    Args:
+      velocity: Velocity of (x_t, t [B], condition).
+      noise: Start of the path, standard normal [B, ...].
+      condition: Conditions of the batch.
+      unconditional: Null conditions of the batch; needed when guidance_scale is not 1.
+      num_steps: Evaluations of the network.
+      method: "euler", or "adams" (Adams-Bashforth on the uneven grid).
+      order: Velocities that an Adams step combines.
+      guidance_scale: g above.
+      guidance_interval: Open interval of t where guidance applies.
+      last_step: See `sampling_timesteps`.
+      time_shift: See `sampling_timesteps`.
+
+    Raises:
+      ValueError: An argument is outside its range, or guidance lacks a null condition.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
+    if order < 1:
+        raise ValueError(f"order is {order}; it must be at least 1")
+    guided = guidance_scale != 1.0
+    if guided and unconditional is None:
+        raise ValueError(f"guidance_scale is {guidance_scale} but there is no unconditional condition; pass one")
+
+    order = 1 if method == "euler" else order
+    timesteps = sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift)
+    coefficients = adams_bashforth_coefficients(timesteps, order)
+    low, high = guidance_interval
+    scales = np.where((timesteps[:-1] > low) & (timesteps[:-1] < high), guidance_scale, 1.0).astype(np.float32)
+    batch = noise.shape[0]
+    both = jnp.concatenate([unconditional, condition]) if guided and unconditional is not None else condition
+
+    def evaluate(x: jax.Array, t: jax.Array, scale: jax.Array) -> jax.Array:
+        if not guided:
+            return velocity(x, jnp.full((batch,), t), both).astype(jnp.float32)
+        v = velocity(jnp.concatenate([x, x]), jnp.full((2 * batch,), t), both).astype(jnp.float32)
+        v_unconditional, v_conditional = v[:batch], v[batch:]
+        return v_unconditional + scale * (v_conditional - v_unconditional)
+
+    def step(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]):
+        x, history = carry
+        t, length, scale, weights = inputs
+        history = jnp.concatenate([history[1:], evaluate(x, t, scale)[None]])
+        return (x + length * jnp.tensordot(weights, history, axes=1), history), None
+
+    x = noise.astype(jnp.float32)
+    start = (x, jnp.zeros((order, *x.shape), jnp.float32))
+    inputs = (timesteps[:-1], np.diff(timesteps), scales, coefficients)
+    return jax.lax.scan(step, start, tuple(map(jnp.asarray, inputs)))[0][0]

@@ -1,0 +1,157 @@
+"""The condition codec shared by all models: image to symbols to condition (spec section 1)."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
+from cod_jax.models.quantizer import Quantized, VectorQuantizer
+from cod_jax.nn.attention import AttentionMode, SelfAttention
+from cod_jax.nn.blocks import Downsample, ResBlock, Upsample
+from cod_jax.nn.layers import Conv, zeros
+from cod_jax.nn.norms import GroupNorm
+
+# Value of every pixel of the condition image that stands for "no condition"; outside the range of image01 on purpose.
+NULL_CONDITION_VALUE = -1.0
+
+WINDOW = 32
+# The released CoD-Lite cuts smaller windows in the last encoder level and in the decoder of its deep codec.
+DEEP_WINDOW = 16
+
+
+def _run(layers: nnx.List, x: jax.Array, attention: AttentionMode) -> jax.Array:
+    for layer in layers:
+        x = layer(x, attention) if isinstance(layer, SelfAttention) else layer(x)
+    return x
+
+
+class ConditionEncoder(nnx.Module):
+    """Image to latents [B, H / pitch, W / pitch, latent_channels].
+
+    Four levels of two residual blocks with widths c, c, 2c, 2c, a level with attention at 4c (and at 8c in the deep
+    codec), and a middle block.
+    """
+
+    def __init__(self, config: ConditionCodecConfig, *, dtype: str, rngs: nnx.Rngs):
+        width, groups = config.encoder_width, config.num_groups
+        window = DEEP_WINDOW if config.is_deep else WINDOW
+
+        def res(in_features: int, out_features: int) -> ResBlock:
+            return ResBlock(in_features, out_features, groups, dtype=dtype, rngs=rngs)
+
+        def attention(features: int, window: int) -> SelfAttention:
+            return SelfAttention(features, groups, window=window, dtype=dtype, rngs=rngs)
+
+        self.conv_in = Conv(3, width, stride=config.input_stride, dtype=dtype, rngs=rngs)
+        levels = []
+        channels = width
+        for level, features in enumerate((width, width, 2 * width, 2 * width)):
+            layers: list[nnx.Module] = [res(channels, features), res(features, features)]
+            if level < config.num_downsamples:
+                layers.append(Downsample(features, dtype=dtype, rngs=rngs))
+            levels.append(nnx.List(layers))
+            channels = features
+        layers = []
+        for features in (4 * width, 8 * width) if config.is_deep else (4 * width,):
+            layers += [res(channels, features), attention(features, window)]
+            layers += [res(features, features), attention(features, window)]
+            if config.is_deep:
+                layers.append(Downsample(features, dtype=dtype, rngs=rngs))
+            channels = features
+        levels.append(nnx.List(layers))
+        self.levels = nnx.List(levels)
+        self.middle = nnx.List([res(channels, channels), attention(channels, WINDOW), res(channels, channels)])
+        self.norm_out = GroupNorm(channels, groups)
+        self.conv_out = Conv(channels, config.latent_channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image01: Float[Array, "B H W 3"], attention: AttentionMode) -> Float[Array, "B h w C"]:
+        """Encode image01 in [0, 1] (or the null condition, -1 everywhere)."""
+        x = self.conv_in(image01)
+        for layers in self.levels:
+            x = _run(layers, x, attention)
+        x = _run(self.middle, x, attention)
+        return self.conv_out(jax.nn.silu(self.norm_out(x)))
+
+
+class ConditionDecoder(nnx.Module):
+    """Code vectors to the condition on the 16-pixel grid, [B, H / 16, W / 16, hidden].
+
+    What starts at zero does so as the published CoD intends: the output convolution and the second convolution of
+    each upsampling; of the three output layers at pitch 4 only the last, because three zeros in a row never learn.
+    """
+
+    def __init__(self, config: ConditionCodecConfig, hidden: int, *, dtype: str, rngs: nnx.Rngs):
+        groups = config.num_groups
+        window = DEEP_WINDOW if config.is_deep else WINDOW
+
+        def res() -> ResBlock:
+            return ResBlock(hidden, hidden, groups, dtype=dtype, rngs=rngs)
+
+        def attention() -> SelfAttention:
+            return SelfAttention(hidden, groups, window=window, dtype=dtype, rngs=rngs)
+
+        def up() -> Upsample:
+            return Upsample(hidden, groups, dtype=dtype, rngs=rngs)
+
+        self.conv_in = Conv(config.latent_channels, hidden, dtype=dtype, rngs=rngs)
+        layers: list[nnx.Module] = []
+        if config.is_deep:
+            layers += [res(), attention(), up(), res(), attention(), up(), res(), attention(), res()]
+        else:
+            for _ in range(config.decoder_depth):
+                layers += [res(), attention()]
+            layers.append(res())
+        self.layers = nnx.List(layers)
+        self.norm_out = GroupNorm(hidden, groups)
+        grid = config.pitch // (4 if config.is_deep else 1)
+        if grid == PATCH_SIZE // 4:
+            first = Conv(hidden, hidden, stride=2, dtype=dtype, rngs=rngs)
+            last = Conv(hidden, hidden, stride=2, dtype=dtype, kernel_init=zeros, rngs=rngs)
+            output: list[nnx.Module] = [first, res(), last]
+        else:
+            stride = 2 if grid == PATCH_SIZE // 2 else 1
+            output = [Conv(hidden, hidden, stride=stride, dtype=dtype, kernel_init=zeros, rngs=rngs)]
+            if grid == 2 * PATCH_SIZE:
+                output.append(up())
+        self.output = nnx.List(output)
+
+    def __call__(self, codes: Float[Array, "B h w C"], attention: AttentionMode) -> Float[Array, "B H16 W16 hidden"]:
+        """Decode code vectors [B, h, w, latent_channels]."""
+        x = _run(self.layers, self.conv_in(codes), attention)
+        return _run(self.output, jax.nn.silu(self.norm_out(x)), attention)
+
+
+class ConditionCodec(nnx.Module):
+    """Condition encoder, vector quantiser and condition decoder.
+
+    Args:
+      config: The codec's description.
+      hidden: Channels of the condition.
+      dtype: Dtype of the computation; quantisation is float32 always.
+      rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: ConditionCodecConfig, hidden: int, *, dtype: str, rngs: nnx.Rngs):
+        self.encoder = ConditionEncoder(config, dtype=dtype, rngs=rngs)
+        self.bottleneck = VectorQuantizer(config.codebook_size, config.latent_channels, rngs=rngs)
+        self.decoder = ConditionDecoder(config, hidden, dtype=dtype, rngs=rngs)
+
+    def encode(
+        self, image01: Float[Array, "B H W 3"], attention: AttentionMode = "global"
+    ) -> Float[Array, "B h w C"]:
+        """Latents of image01 in [0, 1], before quantisation."""
+        return self.encoder(image01, attention)
+
+    def quantize(self, z: Float[Array, "B h w C"]) -> Quantized:
+        """Nearest code vectors of the latents, their indices and the quantisation loss."""
+        return self.bottleneck(z)
+
+    def dequantize(self, indices: Int[Array, "B h w"]) -> Float[Array, "B h w C"]:
+        """Code vectors of indices in [0, codebook_size)."""
+        return self.bottleneck.lookup(indices)
+
+    def decode(
+        self, codes: Float[Array, "B h w C"], attention: AttentionMode = "global"
+    ) -> Float[Array, "B H16 W16 hidden"]:
+        """Condition of the code vectors."""
+        return self.decoder(codes, attention)

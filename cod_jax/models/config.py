@@ -1,0 +1,198 @@
+"""What a model is: frozen, validated descriptions that are stored with its weights."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+from cod_jax.nn.attention import ATTENTION_MODES, AttentionMode
+
+Prediction = Literal["image", "velocity"]
+Config = TypeVar("Config")
+
+# Pixels per side of a condition cell; every published model uses this grid.
+PATCH_SIZE = 16
+# Downsamplings of the encoder after its first convolution; six is the deep encoder of the 64-bit models.
+ENCODER_DEPTHS = (1, 2, 3, 4, 6)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionCodecConfig:
+    """Condition encoder, bottleneck and condition decoder (spec section 1).
+
+    Attributes:
+      pitch: Pixels per symbol in each direction, a power of two.
+      input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
+      encoder_width: Channels of the encoder's first level.
+      latent_channels: Channels of a symbol's code vector.
+      codebook_bits: Bits of a symbol; the codebook has 2^bits vectors.
+      decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
+      num_groups: Groups of every group normalisation.
+      attention: How the codec attends in use; training always attends globally.
+    """
+
+    pitch: int = 32
+    input_stride: int = 2
+    encoder_width: int = 128
+    latent_channels: int = 128
+    codebook_bits: int = 4
+    decoder_depth: int = 2
+    num_groups: int = 32
+    attention: AttentionMode = "global"
+
+    def __post_init__(self):
+        _require(self.input_stride in (1, 2), f"input_stride is {self.input_stride}; it must be 1 or 2")
+        _require(
+            self.pitch > 0 and self.pitch % self.input_stride == 0 and self.pitch & (self.pitch - 1) == 0,
+            f"pitch is {self.pitch}; it must be a power of two and a multiple of input_stride {self.input_stride}",
+        )
+        _require(
+            self.num_downsamples in ENCODER_DEPTHS,
+            f"pitch {self.pitch} with input_stride {self.input_stride} needs {self.num_downsamples} downsamplings; "
+            f"the encoder has {', '.join(map(str, ENCODER_DEPTHS[:-1]))} or {ENCODER_DEPTHS[-1]}: change the pitch",
+        )
+        _require(
+            4 <= self.pitch <= 128 and (self.pitch <= 32 or self.num_downsamples == 6),
+            f"pitch is {self.pitch}; it must be 4 to 32, or 64 or 128 with six downsamplings",
+        )
+        _require(1 <= self.codebook_bits <= 16, f"codebook_bits is {self.codebook_bits}; it must be 1 to 16")
+        _require(self.decoder_depth in (2, 3), f"decoder_depth is {self.decoder_depth}; it must be 2 or 3")
+        _require(self.latent_channels > 0, f"latent_channels is {self.latent_channels}; it must be positive")
+        _require(
+            self.encoder_width > 0 and self.num_groups > 0 and self.encoder_width % self.num_groups == 0,
+            f"encoder_width {self.encoder_width} is not a multiple of num_groups {self.num_groups}",
+        )
+        _require(
+            self.attention in ATTENTION_MODES,
+            f"attention is {self.attention!r}; it must be one of {', '.join(ATTENTION_MODES)}",
+        )
+
+    @property
+    def num_downsamples(self) -> int:
+        """Stride-2 layers of the encoder after its first convolution."""
+        return int(math.log2(max(self.pitch, 1) // self.input_stride))
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether this is the deep codec of the 64-bit models (published ds 128)."""
+        return self.num_downsamples == ENCODER_DEPTHS[-1]
+
+    @property
+    def codebook_size(self) -> int:
+        """Vectors in the codebook."""
+        return 2**self.codebook_bits
+
+    @property
+    def nominal_bits_per_pixel(self) -> float:
+        """Bits of the symbols per pixel, without header, padding or entropy coding."""
+        return self.codebook_bits / self.pitch**2
+
+
+@dataclasses.dataclass(frozen=True)
+class DConvConfig:
+    """The convolutional denoiser of CoD-Lite (spec section 2).
+
+    Attributes:
+      hidden: Channels on the patch grid, also of the condition.
+      hidden_pixel: Channels per pixel in the pixel head.
+      num_blocks: Condition blocks.
+      num_pixel_blocks: Residual blocks of the pixel head.
+      patch_size: Pixels per side of a patch; must be 16, the condition's grid.
+      bottleneck_width: Channels of the patch embedding before it meets the condition.
+      mlp_ratio: Width of a block's MLP over `hidden`.
+      prediction: What the network outputs, "image" or "velocity".
+    """
+
+    hidden: int = 384
+    hidden_pixel: int = 32
+    num_blocks: int = 21
+    num_pixel_blocks: int = 3
+    patch_size: int = PATCH_SIZE
+    bottleneck_width: int = 128
+    mlp_ratio: float = 4.0
+    prediction: Prediction = "image"
+
+    def __post_init__(self):
+        _require(self.patch_size == PATCH_SIZE, f"patch_size is {self.patch_size}; the condition's grid is 16 pixels")
+        for name in ("hidden", "hidden_pixel", "num_blocks", "num_pixel_blocks", "bottleneck_width"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
+        _require(self.mlp_ratio > 0, f"mlp_ratio is {self.mlp_ratio}; it must be positive")
+        _require(
+            self.prediction in get_args(Prediction),
+            f"prediction is {self.prediction!r}; it must be one of {', '.join(get_args(Prediction))}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A whole model: condition codec and denoiser."""
+
+    codec: ConditionCodecConfig = dataclasses.field(default_factory=ConditionCodecConfig)
+    denoiser: DConvConfig = dataclasses.field(default_factory=DConvConfig)
+
+    def __post_init__(self):
+        _require(
+            self.denoiser.hidden % self.codec.num_groups == 0,
+            f"denoiser.hidden {self.denoiser.hidden} is not a multiple of codec.num_groups {self.codec.num_groups}",
+        )
+
+    @property
+    def size_multiple(self) -> int:
+        """Both sides of a picture must be multiples of this many pixels."""
+        return max(self.codec.pitch, self.denoiser.patch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as stored in a model folder."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Undo `to_dict`; missing fields take their defaults.
+
+        Raises:
+          ValueError: A field is unknown or has an unusable value.
+        """
+        return from_mapping(cls, values, "model")
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Build a (nested) config dataclass from plain values.
+
+    Args:
+      cls: A dataclass whose fields are plain values, tuples or config dataclasses.
+      values: Field names and values; missing ones take their defaults.
+      where: Dotted name of this mapping, for messages.
+
+    Raises:
+      ValueError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}; it must hold the fields {', '.join(fields)}")
+    arguments = {}
+    for name, value in values.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
+            raise ValueError(f"unknown field {where}.{name}; {hint}")
+        arguments[name] = _converted(fields[name].type, value, f"{where}.{name}")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _converted(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_mapping(kind, value, where)  # pyright: ignore[reportArgumentType]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise ValueError(f"{where} is {value!r}; it must be of type {kind.__name__}")
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,115 @@
+"""A module as a pure function of a nested dict of parameters; the only caller of NNX's split and merge outside layers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+Params = dict[Any, Any]
+
+
+class Functional(Generic[Module]):
+    """Parameters outside, structure inside.
+
+    Attributes:
+      shapes: Nested dict of `jax.ShapeDtypeStruct`, one per parameter.
+      axes: The same tree with a tuple of logical axis names per parameter.
+    """
+
+    def __init__(self, build: Callable[[nnx.Rngs], Module]):
+        self._build = build
+        self._graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+        self.shapes: Params = nnx.to_pure_dict(state)
+        self.axes: Params = _axes(state)
+        self._flat_shapes = _flatten(self.shapes)
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters, float32."""
+        return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param))
+
+    def bind(self, params: Params) -> Module:
+        """The module with these parameters; cheap, for use inside jitted functions.
+
+        Raises:
+          ValueError: Names or shapes differ from `shapes` (merging goes by order, so it would not notice).
+        """
+        flat = _flatten(params)
+        _check(flat, self._flat_shapes)
+        return nnx.merge(self._graphdef, params)
+
+
+def flatten_params(params: Params) -> dict[str, Any]:
+    """Parameters by name: path parts joined by "/"."""
+    return {"/".join(map(str, path)): value for path, value in _flatten(params).items()}
+
+
+def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
+    """Undo `flatten_params` for a model of these shapes.
+
+    Raises:
+      ValueError: With the missing, the unexpected and the wrongly shaped names.
+    """
+    paths = {"/".join(map(str, path)): path for path in _flatten(shapes)}
+    by_path = {paths.get(name, (name,)): value for name, value in flat.items()}
+    _check(by_path, _flatten(shapes))
+    nested: Params = {}
+    for path, value in by_path.items():
+        node = nested
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value
+    return nested
+
+
+def count_params(shapes: Params) -> int:
+    """Number of scalar parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+
+
+def mismatch_message(missing: list[str], unexpected: list[str], wrong_shape: list[str]) -> str:
+    """The three lists of a failed load as one sentence each, long ones cut."""
+
+    def listed(title: str, names: list[str]) -> str:
+        shown = ", ".join(sorted(names)[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        return f"{title} ({len(names)}): {shown or 'none'}"
+
+    parts = (listed("missing", missing), listed("unexpected", unexpected), listed("wrong shape", wrong_shape))
+    return "parameters do not fit the model; " + "; ".join(parts)
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, (*prefix, name)))
+        else:
+            flat[(*prefix, name)] = value
+    return flat
+
+
+def _axes(state: nnx.State) -> Params:
+    nested: Params = {}
+    for path, variable in nnx.to_flat_state(state):
+        node = nested
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = variable.get_metadata()["axes"]
+    return nested
+
+
+def _check(given: Mapping[tuple[Any, ...], Any], expected: Mapping[tuple[Any, ...], Any]) -> None:
+    def name(path: tuple[Any, ...]) -> str:
+        return "/".join(map(str, path))
+
+    missing = [name(path) for path in expected if path not in given]
+    unexpected = [name(path) for path in given if path not in expected]
+    wrong_shape = [
+        f"{name(path)} {tuple(given[path].shape)} instead of {tuple(value.shape)}"
+        for path, value in expected.items()
+        if path in given and tuple(given[path].shape) != tuple(value.shape)
+    ]
+    if missing or unexpected or wrong_shape:
+        raise ValueError(mismatch_message(missing, unexpected, wrong_shape))

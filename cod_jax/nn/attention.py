@@ -1,0 +1,100 @@
+"""Single-head self-attention over the positions of a feature map, whole or in windows."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from cod_jax.nn.layers import Linear
+from cod_jax.nn.norms import GroupNorm
+
+AttentionMode = Literal["global", "window_published", "window_masked"]
+ATTENTION_MODES: tuple[AttentionMode, ...] = ("global", "window_published", "window_masked")
+
+# Above this many positions queries are handled in chunks, so that the weights never take N * N floats.
+QUERY_CHUNK = 1024
+
+
+def attend(
+    q: Float[Array, "B N C"], k: Float[Array, "B N C"], v: Float[Array, "B N C"], mask: Bool[Array, "B N"] | None = None
+) -> Float[Array, "B N C"]:
+    """Softmax attention with scale C^-1/2 and weights in float32; keys where `mask` is False take no part."""
+
+    def attend_queries(queries: Array) -> Array:
+        logits = jnp.einsum("bqc,bkc->bqk", queries, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        if mask is not None:
+            logits = jnp.where(mask[:, None, :], logits, -jnp.inf)
+        weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+        # Dividing the product by the sum costs C divisions a row where dividing the weights costs N.
+        mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
+
+    batch, positions, channels = q.shape
+    if positions <= 2 * QUERY_CHUNK:
+        return attend_queries(q)
+    num_chunks = -(-positions // QUERY_CHUNK)
+    padded = jnp.pad(q, ((0, 0), (0, num_chunks * QUERY_CHUNK - positions), (0, 0)))
+    chunks = padded.reshape(batch, num_chunks, QUERY_CHUNK, channels).swapaxes(0, 1)
+    mixed = jax.lax.map(attend_queries, chunks).swapaxes(0, 1)
+    return mixed.reshape(batch, -1, channels)[:, :positions]
+
+
+def _to_windows(x: Float[Array, "B H W C"], window: int) -> Float[Array, "BW N C"]:
+    """Repeat the last row and column up to a multiple of `window` and cut [B, H, W, C] into [B * windows, N, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)), mode="edge")
+    x = x.reshape(batch, x.shape[1] // window, window, x.shape[2] // window, window, channels)
+    return x.swapaxes(2, 3).reshape(-1, window * window, channels)
+
+
+def _from_windows(x: Float[Array, "BW N C"], height: int, width: int, window: int) -> Float[Array, "B H W C"]:
+    """Undo `_to_windows` and drop the padding."""
+    rows, columns = -(-height // window), -(-width // window)
+    x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).swapaxes(2, 3)
+    return x.reshape(-1, rows * window, columns * window, x.shape[-1])[:, :height, :width]
+
+
+class SelfAttention(nnx.Module):
+    """Group norm, single-head attention over all positions, output projection, residual.
+
+    Args:
+      features: Channels.
+      num_groups: Groups of the normalisation.
+      window: Side of the windows in positions, used by the window modes only.
+      dtype: Dtype of the computation.
+      rngs: Source of the initial values.
+    """
+
+    def __init__(self, features: int, num_groups: int, *, window: int, dtype: str, rngs: nnx.Rngs):
+        self.window = window
+        self.norm = GroupNorm(features, num_groups)
+        axes = ("conv_in", "conv_out")
+        self.q = Linear(features, features, axes=axes, dtype=dtype, rngs=rngs)
+        self.k = Linear(features, features, axes=axes, dtype=dtype, rngs=rngs)
+        self.v = Linear(features, features, axes=axes, dtype=dtype, rngs=rngs)
+        self.out = Linear(features, features, axes=axes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B H W C"], mode: AttentionMode) -> Float[Array, "B H W C"]:
+        """Attend over [B, H, W, C].
+
+        `global` attends over all positions. Both window modes cut maps larger than the window in either direction;
+        `window_published` lets the repeated keys of the padding take part, as the released CoD-Lite does, and
+        `window_masked` leaves them out.
+        """
+        _, height, width, channels = x.shape
+        normed = self.norm(x)
+        q, k, v = self.q(normed), self.k(normed), self.v(normed)
+        if mode == "global" or (height <= self.window and width <= self.window):
+            mixed = attend(*(a.reshape(a.shape[0], -1, channels) for a in (q, k, v))).reshape(q.shape)
+        else:
+            mask = None
+            if mode == "window_masked":
+                inside = jnp.ones((x.shape[0], height, width, 1), bool)
+                padding = ((0, 0), (0, -height % self.window), (0, -width % self.window), (0, 0))
+                inside = jnp.pad(inside, padding).astype(jnp.float32)
+                mask = _to_windows(inside, self.window)[..., 0] > 0
+            windows = [_to_windows(a, self.window) for a in (q, k, v)]
+            mixed = _from_windows(attend(*windows, mask), height, width, self.window)
+        return x + self.out(mixed)
