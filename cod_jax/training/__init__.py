@@ -1,0 +1,1 @@
+"""Training: objectives, the update step, checkpoints, logging and the loop."""

@@ -1,0 +1,1 @@
+"""What is trained: each objective has parameters, named loss terms and their randomness."""

@@ -1,0 +1,137 @@
+"""One optimizer step as a pure function of state and batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cod_jax.models.functional import Params
+from cod_jax.training.objectives.pretrain import Draws, LossOutput, Pretrain, metrics_of
+from cod_jax.training.optimizer import EmaConfig
+from cod_jax.training.state import TrainState, codebook_of, with_codebook
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+# Steps over which the running share of each code is averaged, roughly.
+USAGE_DECAY = 0.99
+
+
+def make_update(
+    objective: Pretrain,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    ema: EmaConfig,
+    accumulation_steps: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The update of a state by a batch {"image": uint8 [B, S, S, 3]}, to be jitted with the state donated.
+
+    A step whose loss or gradients are not finite leaves everything but the counters as it was. Gradients of
+    `accumulation_steps` equal parts of the batch are averaged; the randomness is drawn for the whole batch, so the
+    result does not depend on the number of parts.
+
+    Args:
+      objective: What is trained.
+      optimizer: Transformation of gradients, without learning rate.
+      learning_rate: Learning rate at a step counted from 0.
+      ema: Moving average of the parameters.
+      accumulation_steps: Parts of a batch that are computed one after the other.
+    """
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        step, params = state["step"], state["params"]
+        key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), step)
+        images = batch["image"]
+        draws = objective.draw(key, images.shape)
+        (loss, output), gradients = _gradients(objective, params, images, draws, accumulation_steps)
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        rate = jnp.asarray(learning_rate(step), jnp.float32)
+        direction, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
+        new_params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+        decay = ema.decay_at(step)
+        new_ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state["ema"], new_params)
+        new_params, new_ema, usage = _tend_codebook(objective, new_params, new_ema, state["codebook_usage"], output, step)
+
+        proposed = {"params": new_params, "ema": new_ema, "optimizer": optimizer_state, "codebook_usage": usage}
+        kept = {name: state[name] for name in proposed}
+        skip = jnp.where(finite, 0, 1)
+        new_state = {
+            **jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, kept),
+            "step": step + 1,
+            "skipped": state["skipped"] + skip,
+            "consecutive_skipped": (state["consecutive_skipped"] + 1) * skip,
+            "key": state["key"],
+        }
+        metrics = {
+            "loss": loss,
+            **{f"loss/{name}": value for name, value in output.terms.items()},
+            **metrics_of(output),
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "skipped": new_state["skipped"].astype(jnp.float32),
+            "consecutive_skipped": new_state["consecutive_skipped"].astype(jnp.float32),
+        }
+        return new_state, metrics
+
+    return update
+
+
+def make_evaluate(objective: Pretrain) -> Callable[[Params, jax.Array, jax.Array], Metrics]:
+    """Loss, its terms and the codebook's use on images uint8 [B, S, S, 3] with the randomness of a key."""
+
+    def evaluate(params: Params, images: jax.Array, key: jax.Array) -> Metrics:
+        loss, output = objective.loss(params, images, objective.draw(key, images.shape))
+        return {
+            "loss": loss,
+            **{f"loss/{name}": value for name, value in output.terms.items()},
+            **metrics_of(output),
+        }
+
+    return evaluate
+
+
+def _gradients(
+    objective: Pretrain, params: Params, images: jax.Array, draws: Draws, accumulation_steps: int
+) -> tuple[tuple[jax.Array, LossOutput], Any]:
+    value_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
+    if accumulation_steps == 1:
+        return value_and_grad(params, images, draws)
+
+    def part_of(x: jax.Array) -> jax.Array:
+        # Every accumulation_steps-th image forms a part, so that each device keeps its share of every part.
+        return x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(total: Any, part: tuple[jax.Array, Draws]):
+        value, gradients = value_and_grad(params, *part)
+        return jax.tree.map(jnp.add, total, (value, gradients)), value[1].candidates
+
+    parts = jax.tree.map(part_of, (images, draws))
+    first = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(value_and_grad, params, *first))
+    total, candidates = jax.lax.scan(body, zero, parts)
+    (loss, output), gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
+    # Averaged candidates would be no latents of anything: those of the first part serve.
+    return (loss, output._replace(candidates=None if candidates is None else candidates[0])), gradients
+
+
+def _tend_codebook(
+    objective: Pretrain, params: Params, ema: Params, usage: jax.Array, output: LossOutput, step: jax.Array
+) -> tuple[Params, Params, jax.Array]:
+    """Track how often codes are used and, when due, put latents of the batch in the place of unused ones."""
+    config = objective.config
+    shares = output.code_counts / jnp.maximum(jnp.sum(output.code_counts), 1.0)
+    usage = USAGE_DECAY * usage + (1 - USAGE_DECAY) * shares
+    if output.candidates is None:
+        return params, ema, usage
+    size = usage.shape[0]
+    due = step % config.revive_codes_every == 0
+    # At the first step nothing has been used long enough to be worth keeping: the codebook starts from data.
+    unused = due & ((usage < config.revive_usage / size) | (step == 0))
+    replace = unused[:, None]
+    params = with_codebook(params, jnp.where(replace, output.candidates, codebook_of(params)))
+    ema = with_codebook(ema, jnp.where(replace, output.candidates, codebook_of(ema)))
+    return params, ema, jnp.where(unused, 1.0 / size, usage)
