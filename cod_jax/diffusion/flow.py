@@ -1,8 +1,13 @@
 """Rectified flow (Liu et al. 2022): t = 0 is noise, t = 1 is data, x_t = t x + (1 - t) noise (spec section 0)."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 # Smallest 1 - t by which an image prediction is divided; velocity predictions need no bound.
 IMAGE_PREDICTION_CLAMP = 0.05
@@ -29,7 +34,7 @@ def image_to_velocity(
     return (image.astype(jnp.float32) - x_t.astype(jnp.float32)) / jnp.maximum(1 - expand(t, x_t), clamp)
 
 
-def shift_time(t: Array, shift: float) -> Array:
+def shift_time(t: AnyArray, shift: float) -> AnyArray:
     """t / (t + (1 - t) shift): a shift above 1 spends more of the path near the noise."""
     return t / (t + (1 - t) * shift)
 

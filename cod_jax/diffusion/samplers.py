@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.polynomial import polynomial
 
 from cod_jax.diffusion.flow import shift_time
 
@@ -36,7 +37,7 @@ def sampling_timesteps(
     if time_shift <= 0:
         raise ValueError(f"time_shift is {time_shift}; it must be positive")
     grid = np.append(np.linspace(0.0, 1.0 - last_step, num_steps), 1.0)
-    return np.asarray(shift_time(grid, time_shift)).astype(np.float32)  # pyright: ignore[reportArgumentType]
+    return shift_time(grid, time_shift).astype(np.float32)
 
 
 def adams_bashforth_coefficients(timesteps: Float[np.ndarray, " N"], order: int) -> Float[np.ndarray, "S order"]:
@@ -52,9 +53,9 @@ def adams_bashforth_coefficients(timesteps: Float[np.ndarray, " N"], order: int)
         integrals = []
         for index, node in enumerate(nodes):
             others = np.delete(nodes, index)
-            basis = np.polynomial.Polynomial.fromroots(others) / np.prod(node - others)
-            antiderivative = basis.integ()
-            integrals.append(antiderivative(timesteps[step + 1]) - antiderivative(timesteps[step]))
+            basis = polynomial.polyfromroots(others) / np.prod(node - others)
+            start, end = polynomial.polyval(timesteps[step : step + 2], polynomial.polyint(basis))
+            integrals.append(end - start)
         coefficients[step, order - len(nodes) :] = np.asarray(integrals) / np.sum(integrals)
     return coefficients.astype(np.float32)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from cod_jax.interop.names import CODEC_PREFIX, Entry, entries
 from cod_jax.models.cod import CoD
@@ -100,20 +101,20 @@ class ReferenceCodec:
     def __init__(self, call: Callable[..., Any]):
         self._call = call
 
-    def encode(self, image01: jax.Array, windowed: bool = False) -> jax.Array:
+    def encode(self, image01: ArrayLike, windowed: bool = False) -> jax.Array:
         """Latents [B, h, w, 128] of image01 [B, H, W, 3]; `windowed` is the attention of CoD-Lite's inference."""
         return self._call("encode", image01, attention=_attention(windowed))
 
-    def quantize(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def quantize(self, z: ArrayLike) -> tuple[jax.Array, jax.Array]:
         """Straight-through code vectors [B, h, w, 128] and indices [B, h, w] of latents."""
         quantized = self._call("quantize", z)
         return quantized.values, quantized.indices
 
-    def vq_loss(self, z: jax.Array) -> jax.Array:
+    def vq_loss(self, z: ArrayLike) -> jax.Array:
         """The quantisation loss of latents."""
         return self._call("quantize", z).loss
 
-    def decode(self, z_q: jax.Array, windowed: bool = False) -> jax.Array:
+    def decode(self, z_q: ArrayLike, windowed: bool = False) -> jax.Array:
         """Condition [B, H/16, W/16, hidden] of code vectors."""
         return self._call("decode", z_q, attention=_attention(windowed))
 
@@ -139,17 +140,17 @@ class ReferenceModel:
             arrays = [jnp.asarray(arg) for arg in args]
             return _run(self.functional, owner, method, tuple(static.items()), self.params, *arrays)
 
-    def velocity(self, x_t: jax.Array, t: jax.Array, condition: jax.Array) -> jax.Array:
+    def velocity(self, x_t: ArrayLike, t: ArrayLike, condition: ArrayLike) -> jax.Array:
         """Velocity at x_t [B, H, W, 3] and timesteps t [B]."""
         return self._call("", "velocity", x_t, t, condition)
 
-    def predict(self, x_t: jax.Array, t: jax.Array, condition: jax.Array) -> jax.Array:
+    def predict(self, x_t: ArrayLike, t: ArrayLike, condition: ArrayLike) -> jax.Array:
         """The network's raw output."""
         return self._call("", "predict", x_t, t, condition)
 
-    def one_step(self, condition: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    def one_step(self, condition: ArrayLike, noise: ArrayLike | None = None) -> jax.Array:
         """Image in about [-1, 1] by one step from t = 0, from zero noise or from noise_level times `noise`."""
-        return self._call("", "one_step", condition, *([] if noise is None else [self._noise_level * noise]))
+        return self._call("", "one_step", condition, *([] if noise is None else [self._noise_level * jnp.asarray(noise)]))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

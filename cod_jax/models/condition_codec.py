@@ -1,5 +1,8 @@
 """The condition codec shared by all models: image to symbols to condition (spec section 1)."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -19,7 +22,7 @@ WINDOW = 32
 DEEP_WINDOW = 16
 
 
-def _run(layers: nnx.List, x: jax.Array, attention: AttentionMode) -> jax.Array:
+def _run(layers: Iterable[Any], x: jax.Array, attention: AttentionMode) -> jax.Array:
     for layer in layers:
         x = layer(x, attention) if isinstance(layer, SelfAttention) else layer(x)
     return x

@@ -1,0 +1,61 @@
+# `make` says what there is. Everything it builds stays in this folder: .venv*, .cache and demo_output.
+
+PYTHON ?= python3
+UV ?= $(shell command -v uv 2>/dev/null)
+DEMO_OUTPUT ?= demo_output
+PYTEST_ARGS ?=
+
+# Another interpreter gets an environment of its own: `make test PYTHON=python3.12` leaves .venv alone.
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Compiling is most of the time of a short run, so compiled programs are kept between runs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test slow lint check clean
+
+help:
+	@echo "make demo   train a small codec on a few photographs and use it; about 5 minutes on 2 CPU cores"
+	@echo "make test   the tests, at most 10 minutes on 2 CPU cores"
+	@echo "make slow   the tests that take longer, at most an hour"
+	@echo "make lint   formatting, lint rules and types"
+	@echo "make check  lint and test"
+	@echo "make env    only make the Python environment $(VENV)"
+	@echo "make clean  remove environments, caches and the demo's output"
+	@echo "PYTHON=python3.12 chooses another interpreter, in an environment of its own."
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "cod_jax needs Python 3.11 or newer and $(PYTHON) is " + sys.version.split()[0] + "; name another one, for example make PYTHON=python3.12")'
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[demo,test,lint]'
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[demo,test,lint]'
+endif
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m cod_jax.demo --output $(DEMO_OUTPUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" --durations=15 $(PYTEST_ARGS)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --durations=15 $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint test
+
+clean:
+	rm -rf .venv .venv-* .cache demo_output build cod_jax.egg-info .pytest_cache .ruff_cache
+	find cod_jax configs data launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,207 @@
+"""Model folders: the description and the weights of a trained model, with a fingerprint of both.
+
+A folder holds `model.json` and `weights.safetensors`. Neither can run code, and names, shapes and types are checked
+before a weight is read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cod_jax import files
+from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
+from cod_jax.models.functional import Params, mismatch_message
+
+FORMAT = "cod_jax model"
+VERSION = 1
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A loaded model folder.
+
+    Attributes:
+        config: what the model is.
+        params: nested dict of float32 numpy arrays, as `build_model(config)` takes them.
+        fingerprint: 64 hex digits that name exactly these weights in this model.
+        dtype: dtype of the computation in use.
+        training: facts of its training, such as the step; for people, nothing reads them back.
+    """
+
+    config: ModelConfig
+    params: Params
+    fingerprint: str
+    dtype: str
+    training: Mapping[str, Any]
+
+
+def save_bundle(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    params: Params,
+    *,
+    training: Mapping[str, Any],
+    dtype: str = "float32",
+    force: bool = False,
+) -> str:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        path: folder to make.
+        config: what the model is.
+        params: nested dict of arrays, as `build_model(config)` takes them; stored as float32.
+        training: JSON values that say where the weights come from.
+        dtype: dtype of the computation in use, "float32" or "bfloat16".
+        force: replace an existing model folder.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        ValueError: the parameters do not fit the model or are not finite, or `dtype` is unknown.
+        FileExistsError: the folder exists and may not be replaced.
+    """
+    _check_dtype(dtype, "dtype")
+    shapes = build_model(config).shapes
+    flat = {name: np.asarray(jax.device_get(value), np.float32) for name, value in flatten_params(params).items()}
+    unflatten_params(flat, shapes)
+    broken = [name for name, value in flat.items() if not np.isfinite(value).all()]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} parameters hold NaN or infinity ({', '.join(broken[:3])}, ...); export an earlier step"
+        )
+    fingerprint = model_fingerprint(config, flat)
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": config.to_dict(),
+        "dtype": dtype,
+        "training": dict(training),
+        "fingerprint": fingerprint,
+    }
+    with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
+        files.write_bytes(folder / WEIGHTS_FILE, safetensors.numpy.save(flat))
+        files.write_bytes(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+    return fingerprint
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read a model folder.
+
+    Raises:
+        ValueError: no model folder, another format or version, weights that are damaged, changed since the export, or
+            do not fit the description; one sentence that says what to do.
+    """
+    folder = Path(path)
+    description = _load_description(folder)
+    try:
+        config = ModelConfig.from_dict(description["model"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION_FILE}: {error}; export the model again") from error
+    dtype = description["dtype"]
+    _check_dtype(dtype, f"{folder / DESCRIPTION_FILE}: dtype")
+    shapes = build_model(config).shapes
+    flat = _load_weights(folder / WEIGHTS_FILE, shapes)
+    fingerprint = model_fingerprint(config, flat)
+    if fingerprint != description["fingerprint"]:
+        raise ValueError(
+            f"{folder}: the weights are not those of its fingerprint, so one of its files was damaged or changed; "
+            "copy or export the model again"
+        )
+    return Bundle(config, unflatten_params(flat, shapes), fingerprint, dtype, description["training"])
+
+
+def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
+    """Name a model by its content: SHA-256 of its description and of every name, shape and float32 value.
+
+    Args:
+        config: what the model is.
+        flat: float32 arrays by flat name.
+
+    Returns:
+        64 hex digits.
+    """
+    digest = hashlib.sha256(_canonical_json(config.to_dict()))
+    for name in sorted(flat):
+        value = np.ascontiguousarray(flat[name], "<f4")
+        digest.update(_canonical_json([name, list(value.shape)]))
+        digest.update(value.data)
+    return digest.hexdigest()
+
+
+def _canonical_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _check_dtype(dtype: Any, where: str) -> None:
+    if dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"{where} is {dtype!r}; it must be one of {', '.join(COMPUTE_DTYPES)}")
+
+
+def _load_description(folder: Path) -> dict[str, Any]:
+    file = folder / DESCRIPTION_FILE
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ValueError(f"model {folder} {what}; give a model folder written by python -m cod_jax.export")
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} holds no {DESCRIPTION_FILE}, so it is no model folder; python -m cod_jax.export makes one from "
+            "a training folder"
+        )
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); copy or export the model again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"{file} does not describe a cod_jax model; give a folder written by python -m cod_jax.export")
+    version = description.get("version")
+    if version != VERSION:
+        raise ValueError(
+            f"{folder} has model format version {version}, but this cod_jax reads version {VERSION}; "
+            "export the model again with this cod_jax, or use the one that wrote it"
+        )
+    missing = {"model", "dtype", "training", "fingerprint"} - description.keys()
+    if missing or not isinstance(description["training"], dict):
+        names = ", ".join(sorted(missing)) or "training"
+        raise ValueError(f"{file} is damaged ({names} is missing or unusable); copy or export the model again")
+    return description
+
+
+def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
+    """Read float32 arrays by flat name; nothing is read before all names, shapes and types fit."""
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; copy or export the model again")
+    expected = {name: tuple(value.shape) for name, value in flatten_params(shapes).items()}
+    try:
+        with safetensors.safe_open(file, framework="numpy") as weights:
+            given: dict[str, tuple[int, ...]] = {}
+            for name in weights.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                tensor = weights.get_slice(name)
+                given[name] = tuple(tensor.get_shape())
+                if tensor.get_dtype() != "F32":
+                    raise ValueError(f"{file}: {name} has type {tensor.get_dtype()} instead of F32; export again")
+            missing = [name for name in expected if name not in given]
+            unexpected = [name for name in given if name not in expected]
+            wrong_shape = [
+                f"{name} {given[name]} instead of {expected[name]}"
+                for name in expected
+                if name in given and given[name] != expected[name]
+            ]
+            if missing or unexpected or wrong_shape:
+                message = mismatch_message(missing, unexpected, wrong_shape)
+                raise ValueError(f"{file}: {message}; copy or export the model again")
+            return {name: weights.get_tensor(name) for name in expected}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); copy or export the model again") from error

@@ -1,0 +1,1 @@
+"""From symbols to bytes and back; integers only, no models."""

@@ -1,0 +1,134 @@
+"""The layout `legacy-lite` of `.cod` files: uint16 width, uint16 height (little-endian), packed symbols.
+
+It has no magic number, no model identity and no checksum: what can be checked is the length. The published tools keep
+floor(height / pitch) x floor(width / pitch) symbols and lose the rest of the picture; files written here keep
+ceil(height / pitch) x ceil(width / pitch) and lose nothing. For pictures whose sides are multiples of the pitch the two
+are the same.
+"""
+
+import dataclasses
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax.coding import bits as bit_packing
+
+HEADER_BYTES = 4
+MAX_SIDE = 2**16 - 1
+_HEADER = struct.Struct("<HH")
+
+
+@dataclasses.dataclass(frozen=True)
+class LegacyHeader:
+    """What a `legacy-lite` file says about itself.
+
+    Attributes:
+        height: rows of the picture.
+        width: columns of the picture.
+        payload_bytes: bytes after the header.
+    """
+
+    height: int
+    width: int
+    payload_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LegacyPicture:
+    """A parsed `legacy-lite` file.
+
+    Attributes:
+        height: rows of the picture.
+        width: columns of the picture.
+        indices: symbols int32 [rows, columns] of the ceil grid, or of the published floor grid.
+        covers_all: whether the grid is the ceil grid; else the last height % pitch rows and width % pitch columns of
+            the picture have no symbols.
+    """
+
+    height: int
+    width: int
+    indices: npt.NDArray[np.int32]
+    covers_all: bool
+
+
+def ceil_grid(*, height: int, width: int, pitch: int) -> tuple[int, int]:
+    """Rows and columns of symbols that cover a picture."""
+    return -(-height // pitch), -(-width // pitch)
+
+
+def check_size(*, height: int, width: int) -> None:
+    """Refuse a picture that the header cannot describe.
+
+    Raises:
+        ValueError: a side is below 1 or above 65535.
+    """
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ValueError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+
+
+def encode_legacy_lite(indices: npt.NDArray[np.integer], *, height: int, width: int, pitch: int, bits: int) -> bytes:
+    """Write a picture's symbols.
+
+    Args:
+        indices: symbols [ceil(height / pitch), ceil(width / pitch)].
+        height: rows of the picture, 1 to 65535.
+        width: columns of the picture, 1 to 65535.
+        pitch: pixels per symbol in each direction.
+        bits: bits of a symbol.
+
+    Raises:
+        ValueError: a side is out of range, the grid has another size, or a symbol does not fit.
+    """
+    check_size(height=height, width=width)
+    grid = ceil_grid(height=height, width=width, pitch=pitch)
+    if indices.shape != grid:
+        raise ValueError(f"{width}x{height} pixels at pitch {pitch} need {grid} symbols, not {indices.shape}")
+    return _HEADER.pack(width, height) + bit_packing.pack(indices, bits)
+
+
+def decode_legacy_header(data: bytes) -> LegacyHeader:
+    """Read the header alone, without knowing the model.
+
+    Raises:
+        ValueError: the data is shorter than a header and one byte, or a side is zero.
+    """
+    if len(data) <= HEADER_BYTES:
+        raise ValueError(f"{len(data)} bytes are too short for a .cod file; it is empty or cut off: get it again")
+    width, height = _HEADER.unpack_from(data)
+    if width == 0 or height == 0:
+        raise ValueError(f"its header gives {width}x{height} pixels; this is no .cod file, or a damaged one")
+    return LegacyHeader(height=height, width=width, payload_bytes=len(data) - HEADER_BYTES)
+
+
+def decode_legacy_lite(data: bytes, *, pitch: int, bits: int) -> LegacyPicture:
+    """Read a file written by `encode_legacy_lite` or by the published CoD-Lite tool.
+
+    The length of the payload tells the grids apart. Where both take the same number of bytes, the ceil grid is meant.
+    Nothing larger than a small multiple of the data is allocated.
+
+    Args:
+        data: the whole file.
+        pitch: pixels per symbol of the model that wrote it.
+        bits: bits of a symbol of that model.
+
+    Raises:
+        ValueError: the data is cut off, too long, damaged, or from a model with another pitch or codebook.
+    """
+    header = decode_legacy_header(data)
+    height, width = header.height, header.width
+    rows, columns = ceil_grid(height=height, width=width, pitch=pitch)
+    floor_rows, floor_columns = height // pitch, width // pitch
+    expected = bit_packing.packed_size(rows * columns, bits)
+    published = bit_packing.packed_size(floor_rows * floor_columns, bits)
+    covers_all = header.payload_bytes == expected
+    if not covers_all:
+        if header.payload_bytes != published:
+            lengths = f"{expected} bytes" + (f" (or {published})" if 0 < published < expected else "")
+            raise ValueError(
+                f"{width}x{height} pixels take {lengths} after the header with this model, but there are "
+                f"{header.payload_bytes}; the file is cut off, damaged, or was made with another model"
+            )
+        rows, columns = floor_rows, floor_columns
+    symbols = bit_packing.unpack(data[HEADER_BYTES:], rows * columns, bits)
+    return LegacyPicture(height=height, width=width, indices=symbols.reshape(rows, columns), covers_all=covers_all)

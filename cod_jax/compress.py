@@ -1,0 +1,352 @@
+"""The command `cod`: compress pictures, decompress them, and describe files and models."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cod_jax import __version__
+
+DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+COMPRESSED_SUFFIX = ".cod"
+PICTURE_SUFFIX = ".png"
+# No picture that the codec takes needs a longer file, so longer ones are not read into memory.
+MAX_COMPRESSED_BYTES = 2**26
+
+DESCRIPTION = "Compress pictures to a few hundred bytes with a trained model, and decompress them."
+EXIT_STATUS = """
+exit status:
+  0  everything is done
+  1  some files failed; the others are done
+  2  nothing was done: wrong usage, or the model cannot be loaded
+"""
+EXAMPLES = """
+examples:
+  cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
+  cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
+  cod decompress -m MODEL photo.cod -o back.png
+  cod info photo.cod
+  cod info MODEL
+
+MODEL is a folder written by python -m cod_jax.export. Decompress with the model that compressed.
+The first picture of each size compiles for some seconds; compiled programs are kept in the user's cache folder
+(JAX_COMPILATION_CACHE_DIR chooses another).
+"""
+COMPRESS_EXAMPLES = """
+examples:
+  cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
+  cod compress -m MODEL photo.jpg -o small.cod
+  cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
+
+JPEG, PNG, WebP, TIFF and BMP are read. Transparency is composited on white.
+"""
+DECOMPRESS_EXAMPLES = """
+examples:
+  cod decompress -m MODEL photo.cod             writes photo.png beside photo.cod
+  cod decompress -m MODEL photo.cod -o back.png
+  cod decompress -m MODEL out/*.cod -o back/    writes back/NAME.png for each
+"""
+INFO_EXAMPLES = """
+examples:
+  cod info photo.cod
+  cod info MODEL
+"""
+
+
+class _NothingDone(Exception):
+    """The command cannot start; the message says why."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(NOTHING_DONE, f"cod: error: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process when absent.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        args = _build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return args.run(args)
+    except _NothingDone as error:
+        _print_error(str(error))
+        return NOTHING_DONE
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return INTERRUPTED
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place."""
+    import jax
+
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "cod_jax" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # Without a cache everything works, only slower.
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
+    """Pair every input with the file it becomes.
+
+    Args:
+        inputs: files to read.
+        output: None for beside each input; a name ending in `suffix` for a file; anything else for a folder.
+        suffix: suffix of the outputs.
+
+    Raises:
+        ValueError: the output is a file of another kind, one file for several inputs, or the same for two inputs, or
+            would replace an input.
+    """
+    paths = [Path(name) for name in inputs]
+    if output is None:
+        targets = [path.with_name(path.stem + suffix) for path in paths]
+    elif os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix:
+        if os.path.exists(output) and not os.path.isdir(output):
+            raise ValueError(f"-o {output} is a file, not a folder; end the name in {suffix} to write a file")
+        targets = [Path(output) / (path.stem + suffix) for path in paths]
+    elif Path(output).suffix.lower() != suffix:
+        raise ValueError(f"-o {output}: end the name in {suffix} to write a file, or in / to write into a folder")
+    elif len(paths) > 1:
+        raise ValueError(f"-o {output} is one file but there are {len(paths)} inputs; give a folder, ending in /")
+    else:
+        targets = [Path(output)]
+
+    sources = {os.path.realpath(path) for path in paths}
+    taken: dict[str, Path] = {}
+    for path, target in zip(paths, targets, strict=True):
+        place = os.path.realpath(target)
+        if place in sources:
+            raise ValueError(f"{path} would be written to {target}, which is an input; choose another output with -o")
+        if place in taken:
+            raise ValueError(
+                f"{taken[place]} and {path} would both be written to {target}; run them one by one with -o"
+            )
+        taken[place] = path
+    return list(zip(paths, targets, strict=True))
+
+
+def _build_parser() -> _Parser:
+    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, epilog: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=epilog + EXIT_STATUS,
+            **layout,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = _Parser(prog="cod", description=DESCRIPTION, epilog=EXAMPLES + EXIT_STATUS, **layout)
+    parser.add_argument("--version", action="version", version=f"cod_jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, suffix in (
+        (add("compress", _compress, "compress pictures to .cod files", COMPRESS_EXAMPLES), COMPRESSED_SUFFIX),
+        (add("decompress", _decompress, "decompress .cod files to PNG pictures", DECOMPRESS_EXAMPLES), PICTURE_SUFFIX),
+    ):
+        command.add_argument("-m", "--model", required=True, metavar="MODEL", help="model folder")
+        command.add_argument("inputs", nargs="+", metavar="INPUT", help="files to read")
+        command.add_argument(
+            "-o",
+            "--output",
+            metavar="FILE|DIR",
+            help=f"file to write (ends in {suffix}) or folder to write into; by default beside each input",
+        )
+        command.add_argument("--force", action="store_true", help="replace existing outputs")
+    info = add("info", _info, "describe a .cod file or a model folder", INFO_EXAMPLES)
+    info.add_argument("path", metavar="FILE|MODEL", help="a .cod file or a model folder")
+    return parser
+
+
+def _compress(args: argparse.Namespace) -> int:
+    def convert(codec: Any, source: Path) -> tuple[bytes, str]:
+        from cod_jax import images
+
+        image_uint8 = images.to_uint8_rgb(source)
+        data = codec.compress(image_uint8)
+        height, width, _ = image_uint8.shape
+        return data, f"{width}x{height}, {_rate(len(data), height, width)}"
+
+    return _convert_files(args, COMPRESSED_SUFFIX, convert)
+
+
+def _decompress(args: argparse.Namespace) -> int:
+    def convert(codec: Any, source: Path) -> tuple[bytes, str]:
+        from cod_jax import images
+
+        image_uint8 = codec.decompress(_read_compressed(source))
+        return images.encode(image_uint8, "PNG"), f"{image_uint8.shape[1]}x{image_uint8.shape[0]}"
+
+    return _convert_files(args, PICTURE_SUFFIX, convert)
+
+
+def _convert_files(args: argparse.Namespace, suffix: str, convert: Callable[[Any, Path], tuple[bytes, str]]) -> int:
+    """Convert file after file; one that fails is named and does not stop the others.
+
+    `convert` gets the codec and the file to read, and returns the bytes to write and what to say about them.
+    """
+    try:
+        plan = plan_outputs(args.inputs, args.output, suffix)
+    except ValueError as error:
+        raise _NothingDone(str(error)) from error
+
+    # A codec is one program among others on its device: it takes memory as needed, not most of it at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+    from tqdm import tqdm
+
+    from cod_jax.codec import load
+
+    use_compilation_cache()
+    try:
+        codec = load(args.model)
+    except (ValueError, OSError) as error:
+        raise _NothingDone(_reason(error)) from error
+
+    num_failed = 0
+    for source, target in tqdm(plan, unit="file", leave=False, disable=None):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                _check_paths(source, target, args.force)
+                data, summary = convert(codec, source)
+                _write(target, data)
+            except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                num_failed += 1
+                reason = _reason(error)
+                line = reason if reason.startswith(f"{source}: ") else f"{source}: {reason}"
+                tqdm.write(f"cod: error: {line}", file=sys.stderr)
+            else:
+                tqdm.write(f"{source} -> {target}: {summary}", file=sys.stdout)
+        for warning in caught:
+            if issubclass(warning.category, UserWarning):
+                tqdm.write(f"cod: warning: {warning.message}", file=sys.stderr)
+    if num_failed and len(plan) > 1:
+        _print_error(f"{num_failed} of {len(plan)} files failed")
+    return SOME_FAILED if num_failed else DONE
+
+
+def _check_paths(source: Path, target: Path, force: bool) -> None:
+    if source.is_dir():
+        raise ValueError("is a folder; name the files in it, for example with a *")
+    if not source.exists():
+        raise ValueError("does not exist; check the name")
+    if not source.is_file():
+        raise ValueError("is not a regular file; save its content as a file first")
+    if target.exists() and not force:
+        raise ValueError(f"{target} already exists; pass --force to replace it, or choose another output with -o")
+
+
+def _write(target: Path, data: bytes) -> None:
+    from cod_jax import files
+
+    try:
+        files.write_bytes(target, data)
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written ({error.strerror or error}); choose another output") from error
+
+
+def _read_compressed(path: Path) -> bytes:
+    if path.stat().st_size > MAX_COMPRESSED_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes are too many for a .cod file; this is a file of another kind")
+    return path.read_bytes()
+
+
+def _info(args: argparse.Namespace) -> int:
+    path = Path(args.path)
+    try:
+        if path.is_dir():
+            lines = _describe_model(path)
+        elif not path.exists():
+            raise ValueError(f"{path} does not exist; give a .cod file or a model folder")
+        else:
+            lines = _describe_file(path)
+    except (ValueError, OSError) as error:
+        _print_error(_reason(error))
+        return SOME_FAILED
+    width = max(len(title) for title, _ in lines)
+    for title, value in lines:
+        print(f"{title:{width}}  {value}")
+    return DONE
+
+
+def _describe_file(path: Path) -> list[tuple[str, str]]:
+    from cod_jax.coding import legacy
+
+    # The layout has no magic number: without this rule any file would be described as a picture of some size.
+    if path.suffix.lower() != COMPRESSED_SUFFIX or not path.is_file():
+        raise ValueError(f"{path} is no {COMPRESSED_SUFFIX} file; give a {COMPRESSED_SUFFIX} file or a model folder")
+    try:
+        header = legacy.decode_legacy_header(_read_compressed(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    num_bytes = legacy.HEADER_BYTES + header.payload_bytes
+    return [
+        ("file", str(path)),
+        ("layout", "legacy-lite; it does not name its model, decompress with the one that compressed"),
+        ("picture", f"{header.width}x{header.height} pixels (width x height)"),
+        ("size", _rate(num_bytes, header.height, header.width)),
+    ]
+
+
+def _describe_model(path: Path) -> list[tuple[str, str]]:
+    from cod_jax.bundle import load_bundle
+    from cod_jax.models.functional import count_params
+
+    bundle = load_bundle(path)
+    codec = bundle.config.codec
+    symbols = f"{codec.codebook_bits} bits for {codec.pitch}x{codec.pitch} pixels"
+    facts = [(name, str(value)) for name, value in bundle.training.items() if isinstance(value, (str, int, float))]
+    return [
+        ("model", str(path)),
+        ("fingerprint", bundle.fingerprint),
+        ("symbols", f"{symbols}, {codec.nominal_bits_per_pixel:.4g} bits per pixel"),
+        ("parameters", f"{count_params(bundle.params):,}"),
+        ("attention", codec.attention),
+        ("dtype", bundle.dtype),
+        *facts,
+    ]
+
+
+def _rate(num_bytes: int, height: int, width: int) -> str:
+    return f"{num_bytes} bytes, {8 * num_bytes / (height * width):.4g} bits per pixel"
+
+
+def _reason(error: BaseException) -> str:
+    """Put an error into one line, without the number of a system error."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_error(message: str) -> None:
+    print(f"cod: error: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Measure a model on a folder of pictures: `python -m cod_jax.evaluate --model DIR --images DIR --output DIR`.
+
+Every picture is encoded to bytes and decoded from those bytes; the rate is counted from the file written.
+"""
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cod_jax import files, images
+from cod_jax.codec import Codec, load
+from cod_jax.compress import use_compilation_cache
+from cod_jax.evaluation import metrics
+
+SUMMARY_FILE = "summary.json"
+TABLE_FILE = "per_image.csv"
+DESCRIPTION = "Encode pictures to bytes, decode them from bytes, and measure PSNR, MS-SSIM and bits per pixel."
+EXAMPLES = """
+example:
+  python -m cod_jax.evaluate --model models/lite --images photos --output evaluation
+
+The output folder holds per_image.csv (one row per picture and their mean), summary.json, compressed/NAME.cod and
+decoded/NAME.png. Pictures (JPEG, PNG, WebP) are searched in all folders below. The mean PSNR leaves out pictures that
+came back without any error, whose PSNR is infinite. MS-SSIM of pictures with a side below 161 pixels uses fewer scales
+(column ms_ssim_scales) and is not comparable with the usual five.
+
+exit status: 0 all pictures measured, 1 some or all failed, 2 wrong usage
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured on one picture.
+
+    Attributes:
+        name: its path below the folder.
+        height: rows.
+        width: columns.
+        file_bytes: length of the compressed file.
+        bits_per_pixel: 8 file_bytes / (height width).
+        psnr: in dB, infinite when nothing changed.
+        ms_ssim: in [0, 1].
+        ms_ssim_scales: scales it was measured at, 5 unless the picture is small.
+    """
+
+    name: str
+    height: int
+    width: int
+    file_bytes: int
+    bits_per_pixel: float
+    psnr: float
+    ms_ssim: float
+    ms_ssim_scales: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process when absent.
+
+    Returns:
+        The exit status: 0 all measured, 1 some or all failed, 2 usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m cod_jax.evaluate",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="model folder")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--force", action="store_true", help="replace the folder of an earlier evaluation")
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+    use_compilation_cache()
+    try:
+        summary, failed = evaluate(load(args.model), args.images, args.output, force=args.force)
+    except (ValueError, OSError) as error:
+        print(f"cod_jax.evaluate: error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{summary['num_images']} pictures: {summary['bits_per_pixel']:.4g} bits per pixel, "
+        f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}"
+    )
+    for name, reason in failed.items():
+        print(f"cod_jax.evaluate: error: {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def evaluate(
+    codec: Codec, images_folder: str | Path, output: str | Path, *, force: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measure a codec on every picture below a folder and write the results, all or none.
+
+    Args:
+        codec: a loaded model.
+        images_folder: folder of JPEG, PNG and WebP files.
+        output: folder to make, with a table, a summary, and the compressed and decoded pictures.
+        force: replace the folder of an earlier evaluation.
+
+    Returns:
+        The summary, and the pictures that could not be measured with the reason.
+
+    Raises:
+        ValueError: there are no pictures, none could be read, or two of them would be written to the same file.
+        OSError: a folder cannot be read or written.
+    """
+    names = files.find_images(images_folder)
+    if not names:
+        raise ValueError(f"{images_folder} holds no JPEG, PNG or WebP files; give another folder of pictures")
+    stems: dict[Path, str] = {}
+    for name in names:
+        first = stems.setdefault(Path(name).with_suffix(""), name)
+        if first != name:
+            raise ValueError(f"{first} and {name} in {images_folder} differ only in their suffix; rename one of them")
+
+    rows: list[Measurement] = []
+    failed: dict[str, str] = {}
+    with files.new_directory(output, force=force, marker=SUMMARY_FILE) as folder:
+        for name in tqdm(names, unit="picture", leave=False, disable=None):
+            try:
+                rows.append(_measure(codec, Path(images_folder), name, folder))
+            except ValueError as error:
+                failed[name] = str(error).removeprefix(f"{name}: ")
+        if not rows:
+            name, reason = next(iter(failed.items()))
+            raise ValueError(f"none of the {len(names)} pictures could be measured; the first: {name}: {reason}")
+        summary = _summarize(rows, codec.fingerprint, failed)
+        files.write_bytes(folder / TABLE_FILE, _table(rows, summary).encode())
+        # JSON has no infinity.
+        stored = summary if math.isfinite(summary["psnr"]) else {**summary, "psnr": None}
+        files.write_bytes(folder / SUMMARY_FILE, (json.dumps(stored, indent=2) + "\n").encode())
+    return summary, failed
+
+
+def _measure(codec: Codec, images_folder: Path, name: str, folder: Path) -> Measurement:
+    """Encode, write, read back, decode and compare one picture."""
+    try:
+        original = images.to_uint8_rgb(images_folder / name, name)
+    except OSError as error:
+        raise ValueError(f"cannot be opened ({error.strerror or error})") from error
+    compressed = folder / "compressed" / Path(name).with_suffix(".cod")
+    files.write_bytes(compressed, codec.compress(original))
+    data = compressed.read_bytes()
+    decoded = codec.decompress(data)
+    images.save_png(folder / "decoded" / Path(name).with_suffix(".png"), decoded)
+    height, width, _ = original.shape
+    return Measurement(
+        name=name,
+        height=height,
+        width=width,
+        file_bytes=len(data),
+        bits_per_pixel=8 * len(data) / (height * width),
+        psnr=metrics.psnr(original, decoded),
+        ms_ssim=metrics.ms_ssim(original, decoded),
+        ms_ssim_scales=metrics.num_ms_ssim_scales(height, width),
+    )
+
+
+def _summarize(rows: list[Measurement], fingerprint: str, failed: dict[str, str]) -> dict[str, Any]:
+    """Average over pictures; a PSNR that is infinite says nothing about the others and is only counted."""
+    finite = [row.psnr for row in rows if math.isfinite(row.psnr)]
+    return {
+        "model_fingerprint": fingerprint,
+        "num_images": len(rows),
+        "bits_per_pixel": math.fsum(row.bits_per_pixel for row in rows) / len(rows),
+        "psnr": math.fsum(finite) / len(finite) if finite else math.inf,
+        "ms_ssim": math.fsum(row.ms_ssim for row in rows) / len(rows),
+        "num_lossless": len(rows) - len(finite),
+        "failed": failed,
+    }
+
+
+def _table(rows: list[Measurement], summary: dict[str, Any]) -> str:
+    columns = [field.name for field in dataclasses.fields(Measurement)]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    writer.writerow({"name": "mean", **summary})
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

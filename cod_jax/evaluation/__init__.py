@@ -1,0 +1,1 @@
+"""Measures of how close a decoded picture is to its original."""

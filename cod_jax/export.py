@@ -1,0 +1,65 @@
+"""Write a model folder from a training folder: `python -m cod_jax.export --workdir DIR --output DIR`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = "Write the model of a training folder as a self-contained model folder."
+EXAMPLES = """
+examples:
+  python -m cod_jax.export --workdir runs/lite --output models/lite
+  python -m cod_jax.export --workdir runs/lite --output models/lite --weights raw --step 20000 --force
+
+The folder holds model.json (description, training facts, fingerprint) and weights.safetensors. Use it with
+cod compress -m DIR, cod_jax.load("DIR"), or --config.init_from=DIR to train on from it.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process when absent.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m cod_jax.export",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="training folder, as given to the trainer")
+    parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), default="ema", help="moving average (default) or last weights"
+    )
+    parser.add_argument("--step", type=int, help="checkpoint to take; default: the best by validation, else the latest")
+    parser.add_argument("--force", action="store_true", help="replace an existing model folder")
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+    from cod_jax.bundle import save_bundle
+    from cod_jax.models import ModelConfig, build_model, unflatten_params
+    from cod_jax.training.checkpoint import load_for_export
+
+    try:
+        model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
+        config = ModelConfig.from_dict(model)
+        params = unflatten_params(flat_params, build_model(config).shapes)
+        fingerprint = save_bundle(args.output, config, params, training=training, force=args.force)
+    except (ValueError, OSError) as error:
+        print(f"cod_jax.export: error: {error}", file=sys.stderr)
+        return 1
+    step = f"step {training['step']}, " if "step" in training else ""
+    print(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file under a temporary name beside its place, then rename it.
+
+    Missing parent folders are made. A symbolic link is followed, so its target is replaced and not the link.
+
+    Args:
+        path: file to write; an existing regular file is replaced.
+        data: the whole content.
+
+    Raises:
+        ValueError: the path names something that is not a regular file (a folder, a device).
+        OSError: the folder cannot be written; the old file, if any, is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path} is not a regular file; choose another output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(target)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str = "") -> Iterator[Path]:
+    """Fill a temporary folder that takes its place when the block ends without an error.
+
+    Args:
+        path: folder to make; parents are made as needed. An empty folder counts as absent.
+        force: replace an existing folder instead of refusing it. The old one stays until the new one is complete.
+        marker: name of a file that an existing folder must hold to be replaced, so that a slip in a command line
+            cannot delete a folder of another kind. Empty means that any folder may be replaced.
+
+    Yields:
+        The temporary folder. It is removed when the block raises.
+
+    Raises:
+        FileExistsError: the path exists and may not be replaced.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{path} exists and is not a folder; choose another output")
+    occupied = target.is_dir() and any(target.iterdir())
+    if occupied and not force:
+        raise FileExistsError(f"{path} already exists; choose another output or pass --force to replace it")
+    if occupied and marker and not (target / marker).is_file():
+        raise FileExistsError(f"{path} exists and holds no {marker}, so it is not replaced; choose another output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if occupied:
+            retired = _temporary_sibling(target)
+            os.replace(target, retired)
+            os.replace(temporary, target)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[str]:
+    """List the JPEG, PNG and WebP files below a folder.
+
+    Hidden files and folders are left out; files are recognised by suffix, in any case.
+
+    Args:
+        folder: folder to search with all folders below it.
+
+    Returns:
+        Paths relative to the folder with "/" between parts, sorted, so that every machine sees the same order.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        NotADirectoryError: the path is not a folder.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give a folder of images")
+    names: list[str] = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = Path(parent).relative_to(root)
+        names += [
+            (prefix / name).as_posix()
+            for name in files
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+        ]
+    return sorted(names)
+
+
+def _temporary_sibling(target: Path) -> Path:
+    # Not built from the target's own name, which may already have the longest length the file system allows.
+    return target.parent / f".{secrets.token_hex(8)}.tmp"

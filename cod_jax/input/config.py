@@ -1,0 +1,55 @@
+"""What the input pipeline can be told."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are cropped.
+
+    Attributes:
+        source: folder of JPEG, PNG and WebP files, searched with all folders below it, or folder or file of ArrayRecord
+            shards made by `python -m data.prepare`.
+        validation_source: the same for validation. Empty: a part of `source` is held out instead.
+        validation_modulus: an image of `source` is held out if the CRC-32 of its file name (without folders) divides by
+            this number; 0 holds nothing out. Not used when `validation_source` is given.
+        image_size: side of the square crops, pixels. Smaller images are left out, never enlarged.
+        crop: "random_resized" (a random square, resized) or "center" (the largest centred square, resized).
+        min_scale: smallest area of the random square as a fraction of the largest square that fits, in (0, 1]. The
+            square is never smaller than `image_size`.
+        flip: whether half of the training images, at random, are mirrored left to right.
+        num_threads: decoding threads; 0 decodes in the calling thread.
+        prefetch: batches kept ready, at least 1; there are never fewer than `num_threads`.
+    """
+
+    source: str = ""
+    validation_source: str = ""
+    validation_modulus: int = 20
+    image_size: int = 256
+    crop: Literal["random_resized", "center"] = "random_resized"
+    min_scale: float = 0.5
+    flip: bool = True
+    num_threads: int = 4
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: a value is outside its range.
+        """
+        if self.image_size < 1:
+            raise ValueError(f"data.image_size is {self.image_size}; it must be at least 1")
+        if self.crop not in ("random_resized", "center"):
+            raise ValueError(f"data.crop is {self.crop!r}; it must be 'random_resized' or 'center'")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"data.min_scale is {self.min_scale}; it must be above 0 and at most 1")
+        if self.validation_modulus < 0 or self.validation_modulus == 1:
+            raise ValueError(
+                f"data.validation_modulus is {self.validation_modulus}; use 0 to hold nothing out, or 2 or more"
+            )
+        if self.num_threads < 0:
+            raise ValueError(f"data.num_threads is {self.num_threads}; it must be at least 0")
+        if self.prefetch < 1:
+            raise ValueError(f"data.prefetch is {self.prefetch}; it must be at least 1")

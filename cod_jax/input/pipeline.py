@@ -1,0 +1,261 @@
+"""Endless training batches and the validation images."""
+
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import UInt8
+
+from cod_jax import images
+from cod_jax.input import transforms
+from cod_jax.input.config import DataConfig
+from cod_jax.input.sources import Source, name_checksum, open_source, split_by_name
+
+Batch = dict[str, np.ndarray]
+
+_logger = logging.getLogger(__name__)
+
+
+class UsableImages:
+    """Some images of a source, where one that cannot be used is replaced by the next that can.
+
+    Which image replaces which depends on the files alone, so every process and every resumed run agree.
+
+    Attributes:
+        skipped: the names of unusable images met so far, each with the reason.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int], image_size: int) -> None:
+        self.skipped: dict[str, str] = {}
+        self._source = source
+        self._indices = indices
+        self._image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def load(self, position: int) -> UInt8[np.ndarray, "height width 3"] | None:
+        """Return the image at a position, or None if it cannot be used."""
+        index = self._indices[position]
+        name = self._source.names[index]
+        if name in self.skipped:
+            return None
+        try:
+            image_uint8 = images.to_uint8_rgb(self._source.read(index), name, warn=False)
+        except (OSError, ValueError) as error:
+            self.skipped[name] = str(error).removeprefix(f"{name}: ")
+            return None
+        height, width = image_uint8.shape[:2]
+        if min(height, width) < self._image_size:
+            self.skipped[name] = f"{width}x{height} is smaller than {self._image_size}x{self._image_size}"
+            return None
+        return image_uint8
+
+    def load_or_next(self, position: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the image at a position, or the first usable one after it, in a circle.
+
+        Raises:
+            ValueError: no image can be used.
+        """
+        for offset in range(len(self)):
+            image_uint8 = self.load((position + offset) % len(self))
+            if image_uint8 is not None:
+                return image_uint8
+        name, reason = next(iter(self.skipped.items()))
+        raise ValueError(
+            f"{self._source.location}: none of the {len(self)} images can be used (for example {name}: {reason}); "
+            "give larger or intact photographs, or set a smaller data.image_size"
+        )
+
+
+class CropForTraining:
+    """Turn a position among the images into a training example."""
+
+    def __init__(self, usable: UsableImages, config: DataConfig) -> None:
+        self._usable = usable
+        self._config = config
+
+    def __call__(self, position: int, rng: np.random.Generator) -> Batch:
+        """Return {"image": uint8 [S, S, 3]}."""
+        config = self._config
+        image_uint8 = self._usable.load_or_next(position)
+        height, width = image_uint8.shape[:2]
+        if config.crop == "center":
+            box = transforms.center_box(height, width)
+        else:
+            box = transforms.random_box(height, width, config.image_size, config.min_scale, rng)
+        square = transforms.crop_and_resize(image_uint8, box, config.image_size)
+        if config.flip and rng.random() < 0.5:
+            square = square[:, ::-1]
+        return {"image": np.ascontiguousarray(square)}
+
+
+class TrainBatches(Iterator[Batch]):
+    """This process's share of an endless sequence of batches, a function of the seed and the step alone.
+
+    Attributes:
+        num_images: images in an epoch, including those that turn out to be unusable.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, usable: UsableImages, identity: dict[str, int]) -> None:
+        self.num_images = len(usable)
+        self._usable = usable
+        self._identity = identity
+        self._iterator = iter(dataset)
+        self._step = 0
+
+    def __next__(self) -> Batch:
+        """Return the next batch.
+
+        Raises:
+            ValueError: no image can be used.
+        """
+        batch = next(self._iterator)
+        self._step += 1
+        return batch
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Names of the unusable images that this process has met, with reasons."""
+        return dict(self._usable.skipped)
+
+    def get_state(self) -> dict[str, int]:
+        """Return the position and what it depends on; JSON can hold it, and it is the same in every process."""
+        return {"step": self._step, **self._identity}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to a position that `get_state` returned.
+
+        Raises:
+            ValueError: the state belongs to another seed, batch size or set of images.
+        """
+        changed = {name: value for name, value in self._identity.items() if state.get(name) != value}
+        if changed:
+            now = ", ".join(f"{name} {value}" for name, value in changed.items())
+            then = ", ".join(f"{name} {state.get(name)}" for name in changed)
+            raise ValueError(
+                f"the training images or their order have changed since the checkpoint ({then} then, {now} now); "
+                "restore the old settings, or start a new run from the exported weights"
+            )
+        self.set_step(state["step"])
+
+    def set_step(self, step: int) -> None:
+        """Go to the position after a number of batches, whatever the number of processes."""
+        if step < 0:
+            raise ValueError(f"step is {step}; it must be at least 0")
+        self._iterator.set_state({"next_index": step})
+        self._step = step
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._iterator.close()
+
+
+def build_train_batches(
+    config: DataConfig, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+) -> TrainBatches:
+    """Build the training batches of one process.
+
+    Every epoch visits each image once, in a new order. Joined in the order of the processes, the shares are the batch
+    that a single process would see, row by row.
+
+    Args:
+        config: where the images are and how they are cropped.
+        batch_size: images in a batch over all processes.
+        seed: decides order, crops and flips; in [0, 2**32).
+        process_index: this process, from 0.
+        process_count: number of processes; divides `batch_size`.
+
+    Returns:
+        Batches {"image": uint8 [batch_size // process_count, S, S, 3]}.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no images to train on.
+        FileNotFoundError: the source does not exist.
+    """
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(f"process_index is {process_index}; it must be in [0, process_count={process_count})")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f"batch_size is {batch_size}; it must be a positive multiple of {process_count} processes")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be in [0, 2**32)")
+    if not config.source:
+        raise ValueError("data.source is empty; set it to a folder of photographs or of ArrayRecord shards")
+    source = open_source(config.source)
+    indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
+    if not indices:
+        raise ValueError(
+            f"{config.source}: all {len(held_out)} images fall into validation; "
+            "give more images or set data.validation_modulus=0"
+        )
+    usable = UsableImages(source, indices, config.image_size)
+    usable.load_or_next(0)
+    # The crops are drawn before the processes part, so they depend on the place in the whole batch. Batching before the
+    # slice gives each process consecutive rows of it.
+    dataset = (
+        grain.MapDataset.range(len(indices))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(CropForTraining(usable, config))
+        .batch(batch_size // process_count)[process_index::process_count]
+        .to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=config.num_threads,
+                prefetch_buffer_size=max(config.prefetch, config.num_threads) if config.num_threads else 0,
+            )
+        )
+    )
+    names = "\n".join(source.names[index] for index in indices)
+    identity = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "num_images": len(indices),
+        "names_crc32": zlib.crc32(os.fsencode(names)),
+    }
+    return TrainBatches(dataset, usable, identity)
+
+
+def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, "num_images size size 3"]:
+    """Load centre crops of the held-out images.
+
+    Args:
+        config: where the images are; see `DataConfig.validation_source` and `validation_modulus`.
+        limit: largest number of images. When there are more, the same mixture is taken every time: those that come
+            first by the CRC-32 of their names.
+
+    Returns:
+        The crops [N, S, S, 3]. N is 0 when nothing is held out. Unusable images are left out and named in the log.
+
+    Raises:
+        ValueError: `limit` is negative, or `validation_source` holds no usable image.
+        FileNotFoundError: the source does not exist.
+    """
+    if limit < 0:
+        raise ValueError(f"limit is {limit}; it must be at least 0")
+    source = open_source(config.validation_source or config.source)
+    train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
+    indices = train if config.validation_source else held_out
+    indices = sorted(indices, key=lambda index: (name_checksum(source.names[index]), source.names[index]))
+    usable = UsableImages(source, indices, config.image_size)
+    crops: list[np.ndarray] = []
+    for position in range(len(usable)):
+        if len(crops) == limit:
+            break
+        image_uint8 = usable.load(position)
+        if image_uint8 is not None:
+            box = transforms.center_box(*image_uint8.shape[:2])
+            crops.append(transforms.crop_and_resize(image_uint8, box, config.image_size))
+    if usable.skipped:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in usable.skipped.items())
+        _logger.warning("%d validation images were left out: %s", len(usable.skipped), reasons)
+    if config.validation_source and limit and not crops:
+        raise ValueError(
+            f"{config.validation_source}: none of the {len(usable)} images can be used for validation; "
+            "give larger or intact photographs"
+        )
+    return np.stack(crops) if crops else np.zeros((0, config.image_size, config.image_size, 3), np.uint8)

@@ -1,0 +1,148 @@
+"""Named, encoded images in a folder or in ArrayRecord shards, by index."""
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import grain
+
+from cod_jax import files
+from cod_jax.input import records
+
+
+class Source(Protocol):
+    """Encoded images by index.
+
+    Attributes:
+        location: where they are, for messages.
+        names: the name of each image; the split into training and validation depends on nothing else.
+    """
+
+    location: str
+    names: list[str]
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded image at an index.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        ...
+
+
+class FolderSource:
+    """The image files below a folder, sorted by path."""
+
+    def __init__(self, folder: str) -> None:
+        self.location = folder
+        self.names = files.find_images(folder)
+        if not self.names:
+            raise ValueError(
+                f"{folder} holds no {', '.join(files.IMAGE_SUFFIXES)} files and no {records.SHARD_SUFFIX} shards; "
+                "give a folder of photographs"
+            )
+
+    def read(self, index: int) -> bytes:
+        """Return the content of a file."""
+        return Path(self.location, self.names[index]).read_bytes()
+
+
+class RecordSource:
+    """ArrayRecord shards, named by the manifest beside them, or by shard and position if there is none."""
+
+    def __init__(self, path: str) -> None:
+        self.location = path
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        only = "" if folder == Path(path) else Path(path).name
+        self.named = (folder / records.MANIFEST_NAME).is_file()
+        if self.named:
+            shards = [shard for shard in records.read_manifest(folder) if only in ("", shard.file)]
+            if not shards:
+                raise ValueError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
+            for shard in shards:
+                _check_size(folder / shard.file, shard.size_bytes)
+            names = [name for shard in shards for name in shard.names]
+            shard_names = [shard.file for shard in shards]
+        else:
+            names = []
+            shard_names = [only] if only else sorted(file.name for file in folder.glob(f"*{records.SHARD_SUFFIX}"))
+        try:
+            reader = grain.sources.ArrayRecordDataSource([str(folder / name) for name in shard_names])
+        except RuntimeError as error:
+            raise ValueError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
+        self._records = cast(Sequence[bytes], reader)
+        self.names = names if self.named else [f"record {index}" for index in range(len(self._records))]
+        if len(self.names) != len(self._records):
+            raise ValueError(
+                f"{path}: the manifest names {len(self.names)} images but the shards hold {len(self._records)}; "
+                "prepare the images again"
+            )
+        if not self.names:
+            raise ValueError(f"{path} holds no images; prepare them again")
+
+    def read(self, index: int) -> bytes:
+        """Return a record."""
+        try:
+            return self._records[index]
+        except RuntimeError as error:
+            raise ValueError(f"the record is damaged ({error})") from error
+
+
+def open_source(path: str) -> Source:
+    """Open a folder of images, a folder of ArrayRecord shards or a single shard.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: nothing of that kind is there, or it is damaged.
+    """
+    location = Path(path)
+    if location.is_file() and location.name.endswith(records.SHARD_SUFFIX):
+        return RecordSource(path)
+    if location.is_dir() and (
+        (location / records.MANIFEST_NAME).is_file() or any(location.glob(f"*{records.SHARD_SUFFIX}"))
+    ):
+        return RecordSource(path)
+    return FolderSource(path)
+
+
+def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
+    """Split the indices of a source into training and validation by the CRC-32 of the file name without folders.
+
+    The rule looks at one name at a time, so adding or removing images never moves another one across.
+
+    Args:
+        source: the images.
+        modulus: validation is where the CRC-32 divides by this number; 0 puts everything into training.
+
+    Returns:
+        Training and validation indices; both ascend.
+
+    Raises:
+        ValueError: the images have no names to go by.
+    """
+    if modulus == 0:
+        return list(range(len(source.names))), []
+    if isinstance(source, RecordSource) and not source.named:
+        raise ValueError(
+            f"{source.location} has no {records.MANIFEST_NAME}, so nothing can be held out by name; "
+            "make the shards with `python -m data.prepare`, or set data.validation_modulus=0"
+        )
+    held_out = [name_checksum(name) % modulus == 0 for name in source.names]
+    train = [index for index, held in enumerate(held_out) if not held]
+    return train, [index for index, held in enumerate(held_out) if held]
+
+
+def name_checksum(name: str) -> int:
+    """Return the CRC-32 of the last part of a name."""
+    return zlib.crc32(os.fsencode(name.rpartition("/")[2]))
+
+
+def _check_size(path: Path, size_bytes: int) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing but the manifest lists it; prepare the images again")
+    if path.stat().st_size != size_bytes:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes but the manifest says {size_bytes}; prepare the images again"
+        )

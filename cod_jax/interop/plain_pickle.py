@@ -1,0 +1,227 @@
+"""Read a pickle of plain containers without running anything in it.
+
+A pickle is a program for a small stack machine. Python's own unpickler can be told which names it may look up, but
+still lets a file set attributes, reserve memory for any memo index and build values that crash when they are hashed.
+This one knows only the instructions that dicts, lists, tuples and scalars need; a name in the file is a label, and
+calling it is a look-up in a table of functions of the caller.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from cod_jax.interop.raw_values import DAMAGED, quote
+
+# A state dict takes about 30 instructions and 200 bytes a tensor.
+MAX_INSTRUCTIONS = 3_000_000
+ADVICE = 'save the tensors alone, torch.save(model.state_dict(), "weights.pth"), and read that file'
+
+
+_Functions = Mapping[str, Callable[[tuple[Any, ...]], Any] | None]
+
+
+class Name(NamedTuple):
+    """A global that the pickle names, as "module.attribute"."""
+
+    text: str
+
+
+# Instructions followed by one number; followed by a length and as many bytes; and those that push a constant.
+_NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
+_MEMO_PUT = {b"q": "<B", b"r": "<I"}
+_MEMO_GET = {b"h": "<B", b"j": "<I"}
+_FRAMING = {b"\x80": "<B", b"\x95": "<Q"}
+_TEXTS = {b"X": "<I", b"\x8c": "<B", b"\x8d": "<Q", b"T": "<i", b"U": "<B"}
+_BYTES = {b"B": "<I", b"C": "<B", b"\x8e": "<Q"}
+_CONSTANTS: dict[bytes, Callable[[], Any]] = {
+    b"N": lambda: None,
+    b"\x88": lambda: True,
+    b"\x89": lambda: False,
+    b")": tuple,
+    b"]": list,
+    b"}": dict,
+}
+_TUPLE_SIZES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
+
+
+class PicklePosition:
+    """Bytes and how far they have been read."""
+
+    def __init__(self, data: bytes, position: int = 0):
+        self.data = data
+        self.position = position
+
+    def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
+        if not 0 <= count <= len(self.data) - self.position:
+            raise ValueError(f"its list of contents ends early; {DAMAGED}")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def number(self, code: str) -> Any:
+        """Return the next number of a `struct` code."""
+        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+
+    def line(self) -> str:
+        """Return the text up to the next line end."""
+        end = self.data.find(b"\n", self.position, self.position + 1000)
+        if end < 0:
+            raise ValueError(f"its list of contents ends early; {DAMAGED}")
+        text = self.take(end - self.position)
+        self.position += 1
+        return to_text(text)
+
+
+def to_text(data: bytes) -> str:
+    """Decode UTF-8, or raise a `ValueError` that says so."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"a name in it is not UTF-8 text; {DAMAGED}") from None
+
+
+class _Stack:
+    """The machine's stack; `marks` holds what lies below each mark."""
+
+    def __init__(self):
+        self.items: list[Any] = []
+        self.marks: list[list[Any]] = []
+
+    def pop(self) -> Any:
+        if not self.items:
+            raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+        return self.items.pop()
+
+    def top(self, kind: type) -> Any:
+        if not self.items or not isinstance(self.items[-1], kind):
+            raise ValueError(f"its list of contents fills something that is no {kind.__name__}; {DAMAGED}")
+        return self.items[-1]
+
+    def mark(self) -> None:
+        self.marks.append(self.items)
+        self.items = []
+
+    def pop_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+        items, self.items = self.items, self.marks.pop()
+        return items
+
+
+def load_plain_pickle(
+    source: PicklePosition,
+    functions: _Functions,
+    load_persistent: Callable[[Any], Any],
+) -> Any:
+    """Read one pickle at the position of `source` and leave the position behind it.
+
+    Args:
+        source: bytes and position.
+        functions: names the pickle may use; called with the tuple of arguments, or not at all where None.
+        load_persistent: turns a persistent id into a value.
+
+    Raises:
+        ValueError: the pickle is damaged, or uses a name or instruction that is not known; the text names it.
+    """
+    stack = _Stack()
+    memo: dict[int, Any] = {}
+    for _ in range(MAX_INSTRUCTIONS):
+        op = source.take(1)
+        if op == b".":
+            value = stack.pop()
+            if stack.items or stack.marks:
+                raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+            return value
+        if op in _MEMO_PUT:
+            memo[source.number(_MEMO_PUT[op])] = stack.top(object)
+        elif op == b"\x94":
+            memo[len(memo)] = stack.top(object)
+        elif op in _MEMO_GET:
+            number = source.number(_MEMO_GET[op])
+            if number not in memo:
+                raise ValueError(f"its list of contents refers to something it has not; {DAMAGED}")
+            stack.items.append(memo[number])
+        elif op in _FRAMING:
+            source.number(_FRAMING[op])
+        elif not _run_scalar(op, source, stack):
+            if op == b"c":
+                module, attribute = source.line(), source.line()
+                stack.items.append(_look_up(module, attribute, functions))
+            elif op == b"\x93":
+                attribute, module = stack.pop(), stack.pop()
+                stack.items.append(_look_up(module, attribute, functions))
+            elif op in (b"R", b"\x81"):
+                arguments, name = stack.pop(), stack.pop()
+                stack.items.append(_call(name, arguments, functions))
+            elif op == b"Q":
+                stack.items.append(load_persistent(stack.pop()))
+            else:
+                _run_container(op, stack)
+    raise ValueError(f"its list of contents has more than {MAX_INSTRUCTIONS} instructions; {ADVICE}")
+
+
+def _look_up(module: Any, attribute: Any, functions: _Functions) -> Name:
+    text = f"{module}.{attribute}" if isinstance(module, str) and isinstance(attribute, str) else "?"
+    if text not in functions:
+        raise ValueError(f"it asks for {quote(text)}, which is not read for safety; {ADVICE}")
+    return Name(text)
+
+
+def _call(name: Any, arguments: Any, functions: _Functions) -> Any:
+    function = functions[name.text] if isinstance(name, Name) else None
+    if function is None or not isinstance(arguments, tuple):
+        called = quote(name.text) if isinstance(name, Name) else f"a {type(name).__name__}"
+        raise ValueError(f"it calls {called}, which is not read for safety; {ADVICE}")
+    return function(arguments)
+
+
+def _run_scalar(op: bytes, source: PicklePosition, stack: _Stack) -> bool:
+    """Push the number, text, bytes or constant of `op`, or return False where it is none."""
+    if op in _NUMBERS:
+        stack.items.append(source.number(_NUMBERS[op]))
+    elif op == b"\x8a":
+        stack.items.append(int.from_bytes(source.take(source.number("<B")), "little", signed=True))
+    elif op in _TEXTS:
+        stack.items.append(to_text(source.take(source.number(_TEXTS[op]))))
+    elif op in _BYTES:
+        stack.items.append(source.take(source.number(_BYTES[op])))
+    elif op in _CONSTANTS:
+        stack.items.append(_CONSTANTS[op]())
+    else:
+        return False
+    return True
+
+
+def _run_container(op: bytes, stack: _Stack) -> None:
+    if op == b"(":
+        stack.mark()
+    elif op == b"t":
+        items = stack.pop_to_mark()
+        stack.items.append(tuple(items))
+    elif op in _TUPLE_SIZES:
+        items = [stack.pop() for _ in range(_TUPLE_SIZES[op])]
+        stack.items.append(tuple(reversed(items)))
+    elif op in (b"a", b"e"):
+        items = [stack.pop()] if op == b"a" else stack.pop_to_mark()
+        stack.top(list).extend(items)
+    elif op in (b"s", b"u"):
+        items = [stack.pop(), stack.pop()][::-1] if op == b"s" else stack.pop_to_mark()
+        set_items(stack.top(dict), items)
+    elif op == b"b":
+        # The only attributes of a state dict are version numbers of its modules.
+        stack.pop()
+        stack.top(dict)
+    else:
+        raise ValueError(f"it uses the pickle instruction {op!r}, which plain tensors do not need; {ADVICE}")
+
+
+def set_items(target: dict[Any, Any], items: list[Any]) -> None:
+    """Put [key, value, key, value, ...] into `target`; keys are text or numbers, whose hash is harmless."""
+    if len(items) % 2:
+        raise ValueError(f"its list of contents has a key without a value; {DAMAGED}")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if isinstance(key, Name):
+            raise ValueError(f"it has the key {quote(key.text)}, which is not read for safety; {ADVICE}")
+        if not isinstance(key, str | int | float | None):
+            raise ValueError(f"it has a {type(key).__name__} as the key of a dict; {ADVICE}")
+        target[key] = value

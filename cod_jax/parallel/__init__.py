@@ -1,0 +1,29 @@
+"""Device meshes, shardings from logical axis names, and batches spread over processes."""
+
+from cod_jax.parallel.batches import check_batch_size, global_batch, num_batch_shards
+from cod_jax.parallel.mesh import AXES, MeshConfig, make_mesh
+from cod_jax.parallel.sharding import (
+    Rules,
+    ShardingRow,
+    batch_sharding,
+    replicated,
+    sharding_rows,
+    spec,
+    tree_shardings,
+)
+
+__all__ = [
+    "AXES",
+    "MeshConfig",
+    "Rules",
+    "ShardingRow",
+    "batch_sharding",
+    "check_batch_size",
+    "global_batch",
+    "make_mesh",
+    "num_batch_shards",
+    "replicated",
+    "sharding_rows",
+    "spec",
+    "tree_shardings",
+]

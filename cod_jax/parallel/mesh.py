@@ -1,0 +1,79 @@
+"""The device mesh of a run: data, fully-sharded-data and tensor parallelism."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Number of devices along each mesh axis; one of them may be -1, which takes the devices that are left.
+
+    Attributes:
+      data: Copies of the state; each works on its share of the batch.
+      fsdp: Devices that share one copy of the state and the batch (fully sharded data parallelism).
+      tensor: Devices that split single layers and see the same batch rows.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = [getattr(self, axis) for axis in AXES]
+        for axis, size in zip(AXES, sizes, strict=True):
+            if size != -1 and size < 1:
+                raise ValueError(f"mesh.{axis} is {size}; it must be at least 1, or -1 for the devices that are left")
+        if sizes.count(-1) > 1:
+            raise ValueError(f"mesh is {self._described()}; only one axis may be -1")
+
+    def sizes(self, num_devices: int) -> tuple[int, int, int]:
+        """Sizes of the axes for a number of devices.
+
+        Raises:
+          ValueError: The devices cannot be laid out so.
+        """
+        given = [getattr(self, axis) for axis in AXES]
+        known = math.prod(size for size in given if size != -1)
+        if -1 in given and num_devices % known == 0:
+            given[given.index(-1)] = num_devices // known
+        if math.prod(given) != num_devices:
+            rule = f"must divide {num_devices}" if -1 in given else f"must be {num_devices}"
+            raise ValueError(
+                f"mesh is {self._described()} but there are {num_devices} devices; the product of the axes {rule}"
+            )
+        return given[0], given[1], given[2]
+
+    def _described(self) -> str:
+        return " x ".join(f"{axis} {getattr(self, axis)}" for axis in AXES)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices of all processes, with the axes "data", "fsdp" and "tensor".
+
+    Args:
+      config: Sizes of the axes.
+      devices: The devices to use; all of `jax.devices()` by default.
+
+    Raises:
+      ValueError: The sizes do not fit the devices, or tensor parallelism would cross processes.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = config.sizes(len(devices))
+    # Plain order, not the one tuned to the interconnect: the devices of a process stay together, so that every
+    # process holds its own rows of the batch.
+    grid = np.asarray(devices).reshape(sizes)
+    for group in grid.reshape(-1, sizes[2]):
+        if len({device.process_index for device in group}) > 1:
+            local = len(devices) // len({device.process_index for device in devices})
+            raise ValueError(
+                f"mesh.tensor is {sizes[2]} but a process has {local} devices; it must divide them, because the "
+                "processes read different images"
+            )
+    return Mesh(grid, AXES)

@@ -1,0 +1,137 @@
+"""Shardings from logical axis names: a parameter names its axes, a table maps names to mesh axes."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# Logical axis name -> mesh axis, None (not split), or alternatives of which the first that fits is taken.
+Rules = Mapping[str, str | None | tuple[str | None, ...]]
+
+
+def spec(name: str, shape: Sequence[int], axes: Sequence[str], rules: Rules, mesh: Mesh) -> PartitionSpec:
+    """Join the axis names of an array with the rules.
+
+    Args:
+      name: Name of the array, for messages.
+      shape: Its shape.
+      axes: A logical name per dimension.
+      rules: Mesh axis, None, or alternatives such as ("fsdp", None) per logical name. An alternative fits when no
+        dimension on its left took the mesh axis and the dimension is a multiple of the mesh axis.
+      mesh: The device mesh.
+
+    Raises:
+      ValueError: Wrong number of axes, a name without a rule, a rule for a mesh axis that does not exist, one mesh axis
+        for two dimensions, or a dimension that does not divide.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(f"{name}: shape {tuple(shape)} has {len(shape)} dimensions but axes {tuple(axes)}")
+    entries: list[str | None] = []
+    for size, axis in zip(shape, axes, strict=True):
+        if axis not in rules:
+            raise ValueError(f"{name}: no sharding rule for the axis {axis!r}{_near(axis, rules)}")
+        entries.append(_entry(name, size, axis, entries, rules[axis], mesh))
+    return PartitionSpec(*entries)
+
+
+def tree_shardings(shapes: Any, axes: Any, rules: Rules, mesh: Mesh) -> Any:
+    """Shardings of a whole tree of arrays, such as a training state.
+
+    Args:
+      shapes: Tree of arrays or `jax.ShapeDtypeStruct`.
+      axes: The same tree with a tuple of logical names in place of each array.
+      rules: See `spec`.
+      mesh: The device mesh.
+
+    Raises:
+      ValueError: See `spec`; the message names the array.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+    named = structure.flatten_up_to(axes)
+    return structure.unflatten(
+        NamedSharding(mesh, spec(_path_name(path), leaf.shape, names, rules, mesh))
+        for (path, leaf), names in zip(leaves, named, strict=True)
+    )
+
+
+def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
+    """The first dimension split over these mesh axes together.
+
+    Raises:
+      ValueError: A mesh axis does not exist.
+    """
+    for axis in batch_axes:
+        if axis not in mesh.shape:
+            raise ValueError(f"sharding.batch names {axis!r}; the mesh has the axes {', '.join(mesh.axis_names)}")
+    return NamedSharding(mesh, PartitionSpec(tuple(batch_axes)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRow:
+    """One array in the table that a run prints at its start.
+
+    Attributes:
+      name: Path parts joined by "/".
+      shape: Shape of the whole array.
+      spec: Mesh axis per dimension, "-" where it is not split.
+      bytes_per_device: Bytes of one device's share.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    spec: str
+    bytes_per_device: int
+
+
+def sharding_rows(shapes: Any, shardings: Any) -> list[ShardingRow]:
+    """Name, shape, spec and bytes per device of every array in a tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    rows = []
+    for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        local = int(np.prod(sharding.shard_shape(leaf.shape))) * np.dtype(leaf.dtype).itemsize
+        entries = ", ".join(entry or "-" for entry in sharding.spec)
+        rows.append(ShardingRow(_path_name(path), tuple(leaf.shape), f"({entries})", local))
+    return rows
+
+
+def _entry(
+    name: str, size: int, axis: str, taken: Sequence[str | None], rule: str | None | Sequence[str | None], mesh: Mesh
+) -> str | None:
+    """The mesh axis of one dimension."""
+    alternatives = (rule,) if rule is None or isinstance(rule, str) else tuple(rule)
+    refusals = []
+    for mesh_axis in alternatives:
+        if mesh_axis is None:
+            return None
+        if mesh_axis not in mesh.shape:
+            raise ValueError(
+                f"sharding rule {axis!r} names the mesh axis {mesh_axis!r}; the mesh has {', '.join(mesh.axis_names)}"
+            )
+        if mesh_axis in taken:
+            refusals.append(f"{mesh_axis!r} already splits another dimension")
+        elif size % mesh.shape[mesh_axis]:
+            refusals.append(f"{size} is not a multiple of the {mesh.shape[mesh_axis]} devices of {mesh_axis!r}")
+        else:
+            return mesh_axis
+    raise ValueError(
+        f"{name}: axis {axis!r} cannot be split: {'; '.join(refusals) or 'its rule is empty'}. "
+        f"Change the rule, for example to ({alternatives[0] if alternatives else 'fsdp'!r}, None)"
+    )
+
+
+def _near(axis: str, rules: Rules) -> str:
+    near = difflib.get_close_matches(axis, rules, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are rules for {', '.join(rules)}"
+
+
+def _path_name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,250 @@
+"""Train a codec, or go on training it: `python -m cod_jax.train --config FILE[:PRESET] --workdir DIR`."""
+
+import contextlib
+import difflib
+import logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from cod_jax.training.config import flatten
+
+PROGRAM = "cod_jax.train"
+LOG_FILE = "train.log"
+DESCRIPTION = f"""usage: python -m {PROGRAM} --config FILE[:PRESET] --workdir DIR [--config.FIELD=VALUE ...]
+
+Train a codec. The same command resumes from the newest checkpoint in the work folder; SIGTERM and Ctrl-C save and
+exit. configs/base.py lists the fields. Watch a run with: tensorboard --logdir DIR
+
+examples:
+  python -m {PROGRAM} --config configs/tiny.py --workdir runs/tiny --config.data.source=photos
+  python -m {PROGRAM} --config configs/lite.py:512 --workdir runs/lite512 --config.data.source=photos \\
+      --config.init_from=models/lite256
+  python -m {PROGRAM} --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
+
+options:
+  --config FILE[:PRESET]       settings, and which of the file's variants
+  --workdir DIR                folder of the run: checkpoints, TensorBoard files, train.log
+  --config.FIELD=VALUE         change a setting; a tuple is written as --config.FIELD="('a', 'b')"
+  --distributed                join the other processes of the run; every host runs the same command. TPU pods and
+                               Slurm say who they are, elsewhere give the next three
+  --coordinator_address HOST:PORT, --num_processes N, --process_id I
+  --debug                      show where in the program an error was found
+  --help                       show this text
+"""
+
+
+class UsageError(Exception):
+    """The command line or the settings cannot be used; the message is one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+      argv: Arguments without the program's name; those of the process when absent.
+
+    Returns:
+      The exit status: 0 done or told to stop, 1 failed, 2 unusable arguments or settings, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    values = _define_flags(arguments)
+    if any(argument in ("-h", "--help", "-help", "-?") for argument in arguments):
+        print(DESCRIPTION, end="")
+        return 0
+    # Orbax and grain warn about what is normal here.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        _parse(values, arguments)
+        _join_processes(values)
+        return _train(values)
+    except UsageError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command resumes from the newest checkpoint", 130)
+
+
+def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags of one call, apart from absl's global ones so that it can be called again."""
+    values = flags.FlagValues()
+    _define_config(values, [PROGRAM, *arguments])
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_boolean("distributed", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator_address", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_boolean("debug", False, "", flag_values=values)
+    return values
+
+
+def _define_config(values: flags.FlagValues, arguments: list[str]) -> None:
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=arguments)
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Understand the command line.
+
+    Raises:
+      UsageError: It cannot be used.
+    """
+    path = _config_argument(arguments)
+    if path:
+        file = Path(path.split(":", 1)[0])
+        if not file.is_file():
+            raise UsageError(f"there is no config file {file}; configs/ holds some to start from")
+        # Config files import their neighbours as `configs.base`, from wherever the command is run.
+        sys.path.append(str(file.resolve().parent.parent))
+    try:
+        rest = values([PROGRAM, *arguments])
+    except flags.Error as error:
+        raise UsageError(_last_line(error)) from error
+    except (AttributeError, KeyError) as error:
+        raise UsageError(_unknown_field(path, arguments) or _last_line(error)) from error
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
+    for name in ("config", "workdir"):
+        if not values[name].value:
+            raise UsageError(f"--{name} is missing; see python -m {PROGRAM} --help")
+
+
+def _config_argument(arguments: Sequence[str]) -> str:
+    """The value of --config, "" if it is not given."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            return value if equals else "".join(arguments[index + 1 : index + 2])
+    return ""
+
+
+def _unknown_field(config: str, arguments: Sequence[str]) -> str | None:
+    """A sentence about the first --config.FIELD that does not exist, if there is one."""
+    plain = flags.FlagValues()
+    _define_config(plain, [PROGRAM])
+    plain([PROGRAM, f"--config={config}"])
+    fields = flatten(plain["config"].value.to_dict())
+    known = sorted({*fields, *(prefix for field in fields for prefix in _prefixes(field))})
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("config.") and (field := name.removeprefix("config.")) not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py lists the fields"
+            return f"unknown field --{name}; {hint}"
+    return None
+
+
+def _prefixes(field: str) -> list[str]:
+    parts = field.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _join_processes(values: flags.FlagValues) -> None:
+    """Start `jax.distributed` if this process is one of several.
+
+    Raises:
+      UsageError: The flags are incomplete, or the processes do not find each other.
+    """
+    given = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given) and not values.distributed:
+        return
+    if missing and len(missing) < len(given):
+        raise UsageError(f"{', '.join(missing)} is missing; the three flags of a process go together")
+    import jax
+
+    # The way in which processes exchange arrays on CPUs; other devices do not look at it.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**given)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"cannot join the other processes ({_last_line(error)}); give --coordinator_address, --num_processes and "
+            "--process_id"
+        ) from error
+
+
+def _train(values: flags.FlagValues) -> int:
+    """Everything after the command line is understood; JAX looks for its devices here."""
+    import jax
+
+    from cod_jax.training.config import TrainConfig
+    from cod_jax.training.loop import train
+    from cod_jax.training.report import TrainingError
+
+    try:
+        config = TrainConfig.from_dict(values.config.to_dict())
+    except ValueError as error:
+        raise UsageError(error) from error
+    workdir = Path(values.workdir)
+    is_first = jax.process_index() == 0
+    progress = is_first and sys.stderr.isatty()
+    is_new = not workdir.exists()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with _log_to(workdir / LOG_FILE if is_first else None):
+            train(config, workdir, progress=progress)
+    except (ValueError, OSError, TrainingError) as error:
+        if values.debug:
+            raise
+        if is_first and is_new:
+            _remove_if_empty(workdir)
+        return _fail(error, 1)
+    return 0
+
+
+def _remove_if_empty(workdir: Path) -> None:
+    """Remove a folder that holds nothing but our log, so that a slip in a command leaves nothing behind."""
+    if workdir.is_dir() and all(path.name == LOG_FILE for path in workdir.iterdir()):
+        (workdir / LOG_FILE).unlink(missing_ok=True)
+        workdir.rmdir()
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes lines to standard output above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _log_to(file: Path | None) -> Iterator[None]:
+    """Send the package's log to the terminal and a file; without a file warnings only, to the terminal."""
+    logger = logging.getLogger("cod_jax")
+    handlers: list[logging.Handler] = [_TerminalHandler()]
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    previous = logger.level, logger.propagate
+    logger.propagate = False
+    logger.setLevel(logging.INFO if file is not None else logging.WARNING)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.level, logger.propagate = previous
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _last_line(error: BaseException) -> str:
+    """The part of a message that is for people: libraries put tracebacks in front of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^\w+Error: ", "", lines[-1]) if lines else type(error).__name__
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"{PROGRAM}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

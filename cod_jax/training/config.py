@@ -1,0 +1,196 @@
+"""The settings of a run as frozen dataclasses; below the command nobody sees a ConfigDict or a flag."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from cod_jax.input import DataConfig
+from cod_jax.models.config import ModelConfig, from_mapping
+from cod_jax.parallel import MeshConfig, Rules
+from cod_jax.training.objectives.pretrain import ObjectiveConfig
+from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
+
+Dtype = Literal["bfloat16", "float32"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingConfig:
+    """How arrays are split over the mesh.
+
+    Attributes:
+      rules: Logical axis name to mesh axis, None, or alternatives such as ("fsdp", None); see `parallel.spec`.
+      batch: Mesh axes that share the batch.
+    """
+
+    rules: Rules
+    batch: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When states are saved and which are kept; a state is also saved after each validation and at the end.
+
+    Attributes:
+      every_steps: Steps between checkpoints.
+      keep_latest: How many of the newest are kept.
+      keep_best: How many of those with the lowest validation loss are kept besides.
+    """
+
+    every_steps: int
+    keep_latest: int
+    keep_best: int
+
+    def __post_init__(self):
+        _at_least(self, 1, "every_steps", "keep_latest")
+        _at_least(self, 0, "keep_best")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """When numbers are written.
+
+    Attributes:
+      every_steps: Steps between log lines; the losses are averaged over them.
+    """
+
+    every_steps: int
+
+    def __post_init__(self):
+        _at_least(self, 1, "every_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationConfig:
+    """What is measured on the held-out images, with the moving average of the parameters.
+
+    Attributes:
+      every_steps: Steps between validations; the last step is always validated.
+      num_images: Held-out images to use, at most; 0 validates nothing.
+      num_sampling_steps: Steps of the diffusion sampler for the sampled reconstruction.
+      guidance_scale: Its classifier-free guidance; 1 is none.
+      grid_images: Images in the picture of originals and reconstructions.
+    """
+
+    every_steps: int
+    num_images: int
+    num_sampling_steps: int
+    guidance_scale: float
+    grid_images: int
+
+    def __post_init__(self):
+        _at_least(self, 1, "every_steps", "num_sampling_steps")
+        _at_least(self, 0, "num_images", "grid_images")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run but where it is written; configs/base.py lists the fields with their defaults.
+
+    Attributes:
+      model: What is trained.
+      objective: The loss.
+      optimizer: Learning rate and AdamW.
+      ema: Moving average of the parameters.
+      data: Training and held-out images.
+      batch_size: Images per step over all devices and processes.
+      accumulation_steps: Parts of a batch that are computed one after the other.
+      total_steps: Steps of the whole run.
+      seed: Root of all randomness, of the data's order too.
+      dtype: Dtype of the computation; parameters, their average and the losses are float32.
+      mesh: Devices per mesh axis.
+      sharding: How arrays are split over the mesh.
+      checkpoint: When states are saved.
+      log: When numbers are written.
+      validation: What is measured on held-out images.
+      init_from: Model folder to start from if the run has no checkpoint yet; "" is a fresh start.
+      init_fresh: Patterns (as in file names) of parameters that keep their fresh values where `init_from` does not fit.
+      max_consecutive_skipped: Steps in a row without finite gradients that stop the run.
+    """
+
+    model: ModelConfig
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+    ema: EmaConfig
+    data: DataConfig
+    batch_size: int
+    accumulation_steps: int
+    total_steps: int
+    seed: int
+    dtype: Dtype
+    mesh: MeshConfig
+    sharding: ShardingConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
+    validation: ValidationConfig
+    init_from: str
+    init_fresh: tuple[str, ...]
+    max_consecutive_skipped: int
+
+    def __post_init__(self):
+        _at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
+        _at_least(self, 0, "seed")
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulation_steps {self.accumulation_steps}"
+            )
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
+        multiple = self.model.size_multiple
+        if self.data.image_size % multiple:
+            raise ValueError(
+                f"data.image_size is {self.data.image_size}; it must be a multiple of {multiple}, the larger of "
+                "model.codec.pitch and model.denoiser.patch_size"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as stored with every checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """Build the settings from nested plain values, such as `ConfigDict.to_dict()`.
+
+        Raises:
+          ValueError: In one line, a field that is unknown, missing, of another type, or has an unusable value.
+        """
+        _require_all(cls, values, "config")
+        return from_mapping(cls, values, "config")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    flat = {}
+    for name, value in values.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the fields that differ, with both values."""
+    before, after = flatten(_plain(old)), flatten(_plain(new))
+    names = [*before, *(name for name in after if name not in before)]
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _plain(value: Any) -> Any:
+    """The value as it comes back from JSON, so that stored and new settings compare."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _require_all(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Refuse values that leave out a field without a default."""
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.name not in values:
+            if required:
+                raise ValueError(f"{where}.{field.name} is missing; start from the fields of configs/base.py")
+        elif dataclasses.is_dataclass(field.type) and isinstance(values[field.name], Mapping):
+            _require_all(field.type, values[field.name], f"{where}.{field.name}")
+
+
+def _at_least(config: Any, smallest: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < smallest:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least {smallest}")

@@ -1,0 +1,77 @@
+"""Arithmetic of a model and peak rates of devices, for the model FLOPs utilisation."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+# Peak dense bfloat16 operations per second of one device as jax counts devices, by the start of its kind's name
+# (vendors' data sheets). The longest match counts; a kind that is not listed has no utilisation.
+PEAK_FLOPS_PER_SECOND = {
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def peak_flops_per_second(device_kind: str) -> float | None:
+    """Peak bfloat16 rate of a device by its `device_kind`, None if it is not known."""
+    matches = [kind for kind in PEAK_FLOPS_PER_SECOND if device_kind.startswith(kind)]
+    return PEAK_FLOPS_PER_SECOND[max(matches, key=len)] if matches else None
+
+
+def forward_flops(function: Callable[..., Any], *shapes: Any) -> int:
+    """Operations of the matrix products and convolutions in one call; a multiply-add counts as two.
+
+    Counted on the traced program because the compiler's own analysis counts the body of a loop once.
+
+    Args:
+      function: A traceable function.
+      *shapes: Its arguments as arrays or `jax.ShapeDtypeStruct`.
+    """
+    return _count(jax.make_jaxpr(function)(*shapes).jaxpr)
+
+
+def training_flops(loss: Callable[..., Any], *shapes: Any) -> int:
+    """Operations of one gradient by the usual estimate: three times the forward pass."""
+    return 3 * forward_flops(loss, *shapes)
+
+
+def _count(jaxpr: Jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        output = equation.outvars[0].aval.shape if equation.outvars else ()  # pyright: ignore[reportAttributeAccessIssue]
+        if name == "dot_general":
+            (contracting, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape  # pyright: ignore[reportAttributeAccessIssue]
+            total += 2 * math.prod(output) * math.prod(left[axis] for axis in contracting)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape  # pyright: ignore[reportAttributeAccessIssue]
+            out_features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(output) * math.prod(kernel) // out_features
+        elif name == "cond":
+            total += max(_count(branch.jaxpr) for branch in equation.params["branches"])
+        else:
+            inner = sum(map(_count, _inner(equation.params)))
+            total += inner * (equation.params["length"] if name == "scan" else 1)
+    return total
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """The programs that an equation calls."""
+    for value in params.values():
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value

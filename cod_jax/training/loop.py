@@ -1,0 +1,272 @@
+"""The training loop: one program in the order in which things happen."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import parameter_overview
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from tqdm import tqdm
+
+from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
+from cod_jax.parallel import (
+    batch_sharding,
+    check_batch_size,
+    global_batch,
+    make_mesh,
+    replicated,
+    sharding_rows,
+    tree_shardings,
+)
+from cod_jax.training.checkpoint import CheckpointStore
+from cod_jax.training.config import TrainConfig, changed_fields, flatten
+from cod_jax.training.flops import peak_flops_per_second, training_flops
+from cod_jax.training.initial import load_initial_params, with_initial_params
+from cod_jax.training.meter import Meter
+from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.training.optimizer import build_optimizer, build_schedule
+from cod_jax.training.report import Report
+from cod_jax.training.state import TrainState, init_state, state_axes
+from cod_jax.training.step import Batch, Metrics, make_update
+from cod_jax.training.stopping import stop_event
+from cod_jax.training.validation import Validator
+from cod_jax.training.writers import TensorBoardWriter
+
+_logger = logging.getLogger(__name__)
+
+# Steps handed to the devices ahead of the one they are working on: enough to keep them busy, and no more, because
+# every one of them holds its batch in device memory.
+_STEPS_AHEAD = 2
+
+
+def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None:
+    """Train until the last step or until told to stop, from the last checkpoint in `workdir` if there is one.
+
+    The same program runs on one device and on many hosts, where every process calls it.
+
+    Args:
+      config: The settings.
+      workdir: Folder of the run, shared by all processes: checkpoints and TensorBoard files.
+      progress: Whether to draw a progress bar on standard error.
+
+    Raises:
+      ValueError: The settings do not fit the data, the devices, the checkpoint or the model to start from.
+      OSError: Something cannot be read or written.
+      TrainingError: Too many steps in a row had no finite gradients.
+    """
+    mesh = make_mesh(config.mesh)
+    batch = batch_sharding(mesh, config.sharding.batch)
+    check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    _logger.info("devices: %d x %s, processes: %d, mesh: %s", mesh.size, _device_kind(mesh), jax.process_count(), axes)
+    with contextlib.ExitStack() as stack:
+        batches, validation_images = _open_data(config)
+        stack.callback(batches.close)
+
+        # Shapes before memory: the state is abstract until it is restored, or made where it will stay.
+        objective = Pretrain(config.model, config.objective, config.dtype)
+        optimizer = build_optimizer(config.optimizer)
+        key = jax.random.key(config.seed)
+
+        def init(key: jax.Array) -> TrainState:
+            return init_state(objective, optimizer, key)
+
+        shapes = jax.eval_shape(init, key)
+        shardings = tree_shardings(shapes, state_axes(objective, optimizer), config.sharding.rules, mesh)
+
+        # The order matters: own checkpoint, else a model to start from, else scratch; never a mixture.
+        store = CheckpointStore(workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best)
+        stack.callback(store.close)
+        start = store.latest_step() or 0
+        if start:
+            _check_same_model(config, store, start)
+            batches.set_state(store.meta(start)["data"])
+            state = store.restore(start, shapes, shardings)
+            _logger.info("resumed after step %d of %d", start, config.total_steps)
+        elif config.init_from:
+            state = _start_from_model(config, jax.jit(init, out_shardings=shardings), shapes, shardings, key)
+        else:
+            state = jax.jit(init, out_shardings=shardings)(key)
+            _logger.info("fresh start, seed %d", config.seed)
+        if start >= config.total_steps:
+            _logger.info("nothing to do: total_steps is %d", config.total_steps)
+            return
+
+        writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
+        stack.callback(writer.close)
+        table = _parameter_table(shapes, shardings)
+        _logger.info("parameters:\n%s", table)
+        if start == 0:
+            writer.hyper_parameters(flatten(config.to_dict()))
+            writer.texts(0, {"parameters": f"```\n{table}\n```"})
+
+        update = _compile_update(objective, optimizer, config, shapes, shardings, batch)
+        validate = Validator(
+            objective,
+            config.validation,
+            validation_images,
+            batch_size=config.batch_size // config.accumulation_steps,
+            key=jax.random.fold_in(key, 1),
+            mesh=mesh,
+            param_shardings=shardings["ema"],
+            batch=batch,
+        )
+        report = Report(writer, config.total_steps, config.max_consecutive_skipped)
+        meter = _build_meter(objective, config, shapes, mesh)
+        told_to_stop = stack.enter_context(_told_to_stop(store))
+        bar = stack.enter_context(
+            tqdm(total=config.total_steps, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
+        )
+        window: list[Metrics] = []
+        for done in range(start + 1, config.total_steps + 1):
+            with meter.waiting():
+                local = next(batches)
+            state, metrics = update(state, global_batch(local, batch))
+            window.append(metrics)
+            if len(window) > _STEPS_AHEAD:
+                window[-1 - _STEPS_AHEAD]["loss"].block_until_ready()
+            bar.update()
+
+            is_last = done == config.total_steps
+            stopping = told_to_stop(done)
+            if done % config.log.every_steps == 0 or is_last or stopping:
+                values = jax.device_get(window)
+                report.training(done, values, meter.report(len(window)), batches.skipped)
+                window.clear()
+            validation_loss = None
+            if validate.enabled and not stopping and (done % config.validation.every_steps == 0 or is_last):
+                with meter.paused():
+                    scalars, pictures = validate(state["ema"])
+                    report.validation(done, scalars, pictures)
+                validation_loss = scalars["loss"]
+            if done % config.checkpoint.every_steps == 0 or validation_loss is not None or is_last or stopping:
+                with meter.paused():
+                    meta = {"config": config.to_dict(), "data": batches.get_state()}
+                    store.save(done, state, meta, validation_loss)
+            if stopping:
+                _logger.info("told to stop: saving step %d; the same command resumes", done)
+                break
+        store.wait()
+        _logger.info("saved step %d in %s", done, store.directory)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("end of training")
+
+
+def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
+    """This process's training batches, and the held-out images."""
+    batches = build_train_batches(
+        config.data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    held_out = load_validation_images(config.data, config.validation.num_images)
+    _logger.info("images: %d to train on, %d held out, from %s", batches.num_images, len(held_out), config.data.source)
+    if not len(held_out) and config.validation.num_images:
+        _logger.warning("no image is held out, so nothing is validated and the newest checkpoint counts as the best")
+    return batches, held_out
+
+
+def _check_same_model(config: TrainConfig, store: CheckpointStore, step: int) -> None:
+    """Name the settings that changed since a checkpoint, and refuse another model."""
+    changed = changed_fields(store.meta(step)["config"], config.to_dict())
+    text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
+    if any(name.startswith("model.") for name in changed):
+        raise ValueError(
+            f"{store.directory} holds a checkpoint of another model ({text}); use the old settings or another --workdir"
+        )
+    if changed:
+        _logger.info("settings changed since the checkpoint: %s", text)
+
+
+def _start_from_model(
+    config: TrainConfig, init: Callable[[jax.Array], TrainState], shapes: TrainState, shardings: Any, key: jax.Array
+) -> TrainState:
+    """A fresh state with the weights of the model folder `init_from`."""
+    path = Path(config.init_from)
+    loaded, fresh = load_initial_params(path, shapes["params"]["model"], config.init_fresh)
+    state = with_initial_params(init(key), shardings, loaded)
+    _logger.info("started from %s; parameters that stay fresh: %s", path, ", ".join(fresh) or "none")
+    return state
+
+
+def _parameter_table(shapes: TrainState, shardings: Any) -> str:
+    """Name, shape, spec and bytes per device of the parameters, and the size of the whole state."""
+    rows = sharding_rows(shapes["params"], shardings["params"])
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["model"]))
+    heads = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["heads"]))
+    per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings))
+    table = parameter_overview.make_table(rows)
+    size = f"{total:,} parameters, {heads:,} in training heads; the state takes {per_device / 2**20:,.1f} MiB per device"
+    return f"{table}\n{size}"
+
+
+def _compile_update(
+    objective: Pretrain,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    shapes: TrainState,
+    shardings: Any,
+    batch: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The compiled step; it gives the memory of the state it is handed away."""
+    begin = time.monotonic()
+    update = make_update(
+        objective,
+        optimizer,
+        build_schedule(config.optimizer, config.total_steps),
+        config.ema,
+        config.accumulation_steps,
+    )
+    compiled = (
+        jax.jit(
+            update,
+            donate_argnums=0,
+            in_shardings=(shardings, {"image": batch}),
+            out_shardings=(shardings, replicated(batch.mesh)),
+        )
+        .lower(shapes, {"image": _batch_shape(config)})
+        .compile()
+    )
+    _logger.info("compiled the step in %.1f s", time.monotonic() - begin)
+    return compiled
+
+
+def _build_meter(objective: Pretrain, config: TrainConfig, shapes: TrainState, mesh: Mesh) -> Meter:
+    """The meter, with utilisation where the peak rate of the devices is known."""
+    peak = peak_flops_per_second(_device_kind(mesh))
+    if peak is None:
+        return Meter(config.batch_size, None, None)
+    images = _batch_shape(config)
+    draws = jax.eval_shape(lambda key: objective.draw(key, images.shape), jax.random.key(0))
+    flops = training_flops(objective.loss, shapes["params"], images, draws)
+    return Meter(config.batch_size, flops, peak * mesh.size)
+
+
+def _batch_shape(config: TrainConfig) -> jax.ShapeDtypeStruct:
+    size = config.data.image_size
+    return jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8)
+
+
+def _device_kind(mesh: Mesh) -> str:
+    return mesh.devices.flat[0].device_kind
+
+
+@contextlib.contextmanager
+def _told_to_stop(store: CheckpointStore) -> Iterator[Callable[[int], bool]]:
+    """A function of the step that says whether to stop after it, the same in every process."""
+    if jax.process_count() > 1:
+        # jax.distributed catches SIGTERM itself and spreads the word, so that all stop at one step.
+        yield store.reached_preemption
+        return
+    with stop_event() as event:
+        yield lambda _: event.is_set()

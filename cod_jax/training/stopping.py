@@ -1,0 +1,32 @@
+"""Being told to stop: SIGTERM or Ctrl-C end a run after the step under way, with a checkpoint."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def stop_event() -> Iterator[threading.Event]:
+    """An event that is set when this process is told to stop; a second signal acts as usual.
+
+    Signals can be caught in the main thread only; elsewhere the event is never set. Under `jax.distributed` the
+    processes have to stop at the same step: ask `CheckpointStore.reached_preemption` there.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _frame: object) -> None:
+        event.set()
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

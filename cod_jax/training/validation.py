@@ -1,0 +1,162 @@
+"""What is measured on the held-out images: losses, one-step and sampled reconstructions, use of the codebook."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, UInt8
+
+from cod_jax.diffusion.samplers import sample
+from cod_jax.images import signed_to_uint8, uint8_to_unit
+from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
+from cod_jax.models.functional import Params
+from cod_jax.parallel import global_batch, num_batch_shards, replicated
+from cod_jax.training.config import ValidationConfig
+from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.training.step import make_evaluate
+
+# Squared error below which two pictures count as equal, so that their PSNR is finite (100 dB).
+_SMALLEST_SQUARED_ERROR = 1e-10
+
+
+class Validator:
+    """Measures parameters on a fixed set of images with fixed randomness.
+
+    Args:
+      objective: What is trained.
+      config: What is measured.
+      images_uint8: The held-out images [N, S, S, 3], the same in every process; N may be 0.
+      batch_size: Largest number of images at a time over all devices.
+      key: Randomness of the losses and of the sampler's noise, the same at every validation.
+      mesh: The device mesh.
+      param_shardings: Where the parameters are.
+      batch: Sharding of a batch.
+    """
+
+    def __init__(
+        self,
+        objective: Pretrain,
+        config: ValidationConfig,
+        images_uint8: UInt8[np.ndarray, "N S S 3"],
+        *,
+        batch_size: int,
+        key: jax.Array,
+        mesh: Mesh,
+        param_shardings: Any,
+        batch: NamedSharding,
+    ):
+        self._images = images_uint8
+        self._config = config
+        self._codec = objective.model_config.codec
+        self._key = key
+        self._batch = batch
+        shards = num_batch_shards(batch)
+        # A small set makes a small batch, and the last batch is filled up with images of the set.
+        self._size = min(batch_size, -(-max(len(images_uint8), 1) // shards) * shards)
+        self._measure = jax.jit(
+            make_measure(objective, config),
+            in_shardings=(param_shardings, batch, replicated(mesh)),
+            out_shardings=replicated(mesh),
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to validate on."""
+        return len(self._images) > 0
+
+    def __call__(self, params: Params) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Measure parameters.
+
+        Returns:
+          Scalars by name, with "loss" among them, and pictures uint8 [H, W, 3] by name.
+        """
+        losses: list[dict[str, np.ndarray]] = []
+        parts: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(self._images), self._size):
+            rows = np.arange(start, start + self._size) % len(self._images)
+            local = np.split(rows, jax.process_count())[jax.process_index()]
+            images = global_batch({"image": self._images[local]}, self._batch)["image"]
+            loss, part = jax.device_get(self._measure(params, images, jax.random.fold_in(self._key, start)))
+            losses.append(loss)
+            parts.append(part)
+        num = len(self._images)
+        joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
+        scalars = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
+        scalars |= {
+            "psnr_one_step": float(joined["psnr_one_step"].mean()),
+            "psnr_sampled": float(joined["psnr_sampled"].mean()),
+            "nominal_bits_per_pixel": self._codec.nominal_bits_per_pixel,
+            **_codebook_use(joined["indices"], self._codec.codebook_size),
+        }
+        num_grid = min(self._config.grid_images, num)
+        if num_grid == 0:
+            return scalars, {}
+        columns = [self._images[:num_grid], joined["one_step"][:num_grid], joined["sampled"][:num_grid]]
+        return scalars, {"original_one_step_sampled": picture_grid(columns)}
+
+
+def make_measure(
+    objective: Pretrain, config: ValidationConfig
+) -> Callable[[Params, jax.Array, jax.Array], tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+    """A function of parameters, images uint8 [B, S, S, 3] and a key.
+
+    It returns the losses of `make_evaluate`, and per image: reconstructions in uint8, their PSNR in dB, and symbols.
+    """
+    evaluate = make_evaluate(objective)
+
+    def measure(params: Params, image_uint8: jax.Array, key: jax.Array):
+        key_loss, key_noise = jax.random.split(key)
+        losses = evaluate(params, image_uint8, key_loss)
+        model = objective.functional.bind(params["model"])
+        image01 = uint8_to_unit(image_uint8)
+
+        def condition_of(image01: jax.Array):
+            quantized = model.codec.quantize(model.codec.encode(image01))
+            return model.codec.decode(quantized.values), quantized.indices
+
+        condition, indices = condition_of(image01)
+        null = condition_of(jnp.full_like(image01, NULL_CONDITION_VALUE))[0] if config.guidance_scale != 1.0 else None
+        one_step = signed_to_uint8(model.one_step(condition))
+        sampled = sample(
+            model.velocity,
+            jax.random.normal(key_noise, image01.shape),
+            condition,
+            null,
+            num_steps=config.num_sampling_steps,
+            guidance_scale=config.guidance_scale,
+            time_shift=objective.config.time_shift,
+        )
+        sampled = signed_to_uint8(sampled)
+        return losses, {
+            "one_step": one_step,
+            "sampled": sampled,
+            "psnr_one_step": psnr_per_image(one_step, image_uint8),
+            "psnr_sampled": psnr_per_image(sampled, image_uint8),
+            "indices": indices,
+        }
+
+    return measure
+
+
+def psnr_per_image(a: UInt8[Array, "B H W 3"], b: UInt8[Array, "B H W 3"]) -> Float[Array, " B"]:
+    """Peak signal-to-noise ratio of each pair of pictures in dB, at most 100."""
+    difference = uint8_to_unit(a) - uint8_to_unit(b)
+    return -10 * jnp.log10(jnp.maximum(jnp.mean(difference**2, axis=(1, 2, 3)), _SMALLEST_SQUARED_ERROR))
+
+
+def picture_grid(columns: list[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
+    """One picture of several lists of pictures [N, S, S, 3]: an image per row, a list per column."""
+    return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
+
+
+def _codebook_use(indices: np.ndarray, codebook_size: int) -> Mapping[str, float]:
+    """Share of the codes that occur, and the perplexity of the symbols, over all images."""
+    shares = np.bincount(indices.reshape(-1), minlength=codebook_size) / indices.size
+    used = shares[shares > 0]
+    return {
+        "codebook/usage": len(used) / codebook_size,
+        "codebook/perplexity": float(np.exp(-np.sum(used * np.log(used)))),
+    }

@@ -1,0 +1,1 @@
+"""Settings of runs: plain values that never import `cod_jax`."""

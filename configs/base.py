@@ -1,0 +1,125 @@
+"""All settings of a training run with their defaults and units.
+
+The other files of this folder start from `get_config` and change what they need. A field is set on the command line by
+its dotted name: `--config.optimizer.learning_rate=2e-5`.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    """The published CoD-Lite first stage on 256-pixel crops; `data.source` has to be given."""
+    return config_dict.ConfigDict(
+        {
+            "model": {
+                "codec": {
+                    "pitch": 16,  # pixels per symbol in each direction
+                    "input_stride": 1,  # stride of the first convolution; 2 in models trained at 512 pixels
+                    "encoder_width": 128,  # channels of the encoder's first level
+                    "latent_channels": 128,  # channels of a code vector
+                    "codebook_bits": 4,  # bits per symbol; the codebook has 2^bits vectors
+                    "decoder_depth": 2,  # pairs of residual block and attention
+                    "num_groups": 32,  # groups of the group normalisations
+                    "attention": "global",  # in use after training; training always attends globally
+                },
+                "denoiser": {
+                    "hidden": 384,  # channels on the 16-pixel grid
+                    "hidden_pixel": 32,  # channels per pixel
+                    "num_blocks": 21,
+                    "num_pixel_blocks": 3,
+                    "patch_size": 16,  # pixels
+                    "bottleneck_width": 128,  # channels of the patch embedding
+                    "mlp_ratio": 4.0,  # width of an MLP over hidden
+                    "prediction": "image",  # or "velocity"
+                },
+            },
+            "objective": {
+                "null_condition_probability": 0.1,  # share of images without a condition
+                "time_shift": 1.0,  # 1 is no shift
+                "reconstruction_weight": 1.0,  # reading the image from the condition
+                "commitment_weight": 0.25,  # quantisation loss
+                "one_step_weight": 0.0,  # extra pass at t = 0; 0 leaves it out
+                "one_step_fraction": 0.0,  # share of images trained at t = 0
+                "one_step_noise_level": 1.0,  # scale of the noise at t = 0
+                "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
+                "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+            },
+            "optimizer": {
+                "learning_rate": 1e-4,
+                "warmup_steps": 0,
+                "schedule": "constant",  # or "cosine"
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+                "gradient_clip": 0.0,  # largest gradient norm; 0 does not clip
+            },
+            "ema": {
+                "decay": 0.9999,
+                "warmup": False,  # min(decay, (1 + n) / (10 + n)) at step n: for short runs
+            },
+            "data": {
+                "source": "",  # folder of JPEG, PNG or WebP, or ArrayRecord file or folder
+                "validation_source": "",  # the same for held-out images; "" holds some of the source out
+                "validation_modulus": 20,  # one file in this many is held out; 0 holds out none
+                "image_size": 256,  # pixels per side of a training image
+                "crop": "random_resized",  # or "center", as in the papers
+                "min_scale": 0.5,  # smallest area of a random crop over the largest possible
+                "flip": True,  # mirror half of the images
+                "num_threads": 4,  # threads that read and crop, per process
+                "prefetch": 2,  # batches made ahead
+            },
+            "batch_size": 128,  # images per step over all devices and processes
+            "accumulation_steps": 1,  # parts of a batch computed one after the other
+            "total_steps": 600_000,
+            "seed": 0,
+            "dtype": "bfloat16",  # of the computation; "float32" on a CPU
+            # Devices per mesh axis; -1 is what is left.
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "sharding": {
+                # Mesh axis of each logical axis; of several alternatives the first that fits.
+                "rules": {
+                    "kernel": (None,),
+                    "conv_in": ("tensor", None),
+                    "conv_out": ("fsdp", None),
+                    "embed": ("fsdp", None),
+                    "mlp": ("tensor", None),
+                    "mixer": ("tensor", None),
+                    "modulation": ("tensor", None),
+                    "pixel": (None,),
+                    "latent": (None,),
+                    "codebook": (None,),
+                    "norm": (None,),
+                    "layers": (None,),
+                    "timestep": (None,),
+                    "features": (None,),
+                    "key": (None,),
+                },
+                "batch": ("data", "fsdp"),  # mesh axes that share the batch
+            },
+            "checkpoint": {
+                "every_steps": 5000,
+                "keep_latest": 2,
+                "keep_best": 1,  # by validation loss
+            },
+            "log": {"every_steps": 100},
+            "validation": {
+                "every_steps": 5000,
+                "num_images": 64,  # at most
+                "num_sampling_steps": 25,
+                "guidance_scale": 1.0,  # 1 is no guidance
+                "grid_images": 4,  # images in the picture of reconstructions
+            },
+            "init_from": "",  # model folder to start from
+            "init_fresh": (),  # patterns of parameters that may stay fresh, for example ("codec/decoder/up/*",)
+            "max_consecutive_skipped": 20,  # steps without finite gradients in a row that stop the run
+        }
+    )
+
+
+def apply(config: config_dict.ConfigDict, *changes: dict[str, Any]) -> None:
+    """Set fields by dotted name; a name that does not exist raises `KeyError`."""
+    for change in changes:
+        config.update_from_flattened_dict(change)

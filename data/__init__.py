@@ -1,0 +1,1 @@
+"""Offline preparation of training images."""

@@ -1,0 +1,76 @@
+"""Names and shapes of published checkpoints, and what `load_reference` refuses."""
+
+import numpy as np
+import pytest
+
+from cod_jax.interop import load_reference
+from cod_jax.interop.reference import published_entries, reference_config
+from cod_jax.models import build_model
+from cod_jax.models.functional import count_params
+from tests.parity.cases import Case, layouts
+
+LITE = [name for name, layout in layouts().items() if layout["config"].get("class_name") in ("DConv", "OneStepCoD")]
+LITE = [name for name in LITE if "num_groups" not in layouts()[name]["config"]]
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_configuration_implies_the_published_names_and_shapes(name):
+    layout = layouts()[name]
+    arguments = {key: value for key, value in layout["config"].items() if key not in ("class_name", "note")}
+    config = reference_config(layout["config"]["class_name"], arguments)
+    functional = build_model(config)
+    implied = {published: list(shape) for published, (_, shape) in published_entries(functional, config).items()}
+    assert implied == dict(layout["entries"])
+    assert count_params(functional.shapes) == layout["n_params"]
+
+
+@pytest.fixture(scope="module")
+def small() -> Case:
+    return Case("dconv_small_64x64")
+
+
+def test_arrays_survive_the_way_to_ours_and_back(small):
+    weights = small.weights()
+    model = load_reference("DConv", small.config, weights)
+    from cod_jax.models import flatten_params
+
+    flat = flatten_params(model.params)
+    for name, (entry, _) in published_entries(model.functional, model.config).items():
+        ours = np.asarray(flat[entry.name] if entry.layer is None else flat[entry.name][entry.layer])
+        np.testing.assert_array_equal(entry.to_published(ours), weights[name], err_msg=name)
+
+
+def test_a_state_dict_that_does_not_fit_is_refused_with_three_lists(small):
+    weights = small.weights()
+    del weights["blocks.0.conv1.weight"]
+    weights["blocks.9.conv1.weight"] = np.zeros(1, np.float32)
+    weights["final_layer.linear.bias"] = np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="parameters do not fit") as error:
+        load_reference("DConv", small.config, weights)
+    message = str(error.value)
+    assert "missing (1): blocks.0.conv1.weight" in message
+    assert "unexpected (1): blocks.9.conv1.weight" in message
+    assert "wrong shape (1): final_layer.linear.bias (4,) instead of (3,)" in message
+
+
+@pytest.mark.parametrize(
+    ("class_name", "change", "message"),
+    [
+        ("DConv", {"hidden": 3}, "no argument hidden"),
+        ("DConv", {"ds": 24}, "ds is 24"),
+        ("DConv", {"ds": 16, "up2x": False}, "up2x only"),
+        ("DConv", {"pred": "eps"}, "pred is 'eps'"),
+        ("DConv", {"in_channels": 4}, "in_channels is 4"),
+        ("DConv", {"noise_level": 0.0}, "no argument noise_level"),
+        ("UNet", {}, "class 'UNet'"),
+        ("OneStepCoD", {"num_groups": 4}, "transformer OneStepCoD"),
+    ],
+)
+def test_arguments_of_no_published_network_are_refused(small, class_name, change, message):
+    with pytest.raises(ValueError, match=message):
+        reference_config(class_name, {**small.config, **change})
+
+
+def test_missing_required_arguments_are_named():
+    with pytest.raises(ValueError, match="num_blocks, num_cond_blocks"):
+        reference_config("DConv", {"hidden_size": 64})

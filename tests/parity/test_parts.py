@@ -1,0 +1,120 @@
+"""Quantiser, embeddings and single blocks against the published ones."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cod_jax.models.config import DConvConfig
+from cod_jax.models.dconv import DiCoBlock, PixelBlock
+from cod_jax.models.functional import Functional
+from cod_jax.models.quantizer import VectorQuantizer
+from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features, timestep_features
+from cod_jax.nn.layers import Linear
+from cod_jax.nn.norms import RMSNorm
+from tests.parity.cases import LOSS_RELATIVE, Case, assert_close
+from tests.parity.portable.synthetic_weights import synthetic_state_dict
+
+
+@pytest.fixture(scope="module")
+def lite() -> Case:
+    return Case("embeddings_and_blocks_lite")
+
+
+def weights_of(case: Case, part: str) -> dict[str, np.ndarray]:
+    layout = json.loads(str(case.arrays["layout_json"]))
+    return synthetic_state_dict(next(entries for name, entries in layout.items() if name.startswith(part)))
+
+
+def set_linear(layer: Linear, weights: dict[str, np.ndarray], name: str) -> None:
+    kernel = weights[f"{name}.weight"]
+    layer.kernel[...] = jnp.asarray(kernel.reshape(kernel.shape[0], -1).T)
+    if layer.bias is not None:
+        layer.bias[...] = jnp.asarray(weights[f"{name}.bias"])
+
+
+def test_vector_quantizer_values_losses_and_gradients():
+    case = Case("vq_losses_and_gradients")
+    weights = synthetic_state_dict(json.loads(str(case.arrays["layout_json"])))
+    codebook = jnp.asarray(next(iter(weights.values())))
+    quantizer = Functional(lambda rngs: VectorQuantizer(*codebook.shape, rngs=rngs))
+    z, downstream = case.nhwc("z_f16"), case.nhwc("downstream_weight_f16")
+
+    def quantize(z, codebook):
+        return quantizer.bind({"codebook": codebook})(z)
+
+    quantized = quantize(z, codebook)
+    np.testing.assert_array_equal(quantized.indices.reshape(-1), case.arrays["indices"])
+    assert_close(np.moveaxis(quantized.values, -1, 1), case.arrays["z_q"])
+    np.testing.assert_allclose(quantized.loss, case.arrays["vq_loss"], rtol=LOSS_RELATIVE)
+    dz, dcodebook = jax.grad(lambda z, codebook: quantize(z, codebook).loss, argnums=(0, 1))(z, codebook)
+    assert_close(np.moveaxis(dz, -1, 1), case.arrays["dloss_dz"])
+    assert_close(dcodebook, case.arrays["dloss_dembedding"])
+    ddown = jax.grad(lambda z, codebook: jnp.sum(quantize(z, codebook).values * downstream), argnums=(0, 1))
+    dz, dcodebook = ddown(z, codebook)
+    assert_close(np.moveaxis(dz, -1, 1), case.arrays["ddown_dz"])
+    assert not np.any(dcodebook)
+
+
+def test_timestep_embedding(lite):
+    t = jnp.asarray(lite.arrays["t"])
+    assert_close(timestep_features(t, 10000.0), lite.arrays["freq_features_period10000"])
+    weights = weights_of(lite, "t_embedder")
+    embedding = TimestepEmbedding(48, base=10000.0, dtype="float32", rngs=nnx.Rngs(0))
+    set_linear(embedding.hidden, weights, "t_embedder.mlp.0")
+    set_linear(embedding.out, weights, "t_embedder.mlp.2")
+    assert_close(embedding(t), lite.arrays["mlp_out_period10000"])
+
+
+def test_pixel_position_features():
+    case = Case("embeddings_and_blocks_cod")
+    assert_close(pixel_position_features(16), case.arrays["nerf_pos_patch16"])
+    assert_close(pixel_position_features(2), case.arrays["nerf_pos_patch2"])
+
+
+def test_condition_block(lite):
+    weights = weights_of(lite, "blocks.0")
+    block = DiCoBlock(24, 4.0, dtype="float32", rngs=nnx.Rngs(0))
+    layers = {
+        "conv1": block.expand,
+        "conv3": block.project,
+        "ca.1": block.channel_gate,
+        "conv4": block.mlp_in,
+        "conv5": block.mlp_out,
+        "adaLN_modulation.1": block.modulation,
+    }
+    for name, layer in layers.items():
+        set_linear(layer, weights, f"blocks.0.{name}")
+    block.depthwise.kernel[...] = jnp.asarray(weights["blocks.0.conv2.weight"][:, 0].transpose(1, 2, 0))
+    block.depthwise.bias[...] = jnp.asarray(weights["blocks.0.conv2.bias"])
+    lite.check_network("dico_out", block(lite.nhwc("dico_in"), jnp.asarray(lite.arrays["dico_cond"])))
+
+
+def test_pixel_blocks_and_final_layer(lite):
+    weights = weights_of(lite, "dec_net") | weights_of(lite, "final_layer")
+    config = DConvConfig(hidden=24, hidden_pixel=12, num_blocks=1, num_pixel_blocks=2)
+    rngs = nnx.Rngs(0)
+    drive = Linear(24, 16 * 12, axes=("embed", "mlp"), dtype="float32", rngs=rngs)
+    project = Linear(12, 12, axes=("pixel", "pixel"), dtype="float32", rngs=rngs)
+    set_linear(drive, weights, "dec_net.cond_embed")
+    set_linear(project, weights, "dec_net.input_proj")
+    # One patch of 4x4 pixels per example: [B, 1, 1, pixels, channels].
+    x = project(jnp.asarray(lite.arrays["dec_in"]))[:, None, None]
+    signal = jax.nn.silu(drive(jnp.asarray(lite.arrays["dec_cond"])).reshape(-1, 1, 1, 16, 12))
+    for index in range(config.num_pixel_blocks):
+        block = PixelBlock(12, dtype="float32", rngs=rngs)
+        name = f"dec_net.res_blocks.{index}"
+        block.norm.scale[...] = jnp.asarray(weights[f"{name}.in_ln.weight"])
+        block.norm.bias[...] = jnp.asarray(weights[f"{name}.in_ln.bias"])
+        set_linear(block.modulation, weights, f"{name}.adaLN_modulation.1")
+        set_linear(block.mlp_in, weights, f"{name}.mlp.0")
+        set_linear(block.mlp_out, weights, f"{name}.mlp.2")
+        x = block(x, signal)
+    assert_close(x[:, 0, 0], lite.arrays["dec_out"])
+    norm, out = RMSNorm(12), Linear(12, 3, axes=("pixel", "features"), dtype="float32", rngs=rngs)
+    norm.scale[...] = jnp.asarray(weights["final_layer.norm.weight"])
+    set_linear(out, weights, "final_layer.linear")
+    assert_close(out(norm(x[:, 0, 0])), lite.arrays["final_out"])

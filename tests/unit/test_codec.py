@@ -1,0 +1,171 @@
+"""Pictures to bytes and back with a tiny model of random weights."""
+
+import struct
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import cod_jax
+from cod_jax import images
+from cod_jax.codec import Codec
+from cod_jax.coding import legacy
+from cod_jax.models import build_model
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
+
+PITCH, BITS = 16, 4
+
+
+def _model(**codec_fields):
+    bundle = tiny_bundle(**codec_fields)
+    return build_model(bundle.config).bind(bundle.params)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 32), (1, 32), (17, 31)])
+def test_any_size_comes_back(size: tuple[int, int]):
+    height, width = size
+    data = tiny_codec().compress(gradient_image(height, width))
+    assert len(data) == 4 + -(-(-(-height // PITCH) * -(-width // PITCH) * BITS) // 8)
+    decoded = tiny_codec().decompress(data)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (height, width, 3)
+    assert decoded.std() > 0
+
+
+def test_the_codec_is_what_the_model_does():
+    image_uint8 = gradient_image(32, 48)
+    model = _model()
+    quantized = model.codec.quantize(model.codec.encode(jnp.asarray(image_uint8[None]) / 255))
+    decoded = images.signed_to_uint8(model.one_step(model.codec.decode(model.codec.dequantize(quantized.indices))))
+
+    codec = tiny_codec()
+    data = codec.compress(image_uint8)
+    picture = legacy.decode_legacy_lite(data, pitch=PITCH, bits=BITS)
+    np.testing.assert_array_equal(picture.indices, quantized.indices[0])
+    assert len(np.unique(picture.indices)) > 1
+    # Compiled as a whole, float32 may round a value to the neighbouring level.
+    assert np.abs(codec.decompress(data).astype(int) - np.asarray(decoded[0], int)).max() <= 1
+
+
+def test_a_picture_is_padded_by_repeating_its_border():
+    image_uint8 = gradient_image(20, 40)
+    padded = images.pad_to_multiple(image_uint8, PITCH)
+    codec = tiny_codec()
+    data, padded_data = codec.compress(image_uint8), codec.compress(padded)
+    assert data[4:] == padded_data[4:]
+    np.testing.assert_array_equal(codec.decompress(data), codec.decompress(padded_data)[:20, :40])
+
+
+def test_symbols_finer_than_the_patch_grid():
+    # At pitch 8 the model takes multiples of 16 pixels, so an odd number of rows or columns of symbols is filled up.
+    codec = tiny_codec(pitch=8)
+    data = codec.compress(gradient_image(24, 15))
+    assert len(data) == 4 + 3
+    assert codec.decompress(data).shape == (24, 15, 3)
+    indices = codec.encode(gradient_image(24, 15))
+    assert indices.shape == (3, 2)
+    filled = np.concatenate([indices, indices[-1:]])
+    np.testing.assert_array_equal(codec.decode(indices), codec.decode(filled))
+
+
+def test_the_model_chooses_the_attention():
+    image_uint8 = gradient_image(16, 33 * 16)
+    differs = [
+        tiny_codec(attention=mode).encode(image_uint8) for mode in ("global", "window_published", "window_masked")
+    ]
+    assert not np.array_equal(differs[0], differs[1])
+    assert not np.array_equal(differs[1], differs[2])
+
+
+def test_published_files_keep_their_grey_border():
+    indices = np.array([[3, 9]])
+    header = struct.pack("<HH", 40, 20)
+    picture = tiny_codec().decompress(header + b"\x39")
+    assert picture.shape == (20, 40, 3)
+    assert (picture[16:] == 128).all()
+    assert (picture[:, 32:] == 128).all()
+    np.testing.assert_array_equal(picture[:16, :32], tiny_codec().decode(indices))
+
+
+def test_a_list_gives_a_list_of_the_same():
+    codec = tiny_codec()
+    pictures = [gradient_image(16, 32), gradient_image(1, 1)]
+    data = codec.compress(pictures)
+    assert data == [codec.compress(picture) for picture in pictures]
+    assert codec.compress(tuple(pictures)) == data
+    for decoded, one in zip(codec.decompress(data), data, strict=True):
+        np.testing.assert_array_equal(decoded, codec.decompress(one))
+    assert codec.compress([]) == []
+    assert codec.decompress([]) == []
+
+
+def test_pillow_and_jax_pictures_are_taken():
+    image_uint8 = gradient_image(16, 32)
+    expected = tiny_codec().compress(image_uint8)
+    assert tiny_codec().compress(Image.fromarray(image_uint8)) == expected
+    assert tiny_codec().compress(jnp.asarray(image_uint8)) == expected
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        None,
+        3,
+        0.5,
+        {},
+        gradient_image(4, 4).tolist(),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        b"no picture",
+    ],
+)
+def test_what_is_no_picture_is_refused(picture):
+    with pytest.raises(ValueError, match="."):
+        tiny_codec().compress(picture)
+
+
+def test_too_long_a_side_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="1 to 65535"):
+        tiny_codec().compress(np.zeros((1, 65536, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x10\x00\x10\x00", b"\x10\x00\x10\x00\x50\x00", b"\x00\x00\x10\x00\x50", None, "text", 7]
+)
+def test_broken_data_is_refused(data):
+    with pytest.raises(ValueError, match="."):
+        tiny_codec().decompress(data)
+
+
+def test_every_truncation_is_refused():
+    data = tiny_codec().compress(gradient_image(16, 96))
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match="cut off"):
+            tiny_codec().decompress(data[:length])
+
+
+def test_pictures_above_the_limit_are_refused_in_both_directions():
+    codec = Codec(tiny_bundle(), max_pixels=100)
+    with pytest.raises(ValueError, match="11x10 is more than the limit of 100 pixels"):
+        codec.compress(np.zeros((10, 11, 3), np.uint8))
+    with pytest.raises(ValueError, match="11x10 is more than the limit of 100 pixels"):
+        codec.decompress(struct.pack("<HH", 11, 10) + b"\x10")
+
+
+def test_a_few_bytes_cannot_ask_for_all_memory():
+    # The payload has the right length for its header; 65535 x 65535 pixels would be 13 gigabytes of uint8.
+    side = -(-65535 // PITCH)
+    data = b"\xff\xff\xff\xff" + bytes(side * side * BITS // 8)
+    with pytest.raises(ValueError, match="limit"):
+        tiny_codec().decompress(data)
+
+
+def test_load_reads_a_model_folder(tmp_path: Path):
+    save_tiny_model(tmp_path / "model")
+    codec = cod_jax.load(tmp_path / "model")
+    image_uint8 = gradient_image(16, 32)
+    assert codec.compress(image_uint8) == tiny_codec().compress(image_uint8)
+    assert codec.config == tiny_codec().config
+    assert len(codec.fingerprint) == 64

@@ -1,0 +1,112 @@
+import os
+
+import pytest
+
+from cod_jax import files
+
+
+def test_write_bytes_makes_parents_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b.bin"
+    files.write_bytes(path, b"one")
+    files.write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["b.bin"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "b.bin"
+    files.write_bytes(path, b"old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["b.bin"]
+
+
+def test_write_bytes_takes_the_longest_name_and_the_usual_permissions(tmp_path):
+    path = tmp_path / ("n" * 255)
+    files.write_bytes(path, b"x")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_write_bytes_follows_links_and_refuses_folders_and_devices(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    files.write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    with pytest.raises(ValueError, match="not a regular file"):
+        files.write_bytes(tmp_path, b"x")
+    with pytest.raises(ValueError, match="not a regular file"):
+        files.write_bytes(os.devnull, b"x")
+
+
+def test_new_directory_appears_at_the_end(tmp_path):
+    path = tmp_path / "out" / "model"
+    with files.new_directory(path) as folder:
+        (folder / "file").write_text("x")
+        assert not path.exists()
+    assert (path / "file").read_text() == "x"
+    assert os.listdir(path.parent) == ["model"]
+
+
+def test_new_directory_leaves_nothing_after_an_error(tmp_path):
+    def fill():
+        with files.new_directory(tmp_path / "out") as folder:
+            (folder / "file").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert os.listdir(tmp_path) == []
+
+
+def test_new_directory_replaces_only_when_forced(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    with files.new_directory(path) as folder:  # an empty folder holds nothing to lose
+        (folder / "old").touch()
+    with pytest.raises(FileExistsError, match="--force"), files.new_directory(path):
+        pass
+    with pytest.raises(RuntimeError), files.new_directory(path, force=True):
+        raise RuntimeError
+    assert os.listdir(path) == ["old"]
+    with files.new_directory(path, force=True) as folder:
+        (folder / "new").touch()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_new_directory_does_not_replace_a_folder_of_another_kind(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").touch()
+    home = files.new_directory(tmp_path / "home", force=True, marker="model.json")
+    with pytest.raises(FileExistsError, match=r"no model\.json"), home:
+        pass
+    letter = files.new_directory(tmp_path / "home" / "letter", force=True)
+    with pytest.raises(FileExistsError, match="not a folder"), letter:
+        pass
+    assert (tmp_path / "home" / "letter").exists()
+
+
+def test_find_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path):
+    for name in ("b.PNG", "a/z.jpeg", "a/b/c.webp", "a.jpg", "notes.txt", ".hidden.png", ".cache/x.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert files.find_images(tmp_path) == ["a.jpg", "a/b/c.webp", "a/z.jpeg", "b.PNG"]
+
+
+def test_find_images_says_what_is_wrong_with_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        files.find_images(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="not a folder"):
+        files.find_images(tmp_path / "file")

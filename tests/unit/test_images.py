@@ -1,0 +1,315 @@
+import io
+import struct
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from cod_jax import images
+
+RGB = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+
+
+def encode(image, image_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def png_bytes(width, height, depth, colour_type, rows):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    compressed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def png_16_bit(pixels):
+    """Encode uint16 [H, W, 1 to 4], which Pillow cannot write in colour."""
+    height, width, channels = pixels.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    return png_bytes(width, height, 16, colour_type, [row.astype(">u2").tobytes() for row in pixels])
+
+
+def srgb_profile():
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def red_and_blue_exchanged_profile():
+    profile = srgb_profile()
+    for old, new in ((b"rXYZ", b"none"), (b"bXYZ", b"rXYZ"), (b"none", b"bXYZ")):
+        profile = profile.replace(old, new, 1)
+    return profile
+
+
+def linear_grey_profile():
+    def place(*values):
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + b"\0" * 78
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)
+    tags = {b"desc": description, b"wtpt": place(0.9642, 1, 0.8249), b"kTRC": curve}
+    table, body = struct.pack(">I", len(tags)), b""
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + b"\0" * (-len(data) % 4)
+    header = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP", "WEBP"])
+def test_lossless_rgb_is_returned_as_it_is(image_format, tmp_path):
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encode(Image.fromarray(RGB), image_format, **options)
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    for source in (data, path, str(path), Image.open(io.BytesIO(data)), RGB, jnp.asarray(RGB)):
+        pixels = images.to_uint8_rgb(source)
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, RGB)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_once(image_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(RGB), image_format, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(images.to_uint8_rgb(data), expected)
+    opened = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(images.to_uint8_rgb(opened), expected)
+    np.testing.assert_array_equal(images.to_uint8_rgb(opened), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_grey_and_palette_become_rgb(mode):
+    image = Image.fromarray(RGB).convert(mode)
+    np.testing.assert_array_equal(images.to_uint8_rgb(encode(image, "PNG")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_is_divided_by_257_and_rounded(channels):
+    pixels = np.arange(256 * 256 * channels).reshape(256, 256, channels).astype(np.uint16)
+    expected = np.broadcast_to(np.round(pixels / 257), (256, 256, 3))
+    np.testing.assert_array_equal(images.to_uint8_rgb(png_16_bit(pixels)), expected)
+    np.testing.assert_array_equal(images.to_uint8_rgb(pixels), expected)
+
+
+def test_16_bit_tiff_is_divided_by_257_and_rounded():
+    grey = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = images.to_uint8_rgb(encode(Image.fromarray(grey), "TIFF"))
+    np.testing.assert_array_equal(pixels[..., 0], np.round(grey / 257))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_is_composited_on_white_with_a_warning(channels, dtype):
+    top = np.iinfo(dtype).max
+    pixels = np.random.default_rng(1).integers(0, top, (9, 14, channels), dtype=dtype, endpoint=True)
+    colour, alpha = pixels[..., :-1] / top, pixels[..., -1:] / top
+    expected = np.broadcast_to(255 * (colour * alpha + 1 - alpha), (9, 14, 3))
+    if dtype == np.uint16:
+        encoded = png_16_bit(pixels)
+    else:
+        encoded = png_bytes(14, 9, 8, {2: 4, 4: 6}[channels], [row.tobytes() for row in pixels])
+    for source in (pixels, encoded):
+        with pytest.warns(UserWarning, match=r"^picture: transparency was composited on white$"):
+            got = images.to_uint8_rgb(source, "picture")
+        assert np.abs(got - expected).max() < 1.5  # colour, alpha and result are rounded to 8 bits
+        np.testing.assert_array_equal(images.to_uint8_rgb(source, warn=False), got)
+
+
+def test_transparent_palette_entry_becomes_white():
+    image = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    with pytest.warns(UserWarning, match="transparency"):
+        pixels = images.to_uint8_rgb(encode(image, "PNG", transparency=2))
+    assert pixels.reshape(-1, 3).tolist() == [[10, 20, 30], [40, 50, 60], [255, 255, 255], [100, 110, 120]]
+
+
+def test_opaque_alpha_is_dropped_in_silence():
+    opaque = np.concatenate([RGB, np.full_like(RGB[..., :1], 255)], axis=-1)
+    np.testing.assert_array_equal(images.to_uint8_rgb(opaque), RGB)
+    np.testing.assert_array_equal(images.to_uint8_rgb(encode(Image.fromarray(opaque), "PNG")), RGB)
+
+
+def test_cmyk_becomes_rgb():
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    pixels = images.to_uint8_rgb(encode(cmyk, "JPEG", quality=100, subsampling=0))
+    assert np.abs(pixels.astype(int) - np.asarray(cmyk.convert("RGB"))).max() <= 3
+
+
+def test_srgb_profile_changes_nothing():
+    data = encode(Image.fromarray(RGB), "PNG", icc_profile=srgb_profile())
+    np.testing.assert_array_equal(images.to_uint8_rgb(data), RGB)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_embedded_profile_is_converted_to_srgb(mode):
+    image = Image.fromarray(RGB).convert(mode)
+    data = encode(image, "PNG", icc_profile=red_and_blue_exchanged_profile())
+    expected = np.asarray(image.convert("RGB"))[..., ::-1].astype(int)
+    assert np.abs(images.to_uint8_rgb(data) - expected).max() <= 1
+
+
+def test_embedded_grey_profile_is_converted_to_srgb():
+    linear = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = images.to_uint8_rgb(encode(Image.fromarray(linear), "PNG", icc_profile=linear_grey_profile()))
+    light = linear / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(pixels - expected[..., None]).max() < 1
+
+
+@pytest.mark.parametrize("profile", [b"nonsense" * 40, srgb_profile()], ids=["damaged", "of another colour space"])
+def test_unusable_profile_is_ignored_with_a_warning(profile):
+    grey = Image.fromarray(RGB).convert("L")
+    with pytest.warns(UserWarning, match="profile is unusable"):
+        pixels = images.to_uint8_rgb(encode(grey, "PNG", icc_profile=profile))
+    np.testing.assert_array_equal(pixels[..., 0], np.asarray(grey))
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_are_refused(image_format):
+    frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1])]
+    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"film: .*several frames"):
+        images.to_uint8_rgb(data, "film")
+
+
+def test_the_first_picture_of_a_phone_file_is_read():
+    first, second = Image.fromarray(np.full((16, 16, 3), 200, np.uint8)), Image.fromarray(RGB)
+    pixels = images.to_uint8_rgb(encode(first, "MPO", save_all=True, append_images=[second]))
+    assert pixels.shape == (16, 16, 3)
+    assert np.abs(pixels.astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.filterwarnings("ignore")  # what Pillow says about damaged metadata
+@pytest.mark.parametrize("kept", [0, 1, 10, 0.5, 0.9])
+def test_truncated_files_give_one_line(image_format, kept):
+    data = encode(Image.fromarray(RGB.repeat(5, axis=0).repeat(5, axis=1)), image_format)
+    data = data[: int(len(data) * kept) if kept < 1 else kept]
+    with pytest.raises(ValueError, match=r"^photo: [^\n]*; (replace|give)[^\n]*$"):
+        images.to_uint8_rgb(data, "photo")
+
+
+@pytest.mark.filterwarnings("ignore")  # what Pillow says about damaged metadata
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_damaged_bytes_raise_nothing_but_value_errors_of_one_line(image_format):
+    rng = np.random.default_rng(2)
+    data = encode(Image.fromarray(RGB), image_format)
+    messages = []
+    for _ in range(40):
+        damaged = bytearray(data)
+        for place in rng.integers(len(data), size=3):
+            damaged[place] = rng.integers(256)
+        try:
+            images.to_uint8_rgb(bytes(damaged), warn=False)
+        except ValueError as error:
+            messages.append(str(error))
+    assert messages
+    assert not any("\n" in message for message in messages)
+
+
+def test_files_that_are_no_images_and_missing_files_are_told_apart(tmp_path):
+    (tmp_path / "notes.txt").write_text("not an image")
+    with pytest.raises(ValueError, match=r"notes\.txt: not an image"):
+        images.to_uint8_rgb(tmp_path / "notes.txt")
+    with pytest.raises(FileNotFoundError, match=r"absent\.png"):
+        images.to_uint8_rgb(tmp_path / "absent.png")
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
+    with pytest.raises(ValueError, match="more than 134217728 pixels"):
+        images.to_uint8_rgb(png_bytes(60000, 60000, 8, 2, []))
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="14x9 is more than 100 pixels"):
+        images.to_uint8_rgb(encode(Image.fromarray(RGB), "PNG")[:60])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 5), np.uint8), r"\(4, 4, 5\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (Image.new("RGB", (0, 4)), "no pixels"),
+        (Image.fromarray(np.zeros((4, 4), np.float32)), "floating-point"),
+        (Image.fromarray(np.full((4, 4), 70000, np.int32)), "0 to 65535"),
+    ],
+)
+def test_other_arrays_are_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        images.to_uint8_rgb(source)
+
+
+def test_smallest_picture():
+    np.testing.assert_array_equal(images.to_uint8_rgb(encode(Image.fromarray(RGB[:1, :1]), "PNG")), RGB[:1, :1])
+
+
+def test_ranges_are_inverse_to_each_other_with_and_without_jit():
+    image_uint8 = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+
+    def there_and_back(image_uint8):
+        image01 = images.uint8_to_unit(image_uint8)
+        image = images.unit_to_signed(image01)
+        return image01, image, images.signed_to_unit(image), images.signed_to_uint8(image)
+
+    for function, source in ((there_and_back, image_uint8), (jax.jit(there_and_back), jnp.asarray(image_uint8))):
+        image01, image, back, back_uint8 = function(source)
+        assert image01.dtype == image.dtype == np.float32
+        assert type(image01) is type(image) is type(back_uint8)
+        np.testing.assert_allclose([image01.min(), image01.max(), image.min(), image.max()], [0, 1, -1, 1], atol=1e-6)
+        np.testing.assert_allclose(back, image01, atol=1e-6)
+        np.testing.assert_array_equal(back_uint8, image_uint8)
+
+
+def test_signed_to_uint8_rounds_and_clips():
+    step = 1 / 127.5
+    image = np.array([-5, -1 + 0.49 * step, -1 + 0.51 * step, 0, 1 - 0.49 * step, 5], np.float32)
+    assert images.signed_to_uint8(image).tolist() == [0, 0, 1, 128, 255, 255]
+    assert images.signed_to_uint8(jnp.asarray([-5, 0, 5], jnp.bfloat16)).tolist() == [0, 128, 255]
+
+
+def test_uint8_to_unit_refuses_floats():
+    with pytest.raises(ValueError, match="float32"):
+        images.uint8_to_unit(np.zeros((1, 1, 3), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 3), (2, 9, 14, 3), (16, 16, 1), (1, 1, 3)])
+def test_padding_repeats_the_border_and_is_undone_by_cropping(shape):
+    image = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    height, width = shape[-3:-1]
+    padded = images.pad_to_multiple(image, 16)
+    assert isinstance(padded, np.ndarray)
+    assert padded.shape == (*shape[:-3], 16, 16, shape[-1])
+    np.testing.assert_array_equal(padded[..., :height, :width, :], image)
+    np.testing.assert_array_equal(
+        padded[..., height:, :width, :], np.broadcast_to(image[..., -1:, :, :], padded[..., height:, :width, :].shape)
+    )
+    np.testing.assert_array_equal(
+        padded[..., :, width:, :],
+        np.broadcast_to(padded[..., :, width - 1 : width, :], padded[..., :, width:, :].shape),
+    )
+    jitted = jax.jit(images.pad_to_multiple, static_argnums=1)(jnp.asarray(image), 16)
+    np.testing.assert_array_equal(jitted, padded)
+
+
+def test_padding_refuses_nonsense():
+    with pytest.raises(ValueError, match="multiple is 0"):
+        images.pad_to_multiple(RGB, 0)
+    with pytest.raises(ValueError, match="without empty axes"):
+        images.pad_to_multiple(RGB[:0], 16)
+
+
+def test_save_png_can_be_read_back(tmp_path):
+    images.save_png(tmp_path / "a" / "photo.png", RGB)
+    with Image.open(tmp_path / "a" / "photo.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), RGB)

@@ -1,0 +1,69 @@
+"""The local launcher, on small commands in place of trainers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import local
+
+
+def _python(script: str) -> list[str]:
+    return [sys.executable, "-c", script]
+
+
+def test_output_carries_the_number_of_its_process(capsys):
+    commands = [_python("import os; print('I am', os.environ['WHO'], flush=True)")] * 2
+    assert local.run(commands, [{"WHO": "first"}, {"WHO": "second"}]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == ["[0] I am first", "[1] I am second"]
+
+
+def test_a_failure_stops_the_others_and_gives_its_exit_code(capsys):
+    start = time.monotonic()
+    assert local.run([_python("import time; time.sleep(60)"), _python("raise SystemExit(7)")], [{}, {}]) == 7
+    assert time.monotonic() - start < 30
+    assert "process 1 of 2 failed with exit code 7" in capsys.readouterr().err
+
+
+def test_a_killed_process_counts_as_failed():
+    assert local.run([_python("import os; os.kill(os.getpid(), 9)")], [{}]) == 128 + 9
+
+
+def test_sigterm_is_passed_on_and_a_clean_end_is_success(tmp_path):
+    trainer = (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    script = (
+        "import sys; from launch import local\n"
+        f"sys.exit(local.run([[sys.executable, '-c', {trainer!r}]] * 2, [{{}}, {{}}]))"
+    )
+    with subprocess.Popen(_python(script), stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as launcher:
+        assert launcher.stdout is not None
+        assert {launcher.stdout.readline().strip() for _ in range(2)} == {"[0] ready", "[1] ready"}
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(timeout=30) == 0
+
+
+def test_devices_on_the_cpu_replace_an_earlier_count(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_dump_to=x")
+    environment = local.device_environment("cpu", 4, 1)
+    assert environment["XLA_FLAGS"] == "--xla_dump_to=x --xla_force_host_platform_device_count=4"
+    assert environment["JAX_PLATFORMS"] == "cpu"
+
+
+def test_gpus_are_handed_out_in_order():
+    assert local.device_environment("cuda", 2, 3) == {"CUDA_VISIBLE_DEVICES": "6,7"}
+
+
+@pytest.mark.parametrize("argv", [["--processes", "0", "--", "--workdir", "x"], ["--processes", "2"], []])
+def test_wrong_usage_is_exit_code_2(argv, capsys):
+    with pytest.raises(SystemExit) as error:
+        local.main(argv)
+    assert error.value.code == 2
+    assert "usage: python -m launch.local" in capsys.readouterr().err

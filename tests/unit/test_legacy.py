@@ -1,0 +1,99 @@
+"""The layout `legacy-lite`."""
+
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from cod_jax.coding import legacy
+from tests.parity.cases import PORTABLE
+
+
+def _encode(height: int, width: int, *, pitch: int, bits: int) -> tuple[np.ndarray, bytes]:
+    grid = legacy.ceil_grid(height=height, width=width, pitch=pitch)
+    indices = np.random.default_rng(height * width).integers(0, 2**bits, grid)
+    return indices, legacy.encode_legacy_lite(indices, height=height, width=width, pitch=pitch, bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("case", "pitch", "bits", "size", "covers_all"),
+    [
+        ("lite_ds16_b8_64x48", 16, 8, (64, 48), True),
+        ("lite_ds32_b4_64x128", 32, 4, (64, 128), True),
+        ("lite_ds32_b4_70x100_not_multiple", 32, 4, (70, 100), False),
+    ],
+)
+def test_reads_published_files(case: str, pitch: int, bits: int, size: tuple[int, int], covers_all: bool):
+    with np.load(PORTABLE / f"cod_file_{case}.npz") as stored:
+        data, indices = stored["cod_file"].tobytes(), stored["indices"]
+    picture = legacy.decode_legacy_lite(data, pitch=pitch, bits=bits)
+    assert (picture.height, picture.width) == size
+    assert picture.covers_all == covers_all
+    np.testing.assert_array_equal(picture.indices, indices)
+    if covers_all:
+        height, width = size
+        assert legacy.encode_legacy_lite(indices, height=height, width=width, pitch=pitch, bits=bits) == data
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (32, 64), (33, 63), (31, 65), (65535, 1), (1, 65535)])
+@pytest.mark.parametrize(("pitch", "bits"), [(32, 4), (16, 8), (4, 8), (128, 3)])
+def test_decoding_undoes_encoding(size: tuple[int, int], pitch: int, bits: int):
+    height, width = size
+    indices, data = _encode(height, width, pitch=pitch, bits=bits)
+    assert data[:4] == struct.pack("<HH", width, height)
+    picture = legacy.decode_legacy_lite(data, pitch=pitch, bits=bits)
+    assert (picture.height, picture.width, picture.covers_all) == (height, width, True)
+    np.testing.assert_array_equal(picture.indices, indices)
+
+
+def test_the_ceil_grid_is_meant_where_both_grids_take_the_same_bytes():
+    # At pitch 32 a 33x32 picture has two symbols, of which the published tool keeps one; either is one byte.
+    data = struct.pack("<HH", 32, 33) + b"\x70"
+    picture = legacy.decode_legacy_lite(data, pitch=32, bits=4)
+    assert picture.covers_all
+    np.testing.assert_array_equal(picture.indices, [[7], [0]])
+
+
+@pytest.mark.parametrize("length", range(26))
+def test_cut_off_files_are_refused(length: int):
+    _, data = _encode(70, 100, pitch=16, bits=4)
+    assert len(data) == 22
+    lengths_that_fit = {22, 4 + 12}
+    if length in lengths_that_fit:
+        return
+    with pytest.raises(ValueError, match="cut off"):
+        legacy.decode_legacy_lite((data + bytes(8))[:length], pitch=16, bits=4)
+
+
+def test_another_model_is_named_as_a_reason():
+    _, data = _encode(64, 64, pitch=16, bits=4)
+    with pytest.raises(ValueError, match=r"64x64 pixels take 16 bytes .* but there are 8; .* another model"):
+        legacy.decode_legacy_lite(data, pitch=16, bits=8)
+
+
+@pytest.mark.parametrize("header", [(0, 5), (5, 0), (0, 0)])
+def test_empty_pictures_are_refused(header: tuple[int, int]):
+    with pytest.raises(ValueError, match="damaged"):
+        legacy.decode_legacy_lite(struct.pack("<HH", *header) + b"\0", pitch=16, bits=4)
+
+
+@pytest.mark.parametrize("size", [(65536, 1), (1, 65536), (0, 1), (1, 0)])
+def test_sides_that_the_header_cannot_hold_are_refused(size: tuple[int, int]):
+    with pytest.raises(ValueError, match="1 to 65535"):
+        legacy.encode_legacy_lite(np.zeros((1, 1), np.int32), height=size[0], width=size[1], pitch=2**16, bits=4)
+
+
+def test_the_grid_must_fit_the_picture():
+    with pytest.raises(ValueError, match=r"need \(2, 3\) symbols"):
+        legacy.encode_legacy_lite(np.zeros((3, 2), np.int32), height=20, width=48, pitch=16, bits=4)
+
+
+def test_a_false_header_allocates_nothing():
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="65535x65535 pixels take"):
+            legacy.decode_legacy_lite(b"\xff\xff\xff\xff" + bytes(100), pitch=16, bits=16)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
