@@ -108,7 +108,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     description = _load_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder / DESCRIPTION_FILE}: {error}; export the model again") from error
     dtype = description["dtype"]
     _check_dtype(dtype, f"{folder / DESCRIPTION_FILE}: dtype")
@@ -172,10 +172,12 @@ def _load_description(folder: Path) -> dict[str, Any]:
             f"{folder} has model format version {version}, but this cod_jax reads version {VERSION}; "
             "export the model again with this cod_jax, or use the one that wrote it"
         )
-    missing = {"model", "dtype", "training", "fingerprint"} - description.keys()
-    if missing or not isinstance(description["training"], dict):
-        names = ", ".join(sorted(missing)) or "training"
-        raise ValueError(f"{file} is damaged ({names} is missing or unusable); copy or export the model again")
+    kinds = {"model": dict, "dtype": str, "training": dict, "fingerprint": str}
+    unusable = [name for name, kind in kinds.items() if not isinstance(description.get(name), kind)]
+    if unusable:
+        raise ValueError(
+            f"{file} is damaged ({', '.join(unusable)} missing or of another type); copy or export the model again"
+        )
     return description
 
 

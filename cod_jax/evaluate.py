@@ -10,6 +10,7 @@ import io
 import json
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     use_compilation_cache()
     try:
-        summary, failed = evaluate(load(args.model), args.images, args.output, force=args.force)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            summary, failed = evaluate(load(args.model), args.images, args.output, force=args.force)
     except (ValueError, OSError) as error:
         print(f"cod_jax.evaluate: error: {error}", file=sys.stderr)
         return 1
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            print(f"cod_jax.evaluate: warning: {warning.message}", file=sys.stderr)
     print(
         f"{summary['num_images']} pictures: {summary['bits_per_pixel']:.4g} bits per pixel, "
         f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}"

@@ -1,6 +1,7 @@
 """Endless training batches and the validation images."""
 
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,11 +30,14 @@ class UsableImages:
         skipped: the names of unusable images met so far, each with the reason.
     """
 
-    def __init__(self, source: Source, indices: Sequence[int], image_size: int) -> None:
+    def __init__(self, source: Source, indices: Sequence[int], config: DataConfig) -> None:
         self.skipped: dict[str, str] = {}
         self._source = source
         self._indices = indices
-        self._image_size = image_size
+        self._image_size = config.image_size
+        # Large JPEG files may be decoded at reduced size if the smallest crop still has twice the pixels it needs: the
+        # resizing that follows then decides the sharpness.
+        self._short_edge = math.ceil(2 * config.image_size / math.sqrt(config.min_scale))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -45,7 +49,7 @@ class UsableImages:
         if name in self.skipped:
             return None
         try:
-            image_uint8 = images.to_uint8_rgb(self._source.read(index), name, warn=False)
+            image_uint8 = images.to_uint8_rgb(self._source.read(index), name, warn=False, short_edge=self._short_edge)
         except (OSError, ValueError) as error:
             self.skipped[name] = str(error).removeprefix(f"{name}: ")
             return None
@@ -183,16 +187,14 @@ def build_train_batches(
         raise ValueError(f"batch_size is {batch_size}; it must be a positive multiple of {process_count} processes")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; it must be in [0, 2**32)")
-    if not config.source:
-        raise ValueError("data.source is empty; set it to a folder of photographs or of ArrayRecord shards")
-    source = open_source(config.source)
+    source = _open(config.source)
     indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     if not indices:
         raise ValueError(
             f"{config.source}: all {len(held_out)} images fall into validation; "
             "give more images or set data.validation_modulus=0"
         )
-    usable = UsableImages(source, indices, config.image_size)
+    usable = UsableImages(source, indices, config)
     usable.load_or_next(0)
     # The crops are drawn before the processes part, so they depend on the place in the whole batch. Batching before the
     # slice gives each process consecutive rows of it.
@@ -202,7 +204,7 @@ def build_train_batches(
         .shuffle()
         .repeat()
         .random_map(CropForTraining(usable, config))
-        .batch(batch_size // process_count)[process_index::process_count]
+        .batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
         .to_iter_dataset(
             grain.ReadOptions(
                 num_threads=config.num_threads,
@@ -237,11 +239,11 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
     """
     if limit < 0:
         raise ValueError(f"limit is {limit}; it must be at least 0")
-    source = open_source(config.validation_source or config.source)
+    source = _open(config.validation_source or config.source)
     train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     indices = train if config.validation_source else held_out
     indices = sorted(indices, key=lambda index: (name_checksum(source.names[index]), source.names[index]))
-    usable = UsableImages(source, indices, config.image_size)
+    usable = UsableImages(source, indices, config)
     crops: list[np.ndarray] = []
     for position in range(len(usable)):
         if len(crops) == limit:
@@ -259,3 +261,9 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
             "give larger or intact photographs"
         )
     return np.stack(crops) if crops else np.zeros((0, config.image_size, config.image_size, 3), np.uint8)
+
+
+def _open(path: str) -> Source:
+    if not path:
+        raise ValueError("data.source is empty; set it to a folder of photographs or of ArrayRecord shards")
+    return open_source(path)

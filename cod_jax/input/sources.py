@@ -4,7 +4,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import grain
 
@@ -12,28 +12,13 @@ from cod_jax import files
 from cod_jax.input import records
 
 
-class Source(Protocol):
-    """Encoded images by index.
+class FolderSource:
+    """The image files below a folder, sorted by path.
 
     Attributes:
-        location: where they are, for messages.
-        names: the name of each image; the split into training and validation depends on nothing else.
+        location: the folder, for messages.
+        names: paths below the folder; the split into training and validation depends on nothing else.
     """
-
-    location: str
-    names: list[str]
-
-    def read(self, index: int) -> bytes:
-        """Return the encoded image at an index.
-
-        Raises:
-            OSError, ValueError: it cannot be read.
-        """
-        ...
-
-
-class FolderSource:
-    """The image files below a folder, sorted by path."""
 
     def __init__(self, folder: str) -> None:
         self.location = folder
@@ -45,12 +30,22 @@ class FolderSource:
             )
 
     def read(self, index: int) -> bytes:
-        """Return the content of a file."""
+        """Return the content of the file at an index.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         return Path(self.location, self.names[index]).read_bytes()
 
 
 class RecordSource:
-    """ArrayRecord shards, named by the manifest beside them, or by shard and position if there is none."""
+    """ArrayRecord shards with the names that the manifest beside them gives.
+
+    Attributes:
+        location: the folder or shard, for messages.
+        names: the name of each image, of the same kind as in a folder.
+        named: whether there is a manifest; without it, names are numbers.
+    """
 
     def __init__(self, path: str) -> None:
         self.location = path
@@ -83,11 +78,18 @@ class RecordSource:
             raise ValueError(f"{path} holds no images; prepare them again")
 
     def read(self, index: int) -> bytes:
-        """Return a record."""
+        """Return the record at an index.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         try:
             return self._records[index]
         except RuntimeError as error:
             raise ValueError(f"the record is damaged ({error})") from error
+
+
+Source = FolderSource | RecordSource
 
 
 def open_source(path: str) -> Source:

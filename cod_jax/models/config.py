@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from cod_jax.nn.attention import ATTENTION_MODES, AttentionMode
+from cod_jax.nn.attention import AttentionMode
 
 Prediction = Literal["image", "velocity"]
 Config = TypeVar("Config")
@@ -68,10 +68,6 @@ class ConditionCodecConfig:
             self.encoder_width > 0 and self.num_groups > 0 and self.encoder_width % self.num_groups == 0,
             f"encoder_width {self.encoder_width} is not a multiple of num_groups {self.num_groups}",
         )
-        _require(
-            self.attention in ATTENTION_MODES,
-            f"attention is {self.attention!r}; it must be one of {', '.join(ATTENTION_MODES)}",
-        )
 
     @property
     def num_downsamples(self) -> int:
@@ -123,10 +119,6 @@ class DConvConfig:
         for name in ("hidden", "hidden_pixel", "num_blocks", "num_pixel_blocks", "bottleneck_width"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
         _require(self.mlp_ratio > 0, f"mlp_ratio is {self.mlp_ratio}; it must be positive")
-        _require(
-            self.prediction in get_args(Prediction),
-            f"prediction is {self.prediction!r}; it must be one of {', '.join(get_args(Prediction))}",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +153,7 @@ class ModelConfig:
         return from_mapping(cls, values, "model")
 
 
-def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+def from_mapping(cls: type[Config], values: Any, where: str) -> Config:
     """Build a (nested) config dataclass from plain values.
 
     Args:
@@ -191,6 +183,8 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Co
 def _converted(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, where)  # pyright: ignore[reportArgumentType]
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(map(str, get_args(kind)))}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):

@@ -11,16 +11,15 @@ from cod_jax.nn.layers import Linear
 from cod_jax.nn.norms import GroupNorm
 
 AttentionMode = Literal["global", "window_published", "window_masked"]
-ATTENTION_MODES: tuple[AttentionMode, ...] = ("global", "window_published", "window_masked")
 
-# Above this many positions queries are handled in chunks, so that the weights never take N * N floats.
+# Above this many positions queries are handled in chunks, so that the weights never take N * M floats.
 QUERY_CHUNK = 1024
 
 
 def attend(
-    q: Float[Array, "B N C"], k: Float[Array, "B N C"], v: Float[Array, "B N C"], mask: Bool[Array, "B N"] | None = None
+    q: Float[Array, "B N C"], k: Float[Array, "B M C"], v: Float[Array, "B M C"], mask: Bool[Array, "B M"] | None = None
 ) -> Float[Array, "B N C"]:
-    """Softmax attention with scale C^-1/2 and weights in float32; keys where `mask` is False take no part."""
+    """Softmax attention of N queries to M keys, scale C^-1/2, weights in float32; keys where `mask` is False are left out."""
 
     def attend_queries(queries: Array) -> Array:
         logits = jnp.einsum("bqc,bkc->bqk", queries, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5

@@ -135,9 +135,9 @@ def test_another_version_is_refused(model_copy: Path, version):
     [
         ({"model": {"codec": {"pich": 16}}}, "did you mean model.codec.pitch"),
         ({"model": {"codec": {"pitch": 17}}}, "power of two"),
-        ({"model": 5}, "it must hold the fields"),
+        ({"model": 5}, "model missing or of another type"),
         ({"dtype": "float8"}, "float32, bfloat16"),
-        ({"training": None}, "training is missing or unusable"),
+        ({"training": None}, "training missing or of another type"),
         ({"fingerprint": "0" * 64}, "not those of its fingerprint"),
     ],
 )

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,15 +16,11 @@ from cod_jax.coding import legacy
 from cod_jax.models import build_model
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
 
+# Compiling is what these tests take their time for, so their pictures pad to 16x16 or 32x48 where they can.
 PITCH, BITS = 16, 4
 
 
-def _model(**codec_fields):
-    bundle = tiny_bundle(**codec_fields)
-    return build_model(bundle.config).bind(bundle.params)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (16, 32), (1, 32), (17, 31)])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (32, 48), (17, 33)])
 def test_any_size_comes_back(size: tuple[int, int]):
     height, width = size
     data = tiny_codec().compress(gradient_image(height, width))
@@ -36,16 +33,22 @@ def test_any_size_comes_back(size: tuple[int, int]):
 
 def test_the_codec_is_what_the_model_does():
     image_uint8 = gradient_image(32, 48)
-    model = _model()
-    quantized = model.codec.quantize(model.codec.encode(jnp.asarray(image_uint8[None]) / 255))
-    decoded = images.signed_to_uint8(model.one_step(model.codec.decode(model.codec.dequantize(quantized.indices))))
+    bundle = tiny_bundle()
+    functional = build_model(bundle.config)
 
+    @jax.jit
+    def whole(params, image01):
+        model = functional.bind(params)
+        indices = model.codec.quantize(model.codec.encode(image01)).indices
+        return indices, images.signed_to_uint8(model.one_step(model.codec.decode(model.codec.dequantize(indices))))
+
+    indices, decoded = whole(bundle.params, image_uint8[None] / np.float32(255))
     codec = tiny_codec()
     data = codec.compress(image_uint8)
     picture = legacy.decode_legacy_lite(data, pitch=PITCH, bits=BITS)
-    np.testing.assert_array_equal(picture.indices, quantized.indices[0])
+    np.testing.assert_array_equal(picture.indices, indices[0])
     assert len(np.unique(picture.indices)) > 1
-    # Compiled as a whole, float32 may round a value to the neighbouring level.
+    # Compiled in other pieces, float32 may round a value to the neighbouring level.
     assert np.abs(codec.decompress(data).astype(int) - np.asarray(decoded[0], int)).max() <= 1
 
 
@@ -72,26 +75,23 @@ def test_symbols_finer_than_the_patch_grid():
 
 def test_the_model_chooses_the_attention():
     image_uint8 = gradient_image(16, 33 * 16)
-    differs = [
-        tiny_codec(attention=mode).encode(image_uint8) for mode in ("global", "window_published", "window_masked")
-    ]
-    assert not np.array_equal(differs[0], differs[1])
-    assert not np.array_equal(differs[1], differs[2])
+    everywhere = tiny_codec(attention="global").encode(image_uint8)
+    in_windows = tiny_codec(attention="window_published").encode(image_uint8)
+    assert not np.array_equal(everywhere, in_windows)
 
 
 def test_published_files_keep_their_grey_border():
-    indices = np.array([[3, 9]])
-    header = struct.pack("<HH", 40, 20)
-    picture = tiny_codec().decompress(header + b"\x39")
-    assert picture.shape == (20, 40, 3)
-    assert (picture[16:] == 128).all()
-    assert (picture[:, 32:] == 128).all()
-    np.testing.assert_array_equal(picture[:16, :32], tiny_codec().decode(indices))
+    indices = np.array([[3, 9, 1], [7, 2, 4]], np.int32)
+    picture = tiny_codec().decompress(struct.pack("<HH", 50, 45) + b"\x39\x17\x24")
+    assert picture.shape == (45, 50, 3)
+    assert (picture[32:] == 128).all()
+    assert (picture[:, 48:] == 128).all()
+    np.testing.assert_array_equal(picture[:32, :48], tiny_codec().decode(indices))
 
 
 def test_a_list_gives_a_list_of_the_same():
     codec = tiny_codec()
-    pictures = [gradient_image(16, 32), gradient_image(1, 1)]
+    pictures = [gradient_image(32, 40), gradient_image(1, 1)]
     data = codec.compress(pictures)
     assert data == [codec.compress(picture) for picture in pictures]
     assert codec.compress(tuple(pictures)) == data
@@ -102,7 +102,7 @@ def test_a_list_gives_a_list_of_the_same():
 
 
 def test_pillow_and_jax_pictures_are_taken():
-    image_uint8 = gradient_image(16, 32)
+    image_uint8 = gradient_image(16, 16)
     expected = tiny_codec().compress(image_uint8)
     assert tiny_codec().compress(Image.fromarray(image_uint8)) == expected
     assert tiny_codec().compress(jnp.asarray(image_uint8)) == expected
@@ -122,7 +122,7 @@ def test_pillow_and_jax_pictures_are_taken():
     ],
 )
 def test_what_is_no_picture_is_refused(picture):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         tiny_codec().compress(picture)
 
 
@@ -135,12 +135,12 @@ def test_too_long_a_side_is_refused_before_any_work():
     "data", [b"", b"\x10\x00\x10\x00", b"\x10\x00\x10\x00\x50\x00", b"\x00\x00\x10\x00\x50", None, "text", 7]
 )
 def test_broken_data_is_refused(data):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         tiny_codec().decompress(data)
 
 
 def test_every_truncation_is_refused():
-    data = tiny_codec().compress(gradient_image(16, 96))
+    data = tiny_codec().compress(gradient_image(32, 48))
     for length in range(len(data)):
         with pytest.raises(ValueError, match="cut off"):
             tiny_codec().decompress(data[:length])
@@ -165,7 +165,7 @@ def test_a_few_bytes_cannot_ask_for_all_memory():
 def test_load_reads_a_model_folder(tmp_path: Path):
     save_tiny_model(tmp_path / "model")
     codec = cod_jax.load(tmp_path / "model")
-    image_uint8 = gradient_image(16, 32)
+    image_uint8 = gradient_image(16, 16)
     assert codec.compress(image_uint8) == tiny_codec().compress(image_uint8)
     assert codec.config == tiny_codec().config
     assert len(codec.fingerprint) == 64

@@ -250,6 +250,21 @@ def test_other_arrays_are_refused(source, message):
         images.to_uint8_rgb(source)
 
 
+@pytest.mark.parametrize(
+    ("short_edge", "height"), [(None, 96), (97, 96), (96, 96), (49, 96), (48, 48), (20, 24), (1, 12)]
+)
+def test_jpeg_can_be_decoded_at_a_reduced_size(short_edge, height):
+    gradient = np.broadcast_to(np.linspace(0, 255, 160)[None, :, None], (96, 160, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encode(Image.fromarray(gradient), "JPEG", quality=95, exif=exif)
+    pixels = images.to_uint8_rgb(data, short_edge=short_edge)
+    assert pixels.shape == (height, height * 160 // 96, 3)
+    expected = np.linspace(255, 0, pixels.shape[1])[None, :, None]
+    assert np.abs(pixels - expected).max() < 12
+    assert images.to_uint8_rgb(encode(Image.fromarray(gradient), "PNG"), short_edge=short_edge).shape == (96, 160, 3)
+
+
 def test_smallest_picture():
     np.testing.assert_array_equal(images.to_uint8_rgb(encode(Image.fromarray(RGB[:1, :1]), "PNG")), RGB[:1, :1])
 

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cod_jax.nn import attention
+from cod_jax.nn.attention import SelfAttention, attend
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.fixture(scope="module")
+def layer() -> SelfAttention:
+    return SelfAttention(8, 4, window=4, dtype="float32", rngs=nnx.Rngs(0))
+
+
+def test_chunked_queries_give_what_all_at_once_gives(monkeypatch):
+    q, k, v = (normal(seed, 2, 37, 8) for seed in range(3))
+    whole = attend(q, k, v)
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 8)
+    np.testing.assert_allclose(attend(q, k, v), whole, atol=1e-6)
+
+
+def test_maps_no_larger_than_a_window_attend_globally(layer):
+    x = normal(0, 1, 4, 3, 8)
+    for mode in ("window_published", "window_masked"):
+        np.testing.assert_array_equal(layer(x, mode), layer(x, "global"))
+
+
+def test_masked_windows_attend_within_each_window_alone(layer):
+    x = normal(1, 1, 6, 5, 8)
+    result = layer(x, "window_masked")
+    # The normalisation runs over the whole map, so single windows start from its output.
+    normed = layer.norm(x)
+    for rows, columns in [((0, 4), (0, 4)), ((4, 6), (0, 4)), ((0, 4), (4, 5)), ((4, 6), (4, 5))]:
+        part = normed[:, slice(*rows), slice(*columns)]
+        flat = part.reshape(1, -1, 8)
+        mixed = attend(layer.q(flat), layer.k(flat), layer.v(flat)).reshape(part.shape)
+        expected = x[:, slice(*rows), slice(*columns)] + layer.out(mixed)
+        np.testing.assert_allclose(result[:, slice(*rows), slice(*columns)], expected, atol=1e-5)
+
+
+def test_published_windows_let_the_repeated_border_take_part(layer):
+    x = normal(2, 1, 6, 5, 8)
+    assert not np.allclose(layer(x, "window_published"), layer(x, "window_masked"), atol=1e-3)
+    aligned = normal(3, 1, 8, 8, 8)
+    np.testing.assert_allclose(
+        layer(aligned, "window_published"), layer(aligned, "window_masked"), atol=1e-6
+    )
+
+
+def test_weights_are_float32_in_a_bfloat16_network():
+    # 257 equal keys: in bfloat16 the sum of weights would stop growing at 256.
+    q = jnp.zeros((1, 1, 4), jnp.bfloat16)
+    k = jnp.zeros((1, 2049, 4), jnp.bfloat16)
+    v = jnp.ones((1, 2049, 4), jnp.bfloat16)
+    np.testing.assert_allclose(np.asarray(attend(q, k, v), np.float32), 1.0)

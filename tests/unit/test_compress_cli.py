@@ -1,0 +1,243 @@
+"""The command `cod`, run in this process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cod_jax import compress, images
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Cod = Callable[..., Result]
+
+
+@pytest.fixture
+def cod(monkeypatch, capsys, tmp_path) -> Cod:
+    """Run the command in a folder of its own, with the tiny model under the name MODEL."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cod_jax.codec.load", lambda path: tiny_codec())
+
+    def run(*argv: str) -> Result:
+        status = compress.main(argv)
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    images.save_png(tmp_path / "photo.png", gradient_image(30, 45))
+    return tmp_path / "photo.png"
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_photograph_becomes_a_file_and_a_picture_again(cod: Cod, photo: Path, tmp_path: Path):
+    result = cod("compress", "-m", "MODEL", "photo.png")
+    assert result == (0, "photo.png -> photo.cod: 45x30, 7 bytes, 0.04148 bits per pixel\n", "")
+    data = (tmp_path / "photo.cod").read_bytes()
+    assert data == tiny_codec().compress(gradient_image(30, 45))
+
+    result = cod("decompress", "-m", "MODEL", "photo.cod", "-o", "back.png")
+    assert result == (0, "photo.cod -> back.png: 45x30\n", "")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "back.png")), tiny_codec().decompress(data))
+    assert _files(tmp_path) == {"photo.png", "photo.cod", "back.png"}
+
+
+def test_the_real_model_folder_is_loaded(monkeypatch, capsys, photo: Path, tmp_path: Path):
+    save_tiny_model(tmp_path / "model")
+    assert compress.main(["compress", "-m", str(tmp_path / "model"), str(photo)]) == 0
+    assert (tmp_path / "photo.cod").read_bytes() == tiny_codec().compress(gradient_image(30, 45))
+    capsys.readouterr()
+    assert compress.main(["info", str(tmp_path / "model")]) == 0
+    out = capsys.readouterr().out
+    assert "4 bits for 16x16 pixels, 0.01562 bits per pixel" in out
+    assert "step         12" in out
+
+
+@pytest.mark.parametrize("output", ["out", "out/", "a/b"])
+def test_several_files_go_into_a_folder(cod: Cod, photo: Path, tmp_path: Path, output: str):
+    images.save_png(tmp_path / "other" / "line.png", gradient_image(1, 10))
+    assert cod("compress", "-m", "MODEL", "photo.png", "other/line.png", "-o", output).status == 0
+    assert _files(tmp_path / output) == {"photo.cod", "line.cod"}
+
+
+def test_an_existing_output_needs_force(cod: Cod, photo: Path, tmp_path: Path):
+    (tmp_path / "photo.cod").write_text("mine")
+    result = cod("compress", "-m", "MODEL", "photo.png")
+    assert result.status == 1
+    assert result.err.startswith("cod: error: photo.png: photo.cod already exists; pass --force")
+    assert (tmp_path / "photo.cod").read_text() == "mine"
+    assert cod("compress", "-m", "MODEL", "photo.png", "--force").status == 0
+    assert (tmp_path / "photo.cod").stat().st_size == 7
+
+
+def test_files_that_fail_are_named_and_the_others_are_done(cod: Cod, photo: Path, tmp_path: Path):
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:60])
+    (tmp_path / "folder").mkdir()
+    result = cod("compress", "-m", "MODEL", "text.png", "cut.png", "folder", "nothing.png", "photo.png", "-o", "out")
+    assert result.status == 1
+    assert result.out.count("\n") == 1
+    lines = result.err.splitlines()
+    assert lines[0].startswith("cod: error: text.png: not an image")
+    assert lines[1].startswith("cod: error: cut.png: ")
+    assert lines[2].startswith("cod: error: folder: is a folder")
+    assert lines[3].startswith("cod: error: nothing.png: does not exist")
+    assert lines[4:] == ["cod: error: 4 of 5 files failed"]
+    assert _files(tmp_path / "out") == {"photo.cod"}
+
+
+def test_broken_compressed_files_are_named(cod: Cod, photo: Path, tmp_path: Path):
+    data = tiny_codec().compress(gradient_image(30, 45))
+    for name, content in {"cut": data[:-1], "empty": b"", "other": photo.read_bytes(), "good": data}.items():
+        (tmp_path / f"{name}.cod").write_bytes(content)
+    result = cod("decompress", "-m", "MODEL", "cut.cod", "empty.cod", "other.cod", "good.cod", "-o", "out/")
+    assert result.status == 1
+    assert [line.split(": ")[2] for line in result.err.splitlines()[:3]] == ["cut.cod", "empty.cod", "other.cod"]
+    assert "45x30 pixels take 3 bytes" in result.err
+    assert _files(tmp_path / "out") == {"good.png"}
+
+
+def test_an_endless_file_is_not_read(cod: Cod, tmp_path: Path):
+    with (tmp_path / "long.cod").open("wb") as file:
+        file.truncate(compress.MAX_COMPRESSED_BYTES + 1)
+    assert "too many for a .cod file" in cod("decompress", "-m", "MODEL", "long.cod").err
+    assert "not a regular file" in cod("decompress", "-m", "MODEL", os.devnull, "-o", "x.png").err
+
+
+def test_an_output_that_cannot_be_written_is_named(cod: Cod, photo: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    result = cod("compress", "-m", "MODEL", "photo.png", "-o", "file/photo.cod")
+    assert result.status == 1
+    assert result.err.startswith("cod: error: photo.png: file/photo.cod cannot be written (")
+    assert _files(tmp_path) == {"photo.png", "file"}
+
+
+def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
+    Image.new("RGBA", (45, 30), (200, 0, 0, 90)).save(tmp_path / "glass.png")
+    result = cod("compress", "-m", "MODEL", "glass.png")
+    assert result.status == 0
+    assert result.err == "cod: warning: glass.png: transparency was composited on white\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["zip"], "invalid choice: 'zip'"),
+        (["compress", "photo.png"], "required: -m/--model"),
+        (["compress", "-m", "MODEL"], "required: INPUT"),
+        (["compress", "-m", "MODEL", "photo.png", "--fast"], "unrecognized arguments: --fast"),
+        (["compress", "-m", "MODEL", "a.png", "b.png", "-o", "one.cod"], "one file but there are 2 inputs"),
+        (["compress", "-m", "MODEL", "a.png", "-o", "out.jpg"], "end the name in .cod"),
+        (["decompress", "-m", "MODEL", "a.cod", "-o", "out.jpg"], "end the name in .png"),
+        (["compress", "-m", "MODEL", "a.png", "a.jpg"], "a.png and a.jpg would both be written to a.cod"),
+        (["compress", "-m", "MODEL", "x/a.png", "y/a.png", "-o", "out"], "would both be written to out/a.cod"),
+        (["compress", "-m", "MODEL", "a.cod"], "which is an input"),
+        (["decompress", "-m", "MODEL", "a.cod", "-o", "photo"], "photo is a file, not a folder"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_does_nothing(cod: Cod, tmp_path: Path, argv: list[str], message: str):
+    (tmp_path / "photo").write_text("a file without suffix")
+    result = cod(*argv)
+    assert result.status == 2
+    assert result.out == ""
+    assert result.err.startswith("cod: error: ")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert _files(tmp_path) == {"photo"}
+
+
+def test_a_missing_model_stops_the_command(monkeypatch, capsys, photo: Path, tmp_path: Path):
+    assert compress.main(["compress", "-m", str(tmp_path / "nothing"), str(photo)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("cod: error: model ")
+    assert "does not exist; give a model folder" in err
+    assert _files(tmp_path) == {"photo.png"}
+
+
+def test_an_interruption_is_one_line(cod: Cod, photo: Path, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cod_jax.codec.load", interrupt)
+    assert cod("compress", "-m", "MODEL", "photo.png") == (130, "", "cod: error: interrupted\n")
+
+
+def test_info_describes_a_file(cod: Cod, tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    result = cod("info", "photo.cod")
+    assert result.status == 0
+    assert "picture  45x30 pixels (width x height)\nsize     7 bytes, 0.04148 bits per pixel\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.cod", "nothing.cod does not exist"),
+        ("photo.png", "photo.png is no .cod file"),
+        ("empty.cod", "empty.cod: 0 bytes are too short"),
+        (".", "holds no model.json"),
+    ],
+)
+def test_info_refuses_what_it_does_not_know(cod: Cod, photo: Path, tmp_path: Path, name: str, message: str):
+    (tmp_path / "empty.cod").touch()
+    result = cod("info", name)
+    assert result.status == 1
+    assert result.err.startswith("cod: error: ")
+    assert message in result.err
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["compress", "--help"], ["decompress", "--help"], ["info", "--help"]])
+def test_help_has_examples_and_exit_status(cod: Cod, argv: list[str]):
+    result = cod(*argv)
+    assert result.status == 0
+    assert "examples:\n  cod " in result.out
+    assert "exit status:\n  0  everything is done" in result.out
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported():
+    script = (
+        "import sys; from cod_jax import compress; compress.main(['--help'])\n"
+        "assert not {'jax', 'numpy', 'flax', 'PIL', 'tqdm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_the_compilation_cache_is_the_users_unless_set(tmp_path: Path):
+    script = (
+        "import jax; from cod_jax.compress import use_compilation_cache; use_compilation_cache()\n"
+        "print(jax.config.values['jax_compilation_cache_dir'])"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+
+    def chosen(**changes: str) -> str:
+        command = [sys.executable, "-c", script]
+        return subprocess.run(
+            command, env={**environment, **changes}, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert chosen(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own")) == str(tmp_path / "own")
+    if sys.platform == "linux":
+        assert chosen() == str(tmp_path / "cache" / "cod_jax" / "jax")
+        assert (tmp_path / "cache" / "cod_jax" / "jax").is_dir()
+        (tmp_path / "file").touch()
+        assert chosen(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"

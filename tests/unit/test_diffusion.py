@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.diffusion.flow import interpolate, sample_timesteps, shift_time
+from cod_jax.diffusion.samplers import sample, sampling_timesteps
+
+
+def test_path_runs_from_noise_to_data():
+    x, noise = jnp.full((2, 1, 1, 3), 5.0), jnp.full((2, 1, 1, 3), -1.0)
+    path = interpolate(x, noise, jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(path[0], noise[0])
+    np.testing.assert_array_equal(path[1], x[1])
+
+
+def test_timesteps_are_logit_normal_and_shifted_towards_noise():
+    t = sample_timesteps(jnp.array([0.0, 2.0]))
+    np.testing.assert_allclose(t, [0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
+    assert np.all(sample_timesteps(jnp.array([0.0, 2.0]), 3.0) < t)
+    np.testing.assert_allclose(shift_time(np.array([0.0, 0.5, 1.0]), 3.0), [0.0, 0.25, 1.0])
+
+
+def linear_field(x, t, condition):
+    return condition - x
+
+
+@pytest.mark.parametrize(("method", "error"), [("euler", 2e-2), ("adams", 1e-3)])
+def test_samplers_solve_a_linear_equation(method, error):
+    noise, target = jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3))
+    result = sample(linear_field, noise, target, num_steps=50, method=method, last_step=None)
+    exact = 1 - np.exp(-1)
+    assert np.abs(result - exact).max() < error
+
+
+def test_one_step_goes_all_the_way():
+    np.testing.assert_array_equal(sampling_timesteps(1), [0, 1])
+    noise, target = jnp.full((1, 1, 1, 3), 3.0), jnp.ones((1, 1, 1, 3))
+    np.testing.assert_allclose(sample(linear_field, noise, target, num_steps=1), target)
+
+
+def test_guidance_applies_inside_its_interval_only():
+    seen = []
+
+    def field(x, t, condition):
+        return condition
+
+    noise = jnp.zeros((1, 1, 1, 1))
+    condition, unconditional = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1))
+    for interval in [(0.1, 1.0), (2.0, 3.0)]:
+        seen.append(
+            float(
+                sample(
+                    field,
+                    noise,
+                    condition,
+                    unconditional,
+                    num_steps=4,
+                    guidance_scale=3.0,
+                    guidance_interval=interval,
+                    last_step=None,
+                ).squeeze()
+            )
+        )
+    # Of four equal steps the first, at t = 0, lies outside (0.1, 1).
+    np.testing.assert_allclose(seen, [0.25 + 0.75 * 3, 1.0], rtol=1e-6)
+
+
+def test_sampling_is_float32_under_a_bfloat16_network():
+    def field(x, t, condition):
+        assert x.dtype == jnp.float32
+        return jnp.full(x.shape, 1 / 256, jnp.bfloat16)
+
+    start = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    result = jax.jit(lambda x: sample(field, x, x, num_steps=64, last_step=None))(start)
+    # Steps of 2^-14 would vanish if 1 + step were rounded to bfloat16.
+    np.testing.assert_allclose(result, 1 + 1 / 256, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"last_step": 0.0}, "last_step is 0.0"),
+        ({"time_shift": -1.0}, "time_shift is -1.0"),
+        ({"method": "heun"}, "method is 'heun'"),
+        ({"method": "adams", "order": 0}, "order is 0"),
+        ({"guidance_scale": 2.0}, "no unconditional condition"),
+    ],
+)
+def test_unusable_arguments_are_refused(arguments, message):
+    noise = jnp.zeros((1, 1, 1, 3))
+    with pytest.raises(ValueError, match=message):
+        sample(linear_field, noise, noise, **arguments)

@@ -1,0 +1,145 @@
+"""Measuring a model on a folder of pictures."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cod_jax import evaluate, images
+from cod_jax.codec import Codec
+from cod_jax.evaluation import metrics
+from tests.model_fixtures import gradient_image, tiny_codec
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    images.save_png(tmp_path / "photos" / "a.png", gradient_image(32, 48))
+    Image.fromarray(gradient_image(20, 40)).save(tmp_path / "photos" / "b.jpg")
+    images.save_png(tmp_path / "photos" / "sub" / "a.png", gradient_image(1, 1))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(evaluate, "load", lambda path: tiny_codec())
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        status = evaluate.main(argv)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
+
+
+def test_every_picture_is_measured_from_its_bytes(run, photos: Path, tmp_path: Path):
+    status, out, err = run(*ARGUMENTS)
+    assert (status, err) == (0, "")
+    assert out.startswith("3 pictures: ")
+
+    output = tmp_path / "result"
+    with (output / "per_image.csv").open(newline="") as file:
+        *rows, mean = csv.DictReader(file)
+    assert [row["name"] for row in rows] == ["a.png", "b.jpg", "sub/a.png"]
+    for row in rows:
+        original = images.to_uint8_rgb(photos / row["name"])
+        compressed = (output / "compressed" / row["name"]).with_suffix(".cod")
+        decoded = np.asarray(Image.open((output / "decoded" / row["name"]).with_suffix(".png")))
+        np.testing.assert_array_equal(decoded, tiny_codec().decompress(compressed.read_bytes()))
+        height, width, _ = original.shape
+        assert (int(row["height"]), int(row["width"])) == (height, width)
+        assert int(row["file_bytes"]) == compressed.stat().st_size
+        assert float(row["bits_per_pixel"]) == 8 * compressed.stat().st_size / (height * width)
+        assert float(row["psnr"]) == metrics.psnr(original, decoded)
+        assert float(row["ms_ssim"]) == metrics.ms_ssim(original, decoded)
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert mean["name"] == "mean"
+    for name in ("bits_per_pixel", "psnr", "ms_ssim"):
+        average = math.fsum(float(row[name]) for row in rows) / 3
+        assert float(mean[name]) == pytest.approx(average)
+        assert summary[name] == pytest.approx(average)
+    assert summary["num_images"] == 3
+    assert summary["failed"] == {}
+
+
+def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: Path):
+    (photos / "broken.png").write_text("hello")
+    status, out, err = run(*ARGUMENTS)
+    assert status == 1
+    assert out.startswith("3 pictures: ")
+    assert err.startswith("cod_jax.evaluate: error: broken.png: not an image")
+    assert err.count("\n") == 1
+    assert list(json.loads((tmp_path / "result" / "summary.json").read_text())["failed"]) == ["broken.png"]
+
+
+def test_transparency_is_a_warning_of_one_line(run, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGBA", (45, 30), (200, 0, 0, 90)).save(tmp_path / "photos" / "glass.png")
+    status, _, err = run(*ARGUMENTS)
+    assert (status, err) == (0, "cod_jax.evaluate: warning: glass.png: transparency was composited on white\n")
+
+
+def test_nothing_readable_leaves_nothing_behind(run, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.png").write_text("hello")
+    status, out, err = run(*ARGUMENTS)
+    assert (status, out) == (1, "")
+    assert "none of the 1 pictures could be measured; the first: broken.png: not an image" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_an_earlier_result_needs_force(run, photos: Path, tmp_path: Path):
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "precious.txt").touch()
+    assert "already exists" in run(*ARGUMENTS)[2]
+    assert "holds no summary.json" in run(*ARGUMENTS, "--force")[2]
+    (tmp_path / "result" / "summary.json").touch()
+    assert run(*ARGUMENTS, "--force")[0] == 0
+    assert not (tmp_path / "result" / "precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(None, "photos does not exist"), ([], "holds no JPEG, PNG or WebP"), (["a.png", "a.jpg"], "differ only in their")],
+)
+def test_unusable_folders_are_named(run, tmp_path: Path, names: list[str] | None, message: str):
+    for name in names or []:
+        images.save_png(tmp_path / "photos" / name, gradient_image(1, 1))
+    if names == []:
+        (tmp_path / "photos").mkdir()
+    status, out, err = run(*ARGUMENTS)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert not (tmp_path / "result").exists()
+
+
+def test_wrong_usage(run):
+    assert run("--model", "MODEL")[0] == 2
+
+
+def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, tmp_path: Path, monkeypatch):
+    pictures: list[np.ndarray] = []
+
+    def compress(self: Codec, image: np.ndarray) -> bytes:
+        pictures.append(image)
+        return bytes(10)
+
+    def decompress(self: Codec, data: bytes) -> np.ndarray:
+        return pictures[-1] ^ np.uint8(len(pictures) > 1)
+
+    monkeypatch.setattr(Codec, "compress", compress)
+    monkeypatch.setattr(Codec, "decompress", decompress)
+    assert run(*ARGUMENTS)[0] == 0
+    summary = json.loads((tmp_path / "result" / "summary.json").read_text())
+    assert summary["num_lossless"] == 1
+    assert math.isfinite(summary["psnr"])
+    with (tmp_path / "result" / "per_image.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["psnr"] == "inf"
