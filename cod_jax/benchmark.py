@@ -268,16 +268,23 @@ def _start_jax() -> None:
 
 
 def _load_config(arguments: list[str]) -> dict[str, Any]:
+    """Read --config=FILE[:PRESET] and set the fields named by --config.FIELD=VALUE, as the trainer does."""
     from absl import flags
     from ml_collections import config_flags
 
+    file = Path(arguments[0].partition("=")[2].partition(":")[0])
+    if not file.is_file():
+        raise ValueError(f"there is no config file {file}; configs/ holds some to start from")
+    # Config files import their neighbours as `configs.base`, from wherever the command is run.
+    sys.path.append(str(file.resolve().parent.parent))
+    argv = ["benchmark", *arguments]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        values(["benchmark", *arguments])
-        return values.config.to_dict()
+        values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"--config: {error}") from error
+    return values.config.to_dict()
 
 
 def _time(call: Callable[[], Any], repeats: int) -> tuple[dict[str, Any], Any]:

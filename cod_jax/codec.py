@@ -98,7 +98,11 @@ class Codec:
             raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
         pixels = images.to_uint8_rgb(image)
         height, width, _ = pixels.shape
-        self._check_size(height, width, "make the picture smaller or load the model with a larger max_pixels")
+        if height * width > self._max_pixels:
+            raise ValueError(
+                f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
+                "load the model with a larger max_pixels"
+            )
         legacy.check_size(height=height, width=width)
         codec = self.config.codec
         return legacy.encode_legacy_lite(
@@ -129,9 +133,10 @@ class Codec:
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
         codec = self.config.codec
-        picture = legacy.decode_legacy_lite(bytes(data), pitch=codec.pitch, bits=codec.codebook_bits)
+        picture = legacy.decode_legacy_lite(
+            bytes(data), pitch=codec.pitch, bits=codec.codebook_bits, max_pixels=self._max_pixels
+        )
         height, width, pitch = picture.height, picture.width, codec.pitch
-        self._check_size(height, width, "it is damaged, or load the model with a larger max_pixels")
         if picture.covers_all:
             return np.ascontiguousarray(self.decode(picture.indices)[:height, :width])
         rows, columns = picture.indices.shape
@@ -171,7 +176,3 @@ class Codec:
         with jax.default_matmul_precision("highest"):
             pixels = self._decode(self._params, grid[None])
         return np.asarray(pixels)[0]
-
-    def _check_size(self, height: int, width: int, way_out: str) -> None:
-        if height * width > self._max_pixels:
-            raise ValueError(f"{width}x{height} is more than the limit of {self._max_pixels} pixels; {way_out}")

@@ -14,7 +14,7 @@ DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 COMPRESSED_SUFFIX = ".cod"
 PICTURE_SUFFIX = ".png"
 # No picture that the codec takes needs a longer file, so longer ones are not read into memory.
-MAX_COMPRESSED_BYTES = 2**26
+MAX_COMPRESSED_BYTES = 2**24
 
 DESCRIPTION = "Compress pictures to a few hundred bytes with a trained model, and decompress them."
 EXIT_STATUS = """

@@ -57,7 +57,6 @@ _TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MODE_OF_PROFILE = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 def to_uint8_rgb(
@@ -199,8 +198,8 @@ def _from_file(file: io.BytesIO | io.BufferedReader, name: str, notes: list[str]
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     with image:
-        scale = (short_edge or math.inf) / min(image.size)
-        if scale < 1:
+        if short_edge and short_edge < min(image.size):
+            scale = short_edge / min(image.size)
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         return _from_pillow(image, name, notes, file)
 

@@ -1,6 +1,6 @@
 """The run of `make demo`: a tiny codec and a few photographs, a few minutes on two CPU cores.
 
-    python -m cod_jax.train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
+python -m cod_jax.train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
 """
 
 from ml_collections import config_dict

@@ -101,19 +101,21 @@ def decode_legacy_header(data: bytes) -> LegacyHeader:
     return LegacyHeader(height=height, width=width, payload_bytes=len(data) - HEADER_BYTES)
 
 
-def decode_legacy_lite(data: bytes, *, pitch: int, bits: int) -> LegacyPicture:
+def decode_legacy_lite(data: bytes, *, pitch: int, bits: int, max_pixels: int) -> LegacyPicture:
     """Read a file written by `encode_legacy_lite` or by the published CoD-Lite tool.
 
     The length of the payload tells the grids apart. Where both take the same number of bytes, the ceil grid is meant.
-    Nothing larger than a small multiple of the data is allocated.
+    Nothing is allocated before the length and the size of the picture are checked.
 
     Args:
         data: the whole file.
         pitch: pixels per symbol of the model that wrote it.
         bits: bits of a symbol of that model.
+        max_pixels: larger pictures are refused.
 
     Raises:
-        ValueError: the data is cut off, too long, damaged, or from a model with another pitch or codebook.
+        ValueError: the data is cut off, too long, damaged, or from a model with another pitch or codebook, or the
+            picture is too large.
     """
     header = decode_legacy_header(data)
     height, width = header.height, header.width
@@ -130,5 +132,10 @@ def decode_legacy_lite(data: bytes, *, pitch: int, bits: int) -> LegacyPicture:
                 f"{header.payload_bytes}; the file is cut off, damaged, or was made with another model"
             )
         rows, columns = floor_rows, floor_columns
+    if height * width > max_pixels:
+        raise ValueError(
+            f"{width}x{height} is more than the limit of {max_pixels} pixels; the file is damaged, or was made with a "
+            "higher limit"
+        )
     symbols = bit_packing.unpack(data[HEADER_BYTES:], rows * columns, bits)
     return LegacyPicture(height=height, width=width, indices=symbols.reshape(rows, columns), covers_all=covers_all)

@@ -210,8 +210,8 @@ def write_report(
     report.heading("Rate and quality")
     report.paragraph(
         "Bits per pixel are counted from the bytes of the files; MSE is the mean squared error of pixel values from 0 "
-        "to 255. Flat cells are the plainest use of the same symbols: each one paints its cell in one of 2^bits colours, "
-        "chosen on the training photographs by k-means."
+        "to 255. Flat cells are the plainest use of the same symbols: each one paints its cell in one of 2^bits "
+        "colours, chosen on the training photographs by k-means."
     )
     report.table(TABLE_HEADER, [*table_rows("mean of these", training), *table_rows("mean of these", held_out)])
     report.paragraph(f"Not seen in training: {', '.join(m.name for m in held_out)}.")

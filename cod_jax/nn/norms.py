@@ -58,16 +58,13 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Normalise [B, H, W, features]."""
-        # Moments per channel first, then per group: the array keeps its shape, which is about 1.5 times faster on a
-        # CPU than reshaping it to groups, and the two steps stay exact where a channel's mean is far from zero.
+        # Moments per channel first, then per group: the large array keeps its shape, which is about twice as fast on a
+        # CPU as reshaping it to groups; centring before squaring keeps far-off means exact.
+        def per_group(channel_means: jax.Array) -> jax.Array:
+            grouped = jnp.mean(channel_means.reshape(x.shape[0], self.num_groups, -1), axis=-1)
+            return jnp.repeat(grouped, x.shape[-1] // self.num_groups, axis=-1)[:, None, None]
+
         x32 = x.astype(jnp.float32)
-        mean = jnp.mean(x32, axis=(1, 2), keepdims=True)
-        variance = jnp.mean((x32 - mean) ** 2, axis=(1, 2), keepdims=True)
-        grouped = (x.shape[0], self.num_groups, -1)
-        group_mean = jnp.mean(mean.reshape(grouped), axis=-1, keepdims=True)
-        spread = (mean.reshape(grouped) - group_mean) ** 2
-        group_variance = jnp.mean(variance.reshape(grouped) + spread, axis=-1, keepdims=True)
-        inverse = jnp.broadcast_to(jax.lax.rsqrt(group_variance + EPSILON), spread.shape).reshape(mean.shape)
-        group_mean = jnp.broadcast_to(group_mean, spread.shape).reshape(mean.shape)
-        scale = inverse * self.scale[...][None, None, None]
-        return ((x32 - group_mean) * scale + self.bias[...][None, None, None]).astype(x.dtype)
+        centred = x32 - per_group(jnp.mean(x32, axis=(1, 2)))
+        inverse = jax.lax.rsqrt(per_group(jnp.mean(centred**2, axis=(1, 2))) + EPSILON)
+        return (centred * (inverse * self.scale[...][None, None, None]) + self.bias[...][None, None, None]).astype(x.dtype)

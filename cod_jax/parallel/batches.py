@@ -44,9 +44,6 @@ def global_batch(local: Mapping[str, np.ndarray], sharding: NamedSharding) -> di
       sharding: Of the batch, see `batch_sharding`.
     """
     return {
-        name: jax.make_array_from_process_local_data(
-            sharding, rows, (len(rows) * jax.process_count(), *rows.shape[1:])
-        )
+        name: jax.make_array_from_process_local_data(sharding, rows, (len(rows) * jax.process_count(), *rows.shape[1:]))
         for name, rows in local.items()
     }
-

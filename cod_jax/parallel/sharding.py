@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Logical axis name -> mesh axis, None (not split), or alternatives of which the first that fits is taken.
-Rules = Mapping[str, str | None | tuple[str | None, ...]]
+Rules = Mapping[str, str | tuple[str | None, ...] | None]
 
 
 def spec(name: str, shape: Sequence[int], axes: Sequence[str], rules: Rules, mesh: Mesh) -> PartitionSpec:
@@ -104,7 +104,7 @@ def sharding_rows(shapes: Any, shardings: Any) -> list[ShardingRow]:
 
 
 def _entry(
-    name: str, size: int, axis: str, taken: Sequence[str | None], rule: str | None | Sequence[str | None], mesh: Mesh
+    name: str, size: int, axis: str, taken: Sequence[str | None], rule: str | Sequence[str | None] | None, mesh: Mesh
 ) -> str | None:
     """The mesh axis of one dimension."""
     alternatives = (rule,) if rule is None or isinstance(rule, str) else tuple(rule)

@@ -154,7 +154,9 @@ def load_for_export(
             # The later of equal ones, so the newest where nothing was validated.
             step = min(losses, key=lambda saved: (losses[saved], -saved))
         if step not in losses:
-            raise FileNotFoundError(f"{directory} has no checkpoint of step {step}; it has {', '.join(map(str, losses))}")
+            raise FileNotFoundError(
+                f"{directory} has no checkpoint of step {step}; it has {', '.join(map(str, losses))}"
+            )
         item = _ITEM_OF_WEIGHTS[weights]
         meta = _restore_meta(manager, step)
         params = _restore_on_host(manager, step, item)["model"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cod_jax.input import DataConfig
 from cod_jax.models.config import ModelConfig, from_mapping
@@ -133,8 +133,6 @@ class TrainConfig:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of accumulation_steps {self.accumulation_steps}"
             )
-        if self.dtype not in get_args(Dtype):
-            raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
         multiple = self.model.size_multiple
         if self.data.image_size % multiple:
             raise ValueError(

@@ -107,7 +107,7 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
             writer.hyper_parameters(flatten(config.to_dict()))
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
-        update = _compile_update(objective, optimizer, config, shapes, shardings, batch)
+        update = _compile_update(objective, optimizer, config, shapes, shardings, batch, mesh)
         validate = Validator(
             objective,
             config.validation,
@@ -154,7 +154,7 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
                 _logger.info("told to stop: saving step %d; the same command resumes", done)
                 break
         store.wait()
-        _logger.info("saved step %d in %s", done, store.directory)
+        _logger.info("saved step %d in %s", store.latest_step(), store.directory)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("end of training")
 
@@ -212,7 +212,9 @@ def _parameter_table(shapes: TrainState, shardings: Any) -> str:
     heads = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["heads"]))
     per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings))
     table = parameter_overview.make_table(rows)
-    size = f"{total:,} parameters, {heads:,} in training heads; the state takes {per_device / 2**20:,.1f} MiB per device"
+    size = (
+        f"{total:,} parameters, {heads:,} in training heads; the state takes {per_device / 2**20:,.1f} MiB per device"
+    )
     return f"{table}\n{size}"
 
 
@@ -223,6 +225,7 @@ def _compile_update(
     shapes: TrainState,
     shardings: Any,
     batch: NamedSharding,
+    mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step; it gives the memory of the state it is handed away."""
     begin = time.monotonic()
@@ -238,7 +241,7 @@ def _compile_update(
             update,
             donate_argnums=0,
             in_shardings=(shardings, {"image": batch}),
-            out_shardings=(shardings, replicated(batch.mesh)),
+            out_shardings=(shardings, replicated(mesh)),
         )
         .lower(shapes, {"image": _batch_shape(config)})
         .compile()

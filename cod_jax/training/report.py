@@ -57,10 +57,10 @@ class Report:
         self._left_out = set(left_out)
         self._writer.scalars(step, values)
         self._writer.scalars(step, {f"speed/{name}": value for name, value in speed.items()})
-        self._writer.scalars(step, {"data/images_left_out": len(left_out)})
-        losses = " ".join(f"{name} {value:.4f}" for name, value in values.items() if name.split("/")[0] == "loss")
+        self._writer.scalars(step, {"data/images_left_out": float(len(left_out))})
+        terms = [f"{name.removeprefix('loss/')} {value:.4f}" for name, value in values.items() if name[:5] == "loss/"]
         parts = [
-            losses,
+            f"loss {values['loss']:.4f} ({', '.join(terms)})",
             f"gradient_norm {values['gradient_norm']:.3g}",
             f"perplexity {values['codebook/perplexity']:.1f}",
             f"{speed['images_per_second']:.3g} images/s",

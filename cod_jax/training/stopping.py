@@ -21,7 +21,7 @@ def stop_event() -> Iterator[threading.Event]:
 
     def stop(number: int, _frame: object) -> None:
         event.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     for number in previous:
         signal.signal(number, stop)

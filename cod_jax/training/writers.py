@@ -15,6 +15,10 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
+# Generated modules, whose content type checkers cannot see.
+_events: Any = event_pb2
+_summaries: Any = summary_pb2
+
 
 class TensorBoardWriter:
     """Writes events into a folder; the files are written by a thread of their own.
@@ -27,16 +31,16 @@ class TensorBoardWriter:
 
     def __init__(self, directory: Path | None, first_step: int = 0):
         self._writer = None if directory is None else EventFileWriter(str(directory))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(event_pb2.Event(step=first_step, session_log=start))
+        start = _events.SessionLog(status=_events.SessionLog.START)
+        self._add(_events.Event(step=first_step, session_log=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one number per tag."""
-        self._summary(step, [summary_pb2.Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()])
+        self._summary(step, [_summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()])
 
     def images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> None:
         """Write one picture per tag, as PNG."""
-        self._summary(step, [summary_pb2.Summary.Value(tag=k, image=_image(v)) for k, v in images.items()])
+        self._summary(step, [_summaries.Summary.Value(tag=k, image=_image(v)) for k, v in images.items()])
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Write one Markdown text per tag."""
@@ -44,13 +48,13 @@ class TensorBoardWriter:
         for tag, text in texts.items():
             tensor = tensor_util.make_tensor_proto(np.array([text.encode()], object))
             metadata = text_metadata.create_summary_metadata(display_name=tag, description="")
-            values.append(summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata))
+            values.append(_summaries.Summary.Value(tag=tag, tensor=tensor, metadata=metadata))
         self._summary(step, values)
 
     def hyper_parameters(self, values: Mapping[str, Any]) -> None:
         """Write the settings of the run, names to plain values; others are written as text."""
         plain = {k: v if isinstance(v, bool | int | float | str) else repr(v) for k, v in values.items()}
-        self._add(event_pb2.Event(step=0, summary=_converted(summary_v2.hparams_pb(plain))))
+        self._add(_events.Event(step=0, summary=_converted(summary_v2.hparams_pb(plain))))
 
     def flush(self) -> None:
         """Wait until everything is in the file.
@@ -67,7 +71,7 @@ class TensorBoardWriter:
             self._writer.close()
 
     def _summary(self, step: int, values: list[Any]) -> None:
-        self._add(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values)))
+        self._add(_events.Event(step=step, summary=_summaries.Summary(value=values)))
 
     def _add(self, event: Any) -> None:
         if self._writer is not None:
@@ -79,10 +83,8 @@ def _image(image_uint8: np.ndarray) -> Any:
     buffer = io.BytesIO()
     Image.fromarray(image_uint8).save(buffer, "PNG")
     height, width, _ = image_uint8.shape
-    return summary_pb2.Summary.Image(
-        height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue()
-    )
+    return _summaries.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
 
 
 def _converted(summary: Any) -> Any:
-    return summary_pb2.Summary.FromString(summary.SerializeToString())
+    return _summaries.Summary.FromString(summary.SerializeToString())

@@ -83,7 +83,6 @@ def test_sampling_is_float32_under_a_bfloat16_network():
         ({"num_steps": 0}, "num_steps is 0"),
         ({"last_step": 0.0}, "last_step is 0.0"),
         ({"time_shift": -1.0}, "time_shift is -1.0"),
-        ({"method": "heun"}, "method is 'heun'"),
         ({"method": "adams", "order": 0}, "order is 0"),
         ({"guidance_scale": 2.0}, "no unconditional condition"),
     ],

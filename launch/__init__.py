@@ -1,0 +1,1 @@
+"""How jobs are started: several processes on one machine, Slurm, TPU pods."""

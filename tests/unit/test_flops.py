@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cod_jax.training.flops import forward_flops, peak_flops_per_second, training_flops
+
+F32 = jnp.float32
+
+
+def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sizes, F32)
+
+
+def test_products_and_convolutions_are_counted_through_loops_and_checkpoints():
+    def function(weights, x, kernel, image):
+        def body(carry, weight):
+            return jnp.tanh(carry @ weight), None
+
+        y = jax.lax.scan(jax.checkpoint(body), x, weights)[0]
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        z = jax.lax.conv_general_dilated(image, kernel, (2, 2), "SAME", dimension_numbers=dimensions)
+        return jnp.sum(y) + jnp.sum(jax.jit(jnp.sin)(z))
+
+    arguments = shape(5, 8, 8), shape(4, 8), shape(3, 3, 2, 6), shape(1, 16, 16, 2)
+    expected = 5 * 2 * 4 * 8 * 8 + 2 * (8 * 8 * 6) * (3 * 3 * 2)
+    assert forward_flops(function, *arguments) == expected
+    assert training_flops(function, *arguments) == 3 * expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("cpu", None)]
+)
+def test_peak_rates_of_known_devices(kind, peak):
+    assert peak_flops_per_second(kind) == peak

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.bundle import save_bundle
+from cod_jax.models import build_model, flatten_params
+from cod_jax.parallel import MeshConfig, make_mesh, replicated
+from cod_jax.training.initial import load_initial_params, with_initial_params
+from tests.model_fixtures import numpy_params, tiny_model_config
+
+FRESH = ("codec/decoder/output/1/*",)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "first"
+    config = tiny_model_config(pitch=16, input_stride=1)
+    save_bundle(path, config, numpy_params(build_model(config).shapes), training={})
+    return path
+
+
+def test_a_model_of_the_same_shapes_is_loaded_into_parameters_and_average(folder):
+    shapes = build_model(tiny_model_config(pitch=16, input_stride=1)).shapes
+    loaded, fresh = load_initial_params(folder, shapes, ())
+    assert fresh == []
+    zeros = {"model": jax.tree.map(lambda x: jnp.zeros(x.shape), shapes), "heads": {"k": jnp.ones(2)}}
+    state = {"params": zeros, "ema": jax.tree.map(jnp.copy, zeros), "step": jnp.int32(0)}
+    shardings = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), state)
+    started = with_initial_params(state, shardings, loaded)
+    for part in ("params", "ema"):
+        flat = flatten_params(started[part]["model"])
+        assert all(np.array_equal(flat[name], loaded[name]) for name in flat)
+        assert started[part]["heads"]["k"][0] == 1
+    # The step gives its inputs' memory away, so the two may not share any.
+    assert jax.tree.structure(started) == jax.tree.structure(state)
+    a, b = (jax.tree.leaves(started[part]["model"])[0] for part in ("params", "ema"))
+    assert a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() if len(a.devices()) == 1 else a is not b
+
+
+def test_listed_layers_stay_fresh_in_a_later_stage(folder):
+    shapes = build_model(tiny_model_config(pitch=32, input_stride=2)).shapes
+    loaded, fresh = load_initial_params(folder, shapes, FRESH)
+    assert fresh
+    assert all(name.startswith("codec/decoder/output/1/") for name in fresh)
+    assert loaded.keys() | set(fresh) == flatten_params(shapes).keys()
+
+
+def test_anything_else_that_does_not_fit_is_refused_with_lists(folder):
+    shapes = build_model(tiny_model_config(pitch=32, input_stride=2)).shapes
+    with pytest.raises(ValueError, match=r"init_from .*missing \(\d+\): codec/decoder/output/1.*init_fresh"):
+        load_initial_params(folder, shapes, ())
+    shapes = build_model(tiny_model_config(pitch=16, input_stride=1, latent_channels=4)).shapes
+    with pytest.raises(
+        ValueError, match=r"wrong shape \(\d+\): codec/bottleneck/codebook \(16, 8\) instead of \(16, 4\)"
+    ):
+        load_initial_params(folder, shapes, FRESH)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_initial_params(folder / "nothing", shapes, ())
