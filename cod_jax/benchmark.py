@@ -165,8 +165,8 @@ def measure_codec(job: dict[str, Any]) -> dict[str, Any]:
         bundle = Bundle(config, params, fingerprint="", dtype="float32", training={})
         del params
     codec = Codec(bundle)
-    num_parameters = count_params(build_model(bundle.config).shapes)
-    model = {"name": name, "parameters": num_parameters, "dtype": bundle.dtype, "config": bundle.config.to_dict()}
+    parameters = count_params(build_model(bundle.config).shapes)
+    model = {"name": name, "parameters": parameters, "dtype": bundle.dtype, "config": bundle.config.to_dict()}
     del bundle
 
     width, height = job["width"], job["height"]
@@ -242,7 +242,7 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "system": _system(),
         "model": {
-            "name": " ".join(job["arguments"]),
+            "name": " ".join(job["arguments"]).removeprefix("--config="),
             "parameters": count_params(objective.functional.shapes),
             "dtype": config.dtype,
             "config": config.model.to_dict(),
@@ -373,7 +373,8 @@ def _table(report: dict[str, Any]) -> str:
         lines += [
             f"batch: {result['batch_size']} images of {result['image_size']}x{result['image_size']}; loss: {terms}",
             f"images per second: {result['images_per_second']:.2f}",
-            f"step: {_milliseconds(step)}",
+            f"step: {1e3 * step['median_seconds']:.1f} ms ({1e3 * step['min_seconds']:.1f} to "
+            f"{1e3 * step['max_seconds']:.1f}), CPU time {1e3 * step['median_cpu_seconds']:.1f} ms",
             f"compile: {result['compile_seconds']:.1f} s (CPU time {result['compile_cpu_seconds']:.1f} s), "
             f"tracing before it: {result['trace_seconds']:.1f} s",
             f"peak memory: {_gigabytes(result['peak_memory_bytes'])}",
@@ -392,12 +393,6 @@ def _table(report: dict[str, Any]) -> str:
                 f" {timing['compile_seconds']:9.1f}  {_gigabytes(result['peak_memory_bytes'][moment])}"
             )
     return "\n".join(lines)
-
-
-def _milliseconds(timing: dict[str, Any]) -> str:
-    low, high = 1e3 * timing["min_seconds"], 1e3 * timing["max_seconds"]
-    cpu = 1e3 * timing["median_cpu_seconds"]
-    return f"{1e3 * timing['median_seconds']:.1f} ms ({low:.1f} to {high:.1f}), CPU time {cpu:.1f} ms"
 
 
 if __name__ == "__main__":

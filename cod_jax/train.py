@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import importlib.util
+import inspect
 import logging
 import re
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 from tqdm import tqdm
 
 from cod_jax.training.config import flatten
@@ -54,14 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status: 0 done or told to stop, 1 failed, 2 unusable arguments or settings, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    values = _define_flags(arguments)
     if any(argument in ("-h", "--help", "-help", "-?") for argument in arguments):
         print(DESCRIPTION, end="")
         return 0
     # Orbax and grain warn about what is normal here.
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        _parse(values, arguments)
+        values = _parse(arguments)
         _join_processes(values)
         return _train(values)
     except UsageError as error:
@@ -70,77 +71,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted; the same command resumes from the newest checkpoint", 130)
 
 
-def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
-    """The flags of one call, apart from absl's global ones so that it can be called again."""
+def _parse(arguments: Sequence[str]) -> flags.FlagValues:
+    """Understand the command line.
+
+    Raises:
+      UsageError: It cannot be used.
+    """
+    name, rest = _split_config(arguments)
+    config = _load_config(name)
+    _check_fields(config, rest)
+    # Apart from absl's global flags, so that the command can be called again in one process.
     values = flags.FlagValues()
-    _define_config(values, [PROGRAM, *arguments])
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[PROGRAM, *rest])
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_boolean("distributed", False, "", flag_values=values)
     flags.DEFINE_string("coordinator_address", None, "", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "", flag_values=values)
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
     flags.DEFINE_boolean("debug", False, "", flag_values=values)
+    try:
+        unnamed = values([PROGRAM, *rest])[1:]
+    except flags.Error as error:
+        raise UsageError(error) from error
+    if unnamed:
+        raise UsageError(f"unexpected argument {unnamed[0]!r}; settings are given as --config.FIELD=VALUE")
+    if not values.workdir:
+        raise UsageError("--workdir is missing; name the folder of the run")
     return values
 
 
-def _define_config(values: flags.FlagValues, arguments: list[str]) -> None:
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=arguments)
-
-
-def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Understand the command line.
-
-    Raises:
-      UsageError: It cannot be used.
-    """
-    path = _config_argument(arguments)
-    if path:
-        file = Path(path.split(":", 1)[0])
-        if not file.is_file():
-            raise UsageError(f"there is no config file {file}; configs/ holds some to start from")
-        # Config files import their neighbours as `configs.base`, from wherever the command is run.
-        sys.path.append(str(file.resolve().parent.parent))
-    try:
-        rest = values([PROGRAM, *arguments])
-    except flags.Error as error:
-        raise UsageError(_last_line(error)) from error
-    except (AttributeError, KeyError) as error:
-        raise UsageError(_unknown_field(path, arguments) or _last_line(error)) from error
-    if len(rest) > 1:
-        raise UsageError(f"unexpected argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
-    for name in ("config", "workdir"):
-        if not values[name].value:
-            raise UsageError(f"--{name} is missing; see python -m {PROGRAM} --help")
-
-
-def _config_argument(arguments: Sequence[str]) -> str:
-    """The value of --config, "" if it is not given."""
+def _split_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config and the other arguments."""
     for index, argument in enumerate(arguments):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name == "config":
-            return value if equals else "".join(arguments[index + 1 : index + 2])
-    return ""
+        if argument.startswith("-") and argument.lstrip("-").partition("=")[0] == "config":
+            following = index + (1 if "=" in argument else 2)
+            value = argument.partition("=")[2] if "=" in argument else "".join(arguments[index + 1 : following])
+            if value:
+                return value, [*arguments[:index], *arguments[following:]]
+    raise UsageError(f"--config is missing; configs/ holds files to start from, see python -m {PROGRAM} --help")
 
 
-def _unknown_field(config: str, arguments: Sequence[str]) -> str | None:
-    """A sentence about the first --config.FIELD that does not exist, if there is one."""
-    plain = flags.FlagValues()
-    _define_config(plain, [PROGRAM])
-    plain([PROGRAM, f"--config={config}"])
-    fields = flatten(plain["config"].value.to_dict())
-    known = sorted({*fields, *(prefix for field in fields for prefix in _prefixes(field))})
+def _load_config(name: str) -> config_dict.ConfigDict:
+    """Run `get_config` of a file, with the preset after the colon."""
+    path, *preset = name.split(":", 1)
+    file = Path(path).resolve()
+    spec = importlib.util.spec_from_file_location("cod_jax_config", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise UsageError(f"there is no config file {path}; configs/ holds some to start from")
+    # Config files import their neighbours as `configs.base`, from wherever the command is run.
+    if str(file.parent.parent) not in sys.path:
+        sys.path.append(str(file.parent.parent))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if preset and not inspect.signature(module.get_config).parameters:
+        raise UsageError(f"{path} has no presets; leave out :{preset[0]}")
+    try:
+        return module.get_config(*preset)
+    except ValueError as error:
+        raise UsageError(error) from error
+
+
+def _check_fields(config: config_dict.ConfigDict, arguments: Sequence[str]) -> None:
+    """Refuse a --config.FIELD that does not exist, naming the nearest that does."""
+    fields = flatten(config.to_dict())
+    known = {*fields, *(field.rpartition(".")[0] for field in fields)}
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if name.startswith("config.") and (field := name.removeprefix("config.")) not in known:
-            near = difflib.get_close_matches(field, known, n=1)
+            near = difflib.get_close_matches(field, sorted(fields), n=1)
             hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py lists the fields"
-            return f"unknown field --{name}; {hint}"
-    return None
-
-
-def _prefixes(field: str) -> list[str]:
-    parts = field.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+            raise UsageError(f"unknown field --{name}; {hint}")
 
 
 def _join_processes(values: flags.FlagValues) -> None:
@@ -160,7 +160,7 @@ def _join_processes(values: flags.FlagValues) -> None:
     # The way in which processes exchange arrays on CPUs; other devices do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(**given)
+        jax.distributed.initialize(values.coordinator_address, values.num_processes, values.process_id)
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator_address, --num_processes and "

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ class MeshConfig:
         return " x ".join(f"{axis} {getattr(self, axis)}" for axis in AXES)
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of all processes, with the axes "data", "fsdp" and "tensor".
 
     Args:

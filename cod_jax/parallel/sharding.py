@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Logical axis name -> mesh axis, None (not split), or alternatives of which the first that fits is taken.
-Rules = Mapping[str, str | tuple[str | None, ...] | None]
+Rules = Mapping[str, str | Sequence[str | None] | None]
 
 
 def spec(name: str, shape: Sequence[int], axes: Sequence[str], rules: Rules, mesh: Mesh) -> PartitionSpec:

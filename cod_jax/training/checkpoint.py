@@ -147,7 +147,9 @@ def load_for_export(
     if not directory.is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; give the --workdir of a training run")
     with _build_manager(directory, ocp.CheckpointManagerOptions(create=False)) as manager:
-        losses = {saved: _validation_loss(manager.metrics(saved)) for saved in sorted(manager.all_steps())}
+        losses: dict[int, float] = {
+            saved: _validation_loss(manager.metrics(saved)) for saved in sorted(manager.all_steps())
+        }
         if not losses:
             raise FileNotFoundError(f"{directory} holds no finished checkpoint; train until the first is saved")
         if step is None:

@@ -72,6 +72,7 @@ def test_codec(tmp_path, capsys):
     assert "GB" in table
 
 
+@pytest.mark.slow
 def test_training(tmp_path, capsys):
     small = {
         "codec": {"input_stride": 2, "encoder_width": 8, "latent_channels": 4, "num_groups": 2},
@@ -93,6 +94,31 @@ def test_training(tmp_path, capsys):
     assert result["compile_seconds"] > 0
     assert result["trace_seconds"] > 0
     assert "flow x 1" in capsys.readouterr().out
+
+
+def test_the_table_of_training(monkeypatch, tmp_path, capsys):
+    seconds = [0.5, 0.4, 0.6]
+    step = {"median_seconds": 0.5, "min_seconds": 0.4, "max_seconds": 0.6, "seconds": seconds}
+    result = {
+        "system": {"device": "cpu", "platform": "cpu", "processor": "P", "cores": 2, "jax": "0", "python": "3"},
+        "model": {"name": "configs/tiny.py", "parameters": 1_500_000, "dtype": "float32", "config": {}},
+        "image_size": 128,
+        "batch_size": 8,
+        "loss_terms": {"flow": 1.0, "commitment": 0.25},
+        "step": {**step, "median_cpu_seconds": 0.9, "first_call_seconds": 0.5, "compile_seconds": 0.0},
+        "images_per_second": 16.0,
+        "trace_seconds": 1.0,
+        "compile_seconds": 20.0,
+        "compile_cpu_seconds": 21.0,
+        "peak_memory_bytes": 1_500_000_000,
+        "peak_device_memory_bytes": None,
+    }
+    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: dict(result))
+    assert benchmark.main(["train", "--output", str(tmp_path / "a.json")]) == 0
+    check_report(json.loads((tmp_path / "a.json").read_text()), "train")
+    table = capsys.readouterr().out
+    for part in ("1.5M parameters", "flow x 1, commitment x 0.25", "16.00", "500.0 ms (400.0 to 600.0)", "1.50 GB"):
+        assert part in table
 
 
 @pytest.mark.parametrize(

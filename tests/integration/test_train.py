@@ -1,0 +1,245 @@
+"""The trainer as a user runs it: stopped, killed, resumed, and told nonsense."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cod_jax import train
+from cod_jax.bundle import save_bundle
+from cod_jax.models import ModelConfig, build_model, unflatten_params
+from cod_jax.parallel import make_mesh, replicated
+from cod_jax.training.checkpoint import CheckpointStore, load_for_export
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.training.optimizer import build_optimizer
+from cod_jax.training.state import init_state
+from tests.training_fixtures import (
+    CONFIG,
+    REPOSITORY,
+    one_device,
+    run_trainer,
+    small_arguments,
+    small_settings,
+    write_photographs,
+)
+
+STEPS = {"total_steps": 20, "checkpoint__every_steps": 10, "validation__every_steps": 10}
+
+# Dies like a machine without power: after the checkpoint of step 10 is written, while step 15 is under way.
+KILLED_TRAINER = """
+import os, signal, sys, time
+from pathlib import Path
+from cod_jax.input import TrainBatches
+
+workdir, following = Path(sys.argv[1]), TrainBatches.__next__
+
+def dying(self):
+    if self.get_state()["step"] == 15:
+        while not (workdir / "checkpoints" / "10").is_dir():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return following(self)
+
+TrainBatches.__next__ = dying
+from cod_jax import train
+sys.exit(train.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    folder = write_photographs(tmp_path_factory.mktemp("data") / "photographs")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, photographs) -> Path:
+    """The work folder of 20 steps in one go."""
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    done = run_trainer(small_arguments(workdir, photographs, **STEPS))
+    assert done.returncode == 0, done.stderr
+    assert "saved step 20" in done.stdout
+    return workdir
+
+
+def final_state(workdir: Path, step: int) -> dict:
+    """Everything in a checkpoint."""
+    store = CheckpointStore(workdir, 2, 1)
+    config = TrainConfig.from_dict(store.meta(step)["config"])
+    objective, optimizer = Pretrain(config.model, config.objective, config.dtype), build_optimizer(config.optimizer)
+    shapes = jax.eval_shape(lambda: init_state(objective, optimizer, jax.random.key(0)))
+    everywhere = jax.tree.map(lambda _: replicated(make_mesh(config.mesh)), shapes)
+    state = store.restore(step, shapes, everywhere)
+    data = store.meta(step)["data"]
+    store.close()
+    return {"state": jax.device_get(state), "data": data}
+
+
+def events(workdir: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def scalars(workdir: Path, tag: str) -> dict[int, float]:
+    return {event.step: event.value for event in events(workdir).Scalars(tag)}
+
+
+def test_a_killed_run_repeats_the_uninterrupted_one_bit_for_bit(straight, photographs, tmp_path):
+    workdir = tmp_path / "killed"
+    arguments = small_arguments(workdir, photographs, **STEPS)
+    command = [sys.executable, "-c", KILLED_TRAINER, str(workdir), *arguments]
+    killed = subprocess.run(command, cwd=REPOSITORY, env=one_device(), capture_output=True, timeout=300, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (workdir / "checkpoints" / "20").exists()
+    resumed = run_trainer(arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after step 10 of 20" in resumed.stdout
+    expected, found = final_state(straight, 20), final_state(workdir, 20)
+    assert found["data"] == expected["data"]
+    assert int(found["state"]["step"]) == 20
+    jax.tree.map(np.testing.assert_array_equal, found["state"], expected["state"])
+    for tag in ("loss", "validation/loss"):
+        assert scalars(workdir, tag) == scalars(straight, tag)
+
+
+def test_a_run_leaves_what_people_look_at(straight):
+    log = (straight / "train.log").read_text()
+    for text in (
+        "devices: 1 x cpu, processes: 1, mesh: data 1 x fsdp 1 x tensor 1",
+        "model/codec/bottleneck/codebook",
+        "image left out: broken.jpg",
+        "step 20/20: loss ",
+        "validation after step 20: loss ",
+    ):
+        assert text in log
+    assert sorted(scalars(straight, "loss")) == list(range(1, 21))
+    tags = set(events(straight).Tags()["scalars"])
+    assert tags >= {
+        *("loss/flow", "loss/reconstruction", "loss/commitment", "learning_rate", "gradient_norm", "skipped"),
+        *("codebook/usage", "codebook/perplexity", "data/images_left_out"),
+        *("speed/images_per_second", "speed/step_seconds", "speed/data_wait_share"),
+        *("validation/loss", "validation/psnr_one_step", "validation/psnr_sampled"),
+        *("validation/codebook/perplexity", "validation/nominal_bits_per_pixel"),
+    }
+    assert "speed/model_flops_utilisation" not in tags  # the peak rate of a CPU is not known
+    assert set(scalars(straight, "validation/loss")) == {10, 20}
+    picture = events(straight).Images("validation/original_one_step_sampled")[-1]
+    assert picture.step == 20
+    assert set(events(straight).Tags()["tensors"]) == {"parameters", "_hparams_/session_start_info"}
+
+
+def test_the_run_can_be_exported(straight):
+    model, params, info = load_for_export(straight)
+    config = ModelConfig.from_dict(model)
+    unflatten_params(params, build_model(config).shapes)
+    losses = scalars(straight, "validation/loss")
+    assert info["step"] == min(losses, key=lambda step: losses[step])
+    assert info["validation_loss"] == pytest.approx(losses[info["step"]])
+    assert info["config"]["data"]["image_size"] == 32
+
+
+def test_sigterm_saves_the_step_under_way_and_ends_well(photographs, tmp_path):
+    workdir = tmp_path / "stopped"
+    arguments = small_arguments(workdir, photographs, **{**STEPS, "total_steps": 20, "checkpoint__every_steps": 1000})
+    command = [sys.executable, "-m", "cod_jax.train", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=one_device(), **pipes) as process:
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line)
+            if " step 3/20" in line:
+                process.send_signal(signal.SIGTERM)
+        text = "".join(lines)
+        assert process.wait(timeout=60) == 0, text
+    assert "told to stop: saving step" in text
+    step = int(text.rsplit("saved step ", 1)[1].split()[0])
+    assert step >= 3
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(step)]
+    assert load_for_export(workdir)[2]["step"] == step
+
+
+def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, tmp_path):
+    config = TrainConfig.from_dict(small_settings())
+    functional = build_model(config.model)
+    # Finite, as a model folder has to be, and far too large for anything after the first layer.
+    params = jax.tree.map(lambda x: np.full(x.shape, 1e30, np.float32), functional.shapes)
+    save_bundle(tmp_path / "model", config.model, params, training={})
+    changes = {**STEPS, "init_from": tmp_path / "model", "max_consecutive_skipped": 4}
+    done = run_trainer(small_arguments(tmp_path / "run", photographs, **changes))
+    assert done.returncode == 1
+    assert "started from" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cod_jax.train: error: stopped at step 4: 4 steps in a row had no finite gradients")
+    assert "loss/flow is " in line
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing; configs/ holds files to start from"),
+        (["--config"], "--config is missing"),
+        ([f"--config={CONFIG}:256", "--workdir=w"], "tiny.py has no presets; leave out :256"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer=1"),
+        ([f"--config={CONFIG}"], "--workdir is missing"),
+        (["--config=nothing.py", "--workdir=w"], "there is no config file nothing.py"),
+        ([f"--config={REPOSITORY}/configs/lite.py:128", "--workdir=w"], "no preset '128'; it has 256, 512, unified"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_siz=8"], "did you mean --config.batch_size?"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.ema.dekay=0"], "unknown field --config.ema.dekay; did you"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=x"], "--config.batch_size=x: invalid literal"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=0"], "batch_size is 0; it must be at least 1"),
+        ([f"--config={CONFIG}", "--workdir=w", "--steps=3"], "Unknown command line flag 'steps'"),
+        ([f"--config={CONFIG}", "--workdir=w", "more"], "unexpected argument 'more'"),
+        ([f"--config={CONFIG}", "--workdir=w", "--process_id=0"], "the three flags of a process go together"),
+    ],
+)
+def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cod_jax.train: error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__source": ""}, "data.source is empty"),
+        ({"data__source": "nowhere"}, "nowhere does not exist"),
+        ({"data__source": "empty"}, "empty"),
+        ({"data__image_size": 256}, "can be used"),
+        ({"mesh__data": 3}, "mesh is data 3 x fsdp 1 x tensor 1 but there are 8 devices"),
+        ({"batch_size": 12}, "it must be a multiple of the 8 devices that share it"),
+    ],
+)
+def test_unusable_settings_are_one_line_and_leave_nothing_behind(
+    changes, message, photographs, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert train.main(small_arguments(tmp_path / "runs", photographs, **changes)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_shows_examples(capsys):
+    assert train.main(["--help"]) == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_the_progress_bar_is_for_terminals(straight):
+    assert "\r" not in (straight / "train.log").read_text()
+    assert os.path.getsize(straight / "train.log") < 100_000
+    assert time.time() > (straight / "train.log").stat().st_mtime

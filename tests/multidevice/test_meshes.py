@@ -1,0 +1,103 @@
+"""One device against eight, in every way of sharing the work, and a state moved from one mesh to another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.parallel import MeshConfig, batch_sharding, global_batch, make_mesh, replicated, tree_shardings
+from cod_jax.training.checkpoint import CheckpointStore
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.training.optimizer import build_optimizer, build_schedule
+from cod_jax.training.state import init_state, state_axes
+from cod_jax.training.step import make_update
+from tests.model_fixtures import numpy_params
+from tests.training_fixtures import small_settings
+
+MESHES = {"1x1x1": (1, 1, 1), "8x1x1": (8, 1, 1), "1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2)}
+# Sums over devices add in another order than on one; float32 has about seven digits.
+TOLERANCE = 1e-5
+
+
+class Runner:
+    """The compiled step on each mesh, from equal parameters."""
+
+    def __init__(self):
+        self.config = TrainConfig.from_dict(small_settings())
+        self.objective = Pretrain(self.config.model, self.config.objective, self.config.dtype)
+        self.optimizer = build_optimizer(self.config.optimizer)
+        self.shapes = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, jax.random.key(0)))
+        params = numpy_params(self.shapes["params"])
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.shapes)
+        self.start = {**zeros, "params": params, "ema": params}
+        self.images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+        self._steps = {}
+
+    def shardings(self, name: str):
+        devices = jax.devices()[: int(np.prod(MESHES[name]))]
+        mesh = make_mesh(MeshConfig(*MESHES[name]), devices)
+        axes = state_axes(self.objective, self.optimizer)
+        state = tree_shardings(self.shapes, axes, self.config.sharding.rules, mesh)
+        return state, batch_sharding(mesh, self.config.sharding.batch), replicated(mesh)
+
+    def step(self, name: str, state):
+        """One update; the metrics come back as plain numbers."""
+        shardings, batch, everywhere = self.shardings(name)
+        if name not in self._steps:
+            schedule = build_schedule(self.config.optimizer, self.config.total_steps)
+            update = make_update(self.objective, self.optimizer, schedule, self.config.ema)
+            self._steps[name] = jax.jit(
+                update,
+                donate_argnums=0,
+                in_shardings=(shardings, {"image": batch}),
+                out_shardings=(shardings, everywhere),
+                compiler_options={"xla_backend_optimization_level": 0},
+            )
+        old = jax.device_put(state, shardings) if isinstance(state["step"], np.ndarray) else state
+        new, metrics = self._steps[name](old, global_batch({"image": self.images}, batch))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old["params"])), "the old state was not donated"
+        return new, {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    return Runner()
+
+
+@pytest.fixture(scope="module")
+def alone(runner) -> dict[str, float]:
+    """Metrics of the first step on one device."""
+    return runner.step("1x1x1", runner.start)[1]
+
+
+@pytest.mark.parametrize("name", ["8x1x1", "1x8x1", "2x2x2"])
+def test_eight_devices_agree_with_one(runner, alone, name):
+    _, metrics = runner.step(name, runner.start)
+    assert metrics["skipped"] == 0
+    for term in ("loss", "loss/flow", "loss/reconstruction", "loss/commitment", "gradient_norm", "codebook/perplexity"):
+        assert metrics[term] == pytest.approx(alone[term], rel=TOLERANCE), term
+
+
+def test_the_state_is_split_over_the_devices(runner):
+    shardings, _, _ = runner.shardings("2x2x2")
+    kernel = shardings["params"]["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"]
+    shape = runner.shapes["params"]["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"].shape
+    assert np.prod(kernel.shard_shape(shape)) == np.prod(shape) // 4
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(runner, tmp_path):
+    first, _ = runner.step("2x2x2", runner.start)
+    store = CheckpointStore(tmp_path, 1, 0)
+    store.save(1, first, {}, None)
+    store.wait()
+    saved = jax.device_get(first)
+    shardings, _, _ = runner.shardings("8x1x1")
+    restored = store.restore(1, runner.shapes, shardings)
+    store.close()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), saved)
+    _, here = runner.step("8x1x1", restored)
+    _, there = runner.step("2x2x2", first)
+    assert here["loss"] == pytest.approx(there["loss"], rel=TOLERANCE)
+    assert here["gradient_norm"] == pytest.approx(there["gradient_norm"], rel=TOLERANCE)
+    assert jnp.isfinite(here["loss"])
