@@ -58,7 +58,7 @@ class Codec:
         def decode(params, indices):
             model = functional.bind(params)
             condition = model.codec.decode(model.codec.dequantize(indices), attention=attention)
-            return images.signed_to_uint8(model.one_step(condition))
+            return images.signed_to_uint8(model.one_step(condition, by_rows=jax.default_backend() == "cpu"))
 
         self._encode = jax.jit(encode)
         self._decode = jax.jit(decode)

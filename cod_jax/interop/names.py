@@ -144,8 +144,8 @@ def entries(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> list[
         channels = config.denoiser.hidden_pixel
         suffix = f"{published}.{_LEAVES[leaf]}"
         if "{layer}" in suffix:
-            for layer in range(shape[0]):
-                result.append(Entry(suffix.format(layer=layer), name, layer, layout, channels))
+            layers = range(shape[0])
+            result += [Entry(suffix.format(layer=layer), name, layer, layout, channels) for layer in layers]
         else:
             result.append(Entry(suffix, name, None, layout, channels))
     return result

@@ -150,7 +150,9 @@ class ReferenceModel:
 
     def one_step(self, condition: ArrayLike, noise: ArrayLike | None = None) -> jax.Array:
         """Image in about [-1, 1] by one step from t = 0, from zero noise or from noise_level times `noise`."""
-        return self._call("", "one_step", condition, *([] if noise is None else [self._noise_level * jnp.asarray(noise)]))
+        return self._call(
+            "", "one_step", condition, *([] if noise is None else [self._noise_level * jnp.asarray(noise)])
+        )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

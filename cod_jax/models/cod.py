@@ -38,12 +38,20 @@ class CoD(nnx.Module):
         return prediction if self.prediction == "velocity" else image_to_velocity(prediction, x_t, t)
 
     def one_step(
-        self, condition: Float[Array, "B h w hidden"], noise: Float[Array, "B H W 3"] | None = None
+        self,
+        condition: Float[Array, "B h w hidden"],
+        noise: Float[Array, "B H W 3"] | None = None,
+        *,
+        by_rows: bool = False,
     ) -> Float[Array, "B H W 3"]:
-        """Image in about [-1, 1] by one step from t = 0, from zero noise unless `noise` is given."""
+        """Image in about [-1, 1] by one step from t = 0, from zero noise unless `noise` is given.
+
+        `by_rows` runs the pixel head row after row, see `PixelHead`.
+        """
         if noise is None:
             batch, rows, columns, _ = condition.shape
             patch_size = self.denoiser.patch_size
             noise = jnp.zeros((batch, rows * patch_size, columns * patch_size, 3), jnp.float32)
-        prediction = self.predict(noise, jnp.zeros((condition.shape[0],), jnp.float32), condition)
+        t = jnp.zeros((condition.shape[0],), jnp.float32)
+        prediction = self.denoiser(noise, t, condition, by_rows=by_rows)
         return prediction + noise if self.prediction == "velocity" else prediction

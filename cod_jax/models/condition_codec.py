@@ -139,9 +139,7 @@ class ConditionCodec(nnx.Module):
         self.bottleneck = VectorQuantizer(config.codebook_size, config.latent_channels, rngs=rngs)
         self.decoder = ConditionDecoder(config, hidden, dtype=dtype, rngs=rngs)
 
-    def encode(
-        self, image01: Float[Array, "B H W 3"], attention: AttentionMode = "global"
-    ) -> Float[Array, "B h w C"]:
+    def encode(self, image01: Float[Array, "B H W 3"], attention: AttentionMode = "global") -> Float[Array, "B h w C"]:
         """Latents of image01 in [0, 1], before quantisation."""
         return self.encoder(image01, attention)
 

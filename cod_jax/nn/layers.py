@@ -42,7 +42,9 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*shape _in"]) -> Float[Array, "*shape _out"]:
         """Map [..., in_features] to [..., out_features]."""
         y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else y + jnp.expand_dims(self.bias[...].astype(self.dtype), tuple(range(y.ndim - 1)))
+        return (
+            y if self.bias is None else y + jnp.expand_dims(self.bias[...].astype(self.dtype), tuple(range(y.ndim - 1)))
+        )
 
 
 class Conv(nnx.Module):

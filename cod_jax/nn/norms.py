@@ -58,6 +58,7 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Normalise [B, H, W, features]."""
+
         # Moments per channel first, then per group: the large array keeps its shape, which is about twice as fast on a
         # CPU as reshaping it to groups; centring before squaring keeps far-off means exact.
         def per_group(channel_means: jax.Array) -> jax.Array:
@@ -67,4 +68,6 @@ class GroupNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         centred = x32 - per_group(jnp.mean(x32, axis=(1, 2)))
         inverse = jax.lax.rsqrt(per_group(jnp.mean(centred**2, axis=(1, 2))) + EPSILON)
-        return (centred * (inverse * self.scale[...][None, None, None]) + self.bias[...][None, None, None]).astype(x.dtype)
+        return (centred * (inverse * self.scale[...][None, None, None]) + self.bias[...][None, None, None]).astype(
+            x.dtype
+        )

@@ -40,7 +40,9 @@ def make_update(
       accumulation_steps: Parts of a batch that are computed one after the other.
     """
 
-    def apply(trained: TrainState, gradients: Params, rate: jax.Array, step: jax.Array, output: LossOutput) -> TrainState:
+    def apply(
+        trained: TrainState, gradients: Params, rate: jax.Array, step: jax.Array, output: LossOutput
+    ) -> TrainState:
         direction, optimizer_state = optimizer.update(gradients, trained["optimizer"], trained["params"])
         params = jax.tree.map(lambda p, d: p - rate * d, trained["params"], direction)
         decay = ema.decay_at(step)

@@ -1,7 +1,6 @@
 """One device against eight, in every way of sharing the work, and a state moved from one mesh to another."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,7 +55,6 @@ class Runner:
             )
         old = jax.device_put(state, shardings) if isinstance(state["step"], np.ndarray) else state
         new, metrics = self._steps[name](old, global_batch({"image": self.images}, batch))
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old["params"])), "the old state was not donated"
         return new, {name: float(value) for name, value in metrics.items()}
 
 
@@ -71,7 +69,7 @@ def alone(runner) -> dict[str, float]:
     return runner.step("1x1x1", runner.start)[1]
 
 
-@pytest.mark.parametrize("name", ["8x1x1", "1x8x1", "2x2x2"])
+@pytest.mark.parametrize("name", ["8x1x1", pytest.param("1x8x1", marks=pytest.mark.slow), "2x2x2"])
 def test_eight_devices_agree_with_one(runner, alone, name):
     _, metrics = runner.step(name, runner.start)
     assert metrics["skipped"] == 0
@@ -100,4 +98,4 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(runner, tmp_path):
     _, there = runner.step("2x2x2", first)
     assert here["loss"] == pytest.approx(there["loss"], rel=TOLERANCE)
     assert here["gradient_norm"] == pytest.approx(there["gradient_norm"], rel=TOLERANCE)
-    assert jnp.isfinite(here["loss"])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((first, restored))), "the old state keeps its memory"

@@ -13,7 +13,9 @@ if SHARED:
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        pytest.param(*case, marks=[] if case == (PORTABLE, FAST[0]) else pytest.mark.slow, id=f"{case[0].name}-{case[1]}")
+        pytest.param(
+            *case, marks=[] if case == (PORTABLE, FAST[0]) else pytest.mark.slow, id=f"{case[0].name}-{case[1]}"
+        )
         for case in ALL
     ],
 )

@@ -47,9 +47,7 @@ def test_published_windows_let_the_repeated_border_take_part(layer):
     x = normal(2, 1, 6, 5, 8)
     assert not np.allclose(layer(x, "window_published"), layer(x, "window_masked"), atol=1e-3)
     aligned = normal(3, 1, 8, 8, 8)
-    np.testing.assert_allclose(
-        layer(aligned, "window_published"), layer(aligned, "window_masked"), atol=1e-6
-    )
+    np.testing.assert_allclose(layer(aligned, "window_published"), layer(aligned, "window_masked"), atol=1e-6)
 
 
 def test_weights_are_float32_in_a_bfloat16_network():

@@ -68,8 +68,10 @@ def test_three_output_layers_in_a_row_do_not_all_start_at_zero():
     functional = build_model(tiny_model_config(pitch=4))
     flat = flatten_params(functional.init(jax.random.key(0)))
     zero = {name for name, value in flat.items() if "decoder/output" in name and not np.any(value)}
-    assert zero == {f"codec/decoder/output/{name}" for name in ("0/bias", "1/conv1/bias", "1/conv2/bias", "1/norm1/bias",
-                                                                "1/norm2/bias", "2/bias", "2/kernel")}
+    assert zero == {
+        f"codec/decoder/output/{name}"
+        for name in ("0/bias", "1/conv1/bias", "1/conv2/bias", "1/norm1/bias", "1/norm2/bias", "2/bias", "2/kernel")
+    }
 
 
 def test_every_parameter_names_its_axes(tiny):
@@ -102,6 +104,16 @@ def test_one_step_of_both_predictions():
         np.testing.assert_allclose(model.one_step(condition, noise), expected, rtol=1e-6)
         zero = model.predict(jnp.zeros_like(noise), jnp.zeros((1,)), condition)
         np.testing.assert_allclose(model.one_step(condition), zero, rtol=1e-6)
+
+
+def test_pixel_head_row_by_row_gives_the_same_picture(tiny):
+    functional, params = tiny
+    condition = jax.random.normal(jax.random.key(3), (2, 3, 2, 32))
+
+    def decode(by_rows):
+        return jax.jit(lambda: functional.bind(params).one_step(condition, by_rows=by_rows))()
+
+    np.testing.assert_allclose(decode(True), decode(False), atol=1e-5)
 
 
 def test_bfloat16_network_stays_near_the_float32_one(tiny):
