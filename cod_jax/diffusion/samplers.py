@@ -1,5 +1,8 @@
 """Solvers of the probability-flow ODE from noise to image as one compiled loop (spec section 4)."""
 
+# jax.numpy and numpy.polynomial are typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable
 from typing import Literal
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from cod_jax.models.config import DConvConfig
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify, pixel_position_features, unpatchify
-from cod_jax.nn.layers import DepthwiseConv, Linear, zeros
+from cod_jax.nn.layers import DepthwiseConv, Linear, compose, zeros
 from cod_jax.nn.norms import LayerNorm, RMSNorm, layer_norm
 from cod_jax.nn.stack import Stack
 
@@ -124,8 +124,7 @@ class PixelHead(nnx.Module):
         shape = (*pixels.shape[:-1], -1)
         # Two linear maps in a row, and the first one's input is [pixel, condition, position]: their product applied to
         # each of the three spares the widest arrays of the network.
-        kernel = self.embed.kernel[...] @ self.project.kernel[...]
-        bias = self.embed.bias[...] @ self.project.kernel[...] + self.project.bias[...]
+        kernel, bias = compose(self.embed, self.project)
         num_positions = kernel.shape[0] - 3 - self.project.kernel.shape[0]
         positions = jnp.asarray(pixel_position_features(self.patch_size)) @ kernel[-num_positions:] + bias[None]
         kernel = kernel.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""A module as a pure function of a nested dict of parameters; the only caller of NNX's split and merge outside layers."""
+"""A module as a pure function of a nested dict of parameters; outside layers only this calls NNX's split and merge."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar

@@ -19,7 +19,7 @@ QUERY_CHUNK = 1024
 def attend(
     q: Float[Array, "B N C"], k: Float[Array, "B M C"], v: Float[Array, "B M C"], mask: Bool[Array, "B M"] | None = None
 ) -> Float[Array, "B N C"]:
-    """Softmax attention of N queries to M keys, scale C^-1/2, weights in float32; keys where `mask` is False are left out."""
+    """Softmax attention of N queries to M keys with scale C^-1/2; masked keys are left out, weights are float32."""
 
     def attend_queries(queries: Array) -> Array:
         logits = jnp.einsum("bqc,bkc->bqk", queries, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
@@ -94,6 +94,6 @@ class SelfAttention(nnx.Module):
                 padding = ((0, 0), (0, -height % self.window), (0, -width % self.window), (0, 0))
                 inside = jnp.pad(inside, padding).astype(jnp.float32)
                 mask = _to_windows(inside, self.window)[..., 0] > 0
-            windows = [_to_windows(a, self.window) for a in (q, k, v)]
-            mixed = _from_windows(attend(*windows, mask), height, width, self.window)
+            q, k, v = (_to_windows(a, self.window) for a in (q, k, v))
+            mixed = _from_windows(attend(q, k, v, mask), height, width, self.window)
         return x + self.out(mixed)

@@ -47,6 +47,13 @@ class Linear(nnx.Module):
         )
 
 
+def compose(first: Linear, second: Linear) -> tuple[Float[Array, "in out"], Float[Array, " out"]]:
+    """Kernel and bias, float32, of the linear map that is `first` and then `second`."""
+    kernel = second.kernel[...]
+    bias = jnp.zeros(kernel.shape[1:]) if second.bias is None else second.bias[...]
+    return first.kernel[...] @ kernel, bias if first.bias is None else first.bias[...] @ kernel + bias
+
+
 class Conv(nnx.Module):
     """Square convolution in NHWC.
 
@@ -74,7 +81,8 @@ class Conv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.stride = stride
-        self.padding = padding or ((kernel_size // 2,) * 2,) * 2
+        around = (kernel_size // 2, kernel_size // 2)
+        self.padding = padding or (around, around)
         self.dtype = dtype
         shape = (kernel_size, kernel_size, in_features, out_features)
         self.kernel = nnx.Param(
@@ -103,7 +111,7 @@ class DepthwiseConv(nnx.Module):
     Args:
       features: Channels.
       dtype: Dtype of the computation; the parameters are float32.
-      kernel_init: Initialiser, called with the shape [3, 3, 1, features] so that fans count as in a grouped convolution.
+      kernel_init: Initialiser, called with [3, 3, 1, features], so that fans count as in a grouped convolution.
       rngs: Source of the initial values.
     """
 

@@ -31,8 +31,8 @@ def test_denoiser_matches_the_published_one(folder, name):
     image = (case.image01() - 0.5) / 0.5
     noise = case.nhwc("noise_f16")
     velocities, predictions = [], []
-    for t in case.arrays["t"]:
-        t = np.broadcast_to(np.float32(t), (image.shape[0],))
+    for timestep in case.arrays["t"]:
+        t = np.broadcast_to(np.float32(timestep), (image.shape[0],))
         x_t = t[:, None, None, None] * image + (1 - t[:, None, None, None]) * noise
         velocities.append(model.velocity(x_t, t, condition))
         predictions.append(model.predict(x_t, t, condition))

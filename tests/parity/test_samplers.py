@@ -14,7 +14,9 @@ ANALYTIC = Case("samplers_analytic")
 
 def parse(name: str) -> dict:
     pattern = r"(euler|adam)_n(\d+)_last([\d.]+|None)_shift(\d+)(?:_order(\d))?"
-    kind, num_steps, last_step, time_shift, order = re.fullmatch(pattern, name).groups()
+    match = re.fullmatch(pattern, name)
+    assert match, name
+    kind, num_steps, last_step, time_shift, order = match.groups()
     return {
         "method": "adams" if kind == "adam" else "euler",
         "num_steps": int(num_steps),

@@ -40,28 +40,17 @@ def test_one_step_goes_all_the_way():
 
 
 def test_guidance_applies_inside_its_interval_only():
-    seen = []
-
     def field(x, t, condition):
         return condition
 
     noise = jnp.zeros((1, 1, 1, 1))
     condition, unconditional = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1))
-    for interval in [(0.1, 1.0), (2.0, 3.0)]:
-        seen.append(
-            float(
-                sample(
-                    field,
-                    noise,
-                    condition,
-                    unconditional,
-                    num_steps=4,
-                    guidance_scale=3.0,
-                    guidance_interval=interval,
-                    last_step=None,
-                ).squeeze()
-            )
-        )
+
+    def end_of_path(interval):
+        arguments = {"num_steps": 4, "guidance_scale": 3.0, "guidance_interval": interval, "last_step": None}
+        return float(sample(field, noise, condition, unconditional, **arguments).squeeze())
+
+    seen = [end_of_path(interval) for interval in [(0.1, 1.0), (2.0, 3.0)]]
     # Of four equal steps the first, at t = 0, lies outside (0.1, 1).
     np.testing.assert_allclose(seen, [0.25 + 0.75 * 3, 1.0], rtol=1e-6)
 
