@@ -7,10 +7,11 @@ before a weight is read.
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -161,7 +162,9 @@ def _load_description(folder: Path) -> dict[str, Any]:
             "a training folder"
         )
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
+        description = json.loads(
+            file.read_text(encoding="utf-8"), parse_constant=_refuse_number, parse_float=_finite_float
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); copy or export the model again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -179,6 +182,15 @@ def _load_description(folder: Path) -> dict[str, Any]:
             f"{file} is damaged ({', '.join(unusable)} missing or of another type); copy or export the model again"
         )
     return description
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no finite number")
 
 
 def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:

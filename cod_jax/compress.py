@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cod_jax import __version__
 
@@ -41,7 +41,7 @@ examples:
   cod compress -m MODEL photo.jpg -o small.cod
   cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
 
-JPEG, PNG, WebP, TIFF and BMP are read. Transparency is composited on white.
+JPEG, PNG, WebP, TIFF, BMP and GIF are read, animations are not. Transparency is composited on white.
 """
 DECOMPRESS_EXAMPLES = """
 examples:
@@ -240,12 +240,12 @@ def _convert_files(args: argparse.Namespace, suffix: str, convert: Callable[[Any
                 num_failed += 1
                 reason = _reason(error)
                 line = reason if reason.startswith(f"{source}: ") else f"{source}: {reason}"
-                tqdm.write(f"cod: error: {line}", file=sys.stderr)
+                tqdm.write(_printable(f"cod: error: {line}", sys.stderr), file=sys.stderr)
             else:
-                tqdm.write(f"{source} -> {target}: {summary}", file=sys.stdout)
+                tqdm.write(_printable(f"{source} -> {target}: {summary}", sys.stdout), file=sys.stdout)
         for warning in caught:
             if issubclass(warning.category, UserWarning):
-                tqdm.write(f"cod: warning: {warning.message}", file=sys.stderr)
+                tqdm.write(_printable(f"cod: warning: {warning.message}", sys.stderr), file=sys.stderr)
     if num_failed and len(plan) > 1:
         _print_error(f"{num_failed} of {len(plan)} files failed")
     return SOME_FAILED if num_failed else DONE
@@ -291,7 +291,7 @@ def _info(args: argparse.Namespace) -> int:
         return SOME_FAILED
     width = max(len(title) for title, _ in lines)
     for title, value in lines:
-        print(f"{title:{width}}  {value}")
+        print(_printable(f"{title:{width}}  {value}", sys.stdout))
     return DONE
 
 
@@ -345,7 +345,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _print_error(message: str) -> None:
-    print(f"cod: error: {message}", file=sys.stderr)
+    print(_printable(f"cod: error: {message}", sys.stderr), file=sys.stderr)
+
+
+def _printable(line: str, stream: TextIO) -> str:
+    from cod_jax import files
+
+    return files.printable(line, stream.encoding or "utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import jax
 from tqdm import tqdm
 
 from cod_jax import files, images
@@ -90,21 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     use_compilation_cache()
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with files.clean_exit_on_sigterm(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             summary, failed = evaluate(load(args.model), args.images, args.output, force=args.force)
     except (ValueError, OSError) as error:
-        print(f"cod_jax.evaluate: error: {error}", file=sys.stderr)
+        _print_line(f"cod_jax.evaluate: error: {error}", sys.stderr)
         return 1
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            print(f"cod_jax.evaluate: warning: {warning.message}", file=sys.stderr)
-    print(
+            _print_line(f"cod_jax.evaluate: warning: {warning.message}", sys.stderr)
+    _print_line(
         f"{summary['num_images']} pictures: {summary['bits_per_pixel']:.4g} bits per pixel, "
-        f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}"
+        f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}",
+        sys.stdout,
     )
     for name, reason in failed.items():
-        print(f"cod_jax.evaluate: error: {name}: {reason}", file=sys.stderr)
+        _print_line(f"cod_jax.evaluate: error: {name}: {reason}", sys.stderr)
     return 1 if failed else 0
 
 
@@ -141,13 +143,14 @@ def evaluate(
         for name in tqdm(names, unit="picture", leave=False, disable=None):
             try:
                 rows.append(_measure(codec, Path(images_folder), name, folder))
-            except ValueError as error:
-                failed[name] = str(error).removeprefix(f"{name}: ")
+            except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failed[name] = reason.removeprefix(f"{name}: ")
         if not rows:
             name, reason = next(iter(failed.items()))
             raise ValueError(f"none of the {len(names)} pictures could be measured; the first: {name}: {reason}")
         summary = _summarize(rows, codec.fingerprint, failed)
-        files.write_bytes(folder / TABLE_FILE, _table(rows, summary).encode())
+        files.write_bytes(folder / TABLE_FILE, _table(rows, summary).encode(errors="surrogateescape"))
         # JSON has no infinity.
         stored = summary if math.isfinite(summary["psnr"]) else {**summary, "psnr": None}
         files.write_bytes(folder / SUMMARY_FILE, (json.dumps(stored, indent=2) + "\n").encode())
@@ -200,6 +203,10 @@ def _table(rows: list[Measurement], summary: dict[str, Any]) -> str:
     writer.writerows(dataclasses.asdict(row) for row in rows)
     writer.writerow({"name": "mean", **summary})
     return buffer.getvalue()
+
+
+def _print_line(text: str, stream: TextIO) -> None:
+    print(files.printable(text, stream.encoding or "utf-8"), file=stream)
 
 
 if __name__ == "__main__":

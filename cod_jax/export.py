@@ -44,20 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
 
+    from cod_jax import files
     from cod_jax.bundle import save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
     from cod_jax.training.checkpoint import load_for_export
 
     try:
-        model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
-        config = ModelConfig.from_dict(model)
-        params = unflatten_params(flat_params, build_model(config).shapes)
-        fingerprint = save_bundle(args.output, config, params, training=training, force=args.force)
+        with files.clean_exit_on_sigterm():
+            model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
+            config = ModelConfig.from_dict(model)
+            params = unflatten_params(flat_params, build_model(config).shapes)
+            fingerprint = save_bundle(args.output, config, params, training=training, force=args.force)
     except (ValueError, OSError) as error:
         print(f"cod_jax.export: error: {error}", file=sys.stderr)
         return 1
     step = f"step {training['step']}, " if "step" in training else ""
-    print(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
+    output = files.printable(args.output, sys.stdout.encoding or "utf-8")
+    print(f"wrote {output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     return 0
 
 

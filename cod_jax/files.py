@@ -4,6 +4,8 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +78,44 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
             os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def clean_exit_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM leave the block by `SystemExit`, so that temporary files and folders are removed on the way.
+
+    The exit status is 143, that of a process ended by SIGTERM. Further ones are ignored meanwhile. Signals can be
+    caught in the main thread only; elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        # None stands for a handler that was not installed from Python.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """Put text from a stranger, such as a file name, in a form that every terminal takes.
+
+    Args:
+        text: any text of one line.
+        encoding: what the terminal or file can represent.
+
+    Returns:
+        The text with control characters, line ends, bytes that are no text in a file name, and characters outside the
+        encoding as backslash escapes.
+    """
+    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:

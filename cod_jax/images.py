@@ -21,6 +21,9 @@ from cod_jax import files
 MAX_PIXELS = 2**27
 """Largest picture that is decoded; Pillow itself refuses a little more than this."""
 
+# Pillow knows many more, some of which start other programs (EPS starts Ghostscript). "JPEG" reads MPO files as well.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | jax.Array
 
@@ -70,7 +73,7 @@ def to_uint8_rgb(
 
     Args:
         source: path, encoded bytes, Pillow image, or array of uint8 or uint16 with shape [H, W] or [H, W, C] where C is
-            1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+            1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Files are JPEG, PNG, WebP, TIFF, BMP or GIF.
         name: how messages call the picture; the path, or "image", when empty.
         warn: whether transparency and unusable colour profiles give a `UserWarning`.
         short_edge: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
@@ -113,11 +116,6 @@ def uint8_to_unit(image_uint8: Array) -> Array:
 def unit_to_signed(image01: Array) -> Array:
     """Map [0, 1] to [-1, 1], any shape."""
     return 2 * image01 - 1
-
-
-def signed_to_unit(image: Array) -> Array:
-    """Map [-1, 1] to [0, 1], any shape."""
-    return (image + 1) / 2
 
 
 def signed_to_uint8(image: Array) -> Array:
@@ -190,9 +188,11 @@ def _from_file(file: io.BytesIO | io.BufferedReader, name: str, notes: list[str]
         raise ValueError(f"{name}: the file is empty; replace or remove it")
     file.seek(0)
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image in a known format; give a JPEG, PNG, WebP, TIFF or BMP file") from None
+        raise ValueError(
+            f"{name}: not an image in a known format; give a JPEG, PNG, WebP, TIFF, BMP or GIF file"
+        ) from None
     except Image.DecompressionBombError:
         raise ValueError(f"{name}: more than {MAX_PIXELS} pixels; make the picture smaller") from None
     except _DECODE_ERRORS as error:
@@ -303,7 +303,7 @@ def _read_16_bit_colour(image: Image.Image, raw_mode: str, file: io.BytesIO | io
     A second decoding, told that the bytes come in the other order, gives the low bytes.
     """
     file.seek(0)
-    with Image.open(file) as low_image:
+    with Image.open(file, formats=FORMATS) as low_image:
         low_raw_mode = _RAW_MODE_OF_LOW_BYTES[raw_mode]
         low_image.tile = [
             tile._replace(args=(low_raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else low_raw_mode)

@@ -29,7 +29,6 @@ def get_config() -> config_dict.ConfigDict:
                     "hidden_pixel": 32,  # channels per pixel
                     "num_blocks": 21,
                     "num_pixel_blocks": 3,
-                    "patch_size": 16,  # pixels
                     "bottleneck_width": 128,  # channels of the patch embedding
                     "mlp_ratio": 4.0,  # width of an MLP over hidden
                     "prediction": "image",  # or "velocity"

@@ -3,8 +3,8 @@
     python -m launch.local --processes 2 --devices_per_process 4 -- --config configs/demo.py --workdir /tmp/run
 
 Everything after `--` goes to `python -m cod_jax.train` as it is. Every line of output carries the number of its
-process. When one process fails the others are stopped and its exit code is returned; SIGTERM and SIGINT are passed
-on, so that the trainers save and leave. One process can drive all accelerators of a machine: to train on several
+process. When one process fails the others are stopped and its exit code is returned; SIGTERM and SIGINT are both passed
+on as SIGTERM, so that the trainers save and leave. One process can drive all accelerators of a machine: to train on several
 GPUs no launcher is needed.
 """
 
@@ -63,8 +63,9 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
         nonlocal signals_received
         signals_received += 1
         for process in processes:
-            # The first asks for a clean end; whoever repeats it means it.
-            _signal(process, number if signals_received == 1 else signal.SIGKILL)
+            # The first asks for a clean end, by the only signal that `jax.distributed` tells all processes about; whoever
+            # repeats it means it.
+            _signal(process, signal.SIGTERM if signals_received == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     readers: list[threading.Thread] = []

@@ -31,6 +31,10 @@ if [[ $# -eq 0 || -z "${SLURM_JOB_ID:-}" ]]; then
 fi
 
 cd "${SLURM_SUBMIT_DIR}"
+# Since Slurm 22.05 srun does not take --cpus-per-task over from the job.
+if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then
+    export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"
+fi
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${PWD}/.cache/jax}"
 
 # --kill-on-bad-exit: one failed process would leave the others waiting for it.

@@ -31,6 +31,7 @@ SMALL = {
     "data.num_threads": 1,
     "batch_size": 8,
     "optimizer.warmup_steps": 2,
+    "optimizer.schedule": "constant",  # a program that does not depend on the number of steps
     "log.every_steps": 1,
     "validation.num_images": 3,
     "validation.num_sampling_steps": 2,

@@ -61,9 +61,16 @@ def reference_config(class_name: str, init_args: Mapping[str, Any]) -> ModelConf
     missing = sorted(name for name, value in arguments.items() if value is _REQUIRED)
     if missing:
         raise ValueError(f"{class_name} needs the arguments {', '.join(missing)}")
+    for name, value in arguments.items():
+        kind = int if defaults[name] is _REQUIRED else type(defaults[name])
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{name} is {value!r}; {class_name} takes a value of type {kind.__name__}")
     codec = _codec_config(arguments)
     if class_name == "Codec":
         return ModelConfig(codec, DConvConfig(hidden=arguments["ch"]))
+    if arguments["patch_size"] != PATCH_SIZE:
+        raise ValueError(f"patch_size is {arguments['patch_size']}; {class_name} works on patches of 16 pixels")
     if arguments["in_channels"] != 3:
         raise ValueError(f"in_channels is {arguments['in_channels']}; {class_name} works on RGB pixels, 3 channels")
     if arguments["pred"] not in _PREDICTIONS:
@@ -73,7 +80,6 @@ def reference_config(class_name: str, init_args: Mapping[str, Any]) -> ModelConf
         hidden_pixel=arguments["hidden_size_x"],
         num_blocks=arguments["num_cond_blocks"],
         num_pixel_blocks=arguments["num_blocks"] - arguments["num_cond_blocks"],
-        patch_size=arguments["patch_size"],
         bottleneck_width=arguments["bottleneck_dim"],
         mlp_ratio=float(arguments["mlp_ratio"]),
         prediction=_PREDICTIONS[arguments["pred"]],  # pyright: ignore[reportArgumentType]
@@ -82,7 +88,7 @@ def reference_config(class_name: str, init_args: Mapping[str, Any]) -> ModelConf
 
 
 def _codec_config(arguments: Mapping[str, Any]) -> ConditionCodecConfig:
-    ds, up2x = arguments["ds"], bool(arguments["up2x"])
+    ds, up2x = arguments["ds"], arguments["up2x"]
     if ds not in (4, 8, 16, 32, 128):
         raise ValueError(f"ds is {ds}; it must be one of 4, 8, 16, 32, 128")
     if ds < 32 and not up2x:

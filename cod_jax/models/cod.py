@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from cod_jax.diffusion.flow import image_to_velocity
 from cod_jax.models.condition_codec import ConditionCodec
-from cod_jax.models.config import ModelConfig, Prediction
+from cod_jax.models.config import PATCH_SIZE, ModelConfig, Prediction
 from cod_jax.models.dconv import DConv
 
 
@@ -50,8 +50,7 @@ class CoD(nnx.Module):
         """
         if noise is None:
             batch, rows, columns, _ = condition.shape
-            patch_size = self.denoiser.patch_size
-            noise = jnp.zeros((batch, rows * patch_size, columns * patch_size, 3), jnp.float32)
+            noise = jnp.zeros((batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3), jnp.float32)
         t = jnp.zeros((condition.shape[0],), jnp.float32)
         prediction = self.denoiser(noise, t, condition, by_rows=by_rows)
         return prediction + noise if self.prediction == "velocity" else prediction

@@ -15,11 +15,21 @@ Config = TypeVar("Config")
 PATCH_SIZE = 16
 # Downsamplings of the encoder after its first convolution; six is the deep encoder of the 64-bit models.
 ENCODER_DEPTHS = (1, 2, 3, 4, 6)
+# Far beyond any sensible model: a description from an untrusted file must not build for hours.
+MAX_WIDTH = 2**14
+MAX_BLOCKS = 1024
+MAX_PIXEL_BLOCKS = 64
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_range(config: Any, largest: Mapping[str, int]) -> None:
+    for name, limit in largest.items():
+        value = getattr(config, name)
+        _require(1 <= value <= limit, f"{name} is {value}; it must be 1 to {limit}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +73,9 @@ class ConditionCodecConfig:
         )
         _require(1 <= self.codebook_bits <= 16, f"codebook_bits is {self.codebook_bits}; it must be 1 to 16")
         _require(self.decoder_depth in (2, 3), f"decoder_depth is {self.decoder_depth}; it must be 2 or 3")
-        _require(self.latent_channels > 0, f"latent_channels is {self.latent_channels}; it must be positive")
+        _require_range(self, {"latent_channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "num_groups": MAX_WIDTH})
         _require(
-            self.encoder_width > 0 and self.num_groups > 0 and self.encoder_width % self.num_groups == 0,
+            self.encoder_width % self.num_groups == 0,
             f"encoder_width {self.encoder_width} is not a multiple of num_groups {self.num_groups}",
         )
 
@@ -99,7 +109,6 @@ class DConvConfig:
       hidden_pixel: Channels per pixel in the pixel head.
       num_blocks: Condition blocks.
       num_pixel_blocks: Residual blocks of the pixel head.
-      patch_size: Pixels per side of a patch; must be 16, the condition's grid.
       bottleneck_width: Channels of the patch embedding before it meets the condition.
       mlp_ratio: Width of a block's MLP over `hidden`.
       prediction: What the network outputs, "image" or "velocity".
@@ -109,16 +118,14 @@ class DConvConfig:
     hidden_pixel: int = 32
     num_blocks: int = 21
     num_pixel_blocks: int = 3
-    patch_size: int = PATCH_SIZE
     bottleneck_width: int = 128
     mlp_ratio: float = 4.0
     prediction: Prediction = "image"
 
     def __post_init__(self):
-        _require(self.patch_size == PATCH_SIZE, f"patch_size is {self.patch_size}; the condition's grid is 16 pixels")
-        for name in ("hidden", "hidden_pixel", "num_blocks", "num_pixel_blocks", "bottleneck_width"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
-        _require(self.mlp_ratio > 0, f"mlp_ratio is {self.mlp_ratio}; it must be positive")
+        widths = dict.fromkeys(("hidden", "hidden_pixel", "bottleneck_width"), MAX_WIDTH)
+        _require_range(self, {**widths, "num_blocks": MAX_BLOCKS, "num_pixel_blocks": MAX_PIXEL_BLOCKS})
+        _require(0 < self.mlp_ratio <= 64, f"mlp_ratio is {self.mlp_ratio}; it must be above 0 and at most 64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +144,12 @@ class ModelConfig:
     @property
     def size_multiple(self) -> int:
         """Both sides of a picture must be multiples of this many pixels."""
-        return max(self.codec.pitch, self.denoiser.patch_size)
+        return max(self.codec.pitch, PATCH_SIZE)
+
+    @property
+    def sampling_method(self) -> Literal["euler", "adams"]:
+        """The sampler that suits the prediction: Adams for velocities, Euler for images."""
+        return "adams" if self.denoiser.prediction == "velocity" else "euler"
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as stored in a model folder."""

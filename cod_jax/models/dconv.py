@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cod_jax.models.config import DConvConfig
+from cod_jax.models.config import PATCH_SIZE, DConvConfig
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify, pixel_position_features, unpatchify
 from cod_jax.nn.layers import DepthwiseConv, Linear, compose, zeros
 from cod_jax.nn.norms import LayerNorm, RMSNorm, layer_norm
@@ -78,13 +78,12 @@ class PixelHead(nnx.Module):
     """
 
     def __init__(self, config: DConvConfig, *, dtype: str, rngs: nnx.Rngs):
-        features, num_pixels = config.hidden_pixel, config.patch_size**2
+        features, num_pixels = config.hidden_pixel, PATCH_SIZE**2
         self.dtype = dtype
-        self.patch_size = config.patch_size
         axes = ("embed", "mlp")
         self.condition = Linear(config.hidden, num_pixels * features, axes=axes, dtype=dtype, rngs=rngs)
         self.drive = Linear(config.hidden, num_pixels * features, axes=axes, dtype=dtype, rngs=rngs)
-        num_position_features = pixel_position_features(config.patch_size).shape[-1]
+        num_position_features = pixel_position_features(PATCH_SIZE).shape[-1]
         self.embed = Linear(
             3 + features + num_position_features, features, axes=("features", "pixel"), dtype=dtype, rngs=rngs
         )
@@ -120,20 +119,20 @@ class PixelHead(nnx.Module):
         return rows.swapaxes(0, 1).reshape(x_t.shape)
 
     def _pixels(self, x_t: jax.Array, condition: jax.Array, state: jax.Array) -> jax.Array:
-        pixels = patchify(x_t, self.patch_size).astype(self.dtype)
+        pixels = patchify(x_t, PATCH_SIZE).astype(self.dtype)
         shape = (*pixels.shape[:-1], -1)
         # Two linear maps in a row, and the first one's input is [pixel, condition, position]: their product applied to
         # each of the three spares the widest arrays of the network.
         kernel, bias = compose(self.embed, self.project)
         num_positions = kernel.shape[0] - 3 - self.project.kernel.shape[0]
-        positions = jnp.asarray(pixel_position_features(self.patch_size)) @ kernel[-num_positions:] + bias[None]
+        positions = jnp.asarray(pixel_position_features(PATCH_SIZE)) @ kernel[-num_positions:] + bias[None]
         kernel = kernel.astype(self.dtype)
         x = pixels @ kernel[:3] + self.condition(condition).reshape(shape) @ kernel[3:-num_positions]
         x = x + positions.astype(self.dtype)[None, None, None]
         drive = jax.nn.silu(self.drive(state).reshape(shape))
         for block in self.blocks:
             x = block(x, drive)
-        return unpatchify(self.out(self.norm_out(x)), self.patch_size)
+        return unpatchify(self.out(self.norm_out(x)), PATCH_SIZE)
 
 
 class DConv(nnx.Module):
@@ -146,11 +145,10 @@ class DConv(nnx.Module):
     """
 
     def __init__(self, config: DConvConfig, *, dtype: str, rngs: nnx.Rngs):
-        self.patch_size = config.patch_size
         hidden = config.hidden
         self.timestep = TimestepEmbedding(hidden, base=TIMESTEP_BASE, dtype=dtype, rngs=rngs)
         self.patch_embed = Linear(
-            3 * config.patch_size**2,
+            3 * PATCH_SIZE**2,
             config.bottleneck_width,
             axes=("features", "mixer"),
             dtype=dtype,
@@ -177,7 +175,7 @@ class DConv(nnx.Module):
 
         `by_rows` runs the pixel head row after row, see `PixelHead`.
         """
-        patches = patchify(x_t, self.patch_size)
+        patches = patchify(x_t, PATCH_SIZE)
         embedded = self.patch_embed(patches.reshape(*patches.shape[:3], -1))
         condition = condition.astype(embedded.dtype)
         state = self.merge(jnp.concatenate([embedded, condition], axis=-1))

@@ -10,6 +10,7 @@ from cod_jax.parallel.sharding import (
     sharding_rows,
     spec,
     tree_shardings,
+    without_axis,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "sharding_rows",
     "spec",
     "tree_shardings",
+    "without_axis",
 ]

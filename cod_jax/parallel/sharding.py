@@ -70,6 +70,17 @@ def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(tuple(batch_axes)))
 
 
+def without_axis(shardings: Any, mesh_axis: str) -> Any:
+    """The shardings of a tree with nothing split over one mesh axis."""
+
+    def strip(sharding: NamedSharding) -> NamedSharding:
+        return NamedSharding(
+            sharding.mesh, PartitionSpec(*(None if entry == mesh_axis else entry for entry in sharding.spec))
+        )
+
+    return jax.tree.map(strip, shardings)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

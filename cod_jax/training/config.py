@@ -137,7 +137,7 @@ class TrainConfig:
         if self.data.image_size % multiple:
             raise ValueError(
                 f"data.image_size is {self.data.image_size}; it must be a multiple of {multiple}, the larger of "
-                "model.codec.pitch and model.denoiser.patch_size"
+                "model.codec.pitch and of 16"
             )
 
     def to_dict(self) -> dict[str, Any]:

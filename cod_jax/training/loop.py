@@ -29,6 +29,7 @@ from cod_jax.parallel import (
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import peak_flops_per_second, training_flops
+from cod_jax.training.gathered import GatheredPretrain
 from cod_jax.training.initial import load_initial_params, with_initial_params
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.pretrain import Pretrain
@@ -107,7 +108,8 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
             writer.hyper_parameters(flatten(config.to_dict()))
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
-        update = _compile_update(objective, optimizer, config, shapes, shardings, batch, mesh)
+        gathered = GatheredPretrain(objective, shardings["params"])
+        update = _compile_update(gathered, optimizer, config, shapes, shardings, batch, mesh)
         validate = Validator(
             objective,
             config.validation,

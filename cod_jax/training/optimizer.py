@@ -85,9 +85,9 @@ def build_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 def build_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """AdamW's direction without the learning rate, which the step applies."""
-    parts = [optax.scale_by_adam(config.b1, config.b2, config.eps)]
-    if config.gradient_clip > 0:
-        parts.insert(0, optax.clip_by_global_norm(config.gradient_clip))
-    if config.weight_decay > 0:
-        parts.append(optax.add_decayed_weights(config.weight_decay))
-    return optax.chain(*parts)
+    # Parts that are off keep their place, so that a run can be resumed with them on.
+    return optax.chain(
+        optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip > 0 else optax.identity(),
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay) if config.weight_decay > 0 else optax.identity(),
+    )

@@ -30,7 +30,7 @@ def make_update(
 
     A step whose loss or gradients are not finite leaves everything but the counters as it was. Gradients of
     `accumulation_steps` equal parts of the batch are averaged; the randomness is drawn for the whole batch, so the
-    result does not depend on the number of parts.
+    result does not depend on the number of parts, but for the choice of latents that replace unused codes.
 
     Args:
       objective: What is trained.
@@ -119,8 +119,11 @@ def _gradients(
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(value_and_grad, params, *first))
     total, candidates = jax.lax.scan(body, zero, parts)
     (loss, output), gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
-    # Averaged candidates would be no latents of anything: those of the first part serve.
-    return (loss, output._replace(candidates=None if candidates is None else candidates[0])), gradients
+    # Averaged candidates would be no latents of anything: every part gives its share of them.
+    candidates = jax.tree.map(
+        lambda x: x[jnp.arange(x.shape[1]) % accumulation_steps, jnp.arange(x.shape[1])], candidates
+    )
+    return (loss, output._replace(candidates=candidates)), gradients
 
 
 def _tend_codebook(
@@ -135,8 +138,9 @@ def _tend_codebook(
     size = usage.shape[0]
     due = step % config.revive_codes_every == 0
     # At the first step nothing has been used long enough to be worth keeping: the codebook starts from data.
-    unused = due & ((usage < config.revive_usage / size) | (step == 0))
-    replace = unused[:, None]
-    params = with_codebook(params, jnp.where(replace, output.candidates, codebook_of(params)))
-    ema = with_codebook(ema, jnp.where(replace, output.candidates, codebook_of(ema)))
-    return params, ema, jnp.where(unused, 1.0 / size, usage)
+    unused = (usage < config.revive_usage / size) | (step == 0)
+    replace = due & unused & (output.candidates.valid > 0)
+    values = output.candidates.values
+    params = with_codebook(params, jnp.where(replace[:, None], values, codebook_of(params)))
+    ema = with_codebook(ema, jnp.where(replace[:, None], values, codebook_of(ema)))
+    return params, ema, jnp.where(replace, 1.0 / size, usage)

@@ -15,6 +15,7 @@ from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import global_batch, num_batch_shards, replicated
 from cod_jax.training.config import ValidationConfig
+from cod_jax.training.gathered import gather
 from cod_jax.training.objectives.pretrain import Pretrain
 from cod_jax.training.step import make_evaluate
 
@@ -57,7 +58,7 @@ class Validator:
         # A small set makes a small batch, and the last batch is filled up with images of the set.
         self._size = min(batch_size, -(-max(len(images_uint8), 1) // shards) * shards)
         self._measure = jax.jit(
-            make_measure(objective, config),
+            make_measure(objective, config, param_shardings),
             in_shardings=(param_shardings, batch, replicated(mesh)),
             out_shardings=replicated(mesh),
         )
@@ -99,7 +100,7 @@ class Validator:
 
 
 def make_measure(
-    objective: Pretrain, config: ValidationConfig
+    objective: Pretrain, config: ValidationConfig, param_shardings: Any
 ) -> Callable[[Params, jax.Array, jax.Array], tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
     """A function of parameters, images uint8 [B, S, S, 3] and a key.
 
@@ -109,6 +110,7 @@ def make_measure(
 
     def measure(params: Params, image_uint8: jax.Array, key: jax.Array):
         key_loss, key_noise = jax.random.split(key)
+        params = gather(params, param_shardings)
         losses = evaluate(params, image_uint8, key_loss)
         model = objective.functional.bind(params["model"])
         image01 = uint8_to_unit(image_uint8)

@@ -7,6 +7,7 @@ import pytest
 from cod_jax.parallel import MeshConfig, batch_sharding, global_batch, make_mesh, replicated, tree_shardings
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.gathered import GatheredPretrain
 from cod_jax.training.objectives.pretrain import Pretrain
 from cod_jax.training.optimizer import build_optimizer, build_schedule
 from cod_jax.training.state import init_state, state_axes
@@ -45,7 +46,8 @@ class Runner:
         shardings, batch, everywhere = self.shardings(name)
         if name not in self._steps:
             schedule = build_schedule(self.config.optimizer, self.config.total_steps)
-            update = make_update(self.objective, self.optimizer, schedule, self.config.ema)
+            objective = GatheredPretrain(self.objective, shardings["params"])
+            update = make_update(objective, self.optimizer, schedule, self.config.ema)
             self._steps[name] = jax.jit(
                 update,
                 donate_argnums=0,

@@ -14,7 +14,7 @@ from tests.parity.portable.synthetic_images import synthetic_image
 from tests.parity.portable.synthetic_weights import synthetic_state_dict
 
 PORTABLE = Path(__file__).parent / "portable"
-# A folder with the larger cases, where there is one; see tests/README.md.
+# Larger cases of the same kind are no part of the project; where the variable names their folder they are tested too.
 SHARED = Path(os.environ["COD_JAX_SHARED"]) / "parity" if "COD_JAX_SHARED" in os.environ else None
 
 # float32 against float32 of another library, from the fixtures' own README: differences of rounding only.

@@ -123,6 +123,37 @@ def test_a_damaged_description_is_refused(model_copy: Path, content: str):
         bundle.load_bundle(model_copy)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("place", ["model", "training"])
+def test_numbers_that_are_not_finite_are_refused(model_copy: Path, number: str, place: str):
+    changes = {"model": {"denoiser": {"mlp_ratio": 0.125}}, "training": {"loss": 0.125}}
+    _edit_description(model_copy, **{place: changes[place]})
+    file = model_copy / "model.json"
+    file.write_text(file.read_text().replace("0.125", number))
+    with pytest.raises(ValueError, match=rf"model\.json is damaged \({number} is no finite number\); copy"):
+        bundle.load_bundle(model_copy)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"denoiser": {"num_blocks": 10**9}},
+        {"denoiser": {"num_pixel_blocks": 10**9}},
+        {"denoiser": {"hidden": 2**40}},
+        {"denoiser": {"mlp_ratio": 1e300}},
+        {"denoiser": {"mlp_ratio": 10**400}},
+        {"codec": {"pitch": 2**2000}},
+        {"codec": {"encoder_width": 2**40}},
+        {"codec": {"latent_channels": 2**70}},
+        {"codec": {"codebook_bits": 10**9}},
+    ],
+)
+def test_an_absurd_model_is_refused(model_copy: Path, model: dict):
+    _edit_description(model_copy, model=model)
+    with pytest.raises(ValueError, match=r"model\.json: model\..*; export the model again"):
+        bundle.load_bundle(model_copy)
+
+
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_version_is_refused(model_copy: Path, version):
     _edit_description(model_copy, version=version)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cod_jax import compress, images
-from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
+from cod_jax.bundle import save_bundle
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
 
 
 class Result(NamedTuple):
@@ -69,6 +70,29 @@ def test_the_real_model_folder_is_loaded(monkeypatch, capsys, photo: Path, tmp_p
     out = capsys.readouterr().out
     assert "4 bits for 16x16 pixels, 0.01562 bits per pixel" in out
     assert "step         12" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_printed_safely(cod: Cod, photo: Path, tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.png")
+    photo.rename(tmp_path / name)
+    result = cod("compress", "-m", "MODEL", name)
+    assert result == (0, "caf\\udce9.png -> caf\\udce9.cod: 45x30, 7 bytes, 0.04148 bits per pixel\n", "")
+    result = cod("compress", "-m", "MODEL", name)
+    assert result.status == 1
+    assert result.err.startswith("cod: error: caf\\udce9.png: caf\\udce9.cod already exists")
+    assert "caf\\udce9.cod" in cod("info", os.fsdecode(b"caf\xe9.cod")).out
+
+
+def test_a_model_cannot_write_to_the_terminal(cod: Cod, tmp_path: Path):
+    bundle = tiny_bundle()
+    facts = {"run\x1b[2J": "\x1b]0;title\x07\nfingerprint  other", "step": 12}
+    save_bundle(tmp_path / "model", bundle.config, bundle.params, training=facts)
+    result = cod("info", "model")
+    assert result.status == 0
+    assert "\x1b" not in result.out
+    assert r"run\x1b[2J" in result.out
+    assert r"\x1b]0;title\x07\nfingerprint  other" in result.out
 
 
 @pytest.mark.parametrize("output", ["out", "out/", "a/b"])

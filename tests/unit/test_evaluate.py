@@ -3,8 +3,12 @@
 import csv
 import json
 import math
+import os
+import signal
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,6 +82,50 @@ def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: P
     assert err.startswith("cod_jax.evaluate: error: broken.png: not an image")
     assert err.count("\n") == 1
     assert list(json.loads((tmp_path / "result" / "summary.json").read_text())["failed"]) == ["broken.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED:\nout of memory"), "RESOURCE_EXHAUSTED: out of memory"),
+    ],
+)
+def test_a_picture_that_takes_too_much_memory_does_not_stop_the_others(run, photos: Path, monkeypatch, error, reason):
+    compress = Codec.compress
+
+    def compress_small(self: Codec, image: np.ndarray) -> bytes:
+        if image.shape[0] == 32:
+            raise error
+        return compress(self, image)
+
+    monkeypatch.setattr(Codec, "compress", compress_small)
+    status, out, err = run(*ARGUMENTS)
+    assert status == 1
+    assert out.startswith("2 pictures: ")
+    assert err == f"cod_jax.evaluate: error: a.png: {reason}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_measured_and_named(run, tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.png")
+    images.save_png(tmp_path / "photos" / name, gradient_image(20, 40))
+    (tmp_path / "photos" / ("broken-" + name)).write_text("hello")
+    status, out, err = run(*ARGUMENTS)
+    assert status == 1
+    assert out.startswith("1 pictures: ")
+    assert err.startswith(r"cod_jax.evaluate: error: broken-caf\udce9.png: not an image")
+    assert b"\ncaf\xe9.png,20,40," in (tmp_path / "result" / "per_image.csv").read_bytes()
+
+
+def test_sigterm_leaves_nothing_behind(photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load", lambda path: tiny_codec())
+    monkeypatch.setattr(Codec, "compress", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(ARGUMENTS)
+    assert stop.value.code == 143
+    assert os.listdir(tmp_path) == ["photos"]
 
 
 def test_transparency_is_a_warning_of_one_line(run, tmp_path: Path):

@@ -1,5 +1,6 @@
 """From a training folder to a model folder."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_takes_other_weights_and_replaces_by_force(calls, capsys, tmp_path: Path
 def test_a_missing_training_folder_is_one_line(calls, capsys, tmp_path: Path):
     assert export.main(["--workdir", str(tmp_path / "nothing"), "--output", str(tmp_path / "model")]) == 1
     assert capsys.readouterr().err == f"cod_jax.export: error: {tmp_path / 'nothing'} holds no checkpoints\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_leaves_nothing_behind(calls, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("safetensors.numpy.save", lambda _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        export.main(["--workdir", str(tmp_path), "--output", str(tmp_path / "model")])
+    assert stop.value.code == 143
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,8 @@
 import os
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -110,3 +114,67 @@ def test_find_images_says_what_is_wrong_with_the_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="not a folder"):
         files.find_images(tmp_path / "file")
+
+
+def test_sigterm_removes_what_is_not_complete(tmp_path):
+    script = (
+        "import sys, time; from cod_jax import files\n"
+        "with files.clean_exit_on_sigterm(), files.new_directory(sys.argv[1]) as folder:\n"
+        "    (folder / 'part').touch(); print('ready', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(os.listdir(tmp_path)) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+        assert process.stderr.read() == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_second_sigterm_does_not_interrupt_the_clean_up():
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+
+    def run() -> None:
+        with files.clean_exit_on_sigterm():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                cleaned.append(True)
+
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 143
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def run() -> None:
+        with files.clean_exit_on_sigterm():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "expected"),
+    [
+        ("café 写真.png", "utf-8", "café 写真.png"),
+        ("café.png", "ascii", r"caf\xe9.png"),
+        (os.fsdecode(b"caf\xe9.png"), "utf-8", r"caf\udce9.png"),
+        ("\x1b[31mred\r\n\u202e", "utf-8", r"\x1b[31mred\r\n\u202e"),
+    ],
+)
+def test_printable_text_is_harmless(text, encoding, expected):
+    assert files.printable(text, encoding) == expected

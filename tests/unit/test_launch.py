@@ -1,10 +1,12 @@
 """The local launcher, on small commands in place of trainers."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +34,8 @@ def test_a_killed_process_counts_as_failed():
     assert local.run([_python("import os; os.kill(os.getpid(), 9)")], [{}]) == 128 + 9
 
 
-def test_sigterm_is_passed_on_and_a_clean_end_is_success(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_being_told_to_stop_reaches_the_trainers_as_sigterm(number):
     trainer = (
         "import signal, sys, time, pathlib\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
@@ -46,8 +49,23 @@ def test_sigterm_is_passed_on_and_a_clean_end_is_success(tmp_path):
     with subprocess.Popen(_python(script), stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as launcher:
         assert launcher.stdout is not None
         assert {launcher.stdout.readline().strip() for _ in range(2)} == {"[0] ready", "[1] ready"}
-        launcher.send_signal(signal.SIGTERM)
+        launcher.send_signal(number)
         assert launcher.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("cpus", ["12", ""])
+def test_slurm_steps_get_the_cpus_of_the_job(tmp_path, cpus):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "cpus: ${SRUN_CPUS_PER_TASK-unset}"\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
+    environment |= {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_CPUS_PER_TASK": cpus}
+    environment.pop("SRUN_CPUS_PER_TASK", None)
+    script = Path(local.__file__).with_name("slurm.sh")
+    command = ["bash", str(script), "--workdir", "a b"]
+    lines = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0] == f"cpus: {cpus or 'unset'}"
+    assert lines[1].endswith("-m cod_jax.train --distributed --workdir a b")
 
 
 def test_devices_on_the_cpu_replace_an_earlier_count(monkeypatch):

@@ -96,7 +96,7 @@ def test_one_step_of_both_predictions():
     condition = jax.random.normal(jax.random.key(1), (1, 1, 1, 32))
     noise = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
     for prediction in ("image", "velocity"):
-        config = ModelConfig(tiny_model_config().codec, DConvConfig(32, 8, 1, 1, 16, 16, 2.0, prediction))
+        config = ModelConfig(tiny_model_config().codec, DConvConfig(32, 8, 1, 1, 16, 2.0, prediction))
         functional = build_model(config)
         model = functional.bind(jax.tree.map(jnp.asarray, numpy_params(functional.shapes)))
         raw = model.predict(noise, jnp.zeros((1,)), condition)
@@ -177,7 +177,11 @@ def test_config_survives_plain_values():
         ({"denoiser": {"hidden": 100}}, "hidden 100 is not a multiple"),
         ({"denoiser": {"prediction": "x"}}, "prediction is 'x'"),
         ({"denoiser": {"num_blocks": 0}}, "num_blocks is 0"),
-        ({"denoiser": {"patch_size": 8}}, "patch_size is 8"),
+        ({"denoiser": {"patch_size": 16}}, "unknown field model.denoiser.patch_size"),
+        ({"denoiser": {"mlp_ratio": float("inf")}}, "mlp_ratio is inf"),
+        ({"denoiser": {"mlp_ratio": float("nan")}}, "mlp_ratio is nan"),
+        ({"denoiser": {"num_pixel_blocks": 10**6}}, "num_pixel_blocks is 1000000; it must be 1 to 64"),
+        ({"codec": {"encoder_width": 2**20}}, "encoder_width is 1048576"),
     ],
 )
 def test_config_errors_say_what_is_wrong(values, message):

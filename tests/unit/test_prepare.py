@@ -2,6 +2,8 @@ import hashlib
 import io
 import json
 import os
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +156,28 @@ def test_an_interrupted_run_leaves_nothing(photos, tmp_path, monkeypatch, capsys
     assert run(photos, tmp_path / "out") == 130
     assert "nothing was written" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_sigterm_leaves_nothing(photos, tmp_path, monkeypatch):
+    def write_shards(folder, *_):
+        (folder / "part").touch()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(prepare.records, "write_shards", write_shards)
+    with pytest.raises(SystemExit) as stop:
+        run(photos, tmp_path / "out")
+    assert stop.value.code == 143
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_written_and_named(photos, tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9.png")
+    (photos / "astronaut.png").rename(photos / name)
+    (photos / "small.png").rename(photos / ("small-" + name))
+    assert run(photos, tmp_path / "out") == 1
+    assert name in read_all(tmp_path / "out")
+    assert r"small-caf\udce9.png: 200x31" in capsys.readouterr().err
 
 
 def test_help_shows_examples(capsys):

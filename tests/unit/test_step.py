@@ -111,10 +111,28 @@ def test_unused_codes_become_latents_of_the_batch(objective, optimizer, images):
     # Not due at odd steps; at even ones only what is unused is replaced.
     odd, _ = update({**after, "step": jnp.int32(1)}, {"image": images})
     np.testing.assert_array_equal(codebook_of(odd["params"]), codes)
-    usage = jnp.full((16,), 1.0).at[3].set(0.0)
+    usage = jnp.full((16,), 1.0).at[jnp.array([3, 7])].set(0.0)
     even, _ = update({**after, "step": jnp.int32(2), "codebook_usage": usage}, {"image": images})
     changed = np.any(np.asarray(codebook_of(even["params"])) != codes, axis=1)
-    assert np.flatnonzero(changed).tolist() in ([3], [])
+    assert np.flatnonzero(changed).tolist() == [3, 7]
+
+
+def test_codes_come_from_every_part_of_an_accumulated_batch(objective, optimizer, images):
+    config = dataclasses.replace(objective.config, revive_codes_every=1)
+    objective = Pretrain(objective.model_config, config, "float32")
+    still = optax.constant_schedule(0.0)
+    update = jax.jit(make_update(objective, optimizer, still, EmaConfig(0.9), accumulation_steps=2))
+    state = make_state(objective, optimizer)
+
+    # The first key after which one part keeps no image: its share of the codes stays, the other part's is replaced.
+    def leaves_out_the_first_part(key: jax.Array) -> bool:
+        keep = np.asarray(objective.draw(jax.random.fold_in(key, 0), images.shape).drop >= 0.5)
+        return not keep[0::2].any() and keep[1::2].any()
+
+    key = next(filter(leaves_out_the_first_part, map(jax.random.key, range(100))))
+    after, _ = update({**state, "key": jax.random.key_data(key)}, {"image": images})
+    changed = np.any(np.asarray(codebook_of(after["params"])) != np.asarray(codebook_of(state["params"])), axis=1)
+    assert changed.tolist() == [False, True] * 8
 
 
 def test_extra_pass_at_zero_is_a_term_of_its_own(objective, images):
@@ -138,7 +156,7 @@ def test_state_axes_have_the_structure_of_the_state(objective, optimizer):
     axes = state_axes(objective, optimizer)
     checked = jax.tree.map(lambda leaf, names: len(names) in (0, leaf.ndim), shapes, axes)
     assert all(jax.tree.leaves(checked))
-    moments = axes["optimizer"][0].mu["model"]["denoiser"]["merge"]["kernel"]
+    moments = axes["optimizer"][1].mu["model"]["denoiser"]["merge"]["kernel"]
     assert moments == ("mixer", "embed")
 
 

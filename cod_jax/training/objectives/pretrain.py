@@ -12,6 +12,7 @@ from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.terms import masked_mean, squared_error_per_image, weighted_sum
 from cod_jax.models import ModelConfig, build_model
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
+from cod_jax.models.config import PATCH_SIZE
 from cod_jax.models.functional import Functional, Params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.nn.embeddings import patchify
@@ -67,12 +68,19 @@ class Draws(NamedTuple):
     candidate_order: Float[Array, "B h w"]
 
 
+class Candidates(NamedTuple):
+    """Latents that may replace unused code vectors, and 1 where there is one (0 if no image kept its condition)."""
+
+    values: Float[Array, "K C"]
+    valid: Float[Array, " K"]
+
+
 class LossOutput(NamedTuple):
     """Unweighted loss terms and what the codebook's upkeep needs."""
 
     terms: dict[str, Float[Array, ""]]
     code_counts: Float[Array, " K"]
-    candidates: Float[Array, "K C"] | None
+    candidates: Candidates | None
 
 
 class Pretrain:
@@ -92,7 +100,7 @@ class Pretrain:
     def __init__(self, model_config: ModelConfig, config: ObjectiveConfig, dtype: str):
         self.model_config, self.config = model_config, config
         self.functional = build_model(model_config, dtype)
-        hidden, num_values = model_config.denoiser.hidden, 3 * model_config.denoiser.patch_size**2
+        hidden, num_values = model_config.denoiser.hidden, 3 * PATCH_SIZE**2
         self.reconstruction = Functional(lambda rngs: FeatureHead(hidden, num_values, dtype=dtype, rngs=rngs))
         self.axes: Params = {"model": self.functional.axes, "heads": {"reconstruction": self.reconstruction.axes}}
         self.weights = {
@@ -143,7 +151,7 @@ class Pretrain:
         velocity = model.velocity(x_t, t, condition)
 
         head = self.reconstruction.bind(params["heads"]["reconstruction"])
-        patches = patchify(image, self.model_config.denoiser.patch_size)
+        patches = patchify(image, PATCH_SIZE)
         read = head(condition).reshape(patches.shape)
         terms = {
             "flow": jnp.mean(squared_error_per_image(velocity, target)),
@@ -167,13 +175,14 @@ def _code_counts(indices: jax.Array, keep: jax.Array, codebook_size: int) -> jax
     return jnp.zeros((codebook_size,), jnp.float32).at[indices.reshape(-1)].add(weights.reshape(-1))
 
 
-def _candidates(z: jax.Array, keep: jax.Array, order: jax.Array, codebook_size: int) -> jax.Array:
+def _candidates(z: jax.Array, keep: jax.Array, order: jax.Array, codebook_size: int) -> Candidates:
     """Latents of kept images in random order, as many as there are codes: they replace unused code vectors."""
-    # Positions of dropped images come last and are taken only when there are no others.
+    # Positions of dropped images come last and are not reached.
     order = jnp.where(keep[:, None, None], order, 2.0).reshape(-1)
     num_kept = jnp.maximum(jnp.sum(keep) * (order.size // keep.size), 1)
     chosen = jnp.argsort(order)[jnp.arange(codebook_size) % num_kept]
-    return jax.lax.stop_gradient(z).astype(jnp.float32).reshape(-1, z.shape[-1])[chosen]
+    values = jax.lax.stop_gradient(z).astype(jnp.float32).reshape(-1, z.shape[-1])[chosen]
+    return Candidates(values, jnp.broadcast_to(jnp.any(keep), (codebook_size,)).astype(jnp.float32))
 
 
 def metrics_of(output: LossOutput) -> dict[str, jax.Array]:
