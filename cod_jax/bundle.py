@@ -109,7 +109,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     description = _load_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{folder / DESCRIPTION_FILE}: {error}; export the model again") from error
     dtype = description["dtype"]
     _check_dtype(dtype, f"{folder / DESCRIPTION_FILE}: dtype")

@@ -6,9 +6,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
-from cod_jax import __version__
+from cod_jax import __version__, files
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 COMPRESSED_SUFFIX = ".cod"
@@ -240,12 +240,13 @@ def _convert_files(args: argparse.Namespace, suffix: str, convert: Callable[[Any
                 num_failed += 1
                 reason = _reason(error)
                 line = reason if reason.startswith(f"{source}: ") else f"{source}: {reason}"
-                tqdm.write(_printable(f"cod: error: {line}", sys.stderr), file=sys.stderr)
+                tqdm.write(files.printable(f"cod: error: {line}"), file=sys.stderr)
             else:
-                tqdm.write(_printable(f"{source} -> {target}: {summary}", sys.stdout), file=sys.stdout)
+                done = files.printable(f"{source} -> {target}: {summary}", sys.stdout.encoding)
+                tqdm.write(done, file=sys.stdout)
         for warning in caught:
             if issubclass(warning.category, UserWarning):
-                tqdm.write(_printable(f"cod: warning: {warning.message}", sys.stderr), file=sys.stderr)
+                tqdm.write(files.printable(f"cod: warning: {warning.message}"), file=sys.stderr)
     if num_failed and len(plan) > 1:
         _print_error(f"{num_failed} of {len(plan)} files failed")
     return SOME_FAILED if num_failed else DONE
@@ -263,8 +264,6 @@ def _check_paths(source: Path, target: Path, force: bool) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    from cod_jax import files
-
     try:
         files.write_bytes(target, data)
     except OSError as error:
@@ -291,7 +290,7 @@ def _info(args: argparse.Namespace) -> int:
         return SOME_FAILED
     width = max(len(title) for title, _ in lines)
     for title, value in lines:
-        print(_printable(f"{title:{width}}  {value}", sys.stdout))
+        print(files.printable(f"{title:{width}}  {value}", sys.stdout.encoding))
     return DONE
 
 
@@ -345,13 +344,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _print_error(message: str) -> None:
-    print(_printable(f"cod: error: {message}", sys.stderr), file=sys.stderr)
-
-
-def _printable(line: str, stream: TextIO) -> str:
-    from cod_jax import files
-
-    return files.printable(line, stream.encoding or "utf-8")
+    print(files.printable(f"cod: error: {message}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -95,18 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("always", UserWarning)
             summary, failed = evaluate(load(args.model), args.images, args.output, force=args.force)
     except (ValueError, OSError) as error:
-        _print_line(f"cod_jax.evaluate: error: {error}", sys.stderr)
+        print(files.printable(f"cod_jax.evaluate: error: {error}"), file=sys.stderr)
         return 1
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            _print_line(f"cod_jax.evaluate: warning: {warning.message}", sys.stderr)
-    _print_line(
+            print(files.printable(f"cod_jax.evaluate: warning: {warning.message}"), file=sys.stderr)
+    line = (
         f"{summary['num_images']} pictures: {summary['bits_per_pixel']:.4g} bits per pixel, "
-        f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}",
-        sys.stdout,
+        f"PSNR {summary['psnr']:.2f} dB, MS-SSIM {summary['ms_ssim']:.4f}; see {args.output}"
     )
+    print(files.printable(line, sys.stdout.encoding))
     for name, reason in failed.items():
-        _print_line(f"cod_jax.evaluate: error: {name}: {reason}", sys.stderr)
+        print(files.printable(f"cod_jax.evaluate: error: {name}: {reason}"), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -203,10 +203,6 @@ def _table(rows: list[Measurement], summary: dict[str, Any]) -> str:
     writer.writerows(dataclasses.asdict(row) for row in rows)
     writer.writerow({"name": "mean", **summary})
     return buffer.getvalue()
-
-
-def _print_line(text: str, stream: TextIO) -> None:
-    print(files.printable(text, stream.encoding or "utf-8"), file=stream)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             params = unflatten_params(flat_params, build_model(config).shapes)
             fingerprint = save_bundle(args.output, config, params, training=training, force=args.force)
     except (ValueError, OSError) as error:
-        print(f"cod_jax.export: error: {error}", file=sys.stderr)
+        print(files.printable(f"cod_jax.export: error: {error}"), file=sys.stderr)
         return 1
     step = f"step {training['step']}, " if "step" in training else ""
-    output = files.printable(args.output, sys.stdout.encoding or "utf-8")
-    print(f"wrote {output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
+    line = f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}"
+    print(files.printable(line, sys.stdout.encoding))
     return 0
 
 

@@ -103,19 +103,19 @@ def clean_exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
+def printable(text: str, encoding: str | None = None) -> str:
     """Put text from a stranger, such as a file name, in a form that every terminal takes.
 
     Args:
         text: any text of one line.
-        encoding: what the terminal or file can represent.
+        encoding: that of the stream, for one that fails on other characters; stdout does, stderr does not.
 
     Returns:
         The text with control characters, line ends, bytes that are no text in a file name, and characters outside the
         encoding as backslash escapes.
     """
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+    return escaped.encode(encoding, "backslashreplace").decode(encoding) if encoding else escaped
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 force=args.force,
             )
     except (OSError, ValueError) as error:
-        _print_line(f"prepare: error: {error}", sys.stderr)
+        print(files.printable(f"prepare: error: {error}"), file=sys.stderr)
         return NOTHING_DONE
     except KeyboardInterrupt:
         print("prepare: interrupted, nothing was written", file=sys.stderr)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_skipped("too small", too_small)
     _print_skipped("cannot be read", unreadable)
     skipped = f"skipped {len(too_small)} that are too small and {len(unreadable)} that cannot be read"
-    _print_line(f"wrote {num_images} images to {args.output}, {skipped}", sys.stdout)
+    print(files.printable(f"wrote {num_images} images to {args.output}, {skipped}", sys.stdout.encoding))
     return SOME_FAILED if unreadable else DONE
 
 
@@ -173,14 +173,10 @@ def _map_in_order(
 
 def _print_skipped(title: str, skipped: dict[str, str]) -> None:
     for name, reason in list(skipped.items())[:NUM_NAMES_SHOWN]:
-        _print_line(f"skipped, {title}: {name}: {reason}", sys.stderr)
+        print(files.printable(f"skipped, {title}: {name}: {reason}"), file=sys.stderr)
     if len(skipped) > NUM_NAMES_SHOWN:
         hidden = len(skipped) - NUM_NAMES_SHOWN
         print(f"skipped, {title}: {hidden} more, named in {records.MANIFEST_NAME}", file=sys.stderr)
-
-
-def _print_line(text: str, stream: TextIO) -> None:
-    print(files.printable(text, stream.encoding or "utf-8"), file=stream)
 
 
 def _build_parser() -> _Parser:

@@ -3,9 +3,9 @@
     python -m launch.local --processes 2 --devices_per_process 4 -- --config configs/demo.py --workdir /tmp/run
 
 Everything after `--` goes to `python -m cod_jax.train` as it is. Every line of output carries the number of its
-process. When one process fails the others are stopped and its exit code is returned; SIGTERM and SIGINT are both passed
-on as SIGTERM, so that the trainers save and leave. One process can drive all accelerators of a machine: to train on several
-GPUs no launcher is needed.
+process. When one process fails the others are stopped and its exit code is returned. SIGTERM and SIGINT are passed on,
+both as SIGTERM, so that the trainers save and leave. One process can drive all accelerators of a machine: to train on
+several GPUs no launcher is needed.
 """
 
 import argparse
@@ -63,8 +63,8 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
         nonlocal signals_received
         signals_received += 1
         for process in processes:
-            # The first asks for a clean end, by the only signal that `jax.distributed` tells all processes about; whoever
-            # repeats it means it.
+            # The first asks for a clean end, by the one signal that `jax.distributed` makes known to all processes.
+            # Whoever repeats it means it.
             _signal(process, signal.SIGTERM if signals_received == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}

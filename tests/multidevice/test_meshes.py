@@ -86,6 +86,12 @@ def test_the_state_is_split_over_the_devices(runner):
     assert np.prod(kernel.shard_shape(shape)) == np.prod(shape) // 4
 
 
+def test_a_step_takes_over_the_memory_of_the_old_state(runner):
+    first, _ = runner.step("2x2x2", runner.start)
+    runner.step("2x2x2", first)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+
+
 def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(runner, tmp_path):
     first, _ = runner.step("2x2x2", runner.start)
     store = CheckpointStore(tmp_path, 1, 0)
@@ -100,4 +106,3 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(runner, tmp_path):
     _, there = runner.step("2x2x2", first)
     assert here["loss"] == pytest.approx(there["loss"], rel=TOLERANCE)
     assert here["gradient_norm"] == pytest.approx(there["gradient_norm"], rel=TOLERANCE)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((first, restored))), "the old state keeps its memory"
