@@ -14,14 +14,17 @@ from cod_jax.bundle import Bundle, load_bundle
 from cod_jax.coding import legacy
 from cod_jax.images import ImageSource
 from cod_jax.models import ModelConfig, build_model
+from cod_jax.models.config import PATCH_SIZE
 
 MAX_PIXELS = 2**24
 """Largest picture taken by default, 4096x4096; 3840x2160 is half of that.
 
-Temporary memory of CoD-Lite in kilobytes per pixel, which are 17 gigabytes at this limit: decoding takes 0.1 on a CPU
-(0.9 at pitch 4) and 2.6 on accelerators, which run the pixel head on the whole picture; encoding takes 0.5 where the
-first convolution has stride 2 (1.3 at pitch 4) and 1.6 where it has stride 1.
+Temporary memory of CoD-Lite in kilobytes per pixel, which are 17 gigabytes at this limit: decoding takes 0.1 (0.9 at
+pitch 4); encoding takes 0.5 where the first convolution has stride 2 (1.3 at pitch 4) and 1.6 where it has stride 1.
 """
+
+# Accelerators run the pixel head on the whole picture up to this size (2.6 kilobytes per pixel), then row by row.
+WHOLE_HEAD_PIXELS = 2**22
 
 UNCOVERED_GREY = 128
 
@@ -63,7 +66,9 @@ class Codec:
         def decode(params, indices):
             model = functional.bind(params)
             condition = model.codec.decode(model.codec.dequantize(indices), attention=attention)
-            return images.signed_to_uint8(model.one_step(condition, by_rows=jax.default_backend() == "cpu"))
+            pixels = condition.shape[1] * condition.shape[2] * PATCH_SIZE**2
+            by_rows = jax.default_backend() == "cpu" or pixels > WHOLE_HEAD_PIXELS
+            return images.signed_to_uint8(model.one_step(condition, by_rows=by_rows))
 
         self._encode = jax.jit(encode)
         self._decode = jax.jit(decode)

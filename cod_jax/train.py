@@ -122,13 +122,15 @@ def _load_config(name: str) -> config_dict.ConfigDict:
     if str(file.parent.parent) not in sys.path:
         sys.path.append(str(file.parent.parent))
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if preset and not inspect.signature(module.get_config).parameters:
-        raise UsageError(f"{path} has no presets; leave out :{preset[0]}")
     try:
+        spec.loader.exec_module(module)
+        if preset and not inspect.signature(module.get_config).parameters:
+            raise UsageError(f"{path} has no presets; leave out :{preset[0]}")
         return module.get_config(*preset)
     except ValueError as error:
         raise UsageError(error) from error
+    except (SyntaxError, ImportError, NameError, AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"config file {path} cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _check_fields(config: config_dict.ConfigDict, arguments: Sequence[str]) -> None:
@@ -198,7 +200,12 @@ def _train(values: flags.FlagValues) -> int:
 
 
 def _remove_if_empty(workdir: Path) -> None:
-    """Remove a folder that holds nothing but our log, so that a slip in a command leaves nothing behind."""
+    """Remove a folder in which nothing was done, so that a slip in a command leaves nothing behind."""
+    from cod_jax.training.checkpoint import checkpoint_directory
+
+    checkpoints = checkpoint_directory(workdir)
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+        checkpoints.rmdir()
     if workdir.is_dir() and all(path.name == LOG_FILE for path in workdir.iterdir()):
         (workdir / LOG_FILE).unlink(missing_ok=True)
         workdir.rmdir()
@@ -219,7 +226,7 @@ def _log_to(file: Path | None) -> Iterator[None]:
     logger = logging.getLogger("cod_jax")
     handlers: list[logging.Handler] = [_TerminalHandler()]
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(logging.FileHandler(file, encoding="utf-8", errors="backslashreplace"))
     previous = logger.level, logger.propagate
     logger.propagate = False
     logger.setLevel(logging.INFO if file is not None else logging.WARNING)

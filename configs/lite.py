@@ -11,8 +11,7 @@
 Hardware: the authors report 284 hours of one A100 for the three stages. The files read here have not been trained to
 the end yet. On several devices set `mesh`; where a batch does not fit in memory set `accumulation_steps`.
 
-Other published rates: `--config.model.codec.pitch` and `codebook_bits`, at 512 pixels 32 and 8 (0.0078 bits per
-pixel), 16 and 4 (0.0156), 16 and 8 (0.0312), 8 and 8 (0.125), 4 and 8 (0.5); the pitch is half of that at 256 pixels.
+The other published rates come from fine-tuning this model for one-step decoding with another pitch and codebook.
 """
 
 from ml_collections import config_dict

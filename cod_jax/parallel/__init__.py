@@ -6,11 +6,11 @@ from cod_jax.parallel.sharding import (
     Rules,
     ShardingRow,
     batch_sharding,
+    gathered,
     replicated,
     sharding_rows,
     spec,
     tree_shardings,
-    without_axis,
 )
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ShardingRow",
     "batch_sharding",
     "check_batch_size",
+    "gathered",
     "global_batch",
     "make_mesh",
     "num_batch_shards",
@@ -27,5 +28,4 @@ __all__ = [
     "sharding_rows",
     "spec",
     "tree_shardings",
-    "without_axis",
 ]

@@ -55,6 +55,14 @@ class MeshConfig:
         return " x ".join(f"{axis} {getattr(self, axis)}" for axis in AXES)
 
 
+def by_process(devices: Sequence[Any]) -> list[Any]:
+    """The devices of one process after those of another.
+
+    They are numbered by their place in the network, where those of a pod's processes may lie between each other.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of all processes, with the axes "data", "fsdp" and "tensor".
 
@@ -65,7 +73,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     Raises:
       ValueError: The sizes do not fit the devices, or tensor parallelism would cross processes.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    devices = by_process(jax.devices() if devices is None else devices)
     sizes = config.sizes(len(devices))
     # Plain order, not the one tuned to the interconnect: the devices of a process stay together, so that every
     # process holds its own rows of the batch.

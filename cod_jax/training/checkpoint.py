@@ -1,7 +1,8 @@
 """Checkpoints of a run: the only caller of Orbax."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,8 @@ class CheckpointStore:
             lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
         )
         items = {name: ocp.args.StandardRestore(tree) for name, tree in _split(abstract).items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with _naming_damage(self.directory, step):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: tree for item in items for name, tree in _joined(item, restored[item]).items()}
 
     def reached_preemption(self, step: int) -> bool:
@@ -176,7 +178,21 @@ def _build_manager(directory: Path, options: ocp.CheckpointManagerOptions) -> oc
 
 
 def _restore_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    with _naming_damage(manager.directory, step):
+        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+
+@contextlib.contextmanager
+def _naming_damage(directory: Any, step: int) -> Iterator[None]:
+    """Say which checkpoint cannot be read, and what to do about it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the checkpoint of step {step} in {directory} is damaged ({first_line}); remove its folder "
+            f"{step} to go on from an older one"
+        ) from error
 
 
 def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> dict[str, Any]:
@@ -186,7 +202,8 @@ def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> di
         lambda stored: jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=host),
         dict(manager.item_metadata(step)[item]),
     )
-    return manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+    with _naming_damage(manager.directory, step):
+        return manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
 
 
 def _split(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Peak dense bfloat16 operations per second of one device as jax counts devices, by the start of its kind's name
+# Peak dense bfloat16 operations per second of one device as jax counts devices, by the first words of its kind's name
 # (vendors' data sheets). The longest match counts; a kind that is not listed has no utilisation.
 PEAK_FLOPS_PER_SECOND = {
     "NVIDIA A100": 312e12,
@@ -26,7 +26,7 @@ PEAK_FLOPS_PER_SECOND = {
 
 def peak_flops_per_second(device_kind: str) -> float | None:
     """Peak bfloat16 rate of a device by its `device_kind`, None if it is not known."""
-    matches = [kind for kind in PEAK_FLOPS_PER_SECOND if device_kind.startswith(kind)]
+    matches = [kind for kind in PEAK_FLOPS_PER_SECOND if f"{device_kind} ".startswith((f"{kind} ", f"{kind}-"))]
     return PEAK_FLOPS_PER_SECOND[max(matches, key=len)] if matches else None
 
 

@@ -20,6 +20,7 @@ from cod_jax.input import TrainBatches, build_train_batches, load_validation_ima
 from cod_jax.parallel import (
     batch_sharding,
     check_batch_size,
+    gathered,
     global_batch,
     make_mesh,
     replicated,
@@ -29,7 +30,6 @@ from cod_jax.parallel import (
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import peak_flops_per_second, training_flops
-from cod_jax.training.gathered import GatheredPretrain
 from cod_jax.training.initial import load_initial_params, with_initial_params
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.pretrain import Pretrain
@@ -37,7 +37,7 @@ from cod_jax.training.optimizer import build_optimizer, build_schedule
 from cod_jax.training.report import Report
 from cod_jax.training.state import TrainState, init_state, state_axes
 from cod_jax.training.step import Batch, Metrics, make_update
-from cod_jax.training.stopping import stop_event
+from cod_jax.training.stopping import interrupt_as_termination, stop_event
 from cod_jax.training.validation import Validator
 from cod_jax.training.writers import TensorBoardWriter
 
@@ -108,8 +108,7 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
             writer.hyper_parameters(flatten(config.to_dict()))
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
-        gathered = GatheredPretrain(objective, shardings["params"])
-        update = _compile_update(gathered, optimizer, config, shapes, shardings, batch, mesh)
+        update = _compile_update(objective, optimizer, config, shapes, shardings, batch, mesh)
         validate = Validator(
             objective,
             config.validation,
@@ -143,7 +142,8 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
                 report.training(done, values, meter.report(len(window)), batches.skipped)
                 window.clear()
             validation_loss = None
-            if validate.enabled and not stopping and (done % config.validation.every_steps == 0 or is_last):
+            # Told to stop, a run ends at once, but one that is complete is complete with its last validation.
+            if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
                     scalars, pictures = validate(state["ema"])
                     report.validation(done, scalars, pictures)
@@ -152,7 +152,7 @@ def train(config: TrainConfig, workdir: Path, *, progress: bool = False) -> None
                 with meter.paused():
                     meta = {"config": config.to_dict(), "data": batches.get_state()}
                     store.save(done, state, meta, validation_loss)
-            if stopping:
+            if stopping and not is_last:
                 _logger.info("told to stop: saving step %d; the same command resumes", done)
                 break
         store.wait()
@@ -237,6 +237,7 @@ def _compile_update(
         build_schedule(config.optimizer, config.total_steps),
         config.ema,
         config.accumulation_steps,
+        gather=lambda params: gathered(params, shardings["params"]),
     )
     compiled = (
         jax.jit(
@@ -277,7 +278,8 @@ def _told_to_stop(store: CheckpointStore) -> Iterator[Callable[[int], bool]]:
     """A function of the step that says whether to stop after it, the same in every process."""
     if jax.process_count() > 1:
         # jax.distributed catches SIGTERM itself and spreads the word, so that all stop at one step.
-        yield store.reached_preemption
+        with interrupt_as_termination():
+            yield store.reached_preemption
         return
     with stop_event() as event:
         yield lambda _: event.is_set()

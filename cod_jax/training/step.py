@@ -25,6 +25,7 @@ def make_update(
     learning_rate: optax.Schedule,
     ema: EmaConfig,
     accumulation_steps: int = 1,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The update of a state by a batch {"image": uint8 [B, S, S, 3]}, to be jitted with the state donated.
 
@@ -38,7 +39,11 @@ def make_update(
       learning_rate: Learning rate at a step counted from 0.
       ema: Moving average of the parameters.
       accumulation_steps: Parts of a batch that are computed one after the other.
+      gather: Applied to the parameters before they are used, such as `parallel.gathered`.
     """
+
+    def loss(params: Params, images: jax.Array, draws: Draws) -> tuple[jax.Array, LossOutput]:
+        return objective.loss(gather(params), images, draws)
 
     def apply(
         trained: TrainState, gradients: Params, rate: jax.Array, step: jax.Array, output: LossOutput
@@ -55,9 +60,9 @@ def make_update(
         key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), step)
         images = batch["image"]
         draws = objective.draw(key, images.shape)
-        (loss, output), gradients = _gradients(objective, params, images, draws, accumulation_steps)
+        (value, output), gradients = _gradients(loss, params, images, draws, accumulation_steps)
         norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
         rate = jnp.asarray(learning_rate(step), jnp.float32)
         trained = {name: state[name] for name in ("params", "ema", "optimizer", "codebook_usage")}
@@ -72,8 +77,8 @@ def make_update(
             "key": state["key"],
         }
         metrics = {
-            "loss": loss,
-            **{f"loss/{name}": value for name, value in output.terms.items()},
+            "loss": value,
+            **{f"loss/{name}": term for name, term in output.terms.items()},
             **metrics_of(output),
             "gradient_norm": norm,
             "learning_rate": rate,
@@ -100,9 +105,9 @@ def make_evaluate(objective: Pretrain) -> Callable[[Params, jax.Array, jax.Array
 
 
 def _gradients(
-    objective: Pretrain, params: Params, images: jax.Array, draws: Draws, accumulation_steps: int
+    loss: Callable[..., Any], params: Params, images: jax.Array, draws: Draws, accumulation_steps: int
 ) -> tuple[tuple[jax.Array, LossOutput], Any]:
-    value_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
     if accumulation_steps == 1:
         return value_and_grad(params, images, draws)
 
@@ -118,12 +123,12 @@ def _gradients(
     first = jax.tree.map(lambda x: x[0], parts)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(value_and_grad, params, *first))
     total, candidates = jax.lax.scan(body, zero, parts)
-    (loss, output), gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
+    (mean, output), gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
     # Averaged candidates would be no latents of anything: every part gives its share of them.
     candidates = jax.tree.map(
         lambda x: x[jnp.arange(x.shape[1]) % accumulation_steps, jnp.arange(x.shape[1])], candidates
     )
-    return (loss, output._replace(candidates=candidates)), gradients
+    return (mean, output._replace(candidates=candidates)), gradients
 
 
 def _tend_codebook(

@@ -1,6 +1,7 @@
 """Being told to stop: SIGTERM or Ctrl-C end a run after the step under way, with a checkpoint."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,3 +31,22 @@ def stop_event() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupt_as_termination() -> Iterator[None]:
+    """Let the first Ctrl-C act as SIGTERM, for whoever catches that; a second one acts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def terminate(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, previous)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -13,9 +13,8 @@ from cod_jax.diffusion.samplers import sample
 from cod_jax.images import signed_to_uint8, uint8_to_unit
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
-from cod_jax.parallel import global_batch, num_batch_shards, replicated
+from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
 from cod_jax.training.config import ValidationConfig
-from cod_jax.training.gathered import gather
 from cod_jax.training.objectives.pretrain import Pretrain
 from cod_jax.training.step import make_evaluate
 
@@ -110,7 +109,7 @@ def make_measure(
 
     def measure(params: Params, image_uint8: jax.Array, key: jax.Array):
         key_loss, key_noise = jax.random.split(key)
-        params = gather(params, param_shardings)
+        params = gathered(params, param_shardings)
         losses = evaluate(params, image_uint8, key_loss)
         model = objective.functional.bind(params["model"])
         image01 = uint8_to_unit(image_uint8)
@@ -128,6 +127,7 @@ def make_measure(
             condition,
             null,
             num_steps=config.num_sampling_steps,
+            method=objective.model_config.sampling_method,
             guidance_scale=config.guidance_scale,
             time_shift=objective.config.time_shift,
         )

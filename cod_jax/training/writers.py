@@ -1,4 +1,7 @@
-"""What a run leaves to look at: TensorBoard event files, written without TensorFlow."""
+"""What a run leaves to look at: TensorBoard event files.
+
+clu's own writers import TensorFlow, so this one class on tensorboard's writer stands in for them.
+"""
 
 import io
 import time

@@ -150,14 +150,16 @@ def test_the_run_can_be_exported(straight):
 
 def test_sigterm_saves_the_step_under_way_and_ends_well(photographs, tmp_path):
     workdir = tmp_path / "stopped"
-    arguments = small_arguments(workdir, photographs, **{**STEPS, "total_steps": 20, "checkpoint__every_steps": 1000})
+    arguments = small_arguments(
+        workdir, photographs, **{**STEPS, "total_steps": 100_000, "checkpoint__every_steps": 100_000}
+    )
     command = [sys.executable, "-m", "cod_jax.train", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=REPOSITORY, env=one_device(), **pipes) as process:
         lines = []
         for line in process.stdout or ():
             lines.append(line)
-            if " step 3/20" in line:
+            if " step 3/100000" in line:
                 process.send_signal(signal.SIGTERM)
         text = "".join(lines)
         assert process.wait(timeout=60) == 0, text
@@ -193,6 +195,8 @@ def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, 
         ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer=1"),
         ([f"--config={CONFIG}"], "--workdir is missing"),
         (["--config=nothing.py", "--workdir=w"], "there is no config file nothing.py"),
+        (["--config=broken.py", "--workdir=w"], "config file broken.py cannot be used: SyntaxError"),
+        (["--config=empty.py", "--workdir=w"], "config file empty.py cannot be used: AttributeError"),
         ([f"--config={REPOSITORY}/configs/lite.py:128", "--workdir=w"], "no preset '128'; it has 256, 512, unified"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.batch_siz=8"], "did you mean --config.batch_size?"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.ema.dekay=0"], "unknown field --config.ema.dekay; did you"),
@@ -205,11 +209,13 @@ def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, 
 )
 def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    (tmp_path / "empty.py").touch()
     assert train.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cod_jax.train: error: ")
     assert message in line
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +224,7 @@ def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, cap
         ({"data__source": ""}, "data.source is empty"),
         ({"data__source": "nowhere"}, "nowhere does not exist"),
         ({"data__source": "empty"}, "empty"),
+        ({"init_from": "nowhere"}, "nowhere"),
         ({"data__image_size": 256}, "can be used"),
         ({"mesh__data": 3}, "mesh is data 3 x fsdp 1 x tensor 1 but there are 8 devices"),
         ({"batch_size": 12}, "it must be a multiple of the 8 devices that share it"),

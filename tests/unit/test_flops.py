@@ -28,7 +28,14 @@ def test_products_and_convolutions_are_counted_through_loops_and_checkpoints():
 
 
 @pytest.mark.parametrize(
-    ("kind", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("cpu", None)]
+    ("kind", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("NVIDIA L40", None),
+        ("cpu", None),
+    ],
 )
 def test_peak_rates_of_known_devices(kind, peak):
     assert peak_flops_per_second(kind) == peak

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from cod_jax.parallel import (
     spec,
     tree_shardings,
 )
+from cod_jax.parallel.mesh import by_process
 
 RULES = {
     "embed": "fsdp",
@@ -29,6 +32,11 @@ RULES = {
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+
+
+def test_devices_of_a_process_stay_together_whatever_their_numbers():
+    devices = [SimpleNamespace(process_index=number % 2, id=number) for number in range(4)]
+    assert [(device.process_index, device.id) for device in by_process(devices)] == [(0, 0), (0, 2), (1, 1), (1, 3)]
 
 
 @pytest.mark.parametrize(

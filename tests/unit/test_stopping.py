@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cod_jax.training.stopping import stop_event
+from cod_jax.training.stopping import interrupt_as_termination, stop_event
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -29,3 +29,11 @@ def test_outside_the_main_thread_nothing_is_caught():
     thread.start()
     thread.join()
     assert caught == [False]
+
+
+def test_an_interruption_can_act_as_termination():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_event() as event, interrupt_as_termination():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert event.wait(5)
+    assert signal.getsignal(signal.SIGINT) == before
