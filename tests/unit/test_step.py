@@ -127,7 +127,7 @@ def test_codes_come_from_every_part_of_an_accumulated_batch(objective, optimizer
     # The first key after which one part keeps no image: its share of the codes stays, the other part's is replaced.
     def leaves_out_the_first_part(key: jax.Array) -> bool:
         keep = np.asarray(objective.draw(jax.random.fold_in(key, 0), images.shape).drop >= 0.5)
-        return not keep[0::2].any() and keep[1::2].any()
+        return bool(keep[1::2].any() and not keep[0::2].any())
 
     key = next(filter(leaves_out_the_first_part, map(jax.random.key, range(100))))
     after, _ = update({**state, "key": jax.random.key_data(key)}, {"image": images})
