@@ -1,6 +1,7 @@
 """Build our models from a published class name, its arguments and its state dict."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from cod_jax.bundle import save_bundle
 from cod_jax.interop.names import CODEC_PREFIX, Entry, entries
 from cod_jax.models.cod import CoD
 from cod_jax.models.condition_codec import ConditionCodec
@@ -159,6 +161,21 @@ class ReferenceModel:
         return self._call(
             "", "one_step", condition, *([] if noise is None else [self._noise_level * jnp.asarray(noise)])
         )
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write a model folder that `cod` and `--config.init_from` take.
+
+        Args:
+          path: The folder.
+          force: Replace a model folder that is there.
+
+        Raises:
+          ValueError: This is a condition codec without a denoiser.
+          FileExistsError: The folder exists.
+        """
+        if "denoiser" not in self.functional.shapes:
+            raise ValueError("a condition codec alone decodes no pictures; load the whole network to save it")
+        save_bundle(path, self.config, self.params, training={"weights": "imported"}, force=force)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

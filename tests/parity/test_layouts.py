@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+import cod_jax
 from cod_jax.interop import load_reference
 from cod_jax.interop.reference import published_entries, reference_config
-from cod_jax.models import build_model
+from cod_jax.models import build_model, flatten_params
 from cod_jax.models.functional import count_params
+from cod_jax.training.initial import load_initial_params
 from tests.parity.cases import Case, layouts
 
 LITE = [name for name, layout in layouts().items() if layout["config"].get("class_name") in ("DConv", "OneStepCoD")]
@@ -32,12 +34,23 @@ def small() -> Case:
 def test_arrays_survive_the_way_to_ours_and_back(small):
     weights = small.weights()
     model = load_reference("DConv", small.config, weights)
-    from cod_jax.models import flatten_params
-
     flat = flatten_params(model.params)
     for name, (entry, _) in published_entries(model.functional, model.config).items():
         ours = np.asarray(flat[entry.name] if entry.layer is None else flat[entry.name][entry.layer])
         np.testing.assert_array_equal(entry.to_published(ours), weights[name], err_msg=name)
+
+
+def test_an_imported_model_becomes_a_folder_that_the_codec_and_the_trainer_take(small, tmp_path):
+    model = load_reference("DConv", small.config, small.weights())
+    model.save(tmp_path / "model")
+    codec = cod_jax.load(tmp_path / "model")
+    assert codec.config.codec.attention == "window_published"
+    loaded, fresh = load_initial_params(tmp_path / "model", model.functional.shapes, ())
+    assert not fresh
+    for name, value in flatten_params(model.params).items():
+        np.testing.assert_array_equal(loaded[name], value, err_msg=name)
+    with pytest.raises(FileExistsError):
+        model.save(tmp_path / "model")
 
 
 def test_a_state_dict_that_does_not_fit_is_refused_with_three_lists(small):

@@ -37,10 +37,11 @@ def test_a_killed_process_counts_as_failed():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_being_told_to_stop_reaches_the_trainers_as_sigterm(number):
     trainer = (
-        "import signal, sys, time, pathlib\n"
+        "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
+        # Short naps: a signal that arrives just before one long sleep would be handled after it.
+        "for _ in range(600): time.sleep(0.1)\n"
     )
     script = (
         "import sys; from launch import local\n"
