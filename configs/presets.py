@@ -39,7 +39,7 @@ LITE_STAGES = {
     },
 }
 
-# 1.5 million parameters, for trying things out on a CPU.
+# 1.6 million parameters, for trying things out on a CPU.
 TINY_MODEL = {
     "model.codec.pitch": 16,
     "model.codec.input_stride": 2,
