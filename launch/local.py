@@ -1,6 +1,6 @@
 """Start several processes of the trainer on one machine, as a rehearsal of a run on several machines.
 
-    python -m launch.local --processes 2 --devices_per_process 4 -- --config configs/demo.py --workdir /tmp/run
+    python -m launch.local --processes 2 --devices_per_process 4 -- --config configs/demo.py --workdir runs/local
 
 Everything after `--` goes to `python -m cod_jax.train` as it is. Every line of output carries the number of its
 process. When one process fails the others are stopped and its exit code is returned. SIGTERM and SIGINT are passed on,
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m launch.local",
         description="Start several processes of the trainer on one machine.",
-        epilog="Example: python -m launch.local --processes 2 -- --config configs/demo.py --workdir /tmp/run",
+        epilog="Example: python -m launch.local --processes 2 -- --config configs/demo.py --workdir runs/local",
     )
     parser.add_argument("--processes", type=int, required=True, help="number of processes")
     parser.add_argument("--devices_per_process", type=int, default=1, help="devices each process sees (default: 1)")
