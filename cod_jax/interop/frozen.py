@@ -16,8 +16,8 @@ _LOADERS = {
 _OTHERWISE = {
     "dinov2": "set objective.feature_alignment_weight and objective.condition_alignment_weight to 0 to do without",
     "autoencoder": "set model.denoiser.autoencoder to space_to_depth to try things out without it",
-    "lpips_vgg": "set objective.lpips_vgg_weight to 0 to do without",
-    "lpips_alex": "set objective.lpips_alex_weight to 0 to do without",
+    "lpips_vgg": "leave out the loss that compares with it",
+    "lpips_alex": "leave out the loss that compares with it",
 }
 
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
-from cod_jax.training.checkpoint import CheckpointStore, load_for_export
+from cod_jax.training.checkpoint import CheckpointStore, load_for_export, load_meta
+from cod_jax.training.initial import load_initial
 
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}
 OPTIMIZER = optax.adam(1e-3)
@@ -139,3 +140,15 @@ def test_export_says_what_is_missing(tmp_path):
     save_all(tmp_path, {7: None}).close()
     with pytest.raises(FileNotFoundError, match="has no checkpoint of step 8; it has 7"):
         load_for_export(tmp_path, step=8)
+
+
+def test_a_later_stage_takes_raw_weights_with_their_average_or_the_average_for_both(tmp_path):
+    save_all(tmp_path, {4: None}).close()
+    state = make_state(4)
+    raw, average = np.asarray(state["params"]["heads"]["k"]), np.asarray(state["ema"]["heads"]["k"])
+    for weights, start in (("raw", raw), ("ema", average)):
+        initial = load_initial(tmp_path, weights, state["params"], ())
+        np.testing.assert_array_equal(initial.params["heads/k"], start)
+        np.testing.assert_array_equal(initial.ema["heads/k"], average)
+        assert not initial.grown + initial.fresh + initial.left_out
+    assert load_meta(tmp_path, 4)["config"] == CONFIG
