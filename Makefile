@@ -63,5 +63,5 @@ check: lint test
 # Only environments that were made here; others may be called .venv as well.
 clean:
 	@for folder in .venv .venv-*; do if [ -e "$$folder/.installed" ]; then echo "rm -rf $$folder"; rm -rf "$$folder"; fi; done
-	rm -rf .cache demo_output build cod_jax.egg-info .pytest_cache .ruff_cache
+	rm -rf .cache demo_output build cod_jax.egg-info .pytest_cache .ruff_cache .hypothesis
 	find cod_jax configs data launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

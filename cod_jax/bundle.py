@@ -1,7 +1,8 @@
 """Model folders: the description and the weights of a trained model, with a fingerprint of both.
 
 A folder holds `model.json` and `weights.safetensors`, and needs nothing else: latent models bring their frozen
-autoencoder. Neither file can run code, and names, shapes and types are checked before a weight is read.
+autoencoder. It may hold `prior.safetensors`, which makes files smaller. None of the files can run code, and names,
+shapes and types are checked before a number is read.
 """
 
 import dataclasses
@@ -14,16 +15,21 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from cod_jax import files
+from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
+from cod_jax.coding.prior import SymbolPrior
+from cod_jax.coding.stream import SymbolCoder, fingerprint_with_prior
 from cod_jax.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.config import Dtype, from_mapping
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.models.space import Space
+from cod_jax.prior_file import PRIOR_FILE, load_prior, save_prior
 
 FORMAT = "cod_jax model"
 VERSION = 1
@@ -44,11 +50,13 @@ class Bundle:
     Attributes:
         config: what the model is.
         params: nested dict of float32 numpy arrays, as `build_model(config)` takes them.
-        fingerprint: 64 hex digits that name exactly these weights in this model.
+        fingerprint: 64 hex digits that name exactly these weights in this model, whatever the prior.
         dtype: dtype of the computation in use.
         training: facts of its training, such as the step; for people, nothing reads them back.
         autoencoder: nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
         decoding: how pictures are decoded unless something else is asked for.
+        prior: how probable the symbols are; None where files store them with a fixed number of bits, which those of a
+            factorized bottleneck never do.
     """
 
     config: ModelConfig
@@ -58,6 +66,12 @@ class Bundle:
     training: Mapping[str, Any]
     autoencoder: Params = dataclasses.field(default_factory=dict)
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    prior: SymbolPrior | FactorizedPrior | None = None
+
+    def symbol_coder(self) -> SymbolCoder:
+        """What the model decides about its files."""
+        codec = self.config.codec
+        return SymbolCoder(self.fingerprint, codec.pitch, codec.codebook_bits, self.prior)
 
 
 def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
@@ -87,6 +101,9 @@ def save_bundle(
 ) -> str:
     """Write a model folder, whole or not at all.
 
+    With a factorized bottleneck the tables that code its symbols are made here, once: as integers they are the same for
+    whoever reads the folder.
+
     Args:
         path: folder to make.
         config: what the model is.
@@ -99,7 +116,7 @@ def save_bundle(
         force: replace an existing model folder.
 
     Returns:
-        The fingerprint.
+        The fingerprint that files name the folder by.
 
     Raises:
         ValueError: the parameters do not fit the model, are not finite, or lack those of the autoencoder, or `dtype` is
@@ -130,10 +147,13 @@ def save_bundle(
         "training": dict(training),
         "fingerprint": fingerprint,
     }
+    prior = _factorized_prior(config, params)
     with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
         files.write_bytes(folder / WEIGHTS_FILE, safetensors.numpy.save(flat))
+        if prior:
+            save_prior(folder, prior)
         files.write_bytes(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
-    return fingerprint
+    return fingerprint_with_prior(fingerprint, prior)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -163,7 +183,28 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     params = unflatten_params(flat, shapes)
     autoencoder = params.pop(AUTOENCODER, {})
-    return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding)
+    prior = _load_prior(folder, config)
+    return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding, prior)
+
+
+def load_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """What the model of a model folder is, without reading its weights.
+
+    Raises:
+        ValueError: no model folder, or one that is damaged or from another version.
+    """
+    return ModelConfig.from_dict(_load_description(Path(path))["model"])
+
+
+def read_fingerprint(path: str | os.PathLike[str]) -> str:
+    """The fingerprint that files name a model folder by, of its weights and its prior, without reading the weights.
+
+    Raises:
+        ValueError: no model folder, or one that is damaged or from another version.
+    """
+    description = _load_description(Path(path))
+    config = ModelConfig.from_dict(description["model"])
+    return fingerprint_with_prior(description["fingerprint"], _load_prior(Path(path), config))
 
 
 def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
@@ -185,6 +226,31 @@ def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> st
         digest.update(_canonical_json([name, list(value.shape)]))
         digest.update(value.data)
     return digest.hexdigest()
+
+
+def _factorized_prior(config: ModelConfig, params: Params) -> FactorizedPrior | None:
+    """The frozen tables of a factorized bottleneck, or None."""
+    if config.codec.factorized is None:
+        return None
+    arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
+    bottleneck: Any = build_model(config).bind(arrays).codec.bottleneck
+    return FactorizedPrior(tuple(ChannelTables(*tables) for tables in bottleneck.coding_tables()))
+
+
+def _load_prior(folder: Path, config: ModelConfig) -> SymbolPrior | FactorizedPrior | None:
+    """Read the prior, which a model with a factorized bottleneck must have."""
+    codec = config.codec
+    prior = load_prior(folder, codec.codebook_bits)
+    if codec.factorized is None:
+        return prior
+    if not isinstance(prior, FactorizedPrior):
+        raise ValueError(f"{folder / PRIOR_FILE} is missing, which codes the symbols; copy or export the model again")
+    if (len(prior.levels), prior.num_channels) != (codec.factorized.num_levels, codec.latent_channels):
+        raise ValueError(
+            f"{folder / PRIOR_FILE} has tables of {len(prior.levels)} levels and {prior.num_channels} channels, but "
+            f"the model has {codec.factorized.num_levels} and {codec.latent_channels}; copy or export the model again"
+        )
+    return prior
 
 
 def _stored_shapes(config: ModelConfig) -> Params:

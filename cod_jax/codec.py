@@ -13,11 +13,12 @@ from PIL import Image
 
 from cod_jax import images
 from cod_jax.bundle import Bundle, load_bundle
-from cod_jax.coding import legacy
+from cod_jax.coding import legacy, stream
 from cod_jax.decoding import DecodingConfig, Sampler, checked_seed
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
 from cod_jax.images import ImageSource
+from cod_jax.model_folders import find_model
 from cod_jax.models import CoD, ComputeConfig, Functional, ModelConfig, build_model
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.config import PATCH_SIZE
@@ -72,6 +73,7 @@ class Codec:
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
         self._bundle = bundle
         self._max_pixels = max_pixels
+        self._coder = bundle.symbol_coder()
         functional = build_model(bundle.config, ComputeConfig(bundle.dtype))
         space = Space(bundle.config, bundle.dtype)
         if space.functional is not None:
@@ -81,9 +83,10 @@ class Codec:
         attention = bundle.config.codec.attention
         self._params, self._autoencoder = jax.tree.map(jnp.asarray, (bundle.params, bundle.autoencoder))
 
-        def encode(params, image_uint8):
+        def encode(params, image_uint8, level=None):
             codec = functional.bind(params).codec
-            return codec.quantize(codec.encode(images.uint8_to_unit(image_uint8), attention=attention)).indices
+            z = codec.encode(images.uint8_to_unit(image_uint8), attention=attention)
+            return codec.quantize(z, level=level).indices
 
         self._encode = jax.jit(encode)
         decode = _make_decode(bundle.config, functional, space)
@@ -91,9 +94,10 @@ class Codec:
 
     def __repr__(self) -> str:
         codec = self.config.codec
+        symbols = f"{codec.latent_channels} numbers" if codec.factorized else f"{codec.codebook_bits} bits"
         return (
-            f"Codec({count_params(self._params):,} parameters, {codec.codebook_bits} bits for "
-            f"{codec.pitch}x{codec.pitch} pixels, fingerprint {self.fingerprint[:8]})"
+            f"Codec({count_params(self._params):,} parameters, {symbols} for {codec.pitch}x{codec.pitch} pixels, "
+            f"fingerprint {self.fingerprint[:8]})"
         )
 
     @property
@@ -103,8 +107,13 @@ class Codec:
 
     @property
     def fingerprint(self) -> str:
-        """64 hex digits that name the model; a file can only be decoded by the model that wrote it."""
-        return self._bundle.fingerprint
+        """64 hex digits that name the model and its prior; a file names the model that wrote it by the first 8."""
+        return self._coder.fingerprint
+
+    @property
+    def num_levels(self) -> int:
+        """Quality levels to choose from with `compress`; 1 where there is no choice."""
+        return self._coder.num_levels
 
     @property
     def decoding(self) -> DecodingConfig:
@@ -112,30 +121,49 @@ class Codec:
         return self._bundle.decoding
 
     @overload
-    def compress(self, image: ImageSource) -> bytes: ...
+    def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
 
     @overload
-    def compress(self, image: list[Any] | tuple[Any, ...]) -> list[bytes]: ...
+    def compress(
+        self, image: list[Any] | tuple[Any, ...], *, quality: int | None = None, layout: stream.Layout = "cod"
+    ) -> list[bytes]: ...
 
-    def compress(self, image):
+    def compress(self, image, *, quality=None, layout="cod"):
         """Compress one picture or a list of them.
 
         Args:
             image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or
                 tuple of those, of equal or different sizes.
+            quality: level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
+            layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
+                "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
         Returns:
             The content of a `.cod` file; for a list, a list of them.
 
         Raises:
-            ValueError: something that is no picture, more than `max_pixels`, or a side above 65535 pixels; of a list
-                the message says which item.
+            ValueError: something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
+                layout, a quality that the model does not have, or an unknown layout; of a list the message says which
+                item.
         """
-        if isinstance(image, (list, tuple)):
-            return _for_each(self._compress, image)
-        return self._compress(image)
+        layout = stream.checked_layout(layout)
+        stream.check_layout(layout, self._coder)
+        level = self._checked_quality(quality) - 1
+        compress = functools.partial(self._compress, level=level, layout=layout)
+        return _for_each(compress, image) if isinstance(image, (list, tuple)) else compress(image)
 
-    def _compress(self, image: Any) -> bytes:
+    def _checked_quality(self, quality: Any) -> int:
+        if quality is None:
+            return self.num_levels
+        if not isinstance(quality, int) or isinstance(quality, bool) or not 1 <= quality <= self.num_levels:
+            raise ValueError(
+                f"the quality is {quality!r}, and this model has the qualities 1 to {self.num_levels}"
+                if self.num_levels > 1
+                else f"the quality is {quality!r}, and this model has one quality only; leave it out"
+            )
+        return quality
+
+    def _compress(self, image: Any, *, level: int, layout: stream.Layout) -> bytes:
         if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
             raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
         pixels = images.to_uint8_rgb(image)
@@ -145,11 +173,9 @@ class Codec:
                 f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
                 f"{legacy.RAISE_LIMIT}"
             )
-        legacy.check_size(height=height, width=width)
-        codec = self.config.codec
-        return legacy.encode_legacy(
-            self.encode(pixels), height=height, width=width, pitch=codec.pitch, bits=codec.codebook_bits
-        )
+        stream.check_size(height=height, width=width, layout=layout)
+        indices = self.encode(pixels, level=level)
+        return stream.encode_picture(indices, height=height, width=width, coder=self._coder, level=level, layout=layout)
 
     @overload
     def decompress(
@@ -160,7 +186,7 @@ class Codec:
         guidance: float | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
-        layout: legacy.Layout = "legacy-lite",
+        layout: stream.Layout = "cod",
     ) -> np.ndarray: ...
 
     @overload
@@ -172,10 +198,10 @@ class Codec:
         guidance: float | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
-        layout: legacy.Layout = "legacy-lite",
+        layout: stream.Layout = "cod",
     ) -> list[np.ndarray]: ...
 
-    def decompress(self, data, *, steps=None, guidance=None, sampler=None, seed=0, layout="legacy-lite"):
+    def decompress(self, data, *, steps=None, guidance=None, sampler=None, seed=0, layout="cod"):
         """Decompress what `compress`, or a published tool, made with this model.
 
         What is left out of steps, guidance and sampler is as the model folder says, see `decoding`. With the same
@@ -189,18 +215,17 @@ class Codec:
                 step.
             sampler: "euler" or "adams".
             seed: number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
-            layout: "legacy-lite", the files of `compress` and of the published CoD-Lite tool, or "legacy-cod", those of
-                the published CoD tools.
+            layout: "cod", or the layout of a published tool, see `compress`.
 
         Returns:
             Pixels uint8 [H, W, 3]; for a list, a list of them. In files of the published tools the last H mod pitch
             rows and W mod pitch columns were never stored; they are mid grey.
 
         Raises:
-            ValueError: damaged, truncated or foreign data, or a setting out of range; of a list the message says which
-                item.
+            ValueError: damaged, truncated or foreign data, a file of another model, or a setting out of range; of a
+                list the message says which item.
         """
-        layout = legacy.checked_layout(layout)
+        layout = stream.checked_layout(layout)
         self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
         settings: dict[str, Any] = {
             "steps": steps,
@@ -211,47 +236,60 @@ class Codec:
         decompress = functools.partial(self._decompress, layout=layout, **settings)
         return _for_each(decompress, data) if isinstance(data, (list, tuple)) else decompress(data)
 
-    def _decompress(self, data: Any, *, layout: legacy.Layout, **settings: Any) -> np.ndarray:
+    def _decompress(self, data: Any, *, layout: stream.Layout, **settings: Any) -> np.ndarray:
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
-        codec = self.config.codec
-        picture = legacy.decode_legacy(
-            bytes(data), pitch=codec.pitch, bits=codec.codebook_bits, max_pixels=self._max_pixels, layout=layout
-        )
-        decoded = self.decode(picture.indices, **settings)
-        height, width, pitch = picture.height, picture.width, codec.pitch
+        try:
+            picture = stream.decode_picture(bytes(data), coder=self._coder, max_pixels=self._max_pixels, layout=layout)
+        except stream.OtherModelError as error:
+            found = find_model(error.model)
+            raise ValueError(f"{error}, which is {found}" if found else str(error)) from error
+        decoded = self.decode(picture.indices, level=picture.level, **settings)
+        height, width, pitch = picture.height, picture.width, self._coder.pitch
         if picture.covers_all:
             return np.ascontiguousarray(decoded[:height, :width])
-        rows, columns = picture.indices.shape
+        rows, columns = picture.indices.shape[:2]
         covered = decoded[: rows * pitch, : columns * pitch]
         pixels = np.full((height, width, 3), UNCOVERED_GREY, np.uint8)
         pixels[: covered.shape[0], : covered.shape[1]] = covered
         return pixels
 
-    def encode(self, image_uint8: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "h w"]:
+    def encode(
+        self, image_uint8: UInt8[np.ndarray, "H W 3"], *, level: int | None = None
+    ) -> Int[np.ndarray, "h w"] | Int[np.ndarray, "h w C"]:
         """Turn a picture into symbols.
 
         Args:
             image_uint8: pixels [H, W, 3]; repeated at the bottom and the right up to a size the model takes.
+            level: quality level of a factorized bottleneck, from 0; None is the best.
 
         Returns:
-            Symbols int32 [ceil(H / pitch), ceil(W / pitch)].
+            Symbols int32 [ceil(H / pitch), ceil(W / pitch)], with a third axis for the channels of a factorized
+            bottleneck.
         """
         height, width, _ = image_uint8.shape
         rows, columns = legacy.ceil_grid(height=height, width=width, pitch=self.config.codec.pitch)
         padded = images.pad_to_multiple(image_uint8, self.config.size_multiple)
         # On GPUs with TF32 the symbols would depend on the device.
         with jax.default_matmul_precision("highest"):
-            indices = self._encode(self._params, padded[None])
+            indices = self._encode(self._params, padded[None], self._level_array(level))
         return np.asarray(indices)[0, :rows, :columns]
 
     def decode(
-        self, indices: Int[np.ndarray, "h w"], *, steps=None, guidance=None, sampler=None, seed=0
+        self,
+        indices: Int[np.ndarray, "h w"] | Int[np.ndarray, "h w C"],
+        *,
+        level: int | None = None,
+        steps=None,
+        guidance=None,
+        sampler=None,
+        seed=0,
     ) -> UInt8[np.ndarray, "H W 3"]:
         """Turn symbols into a picture.
 
         Args:
-            indices: symbols [h, w]; the last row and column are repeated up to a grid the model takes.
+            indices: symbols as `encode` gives them; the last row and column are repeated up to a grid the model takes.
+            level: the level that they are of.
             steps: see `decompress`, as the others.
             guidance: classifier-free guidance.
             sampler: "euler" or "adams".
@@ -266,7 +304,9 @@ class Codec:
         decoding = self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
         words = seed_words(checked_seed(seed))
         multiple = self.config.size_multiple // self.config.codec.pitch
-        grid = images.pad_to_multiple(indices[..., None], multiple)[..., 0]
+        is_scalar = indices.ndim == 2
+        grid = images.pad_to_multiple(np.atleast_3d(indices), multiple)
+        grid = grid[..., 0] if is_scalar else grid
         # One step is one program, whatever the settings that it does not use.
         is_one = decoding.num_steps == 1
         with jax.default_matmul_precision("highest"):
@@ -276,11 +316,18 @@ class Codec:
                 grid[None],
                 words,
                 np.float32(decoding.guidance_scale),
+                level=self._level_array(level),
                 num_steps=decoding.num_steps,
                 method="euler" if is_one else decoding.sampler,
                 guided=not is_one and decoding.guidance_scale != 1.0,
             )
         return np.asarray(pixels)[0]
+
+    def _level_array(self, level: int | None) -> np.ndarray | None:
+        """A level for the model, of which models with a codebook take none."""
+        if self.config.codec.factorized is None:
+            return None
+        return np.array([self.num_levels - 1 if level is None else level], np.int32)
 
 
 def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -301,13 +348,14 @@ def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]
 def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space) -> Callable[..., jax.Array]:
     """A function of parameters, symbols, and what decides which of their pictures it makes.
 
-    Of these `num_steps`, `method` and `guided` are static; the words of the seed and the guidance scale are not.
+    Of these `num_steps`, `method` and `guided` are static; the words of the seed, the guidance scale and the level are
+    not.
     """
     attention = config.codec.attention
 
-    def decode(params, autoencoder, indices, words, guidance_scale, *, num_steps, method, guided):
+    def decode(params, autoencoder, indices, words, guidance_scale, *, num_steps, method, guided, level=None):
         model = functional.bind(params)
-        condition = model.codec.decode(model.codec.dequantize(indices), attention=attention)
+        condition = model.codec.decode(model.codec.dequantize(indices, level=level), attention=attention)
         batch, rows, columns, _ = condition.shape
         image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
         pixels = image_shape[1] * image_shape[2] * (2 if guided else 1)
@@ -317,7 +365,7 @@ def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space)
         unconditional = None
         if guided:
             z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE), attention=attention)
-            unconditional = model.codec.decode(model.codec.quantize(z).values, attention=attention)
+            unconditional = model.codec.decode(model.codec.quantize(z, level=level).values, attention=attention)
         values = sample(
             functools.partial(model.velocity, by_rows=by_rows),
             seeded_noise(words, config.values_shape(image_shape)),

@@ -1,15 +1,28 @@
 """The command `cod`: compress pictures, decompress them, and describe files and models."""
 
 import argparse
+import json
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cod_jax import __version__, files
-from cod_jax.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
+from cod_jax.command_options import (
+    add_decoding_arguments,
+    add_format_argument,
+    add_limit_argument,
+    add_quality_argument,
+    add_seed_argument,
+    chosen_decoding,
+    chosen_limit,
+)
+from cod_jax.compilation_cache import use_compilation_cache
+
+if TYPE_CHECKING:
+    from cod_jax.coding.stream import Layout
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 COMPRESSED_SUFFIX = ".cod"
@@ -58,7 +71,9 @@ device (up to rounding). cod info MODEL shows what a model does by default.
 """
 INFO_EXAMPLES = """
 examples:
-  cod info photo.cod
+  cod info photo.cod                            needs no model
+  cod info photo.cod --json                     width, height, mode, model, file_bytes, payload_bytes, ...
+  cod info old.cod --format legacy-lite         a file of the published CoD-Lite tool
   cod info MODEL
 """
 
@@ -93,106 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted")
         return INTERRUPTED
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place."""
-    import jax
-
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "cod_jax" / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # Without a cache everything works, only slower.
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
-
-    Args:
-        parser: what to add them to.
-        default: whose settings are meant where an option is left out.
-    """
-    parser.add_argument(
-        "--steps",
-        type=_checked(int, checked_steps),
-        metavar="N",
-        help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, about 25 look most natural; "
-        f"default: {default}",
-    )
-    parser.add_argument(
-        "--guidance",
-        type=_checked(float, checked_guidance),
-        metavar="G",
-        help=f"classifier-free guidance; 1 is none and takes half the time; no effect on one step; default: {default}",
-    )
-    parser.add_argument(
-        "--sampler", choices=get_args(Sampler), help=f"solver; no effect on one step; default: {default}"
-    )
-
-
-def add_seed_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --seed, which `chosen_decoding` reads too."""
-    parser.add_argument(
-        "--seed",
-        type=_checked(int, checked_seed),
-        metavar="S",
-        help="number of the noise from which two or more steps start, 0 to 2^63 - 1; no effect on one step; default: 0",
-    )
-
-
-def add_limit_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --max-pixels, which `chosen_limit` reads."""
-    parser.add_argument(
-        "--max-pixels",
-        type=_checked(int, _check_limit),
-        metavar="N",
-        help="refuse larger pictures; a pixel takes up to 3 kilobytes of memory; default: 16777216 (4096x4096)",
-    )
-
-
-def chosen_limit(args: argparse.Namespace) -> dict[str, int]:
-    """Return what a user chose of --max-pixels, as `cod_jax.load` takes it."""
-    return {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
-
-
-def chosen_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a user chose of steps, guidance, sampler and seed, as `Codec.decompress` takes it."""
-    chosen = {name: getattr(args, name, None) for name in ("steps", "guidance", "sampler", "seed")}
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> Callable[[str], Any]:
-    """Return a parser of an option's text whose errors are what `check` says."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = convert(text)
-        except ValueError as error:
-            kind = "whole number" if convert is int else "number"
-            raise argparse.ArgumentTypeError(f"{text!r} is no {kind}") from error
-        try:
-            check(value)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return value
-
-    return parse
-
-
-def _check_limit(max_pixels: int) -> None:
-    if max_pixels < 1:
-        raise ValueError(f"the limit is {max_pixels} pixels; it must be at least 1")
 
 
 def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
@@ -265,11 +180,16 @@ def _build_parser() -> _Parser:
         )
         command.add_argument("--force", action="store_true", help="replace existing outputs")
         add_limit_argument(command)
-        if suffix == PICTURE_SUFFIX:
+        add_format_argument(command)
+        if suffix == COMPRESSED_SUFFIX:
+            add_quality_argument(command)
+        else:
             add_decoding_arguments(command, default="the model's")
             add_seed_argument(command)
     info = add("info", _info, "describe a .cod file or a model folder", INFO_EXAMPLES)
     info.add_argument("path", metavar="FILE|MODEL", help="a .cod file or a model folder")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    add_format_argument(info)
     return parser
 
 
@@ -278,7 +198,7 @@ def _compress(args: argparse.Namespace) -> int:
         from cod_jax import images
 
         image_uint8 = images.to_uint8_rgb(source)
-        data = codec.compress(image_uint8)
+        data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
         height, width, _ = image_uint8.shape
         return data, f"{width}x{height}, {_rate(len(data), height, width)}"
 
@@ -289,7 +209,7 @@ def _decompress(args: argparse.Namespace) -> int:
     def convert(codec: Any, source: Path) -> tuple[bytes, str]:
         from cod_jax import images
 
-        image_uint8 = codec.decompress(_read_compressed(source), **chosen_decoding(args))
+        image_uint8 = codec.decompress(_read_compressed(source), layout=args.format, **chosen_decoding(args))
         return images.encode(image_uint8, "PNG"), f"{image_uint8.shape[1]}x{image_uint8.shape[0]}"
 
     return _convert_files(args, PICTURE_SUFFIX, convert)
@@ -379,72 +299,45 @@ def _explain_picture(path: Path) -> str:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from cod_jax import info
+
     path = Path(args.path)
     try:
         if path.is_dir():
-            lines = _describe_model(path)
+            lines = info.model_lines(path)
+            facts: dict[str, Any] = dict(lines)
         elif not path.exists():
-            raise ValueError(f"{path} does not exist; give a .cod file or a model folder")
+            raise ValueError(f"{path} does not exist; give a {COMPRESSED_SUFFIX} file or a model folder")
         else:
-            lines = _describe_file(path)
+            facts = _describe_file(path, args.format)
+            lines = info.file_lines(path, facts)
     except (ValueError, OSError) as error:
         _print_error(files.reason(error))
         return SOME_FAILED
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return DONE
     width = max(len(title) for title, _ in lines)
     for title, value in lines:
         print(files.printable(f"{title:{width}}  {value}", sys.stdout.encoding))
     return DONE
 
 
-def _describe_file(path: Path) -> list[tuple[str, str]]:
-    from cod_jax.coding import legacy
+def _describe_file(path: Path, layout: "Layout") -> dict[str, Any]:
+    from cod_jax import info
 
     if not path.is_file():
         raise ValueError(f"{path} is no regular file; give a {COMPRESSED_SUFFIX} file or a model folder")
     try:
-        # The layout has no magic number: without this rule any file could be described as a picture of some size.
-        if path.suffix.lower() != COMPRESSED_SUFFIX:
+        # Published layouts have no magic number: without this rule any file could be a picture of some size.
+        if layout != "cod" and path.suffix.lower() != COMPRESSED_SUFFIX:
             raise ValueError(
                 _explain_picture(path)
                 or f"this is no {COMPRESSED_SUFFIX} file; give a {COMPRESSED_SUFFIX} file or a model folder"
             )
-        data = _read_compressed(path)
-        header = legacy.decode_legacy_header(data)
-        legacy.check_header(data, header)
+        return info.describe_file(_read_compressed(path), layout=layout)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return [
-        ("file", str(path)),
-        ("layout", "legacy-lite; it does not name its model, decompress with the one that compressed"),
-        ("picture", f"{header.width}x{header.height} pixels (width x height)"),
-        ("size", _rate(len(data), header.height, header.width)),
-    ]
-
-
-def _describe_model(path: Path) -> list[tuple[str, str]]:
-    from cod_jax.bundle import load_bundle
-    from cod_jax.models.config import DDTConfig
-    from cod_jax.models.functional import count_params
-
-    bundle = load_bundle(path)
-    codec = bundle.config.codec
-    symbols = f"{codec.codebook_bits} bits for {codec.pitch}x{codec.pitch} pixels"
-    denoiser = bundle.config.denoiser
-    autoencoder = denoiser.autoencoder if isinstance(denoiser, DDTConfig) else "none, the model works on pixels"
-    if bundle.autoencoder:
-        autoencoder += f", {count_params(bundle.autoencoder):,} parameters"
-    facts = [(name, str(value)) for name, value in bundle.training.items() if isinstance(value, (str, int, float))]
-    return [
-        ("model", str(path)),
-        ("fingerprint", bundle.fingerprint),
-        ("symbols", f"{symbols}, {codec.nominal_bits_per_pixel:.4g} bits per pixel"),
-        ("parameters", f"{count_params(bundle.params):,}"),
-        ("autoencoder", autoencoder),
-        ("attention", codec.attention),
-        ("decoding", bundle.decoding.summary()),
-        ("dtype", bundle.dtype),
-        *facts,
-    ]
 
 
 def _rate(num_bytes: int, height: int, width: int) -> str:

@@ -20,14 +20,15 @@ from tqdm import tqdm
 
 from cod_jax import files, images
 from cod_jax.codec import Codec, load
-from cod_jax.compress import (
+from cod_jax.command_options import (
     add_decoding_arguments,
     add_limit_argument,
+    add_quality_argument,
     add_seed_argument,
     chosen_decoding,
     chosen_limit,
-    use_compilation_cache,
 )
+from cod_jax.compilation_cache import use_compilation_cache
 from cod_jax.decoding import checked_seed
 from cod_jax.evaluation import metrics
 from cod_jax.losses.perceptual import SCALE_WEIGHTS, num_ms_ssim_scales
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace the folder of an earlier evaluation")
+    add_quality_argument(parser)
     add_decoding_arguments(parser, default="the model's")
     add_seed_argument(parser)
     add_limit_argument(parser)
@@ -111,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 load(args.model, **chosen_limit(args)),
                 args.images,
                 args.output,
+                quality=args.quality,
                 decoding=chosen_decoding(args),
                 force=args.force,
             )
@@ -137,6 +140,7 @@ def evaluate(
     images_folder: str | Path,
     output: str | Path,
     *,
+    quality: int | None = None,
     decoding: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -146,6 +150,7 @@ def evaluate(
         codec: a loaded model.
         images_folder: folder of pictures.
         output: folder to make, with a table, a summary, and the compressed and decoded pictures.
+        quality: as `Codec.compress` takes it.
         decoding: steps, guidance, sampler and seed, as `Codec.decompress` takes them, where they are not the model's.
         force: replace the folder of an earlier evaluation.
 
@@ -173,13 +178,14 @@ def evaluate(
     with files.new_directory(output, force=force, marker=SUMMARY_FILE) as folder:
         for name in tqdm(names, unit="picture", leave=False, disable=None):
             try:
-                rows.append(_measure(codec, Path(images_folder), name, folder, decoding))
+                rows.append(_measure(codec, Path(images_folder), name, folder, quality, decoding))
             except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 failed[name] = files.reason(error).removeprefix(f"{name}: ")
         if not rows:
             name, reason = next(iter(failed.items()))
             raise ValueError(f"no picture could be measured; the first of {len(names)}: {name}: {reason}")
-        summary = {**_summarize(rows, codec.fingerprint, failed), "decoding": used}
+        summary = _summarize(rows, codec.fingerprint, failed)
+        summary |= {"quality": quality or codec.num_levels, "decoding": used}
         files.write_bytes(folder / TABLE_FILE, _table(rows, summary).encode(errors="surrogateescape"))
         # JSON has no infinity.
         stored = summary if math.isfinite(summary["psnr"]) else {**summary, "psnr": None}
@@ -196,7 +202,9 @@ def _describe_decoding(codec: Codec, *, seed: int = 0, **chosen: Any) -> dict[st
     return {**dataclasses.asdict(codec.decoding.override(**chosen)), "seed": checked_seed(seed)}
 
 
-def _measure(codec: Codec, images_folder: Path, name: str, folder: Path, decoding: Mapping[str, Any]) -> Measurement:
+def _measure(
+    codec: Codec, images_folder: Path, name: str, folder: Path, quality: int | None, decoding: Mapping[str, Any]
+) -> Measurement:
     """Encode, write, read back, decode and compare one picture."""
     try:
         content = files.read_bytes(images_folder / name)
@@ -204,7 +212,7 @@ def _measure(codec: Codec, images_folder: Path, name: str, folder: Path, decodin
         raise ValueError(str(error)) from error
     original = images.to_uint8_rgb(content, name)
     compressed = folder / "compressed" / Path(name).with_suffix(".cod")
-    files.write_bytes(compressed, codec.compress(original))
+    files.write_bytes(compressed, codec.compress(original, quality=quality))
     data = compressed.read_bytes()
     decoded = codec.decompress(data, **decoding)
     images.save_png(folder / "decoded" / Path(name).with_suffix(".png"), decoded)

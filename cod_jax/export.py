@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cod_jax.compress import add_decoding_arguments, chosen_decoding
+from cod_jax.command_options import add_decoding_arguments, chosen_decoding
 
 DESCRIPTION = "Write the model of a training folder as a self-contained model folder."
 EXAMPLES = """
@@ -89,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _trains_one_step(settings: Mapping[str, Any]) -> bool:
-    """Whether a run's settings train at t = 0, in either form of unified training."""
+    """Whether a run's settings train at t = 0: the one-step codec, or either form of unified training."""
     objective = settings["objective"]
+    if objective.get("kind", "pretrain") != "pretrain":
+        return True
     return objective["one_step_weight"] > 0 or objective["one_step_fraction"] > 0
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from cod_jax import files
@@ -65,7 +65,7 @@ _TRANSPOSE_OF_ORIENTATION = {
 
 def to_uint8_rgb(
     source: ImageSource, name: str = "", *, warn: bool = True, short_edge: int | None = None
-) -> UInt8[np.ndarray, "height width 3"]:
+) -> npt.NDArray[np.uint8]:
     """Read a picture of any kind as 8-bit sRGB.
 
     EXIF orientation is applied, grey and palette become RGB, 16 bit is divided by 257 and rounded, CMYK and embedded
@@ -151,12 +151,12 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
     return jnp.pad(image, padding, mode="edge")  # pyright: ignore[reportUnknownMemberType]
 
 
-def save_png(path: str | os.PathLike[str], image_uint8: UInt8[np.ndarray, "height width 3"]) -> None:
+def save_png(path: str | os.PathLike[str], image_uint8: npt.NDArray[np.uint8]) -> None:
     """Write a picture as PNG; the file appears whole or not at all."""
     files.write_bytes(path, encode(image_uint8, "PNG"))
 
 
-def encode(image_uint8: UInt8[np.ndarray, "height width 3"], image_format: str, **options: Any) -> bytes:
+def encode(image_uint8: npt.NDArray[np.uint8], image_format: str, **options: Any) -> bytes:
     """Encode a picture with Pillow.
 
     Args:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cod_jax.compress import add_decoding_arguments, chosen_decoding
+from cod_jax.command_options import add_decoding_arguments, chosen_decoding
 
 DESCRIPTION = "Read a released CoD or CoD-Lite checkpoint and its YAML file, and write a model folder."
 EXAMPLES = """

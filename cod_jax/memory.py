@@ -92,8 +92,8 @@ def _measure(values: dict[str, Any], mesh: tuple[int, int, int], compiled: bool)
     if compiled:
         batch = batch_sharding(make_mesh(devices, jax.devices()[: math.prod(mesh)]), config.sharding.batch)
         check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
-        analysis = compile_step(plan, config, batch).memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
-        result.append(analysis.temp_size_in_bytes)
+        steps = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
+        result.append(max(step.memory_analysis().temp_size_in_bytes for step in steps))  # pyright: ignore[reportFunctionMemberAccess]
     return result
 
 

@@ -230,9 +230,12 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
     import jax
 
     from cod_jax.interop.frozen import load_frozen
+    from cod_jax.models.functional import Params
     from cod_jax.training.config import TrainConfig
     from cod_jax.training.loop import check, is_finished, train
+    from cod_jax.training.objectives.distill import DistillConfig
     from cod_jax.training.report import TrainingError
+    from cod_jax.training.teacher import load_teacher
 
     values = next(iter(stages.values()))
     workdir = Path(values.workdir)
@@ -257,7 +260,13 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
                 check(config)
             for config, directory in unfinished:
                 directory.mkdir(exist_ok=True)
-                load = functools.partial(load_frozen_once, config.frozen_names, config.frozen.weights)
+
+                def load(config: TrainConfig = config) -> Mapping[str, Params]:
+                    networks = load_frozen_once(config.frozen_names, config.frozen.weights)
+                    if not isinstance(config.objective, DistillConfig):
+                        return networks
+                    return {**networks, "teacher": load_teacher(config.objective.teacher)}
+
                 if not train(config, directory, load_frozen=load, progress=progress):
                     break
     except (ValueError, OSError, TrainingError, jax.errors.JaxRuntimeError) as error:

@@ -23,6 +23,7 @@ def get_config() -> config_dict.ConfigDict:
                     "decoder_depth": 2,  # pairs of residual block and attention
                     "num_groups": 32,  # groups of the group normalisations
                     "attention": "window_masked",  # in use; training attends globally, to maps no larger than a window
+                    "factorized": None,  # a bottleneck without codebook; for its fields see configs/presets.py
                 },
                 "denoiser": {
                     "kind": "dconv",  # for the fields of "pixnerdit" and "ddt" see configs/presets.py
@@ -36,13 +37,15 @@ def get_config() -> config_dict.ConfigDict:
                 },
             },
             "objective": {
+                "kind": "pretrain",  # for the fields of "one_step" and "distill" see configs/presets.py
                 "null_condition_probability": 0.1,  # share of images without a condition
                 "time_shift": 1.0,  # 1 is no shift
                 "reconstruction_weight": 1.0,  # reading the image from the condition
                 "feature_alignment_weight": 0.0,  # denoiser's features with DINOv2's; 0.5 in the published recipes
                 "condition_alignment_weight": 0.0,  # condition with DINOv2's features; 0.5 in the published recipes
                 "alignment_block": 8,  # whose output is aligned; 1 is the first block
-                "commitment_weight": 0.25,  # quantisation loss
+                "commitment_weight": 0.25,  # quantisation loss, of a codebook only
+                "rate_weights": (1.0,),  # lambda, of bits per pixel, for each quality level of a factorized bottleneck
                 "one_step_weight": 0.0,  # extra pass at t = 0; 0 leaves it out
                 "one_step_fraction": 0.0,  # share of images trained at t = 0
                 "one_step_noise_level": 1.0,  # scale of the noise at t = 0
@@ -52,7 +55,7 @@ def get_config() -> config_dict.ConfigDict:
             "optimizer": {
                 "learning_rate": 1e-4,
                 "warmup_steps": 0,
-                "schedule": "constant",  # or "cosine"
+                "schedule": "constant",  # "cosine", or "tenth": a tenth in the second half
                 "b1": 0.9,
                 "b2": 0.999,
                 "eps": 1e-8,
@@ -137,6 +140,17 @@ def get_config() -> config_dict.ConfigDict:
 def replace_denoiser(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
     """Take another kind of denoiser, with all its fields; see configs/presets.py."""
     config["model"]["denoiser"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
+
+
+def replace_bottleneck(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
+    """Take a factorized bottleneck, with all its fields, in place of the codebook; see configs/presets.py."""
+    config["model"]["codec"]["factorized"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
+    apply(config, {"model.codec.codebook_bits": 0, "objective.revive_codes_every": 0})
+
+
+def replace_objective(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
+    """Take another kind of objective, with all its fields; see configs/presets.py."""
+    config["objective"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType]
 
 
 def apply(config: config_dict.ConfigDict, *changes: dict[str, Any]) -> None:

@@ -22,7 +22,9 @@ STAGES = presets.STAGES
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """One stage of CoD-Lite pre-training; the networks are those of configs/base.py."""
-    stage = presets.choose("stage", presets.options(argument, stage="1")["stage"], STAGES)
+    chosen = presets.options(argument, stage="1", bottleneck="codebook")
+    stage = presets.choose("stage", chosen["stage"], STAGES)
     config = base.get_config()
     base.apply(config, presets.published_stage(stage, presets.PITCHES["0.0039"], presets.LITE_STEPS))
+    presets.choose_bottleneck(config, chosen["bottleneck"])
     return config

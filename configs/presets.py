@@ -11,6 +11,7 @@ from configs import base
 # convolution has stride 1; at 512 it has stride 2, a symbol covers twice as many pixels, and where the condition would
 # become too coarse a new layer doubles it.
 STAGES = ("1", "2", "3")
+BOTTLENECKS = ("codebook", "factorized")
 _STAGES: dict[str, dict[str, Any]] = {
     "1": {"image_size": 256, "batch_size": 128, "learning_rate": 1e-4, "one_step_weight": 0.0, "init_weights": "ema"},
     "2": {"image_size": 512, "batch_size": 64, "learning_rate": 2e-5, "one_step_weight": 0.0, "init_weights": "raw"},
@@ -92,6 +93,104 @@ def latent_denoiser(**fields: Any) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
+def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
+    """All fields of a factorized bottleneck, for `config.model.codec.factorized`."""
+    defaults = {
+        "num_levels": 1,  # qualities of the one model; objective.rate_weights needs a lambda for each
+        "training": "noise",  # or "straight_through": in place of rounding
+        "offset": "median",  # where a channel's bin 0 is; or "none": around 0
+        "tail_mass": 2.0**-16,  # share of a density that its coding table may leave out
+    }
+    return {**defaults, **fields}
+
+
+def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
+    """Take the bottleneck of this name, "codebook" or "factorized".
+
+    Raises:
+      ValueError: There is no such bottleneck.
+    """
+    if choose("bottleneck", bottleneck, BOTTLENECKS) == "factorized":
+        base.replace_bottleneck(config, factorized_bottleneck())
+
+
+# One-step codecs by nominal bits per pixel: pixels per symbol, and bits of a symbol. All but 0.0625 and 0.25 are
+# published.
+ONE_STEP_RATES = {
+    "0.0039": (32, 4),
+    "0.0078": (32, 8),
+    "0.0156": (16, 4),
+    "0.0312": (16, 8),
+    "0.0625": (8, 4),
+    "0.125": (8, 8),
+    "0.25": (4, 4),
+    "0.5": (4, 8),
+}
+
+
+def reconstruction_losses(**weights: float) -> dict[str, Any]:
+    """All fields of the losses between pictures and one-step reconstructions."""
+    defaults = {
+        "l1_weight": 1.0,
+        "lpips_vgg_weight": 1.0,  # 0 leaves it out, as for those below; needs weight files
+        "lpips_alex_weight": 0.5,  # needs weight files
+        "structural_weight": 0.0,  # structural distance, which needs none and stands in for LPIPS
+        "feature_alignment_weight": 0.5,  # denoiser's features with DINOv2's; needs its weight file
+        "alignment_block": 8,  # whose output is aligned; 1 is the first block
+        "commitment_weight": 0.25,  # quantisation loss, of a codebook only
+        "rate_weights": (1.0,),  # lambda, of bits per pixel, for each quality level of a factorized bottleneck
+    }
+    return {**defaults, **weights}
+
+
+# Reconstruction losses that need no weight files.
+WITHOUT_WEIGHT_FILES = reconstruction_losses(
+    lpips_vgg_weight=0.0, lpips_alex_weight=0.0, structural_weight=1.0, feature_alignment_weight=0.0
+)
+ONE_STEP_LOSSES = {"published": reconstruction_losses(), "plain": WITHOUT_WEIGHT_FILES}
+# What goes with them: heads on DINOv2's features, or a network on pixels.
+DISCRIMINATORS = {
+    "published": {"kind": "dinov2", "layers": (2, 5, 8, 11)},
+    "plain": {"kind": "patch", "widths": (64, 128, 256, 512)},
+}
+
+
+def one_step_objective(**fields: Any) -> dict[str, Any]:
+    """All fields of the one-step codec's first stage, for `config.objective`."""
+    defaults = {
+        "kind": "one_step",
+        "reconstruction": reconstruction_losses(),
+        "lora_rank": 32,  # of the adaptation of every linear map outside the codec
+        "lora_alpha": 32.0,  # scale of the adaptations times their rank
+        "adapt_pixel_condition": False,  # adapt the map from the condition to every pixel too
+        "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
+        "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+    }
+    return {**defaults, **fields}
+
+
+def distill_objective(**fields: Any) -> dict[str, Any]:
+    """All fields of the one-step codec's second stage, for `config.objective`."""
+    defaults = {
+        "kind": "distill",
+        "teacher": "",  # model folder, or work folder of a run, of a pixel CoD
+        "reconstruction": reconstruction_losses(),
+        "distribution_matching_weight": 2.0,
+        "adversarial_weight": 0.01,
+        "guidance_scale": 3.0,  # of the teacher; 1 is none
+        "time_shift": 1.0,  # 1 is no shift
+        "critic_updates": 4,  # of critic and discriminator before each one of the student
+        "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),
+        "discriminator": DISCRIMINATORS["published"],
+    }
+    return {**defaults, **fields}
+
+
+def optimizer(**fields: Any) -> dict[str, Any]:
+    """All fields of an optimizer, those of configs/base.py with some changed."""
+    return {**base.get_config().to_dict()["optimizer"], **fields}
+
+
 def cod(
     argument: str,
     sizes: Mapping[str, dict[str, Any]],
@@ -101,12 +200,12 @@ def cod(
     """All settings of a published stage of CoD, in pixels or on latents.
 
     Args:
-      argument: What follows the colon of the config file: stage, size and rate.
+      argument: What follows the colon of the config file: stage, size, rate and bottleneck.
       sizes: Fields of the denoiser by size.
       denoiser: Completes them.
       guidance: The published guidance by rate.
     """
-    chosen = options(argument, stage="1", size="xl", rate="0.0039")
+    chosen = options(argument, stage="1", size="xl", rate="0.0039", bottleneck="codebook")
     stage = choose("stage", chosen["stage"], STAGES)
     size = choose("size", chosen["size"], sizes)
     pitch = choose("rate", chosen["rate"], PITCHES)
@@ -122,6 +221,7 @@ def cod(
             "validation.guidance_scale": guidance[chosen["rate"]],
         },
     )
+    choose_bottleneck(config, chosen["bottleneck"])
     return config
 
 

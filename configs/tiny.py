@@ -5,6 +5,9 @@
 For trying out data, settings and machines; no picture they make is good. `:kind=pixel` and `:kind=latent` are small
 relatives of pixel and latent CoD (the latents are a fixed projection of the pixels instead of the SD-VAE's), and `:all`
 goes through three stages like those of the published models: 64 pixels, 128 pixels, 128 pixels with one-step training.
+`:bottleneck=factorized` rounds latents and learns their densities instead of choosing code vectors: then lambda decides
+the rate, and a model can have several qualities, such as
+`--config.model.codec.factorized.num_levels=2 --config.objective.rate_weights="(2.0, 0.5)"`.
 """
 
 from ml_collections import config_dict
@@ -43,7 +46,7 @@ _STAGES = {
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """A run of a few minutes on two CPU cores."""
-    chosen = presets.options(argument, stage="", kind="lite")
+    chosen = presets.options(argument, stage="", kind="lite", bottleneck="codebook")
     stage = presets.choose("stage", chosen["stage"], _STAGES)
     denoiser = presets.choose("kind", chosen["kind"], _DENOISERS)
     config = base.get_config()
@@ -66,4 +69,5 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         },
         stage,
     )
+    presets.choose_bottleneck(config, chosen["bottleneck"])
     return config

@@ -12,7 +12,7 @@ are the same.
 
 import dataclasses
 import struct
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -84,17 +84,6 @@ def check_size(*, height: int, width: int) -> None:
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ValueError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
-
-
-def checked_layout(layout: Any) -> Layout:
-    """Return the name of a layout.
-
-    Raises:
-        ValueError: it is unknown.
-    """
-    if layout not in get_args(Layout):
-        raise ValueError(f"there is no layout {layout!r}; choose {' or '.join(get_args(Layout))}")
-    return layout
 
 
 def encode_legacy(

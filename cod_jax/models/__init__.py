@@ -6,6 +6,7 @@ from cod_jax.models.config import (
     ConditionCodecConfig,
     DConvConfig,
     DDTConfig,
+    FactorizedConfig,
     ModelConfig,
     PixNerDiTConfig,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "ConditionCodecConfig",
     "DConvConfig",
     "DDTConfig",
+    "FactorizedConfig",
     "Functional",
     "ModelConfig",
     "PixNerDiTConfig",

@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, Int
 
 from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
-from cod_jax.models.quantizer import Quantized, VectorQuantizer
+from cod_jax.models.quantizer import Quantized, ScalarQuantizer, VectorQuantizer
 from cod_jax.nn.attention import AttentionMode, SelfAttention
 from cod_jax.nn.blocks import Downsample, ResBlock, Upsample
 from cod_jax.nn.layers import Conv, xavier_uniform, zeros
@@ -131,8 +131,20 @@ class ConditionDecoder(nnx.Module):
         return _run(self.output, jax.nn.silu(self.norm_out(x)), attention)
 
 
+def _build_bottleneck(config: ConditionCodecConfig, rngs: nnx.Rngs) -> VectorQuantizer | ScalarQuantizer:
+    if config.factorized is None:
+        return VectorQuantizer(config.codebook_size, config.latent_channels, rngs=rngs)
+    return ScalarQuantizer(config.factorized, config.latent_channels, rngs=rngs)
+
+
+def _refuse_for_codebook(**arguments: jax.Array | None) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"vector quantisation takes no {name}; only a factorized bottleneck does")
+
+
 class ConditionCodec(nnx.Module):
-    """Condition encoder, vector quantiser and condition decoder.
+    """Condition encoder, bottleneck and condition decoder.
 
     Args:
       config: The codec's description.
@@ -152,19 +164,46 @@ class ConditionCodec(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.encoder = ConditionEncoder(config, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.bottleneck = VectorQuantizer(config.codebook_size, config.latent_channels, rngs=rngs)
+        self.bottleneck = _build_bottleneck(config, rngs)
         self.decoder = ConditionDecoder(config, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def encode(self, image01: Float[Array, "B H W 3"], attention: AttentionMode = "global") -> Float[Array, "B h w C"]:
         """Latents of image01 in [0, 1], before quantisation."""
         return self.encoder(image01, attention)
 
-    def quantize(self, z: Float[Array, "B h w C"]) -> Quantized:
-        """Nearest code vectors of the latents, their indices and the quantisation loss."""
+    def quantize(
+        self,
+        z: Float[Array, "B h w C"],
+        *,
+        level: Int[Array, " B"] | None = None,
+        noise: Float[Array, "B h w C"] | None = None,
+    ) -> Quantized:
+        """What the bottleneck makes of the latents.
+
+        Args:
+          z: Latents.
+          level: Quality level of each image; factorized bottleneck only, see `ScalarQuantizer`.
+          noise: What stands for rounding in training; factorized bottleneck only.
+
+        Raises:
+          ValueError: A level or noise for vector quantisation.
+        """
+        if isinstance(self.bottleneck, ScalarQuantizer):
+            return self.bottleneck(z, level=level, noise=noise)
+        _refuse_for_codebook(level=level, noise=noise)
         return self.bottleneck(z)
 
-    def dequantize(self, indices: Int[Array, "B h w"]) -> Float[Array, "B h w C"]:
-        """Code vectors of indices in [0, codebook_size)."""
+    def dequantize(
+        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *, level: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B h w C"]:
+        """What symbols stand for: code vectors of indices [B, h, w], or rounded latents [B, h, w, C] of a level.
+
+        Raises:
+          ValueError: A level for vector quantisation.
+        """
+        if isinstance(self.bottleneck, ScalarQuantizer):
+            return self.bottleneck.lookup(indices, level=level)
+        _refuse_for_codebook(level=level)
         return self.bottleneck.lookup(indices)
 
     def decode(

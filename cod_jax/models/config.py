@@ -26,6 +26,7 @@ ENCODER_DEPTHS = (1, 2, 3, 4, 6)
 MAX_WIDTH = 2**14
 MAX_BLOCKS = 1024
 MAX_PIXEL_BLOCKS = 64
+MAX_LEVELS = 64
 
 
 def _require(condition: bool, message: str) -> None:
@@ -54,6 +55,32 @@ def _require_heads(hidden: int, num_heads: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactorizedConfig:
+    """A bottleneck that rounds latents and learns the density of each channel (spec section 6).
+
+    Attributes:
+      num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
+        rounds to bins of width 1.
+      training: What stands for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
+        rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
+      offset: Where the bins are: "median", with a channel's bin 0 in the middle of its density, so that a channel that
+        says nothing costs next to nothing; "none", with bin 0 around 0.
+      tail_mass: Share of a density that its coding table may leave out; see `factorized_prior.coding_tables`.
+    """
+
+    num_levels: int = 1
+    training: Literal["noise", "straight_through"] = "noise"
+    offset: Literal["median", "none"] = "median"
+    tail_mass: float = 2.0**-16
+
+    def __post_init__(self):
+        _require_range(self, {"num_levels": MAX_LEVELS})
+        _require(
+            1e-9 <= self.tail_mass <= 0.1, f"tail_mass is {self.tail_mass}; it must be 1e-9 to 0.1, such as 1.5e-5"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ConditionCodecConfig:
     """Condition encoder, bottleneck and condition decoder (spec section 1).
 
@@ -61,11 +88,12 @@ class ConditionCodecConfig:
       pitch: Pixels per symbol in each direction, a power of two.
       input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
       encoder_width: Channels of the encoder's first level.
-      latent_channels: Channels of a symbol's code vector.
-      codebook_bits: Bits of a symbol; the codebook has 2^bits vectors.
+      latent_channels: Channels of a symbol's code vector; of a position's symbols with a factorized bottleneck.
+      codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has none.
       decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
       num_groups: Groups of every group normalisation.
       attention: How the codec attends in use; training always attends globally.
+      factorized: The factorized bottleneck; None is vector quantisation.
     """
 
     pitch: int = 32
@@ -76,6 +104,7 @@ class ConditionCodecConfig:
     decoder_depth: int = 2
     num_groups: int = 32
     attention: AttentionMode = "global"
+    factorized: FactorizedConfig | None = None
 
     def __post_init__(self):
         _require(self.input_stride in (1, 2), f"input_stride is {self.input_stride}; it must be 1 or 2")
@@ -92,7 +121,13 @@ class ConditionCodecConfig:
             4 <= self.pitch <= 128 and (self.pitch <= 32 or self.num_downsamples == 6),
             f"pitch is {self.pitch}; it must be 4 to 32, or 64 or 128 with six downsamplings",
         )
-        _require(1 <= self.codebook_bits <= 16, f"codebook_bits is {self.codebook_bits}; it must be 1 to 16")
+        if self.factorized is None:
+            _require(1 <= self.codebook_bits <= 16, f"codebook_bits is {self.codebook_bits}; it must be 1 to 16")
+        else:
+            _require(
+                self.codebook_bits == 0,
+                f"codebook_bits is {self.codebook_bits}; it must be 0, because a factorized bottleneck has no codebook",
+            )
         _require(self.decoder_depth in (2, 3), f"decoder_depth is {self.decoder_depth}; it must be 2 or 3")
         _require_range(self, {"latent_channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "num_groups": MAX_WIDTH})
         _require(
@@ -112,12 +147,22 @@ class ConditionCodecConfig:
 
     @property
     def codebook_size(self) -> int:
-        """Vectors in the codebook."""
+        """Vectors in the codebook.
+
+        Raises:
+          ValueError: The bottleneck is factorized.
+        """
+        _require(self.factorized is None, "a factorized bottleneck has no codebook, so the codebook has no size")
         return 2**self.codebook_bits
 
     @property
     def nominal_bits_per_pixel(self) -> float:
-        """Bits of the symbols per pixel, without header, padding or entropy coding."""
+        """Bits of the symbols per pixel, without header, padding or entropy coding.
+
+        Raises:
+          ValueError: The bottleneck is factorized: every picture has a rate of its own.
+        """
+        _require(self.factorized is None, "a factorized bottleneck has no nominal rate: each picture has its own")
         return self.codebook_bits / self.pitch**2
 
 
@@ -286,8 +331,11 @@ class ModelConfig:
         return "adams" if self.denoiser.prediction == "velocity" else "euler"
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, as stored in a model folder."""
-        return dataclasses.asdict(self)
+        """Nested plain values, as stored in a model folder; with a codebook as from before there was another choice."""
+        values = dataclasses.asdict(self)
+        if self.codec.factorized is None:
+            del values["codec"]["factorized"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -339,6 +387,9 @@ def _chosen(union: Any, value: Any, where: str) -> Any:
 
 def _converted(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, types.UnionType):
+        if types.NoneType in get_args(kind):
+            (other,) = (member for member in get_args(kind) if member is not types.NoneType)
+            return None if value is None else _converted(other, value, where)
         return _converted(_chosen(kind, value, where), value, where)
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, where)  # pyright: ignore[reportArgumentType]

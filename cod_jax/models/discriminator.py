@@ -5,7 +5,7 @@ Both kinds judge every patch of a picture; all their layers are spectrally norma
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,11 @@ class DINOv2DiscriminatorConfig:
     """Heads on features of the frozen DINOv2, as published.
 
     Attributes:
+      kind: Which discriminator this is.
       layers: Numbers of the blocks whose tokens are judged, each by a head of its own; 0 is the first block.
     """
 
+    kind: Literal["dinov2"] = "dinov2"
     layers: tuple[int, ...] = (2, 5, 8, 11)
 
     def __post_init__(self):
@@ -41,14 +43,19 @@ class PatchDiscriminatorConfig:
     """Convolutions from pixels to one logit per patch (Isola et al. 2017, section 3.2.2); needs no weight file.
 
     Attributes:
+      kind: Which discriminator this is.
       widths: Output channels of the convolutions, each of which halves the size.
     """
 
+    kind: Literal["patch"] = "patch"
     widths: tuple[int, ...] = (64, 128, 256, 512)
 
     def __post_init__(self):
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths are {self.widths}; name at least one convolution, each with at least 1 channel")
+
+
+DiscriminatorConfig = DINOv2DiscriminatorConfig | PatchDiscriminatorConfig
 
 
 class TokenHead(nnx.Module):
@@ -139,7 +146,7 @@ class Discriminator:
 
     def __init__(
         self,
-        config: DINOv2DiscriminatorConfig | PatchDiscriminatorConfig,
+        config: DiscriminatorConfig,
         *,
         dtype: Dtype = "float32",
         dinov2: DINOv2Config | None = None,
@@ -149,13 +156,13 @@ class Discriminator:
         self.functional: Functional[Any]
         self.frozen: dict[str, Functional[Any]] = {}
         match config:
-            case DINOv2DiscriminatorConfig(layers):
+            case DINOv2DiscriminatorConfig(layers=layers):
                 network = dinov2 or DINOv2Config()
                 self.frozen["dinov2"] = Functional(lambda rngs: DINOv2(network, dtype=frozen_dtype, rngs=rngs))
                 self.functional = Functional(
                     lambda rngs: TokenHeads(len(layers), network.width, dtype=dtype, rngs=rngs)
                 )
-            case PatchDiscriminatorConfig(widths):
+            case PatchDiscriminatorConfig(widths=widths):
                 self.functional = Functional(lambda rngs: PatchNetwork(widths, dtype=dtype, rngs=rngs))
         self.axes: Params = self.functional.axes
         state = jax.eval_shape(lambda p: init_singular_vectors(p, jax.random.key(0)), self.functional.shapes)

@@ -43,6 +43,10 @@ class PixelHead(nnx.Module):
         """Change the features of each pixel, given the denoiser's state of its patch."""
         raise NotImplementedError
 
+    def read(self, x: Float[Array, "B h w P C"], state: Float[Array, "B h w hidden"]) -> Float[Array, "B h w P 3"]:
+        """Predict the pixels of every patch, float32, from their embedded features and the denoiser's state."""
+        return self.out(self.norm_out(self.refine(x, state)))
+
     def __call__(
         self,
         x_t: Float[Array, "B H W 3"],
@@ -81,4 +85,4 @@ class PixelHead(nnx.Module):
         per_pixel = self.condition(condition).reshape(*pixels.shape[:-1], -1)
         x = pixels @ kernel[:3] + per_pixel @ kernel[3:-num_positions]
         x = x + positions.astype(self.dtype)[None, None, None]
-        return unpatchify(self.out(self.norm_out(self.refine(x, state))), PATCH_SIZE)
+        return unpatchify(self.read(x, state), PATCH_SIZE)

@@ -11,6 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from cod_jax.models.lora import merge
+
 Weights = Literal["ema", "raw"]
 
 # Parts of the state that are worth restoring by themselves have items of their own; the rest goes together.
@@ -145,6 +147,8 @@ def load_meta(workdir: Path, step: int) -> dict[str, Any]:
 def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:
     """Parameters as trained and their moving average, with the training heads, by name such as "model/codec/...".
 
+    Low-rank adaptations are merged into the model.
+
     Args:
       workdir: Folder of the run.
       step: The checkpoint.
@@ -153,16 +157,17 @@ def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray
       ValueError: The checkpoint is damaged.
     """
     with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
+        objective = _restore_meta(manager, step)["config"].get("objective", {})
         return {
-            "raw": _flat(_restore_on_host(manager, step, "params")),
-            "ema": _flat(_restore_on_host(manager, step, "ema")),
+            "raw": _flat(_merged(_restore_on_host(manager, step, "params"), objective)),
+            "ema": _flat(_merged(_restore_on_host(manager, step, "ema"), objective)),
         }
 
 
 def load_for_export(
     workdir: Path, weights: Weights = "ema", step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """Read a model out of a run without building its trainer.
+    """Read a model out of a run without building its trainer; low-rank adaptations are merged into it.
 
     Args:
       workdir: Folder of the run.
@@ -199,7 +204,7 @@ def load_for_export(
             )
         item = _ITEM_OF_WEIGHTS[weights]
         meta = _restore_meta(manager, step)
-        params = _restore_on_host(manager, step, item)["model"]
+        params = _merged(_restore_on_host(manager, step, item), meta["config"].get("objective", {}))["model"]
     loss = losses[step] if math.isfinite(losses[step]) else None
     info = {"step": step, "weights": weights, "validation_loss": loss, "config": meta["config"]}
     return meta["config"]["model"], _flat(params), info
@@ -240,6 +245,14 @@ def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> di
     )
     with _naming_damage(manager.directory, step):
         return manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+
+
+def _merged(params: dict[str, Any], objective: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as stored, with low-rank adaptations merged into the model, if there are any."""
+    if "lora" not in params:
+        return params
+    model = merge(params["model"], params["lora"], objective["lora_alpha"] / objective["lora_rank"])
+    return {**{part: tree for part, tree in params.items() if part != "lora"}, "model": model}
 
 
 def _split(state: Mapping[str, Any]) -> dict[str, Any]:

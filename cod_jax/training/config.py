@@ -7,7 +7,9 @@ from typing import Any, Literal
 from cod_jax.input import DataConfig
 from cod_jax.models.config import ComputeConfig, Dtype, ModelConfig, from_mapping
 from cod_jax.parallel import MeshConfig, Rules
-from cod_jax.training.objectives.pretrain import ObjectiveConfig
+from cod_jax.training.objectives.distill import DistillConfig
+from cod_jax.training.objectives.one_step import OneStepConfig
+from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
 
 
@@ -26,7 +28,7 @@ class ShardingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FrozenConfig:
-    """The frozen networks: DINOv2, where something is aligned with it, and the autoencoder of latent models.
+    """The frozen networks: those that losses compare with, the autoencoder of latent models, and the teacher.
 
     Attributes:
       weights: Folder of the weight files as their authors published them.
@@ -101,7 +103,7 @@ class TrainConfig:
 
     Attributes:
       model: What is trained.
-      objective: The loss.
+      objective: What the training is: pre-training, or either stage of the one-step codec.
       optimizer: Learning rate and AdamW.
       ema: Moving average of the parameters.
       frozen: Frozen networks.
@@ -126,7 +128,7 @@ class TrainConfig:
     """
 
     model: ModelConfig
-    objective: ObjectiveConfig
+    objective: PretrainConfig | OneStepConfig | DistillConfig
     optimizer: OptimizerConfig
     ema: EmaConfig
     frozen: FrozenConfig
@@ -162,9 +164,9 @@ class TrainConfig:
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Names of the frozen networks that are needed: "autoencoder", "dinov2"."""
+        """Names of the frozen networks that come from weight files, such as "autoencoder" and "dinov2"."""
         autoencoder = ("autoencoder",) if self.model.has_learned_autoencoder else ()
-        return (*autoencoder, "dinov2") if self.objective.aligns else autoencoder
+        return (*autoencoder, *self.objective.frozen_names)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as stored with every checkpoint."""

@@ -30,7 +30,7 @@ def peak_flops_per_second(device_kind: str) -> float | None:
     return PEAK_FLOPS_PER_SECOND[max(matches, key=len)] if matches else None
 
 
-def forward_flops(function: Callable[..., Any], *shapes: Any) -> int:
+def count_flops(function: Callable[..., Any], *shapes: Any) -> int:
     """Operations of the matrix products and convolutions in one call; a multiply-add counts as two.
 
     Counted on the traced program because the compiler's own analysis counts the body of a loop once.
@@ -40,11 +40,6 @@ def forward_flops(function: Callable[..., Any], *shapes: Any) -> int:
       *shapes: Its arguments as arrays or `jax.ShapeDtypeStruct`.
     """
     return _count(jax.make_jaxpr(function)(*shapes).jaxpr)
-
-
-def training_flops(loss: Callable[..., Any], *shapes: Any) -> int:
-    """Operations of one gradient by the usual estimate: three times the forward pass."""
-    return 3 * forward_flops(loss, *shapes)
 
 
 def _count(jaxpr: Jaxpr) -> int:

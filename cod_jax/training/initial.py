@@ -99,10 +99,14 @@ def with_initial(state: Mapping[str, Any], shardings: Mapping[str, Any], initial
         return unflatten_params(flat, state[item])
 
     started = {**state, "params": placed("params", initial.params), "ema": placed("ema", initial.ema)}
-    if _CODEBOOK in initial.params:
+    usage = state["buffers"].get("codebook_usage")
+    if usage is not None and _CODEBOOK in initial.params:
         # Codes that come with the weights count as used, or the first step would replace them all.
-        usage = np.full(state["codebook_usage"].shape, 1 / state["codebook_usage"].size, np.float32)
-        started["codebook_usage"] = put(usage, shardings["codebook_usage"])
+        usage = np.full(usage.shape, 1 / usage.size, np.float32)
+        started["buffers"] = {
+            **state["buffers"],
+            "codebook_usage": put(usage, shardings["buffers"]["codebook_usage"]),
+        }
     return started
 
 

@@ -1,6 +1,7 @@
 """The training loop: one program in the order in which things happen."""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import time
@@ -20,12 +21,13 @@ from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
-from cod_jax.training.flops import forward_flops, peak_flops_per_second, training_flops
+from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.initial import Initial, load_initial, with_initial
 from cod_jax.training.meter import Meter
-from cod_jax.training.plan import Plan, compile_step, make_plan
+from cod_jax.training.objectives.objective import Update
+from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
-from cod_jax.training.state import TrainState
+from cod_jax.training.state import TrainState, chosen, replaced
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
 from cod_jax.training.validation import Validator
@@ -54,8 +56,8 @@ def train(
     Args:
       config: The settings.
       workdir: Folder of the run, shared by all processes: checkpoints and TensorBoard files.
-      load_frozen: Gives the parameters of the frozen networks by name, those of `config.frozen_names`; called only if
-        there is something to do.
+      load_frozen: Gives the parameters of the frozen networks by name, those of `config.frozen_names` and the teacher;
+        called only if there is something to do.
       progress: Whether to draw a progress bar on standard error.
 
     Returns:
@@ -96,7 +98,7 @@ def train(
                 _logger.info("init_from is not used: the run has a checkpoint of its own")
         else:
             initial = _load_initial(config, shapes) if config.init_from else None
-            state = _fresh_state(plan.init, key, shardings)
+            state = _fresh_state(plan, key, frozen_params)
             if initial is not None:
                 state = with_initial(state, shardings, initial)
 
@@ -109,8 +111,9 @@ def train(
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
         begin = time.monotonic()
-        update = compile_step(plan, config, batch)
+        updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("compiled the step in %.1f s", time.monotonic() - begin)
+        schedule = plan.objective.schedule
         validate = Validator(
             plan.objective,
             config.validation,
@@ -118,7 +121,7 @@ def train(
             batch_size=config.batch_size // config.accumulation_steps,
             key=jax.random.fold_in(key, 1),
             mesh=mesh,
-            param_shardings=shardings["ema"],
+            param_shardings=shardings["params"],
             frozen_shardings=plan.frozen_shardings,
             batch=batch,
         )
@@ -133,10 +136,12 @@ def train(
         for done in range(start + 1, config.total_steps + 1):
             with meter.waiting():
                 local = next(batches)
+            # Decided here and not on the devices: each update is a program of its own.
+            update = updates[schedule[(done - 1) % len(schedule)]]
             state, metrics = update(state, frozen_params, global_batch(local, batch))
             window.append(metrics)
             if len(window) > _STEPS_AHEAD:
-                window[-1 - _STEPS_AHEAD]["loss"].block_until_ready()
+                window[-1 - _STEPS_AHEAD]["skipped"].block_until_ready()
             bar.update()
 
             is_last = done == config.total_steps
@@ -145,14 +150,15 @@ def train(
                 values = jax.device_get(window)
                 report.training(done, values, meter.report(len(window)), batches.skipped)
                 window.clear()
-            validation_loss = None
+            validation_loss, validated = None, False
             # Told to stop, a run ends at once, but one that is complete is complete with its last validation.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
-                    scalars, pictures = validate(state["ema"], frozen_params)
+                    scalars, pictures = validate({**state["params"], **state["ema"]}, frozen_params)
                     report.validation(done, scalars, pictures)
-                validation_loss = scalars["loss"]
-            if done % config.checkpoint.every_steps == 0 or validation_loss is not None or is_last or stopping:
+                validation_loss = scalars.get("loss")
+                validated = True
+            if done % config.checkpoint.every_steps == 0 or validated or is_last or stopping:
                 with meter.paused():
                     meta = {"config": config.to_dict(), "data": batches.get_state()}
                     store.save(done, state, meta, validation_loss)
@@ -233,12 +239,17 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
         _logger.info("settings changed since the checkpoint: %s", text)
 
 
-def _fresh_state(init: Callable[[jax.Array], TrainState], key: jax.Array, shardings: Any) -> TrainState:
+def _fresh_state(plan: Plan, key: jax.Array, frozen: Params) -> TrainState:
     """Make the initial state where it will stay; never whole on one device."""
     # It runs once, and optimising it takes a CPU longer than running it: half of the compile time is saved.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     begin = time.monotonic()
-    state = jax.jit(init, out_shardings=shardings, compiler_options=options)(key)
+    state = jax.jit(plan.init, out_shardings=plan.shardings, compiler_options=options)(key)
+    parts = jax.eval_shape(plan.objective.parts_from, plan.frozen_shapes)
+    if parts:
+        where = {part: plan.shardings["params"][part] for part in parts}
+        given = jax.jit(plan.objective.parts_from, out_shardings=where)(frozen)
+        state = {**state, "params": {**state["params"], **given}}
     _logger.info("initialised the state in %.1f s", time.monotonic() - begin)
     return state
 
@@ -267,14 +278,11 @@ def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
 def _parameter_table(shapes: TrainState, shardings: Any) -> str:
     """Name, shape, spec and bytes per device of the parameters, and the size of the whole state."""
     rows = sharding_rows(shapes["params"], shardings["params"])
-    total = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["model"]))
-    heads = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["heads"]))
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
     per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings))
     table = parameter_overview.make_table(rows)
-    size = (
-        f"{total:,} parameters, {heads:,} in training heads; the state takes {per_device / 2**20:,.1f} MiB per device"
-    )
-    return f"{table}\n{size}"
+    parts = ", ".join(f"{size:,} of {part}" for part, size in sizes.items() if size)
+    return f"{table}\nparameters: {parts}; the state takes {per_device / 2**20:,.1f} MiB per device"
 
 
 def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
@@ -282,13 +290,24 @@ def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
         return Meter(config.batch_size, None, None)
-    objective, images = plan.objective, plan.batch_shape
-    draws = jax.eval_shape(lambda key: objective.draw(key, images.shape), jax.random.key(0))
-    inputs = jax.eval_shape(objective.prepare, plan.frozen_shapes, images, draws)
-    # The frozen networks have no backward pass.
-    flops = forward_flops(objective.prepare, plan.frozen_shapes, images, draws)
-    flops += training_flops(objective.loss_of, plan.shapes["params"], inputs, draws)
-    return Meter(config.batch_size, flops, peak * mesh.size)
+    # What is computed again to save memory is no use of the device.
+    objective = build_objective(dataclasses.replace(config, compute=dataclasses.replace(config.compute, remat="none")))
+    flops = [_flops_of(plan, update) for update in objective.updates]
+    return Meter(
+        config.batch_size, sum(flops[i] for i in objective.schedule) // len(objective.schedule), peak * mesh.size
+    )
+
+
+def _flops_of(plan: Plan, update: Update) -> int:
+    """Operations of one gradient of an update."""
+    shapes, images = plan.shapes, plan.batch_shape
+    draws = jax.eval_shape(lambda key: plan.objective.draw(key, images.shape), jax.random.key(0))
+
+    def gradients(trained: Params, params: Params, *rest: Any) -> Any:
+        return jax.grad(lambda trained: update.loss(replaced(params, trained), *rest), has_aux=True)(trained)
+
+    trained = chosen(shapes["params"], update.trains)
+    return count_flops(gradients, trained, shapes["params"], shapes["buffers"], plan.frozen_shapes, images, draws)
 
 
 def _device_kind(mesh: Mesh) -> str:

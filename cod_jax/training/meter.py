@@ -10,7 +10,7 @@ class Meter:
 
     Args:
       batch_size: Images per step.
-      flops_per_step: Operations of a step, see `flops.training_flops`; None leaves the utilisation out.
+      flops_per_step: Operations of a step, see `flops.count_flops`; None leaves the utilisation out.
       peak_flops_per_second: Of all devices together.
     """
 

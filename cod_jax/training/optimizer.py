@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "tenth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,8 @@ class OptimizerConfig:
     Attributes:
       learning_rate: Peak learning rate.
       warmup_steps: Steps of linear rise from zero.
-      schedule: "constant", or "cosine" down to a hundredth of the peak at the last step.
+      schedule: "constant", "cosine" down to a hundredth of the peak at the last step, or "tenth", which is a tenth of
+        the peak in the second half of the run.
       b1: Decay of the first moment.
       b2: Decay of the second moment.
       eps: Added to the root of the second moment.
@@ -74,6 +75,9 @@ def build_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     if config.schedule == "cosine":
         decay_steps = max(total_steps - config.warmup_steps, 1)
         main = optax.cosine_decay_schedule(config.learning_rate, decay_steps, alpha=0.01)
+    elif config.schedule == "tenth":
+        drop = max(total_steps // 2 - config.warmup_steps, 1)
+        main = optax.piecewise_constant_schedule(config.learning_rate, {drop: 0.1})
     else:
         main = optax.constant_schedule(config.learning_rate)
     if config.warmup_steps == 0:

@@ -6,16 +6,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, replicated, tree_shardings
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.objectives.pretrain import FrozenNetworks, Pretrain
-from cod_jax.training.optimizer import build_optimizer, build_schedule
-from cod_jax.training.state import TrainState, init_state, state_axes
+from cod_jax.training.objectives.distill import CRITIC, Distill, DistillConfig
+from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import Objective, Update
+from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
+from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
+from cod_jax.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from cod_jax.training.state import Optimizers, TrainState, init_state, state_axes
 from cod_jax.training.step import Batch, Metrics, make_update
+from cod_jax.training.teacher import load_teacher_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Plan:
 
     Attributes:
       objective: What is trained.
-      optimizer: Transformation of gradients.
+      optimizers: Transformation of each update's gradients.
       shapes: Abstract training state.
       shardings: Where its arrays are.
       frozen_shapes: Abstract parameters of the frozen networks, in the dtype they are computed in.
@@ -32,8 +36,8 @@ class Plan:
       batch_shape: Abstract batch of images.
     """
 
-    objective: Pretrain
-    optimizer: optax.GradientTransformation
+    objective: Objective
+    optimizers: Optimizers
     shapes: TrainState
     shardings: Any
     frozen_shapes: Params
@@ -42,18 +46,19 @@ class Plan:
 
     def init(self, key: jax.Array) -> TrainState:
         """A fresh training state."""
-        return init_state(self.objective, self.optimizer, key)
+        return init_state(self.objective, self.optimizers, key)
 
 
 def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
     """Plan a run on a mesh, which may be one of devices that are not there.
 
     Raises:
-      ValueError: The settings do not fit each other, or a parameter cannot be split as the rules say.
+      ValueError: The settings do not fit each other, a parameter cannot be split as the rules say, or there is no
+        teacher.
     """
-    objective = Pretrain(config.model, config.objective, config.compute, FrozenNetworks(config.frozen.dtype))
-    optimizer = build_optimizer(config.optimizer)
-    shapes = jax.eval_shape(lambda key: init_state(objective, optimizer, key), jax.random.key(0))
+    objective = build_objective(config)
+    optimizers = {update.name: build_optimizer(_optimizer_config(config, update)) for update in objective.updates}
+    shapes = jax.eval_shape(lambda key: init_state(objective, optimizers, key), jax.random.key(0))
     rules = config.sharding.rules
     dtype = jnp.dtype(config.frozen.dtype)
     frozen_shapes = jax.tree.map(
@@ -65,29 +70,59 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
     size = config.data.image_size
     return Plan(
         objective=objective,
-        optimizer=optimizer,
+        optimizers=optimizers,
         shapes=shapes,
-        shardings=tree_shardings(shapes, state_axes(objective, optimizer), rules, mesh),
+        shardings=tree_shardings(shapes, state_axes(objective, optimizers), rules, mesh),
         frozen_shapes=frozen_shapes,
         frozen_shardings=tree_shardings(frozen_shapes, frozen_axes, frozen_rules, mesh),
         batch_shape=jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
     )
 
 
+def build_objective(config: TrainConfig) -> Objective:
+    """What a run trains; of a teacher the description is read.
+
+    Raises:
+      ValueError: The settings do not fit each other, or there is no teacher.
+    """
+    networks = FrozenNetworks(config.frozen.dtype)
+    match config.objective:
+        case PretrainConfig() as objective:
+            return Pretrain(config.model, objective, config.compute, networks)
+        case OneStepConfig() as objective:
+            return OneStep(config.model, objective, config.compute, networks)
+        case DistillConfig() as objective:
+            teacher = load_teacher_config(objective.teacher)
+            if config.data.image_size % teacher.size_multiple:
+                raise ValueError(
+                    f"data.image_size is {config.data.image_size}; it must be a multiple of the teacher's "
+                    f"{teacher.size_multiple} pixels"
+                )
+            return Distill(config.model, objective, config.compute, teacher, networks)
+
+
+def _optimizer_config(config: TrainConfig, update: Update) -> OptimizerConfig:
+    if isinstance(config.objective, DistillConfig) and update.name == CRITIC:
+        return config.objective.critic_optimizer
+    return config.optimizer
+
+
 def compile_step(
-    plan: Plan, config: TrainConfig, batch: NamedSharding
+    plan: Plan, config: TrainConfig, update: Update, batch: NamedSharding
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """The compiled step of a plan, from shapes alone; it gives the memory of the state it is handed away.
+    """The compiled step of an update, from shapes alone; it gives the memory of the state it is handed away.
 
     Args:
       plan: The run.
       config: Its settings.
+      update: One of the updates of the plan's objective.
       batch: Sharding of a batch, on the plan's mesh.
     """
-    update = make_update(
+    step = make_update(
         plan.objective,
-        plan.optimizer,
-        build_schedule(config.optimizer, config.total_steps),
+        update,
+        plan.optimizers[update.name],
+        build_schedule(_optimizer_config(config, update), config.total_steps),
         config.ema,
         config.accumulation_steps,
         gather=lambda params, frozen: (
@@ -96,7 +131,7 @@ def compile_step(
         ),
     )
     jitted = jax.jit(
-        update,
+        step,
         donate_argnums=0,
         in_shardings=(plan.shardings, plan.frozen_shardings, {"image": batch}),
         out_shardings=(plan.shardings, replicated(batch.mesh)),

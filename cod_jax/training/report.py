@@ -11,7 +11,7 @@ from cod_jax.training.writers import TensorBoardWriter
 _logger = logging.getLogger(__name__)
 
 # Metrics that count or set rather than measure: their last value stands for an interval.
-_LAST_VALUE = ("learning_rate", "skipped", "consecutive_skipped")
+_COUNTERS = ("skipped", "consecutive_skipped")
 
 
 class TrainingError(RuntimeError):
@@ -58,11 +58,8 @@ class Report:
         self._writer.scalars(step, values)
         self._writer.scalars(step, {f"speed/{name}": value for name, value in speed.items()})
         self._writer.scalars(step, {"data/images_left_out": float(len(left_out))})
-        terms = [f"{name.removeprefix('loss/')} {value:.4f}" for name, value in values.items() if name[:5] == "loss/"]
         parts = [
-            f"loss {values['loss']:.4f} ({', '.join(terms)})",
-            f"gradient_norm {values['gradient_norm']:.3g}",
-            f"perplexity {values['codebook/perplexity']:.1f}",
+            *(_summary(scope, values) for scope in dict.fromkeys(map(_scope, values)) if f"{scope}loss" in values),
             f"{speed['images_per_second']:.3g} images/s",
             f"{speed['step_seconds']:.3g} s/step",
             f"{100 * speed['data_wait_share']:.0f} % waiting for data",
@@ -78,16 +75,16 @@ class Report:
         """Write the results of a validation, see `Validator`."""
         self._writer.scalars(step, {f"validation/{name}": value for name, value in scalars.items()})
         self._writer.images(step, {f"validation/{name}": picture for name, picture in pictures.items()})
-        _logger.info(
-            "validation after step %d: loss %.4f, PSNR %.2f dB in one step, %.2f dB sampled, perplexity %.1f, "
-            "nominal %.4f bits per pixel",
-            step,
-            scalars["loss"],
-            scalars["psnr_one_step"],
-            scalars["psnr_sampled"],
-            scalars["codebook/perplexity"],
-            scalars["nominal_bits_per_pixel"],
-        )
+        formats = {
+            "loss": "loss {:.4f}",
+            "psnr_one_step": "PSNR {:.2f} dB in one step",
+            "psnr_sampled": "{:.2f} dB sampled",
+            "codebook/perplexity": "perplexity {:.1f}",
+            "nominal_bits_per_pixel": "nominal {:.4f} bits per pixel",
+            "estimated_bits_per_pixel": "estimated {:.4f} bits per pixel",
+        }
+        parts = [text.format(scalars[name]) for name, text in formats.items() if name in scalars]
+        _logger.info("validation after step %d: %s", step, ", ".join(parts))
 
     def _stop_if_skipping(self, step: int, window: Sequence[Mapping[str, np.ndarray]]) -> None:
         in_a_row, metrics = max(
@@ -99,7 +96,7 @@ class Report:
         broken = [
             f"{name} is {float(value)}"
             for name, value in metrics.items()
-            if name.split("/")[0] in names and not math.isfinite(value)
+            if name.removeprefix(_scope(name)).split("/")[0] in names and not math.isfinite(value)
         ]
         raise TrainingError(
             f"stopped at step {step}: {in_a_row} steps in a row had no finite gradients and were skipped "
@@ -108,10 +105,27 @@ class Report:
 
 
 def average(window: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Mean of each metric over the steps in which it was finite; counters keep their last value."""
+    """Mean of each metric over the steps that have it and in which it was finite; counters keep their last value."""
     means = {}
-    for name in window[-1]:
-        values = np.array([metrics[name] for metrics in window], np.float64)
+    for name in dict.fromkeys(name for metrics in window for name in metrics):
+        values = np.array([metrics[name] for metrics in window if name in metrics], np.float64)
         finite = values[np.isfinite(values)]
-        means[name] = float(values[-1] if name in _LAST_VALUE or not len(finite) else finite.mean())
+        is_last = name in _COUNTERS or name.endswith("learning_rate")
+        means[name] = float(values[-1] if is_last or not len(finite) else finite.mean())
     return means
+
+
+def _scope(name: str) -> str:
+    """The update that a metric is of: "student/" of "student/loss/l1", "" where there is only one update."""
+    first, slash, _ = name.partition("/")
+    return "" if first in ("loss", "codebook") or not slash else f"{first}/"
+
+
+def _summary(scope: str, values: Mapping[str, float]) -> str:
+    """Loss, its terms, the gradient's norm and the codebook's perplexity of one update."""
+    lead = f"{scope}loss/"
+    terms = [f"{name.removeprefix(lead)} {value:.4f}" for name, value in values.items() if name.startswith(lead)]
+    text = f"{scope.replace('/', ' ')}loss {values[f'{scope}loss']:.4f} ({', '.join(terms)})"
+    text += f", gradient_norm {values[f'{scope}gradient_norm']:.3g}"
+    perplexity = values.get(f"{scope}codebook/perplexity")
+    return text if perplexity is None else f"{text}, perplexity {perplexity:.1f}"

@@ -1,33 +1,38 @@
 """The training state: one nested dict of arrays, and the logical axes of each of them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from cod_jax.models.functional import Params
-from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.models.functional import Params, flatten_params
+from cod_jax.training.objectives.objective import Objective
 
 TrainState = dict[str, Any]
+# One per update, by its name.
+Optimizers = Mapping[str, optax.GradientTransformation]
 
 
-def init_state(objective: Pretrain, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """A fresh state: parameters, their moving average, optimizer, codebook usage, counters and the root key.
+def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> TrainState:
+    """A fresh state: parameters, their moving average, optimizers, buffers, counters and the root key.
 
     Args:
       objective: What is trained.
-      optimizer: Its transformation of gradients.
+      optimizers: The updates' transformations of gradients.
       key: Root of all randomness of the run; step n uses fold_in(key, n).
     """
-    key_params, key_run = jax.random.split(key)
+    key_params, key_run, key_buffers = jax.random.split(key, 3)
     params = objective.init_params(key_params)
     return {
         "params": params,
         # A copy, because the step gives its inputs' memory away and may not be handed one buffer twice.
-        "ema": jax.tree.map(jnp.copy, params),
-        "optimizer": optimizer.init(params),
-        "codebook_usage": jnp.zeros((objective.model_config.codec.codebook_size,), jnp.float32),
+        "ema": jax.tree.map(jnp.copy, {part: params[part] for part in objective.averaged}),
+        "optimizer": {
+            update.name: optimizers[update.name].init(chosen(params, update.trains)) for update in objective.updates
+        },
+        "buffers": objective.init_buffers(params, key_buffers),
         "step": jnp.zeros((), jnp.int32),
         "skipped": jnp.zeros((), jnp.int32),
         "consecutive_skipped": jnp.zeros((), jnp.int32),
@@ -35,21 +40,24 @@ def init_state(objective: Pretrain, optimizer: optax.GradientTransformation, key
     }
 
 
-def state_axes(objective: Pretrain, optimizer: optax.GradientTransformation) -> TrainState:
+def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
     """A tree like the state with a tuple of logical axis names in place of each array; () is replicated."""
     shapes = jax.eval_shape(lambda: objective.init_params(jax.random.key(0)))
-    optimizer_axes = optax.tree.map_params(
-        optimizer,
-        lambda _, axes: axes,
-        jax.eval_shape(optimizer.init, shapes),
-        objective.axes,
-        transform_non_params=lambda _: (),
-    )
+    optimizer_axes = {
+        update.name: optax.tree.map_params(
+            optimizers[update.name],
+            lambda _, axes: axes,
+            jax.eval_shape(optimizers[update.name].init, chosen(shapes, update.trains)),
+            chosen(objective.axes, update.trains),
+            transform_non_params=lambda _: (),
+        )
+        for update in objective.updates
+    }
     return {
         "params": objective.axes,
-        "ema": objective.axes,
+        "ema": {part: objective.axes[part] for part in objective.averaged},
         "optimizer": optimizer_axes,
-        "codebook_usage": ("codebook",),
+        "buffers": objective.buffer_axes,
         "step": (),
         "skipped": (),
         "consecutive_skipped": (),
@@ -57,13 +65,16 @@ def state_axes(objective: Pretrain, optimizer: optax.GradientTransformation) -> 
     }
 
 
-def codebook_of(params: Params) -> jax.Array:
-    """The codebook among the parameters."""
-    return params["model"]["codec"]["bottleneck"]["codebook"]
+def chosen(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    """Some of the parameters by name, as `flatten_params` gives them."""
+    flat = flatten_params(params)
+    return {name: flat[name] for name in names}
 
 
-def with_codebook(params: Params, codebook: jax.Array) -> Params:
-    """The parameters with another codebook."""
-    codec = params["model"]["codec"]
-    codec = {**codec, "bottleneck": {**codec["bottleneck"], "codebook": codebook}}
-    return {**params, "model": {**params["model"], "codec": codec}}
+def replaced(params: Params, values: Mapping[str, Any]) -> Params:
+    """The parameters with some of them replaced by name; names that are not there are ignored."""
+
+    def of(path: tuple[Any, ...], leaf: Any) -> Any:
+        return values.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+
+    return jax.tree_util.tree_map_with_path(of, params)

@@ -7,20 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cod_jax.models.functional import Params
-from cod_jax.training.objectives.pretrain import Draws, LossOutput, Pretrain, metrics_of
+from cod_jax.models.functional import Params, flatten_params
+from cod_jax.training.objectives.codebook import usage_metrics
+from cod_jax.training.objectives.objective import LossOutput, Objective, Update
 from cod_jax.training.optimizer import EmaConfig
-from cod_jax.training.state import TrainState, codebook_of, with_codebook
+from cod_jax.training.state import TrainState, chosen, replaced
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
-# Steps over which the running share of each code is averaged, roughly.
-USAGE_DECAY = 0.99
-
 
 def make_update(
-    objective: Pretrain,
+    objective: Objective,
+    update: Update,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     ema: EmaConfig,
@@ -37,64 +36,78 @@ def make_update(
 
     Args:
       objective: What is trained.
-      optimizer: Transformation of gradients, without learning rate.
+      update: Which of its updates.
+      optimizer: Transformation of this update's gradients, without learning rate.
       learning_rate: Learning rate at a step counted from 0.
       ema: Moving average of the parameters.
       accumulation_steps: Parts of a batch that are computed one after the other.
       gather: Applied to the parameters and those of the frozen networks before they are used, such as
         `parallel.gathered`.
     """
+    # Where updates take turns, each reports its numbers under its name.
+    scope = f"{update.name}/" if len(objective.updates) > 1 else ""
 
-    def apply(
-        trained: TrainState, gradients: Params, rate: jax.Array, step: jax.Array, output: LossOutput
-    ) -> TrainState:
-        direction, optimizer_state = optimizer.update(gradients, trained["optimizer"], trained["params"])
-        params = jax.tree.map(lambda p, d: p - rate * d, trained["params"], direction)
-        decay = ema.decay_at(step)
-        average = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, trained["ema"], params)
-        params, average, usage = _tend_codebook(objective, params, average, trained["codebook_usage"], output, step)
-        return {"params": params, "ema": average, "optimizer": optimizer_state, "codebook_usage": usage}
+    def apply(state: TrainState, gradients: Params, rate: jax.Array, output: LossOutput) -> TrainState:
+        before = chosen(state["params"], update.trains)
+        direction, optimizer_state = optimizer.update(gradients, state["optimizer"][update.name], before)
+        trained = jax.tree.map(lambda p, d: p - rate * d, before, direction)
+        params = replaced(state["params"], trained)
+        # The average counts how often it has moved, not the steps of other updates in between.
+        decay = ema.decay_at(state["step"] // len(objective.schedule))
+        averages = flatten_params(state["ema"])
+        # Written so that the average of what stands still stands still as well.
+        moved = {n: averages[n] + (1 - decay) * (trained[n] - averages[n]) for n in update.trains if n in averages}
+        params, average, buffers = objective.tend(
+            params, replaced(state["ema"], moved), state["buffers"], output, state["step"]
+        )
+        optimizers = {**state["optimizer"], update.name: optimizer_state}
+        return {"params": params, "ema": average, "optimizer": optimizers, "buffers": buffers}
 
-    def update(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        def loss(params: Params, images: jax.Array, draws: Draws) -> tuple[jax.Array, LossOutput]:
-            return objective.loss(*gather(params, frozen), images, draws)
+    def step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        def loss(trained: Params, images: jax.Array, draws: Any) -> tuple[jax.Array, LossOutput]:
+            params, fixed = gather(replaced(state["params"], trained), frozen)
+            return update.loss(params, state["buffers"], fixed, images, draws)
 
-        step, params = state["step"], state["params"]
-        key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
         images = batch["image"]
         draws = objective.draw(key, images.shape)
-        (value, output), gradients = _gradients(loss, params, images, draws, accumulation_steps)
+        trained = chosen(state["params"], update.trains)
+        (value, output), gradients = _gradients(loss, trained, images, draws, accumulation_steps)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
-        rate = jnp.asarray(learning_rate(step), jnp.float32)
-        trained = {name: state[name] for name in ("params", "ema", "optimizer", "codebook_usage")}
+        rate = jnp.asarray(learning_rate(state["step"]), jnp.float32)
+        kept = {name: state[name] for name in ("params", "ema", "optimizer", "buffers")}
         # A branch rather than a selection per array: it compiles in half the time and moves less memory.
-        trained = jax.lax.cond(finite, lambda: apply(trained, gradients, rate, step, output), lambda: trained)
+        kept = jax.lax.cond(finite, lambda: apply(state, gradients, rate, output), lambda: kept)
         skip = jnp.where(finite, 0, 1)
         new_state = {
-            **trained,
-            "step": step + 1,
+            **kept,
+            "step": state["step"] + 1,
             "skipped": state["skipped"] + skip,
             "consecutive_skipped": (state["consecutive_skipped"] + 1) * skip,
             "key": state["key"],
         }
-        metrics = {
+        measured = {
             "loss": value,
             **{f"loss/{name}": term for name, term in output.terms.items()},
-            **metrics_of(output),
             "gradient_norm": norm,
             "learning_rate": rate,
+        }
+        if output.code_counts is not None:
+            measured |= usage_metrics(output.code_counts)
+        metrics = {
+            **{f"{scope}{name}": number for name, number in measured.items()},
             "skipped": new_state["skipped"].astype(jnp.float32),
             "consecutive_skipped": new_state["consecutive_skipped"].astype(jnp.float32),
         }
         return new_state, metrics
 
-    return update
+    return step
 
 
 def _gradients(
-    loss: Callable[..., Any], params: Params, images: jax.Array, draws: Draws, accumulation_steps: int
+    loss: Callable[..., Any], params: Params, images: jax.Array, draws: Any, accumulation_steps: int
 ) -> tuple[tuple[jax.Array, LossOutput], Any]:
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     if accumulation_steps == 1:
@@ -104,7 +117,7 @@ def _gradients(
         # Every accumulation_steps-th image forms a part, so that each device keeps its share of every part.
         return x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
 
-    def body(total: Any, part: tuple[jax.Array, Draws]):
+    def body(total: Any, part: tuple[jax.Array, Any]):
         value, gradients = value_and_grad(params, *part)
         return jax.tree.map(jnp.add, total, (value, gradients)), value[1].candidates
 
@@ -118,24 +131,3 @@ def _gradients(
         lambda x: x[jnp.arange(x.shape[1]) % accumulation_steps, jnp.arange(x.shape[1])], candidates
     )
     return (mean, output._replace(candidates=candidates)), gradients
-
-
-def _tend_codebook(
-    objective: Pretrain, params: Params, ema: Params, usage: jax.Array, output: LossOutput, step: jax.Array
-) -> tuple[Params, Params, jax.Array]:
-    """Track how often codes are used and, when due, put latents of the batch in the place of unused ones."""
-    config = objective.config
-    shares = output.code_counts / jnp.maximum(jnp.sum(output.code_counts), 1.0)
-    never_used = usage == 0
-    usage = USAGE_DECAY * usage + (1 - USAGE_DECAY) * shares
-    if output.candidates is None:
-        return params, ema, usage
-    size = usage.shape[0]
-    due = step % config.revive_codes_every == 0
-    # A fresh codebook has never been used before its first step, and so starts from data.
-    unused = (usage < config.revive_usage / size) | never_used
-    replace = due & unused & (output.candidates.valid > 0)
-    values = output.candidates.values
-    params = with_codebook(params, jnp.where(replace[:, None], values, codebook_of(params)))
-    ema = with_codebook(ema, jnp.where(replace[:, None], values, codebook_of(ema)))
-    return params, ema, jnp.where(replace, 1.0 / size, usage)

@@ -1,6 +1,5 @@
 """What is measured on the held-out images: losses, one-step and sampled reconstructions, use of the codebook."""
 
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,13 +15,10 @@ from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
 from cod_jax.training.config import ValidationConfig
-from cod_jax.training.objectives.pretrain import Pretrain
+from cod_jax.training.objectives.objective import Objective
 
 # Squared error below which two pictures count as equal, so that their PSNR is finite (100 dB).
 _SMALLEST_SQUARED_ERROR = 1e-10
-
-# Quantiles of the standard normal distribution that timesteps are drawn from: the middles of four equal parts.
-_TIMES = tuple(statistics.NormalDist().inv_cdf((part + 0.5) / 4) for part in range(4))
 
 
 class Validator:
@@ -42,7 +38,7 @@ class Validator:
 
     def __init__(
         self,
-        objective: Pretrain,
+        objective: Objective,
         config: ValidationConfig,
         images_uint8: UInt8[np.ndarray, "N S S 3"],
         *,
@@ -76,7 +72,8 @@ class Validator:
         """Measure parameters, given those of the frozen networks.
 
         Returns:
-          Scalars by name, with "loss" among them, and pictures uint8 [H, W, 3] by name.
+          Scalars by name, with "loss" among them if the objective ranks checkpoints by it, and pictures uint8
+          [H, W, 3] by name.
         """
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, len(self._images), self._size):
@@ -87,57 +84,66 @@ class Validator:
         num = len(self._images)
         joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
         measured = [name for name in joined if name.startswith(("loss", "psnr"))]
-        scalars = {name: float(joined[name].mean()) for name in measured} | {
-            "nominal_bits_per_pixel": self._codec.nominal_bits_per_pixel,
-            **_codebook_use(joined["indices"], self._codec.codebook_size),
-        }
+        scalars = {name: float(joined[name].mean()) for name in measured} | {**self._rate(joined)}
         num_grid = min(self._config.grid_images, num)
         if num_grid == 0:
             return scalars, {}
-        columns = [self._images[:num_grid], joined["one_step"][:num_grid], joined["sampled"][:num_grid]]
-        return scalars, {"original_one_step_sampled": picture_grid(columns)}
+        names = [name for name in ("one_step", "sampled") if name in joined]
+        columns = [self._images[:num_grid], *(joined[name][:num_grid] for name in names)]
+        return scalars, {"_".join(["original", *names]): picture_grid(columns)}
+
+    def _rate(self, joined: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """What the symbols cost: by design, and how a codebook is used, or by the learned densities."""
+        if self._codec.factorized is not None:
+            bits_per_image = float(joined["bits"].mean())
+            return {"estimated_bits_per_pixel": bits_per_image / self._images[0, ..., 0].size}
+        return {
+            "nominal_bits_per_pixel": self._codec.nominal_bits_per_pixel,
+            **_codebook_use(joined["indices"], self._codec.codebook_size),
+        }
 
 
 def make_measure(
-    objective: Pretrain, config: ValidationConfig, param_shardings: Any, frozen_shardings: Any
+    objective: Objective, config: ValidationConfig, param_shardings: Any, frozen_shardings: Any
 ) -> Callable[[Params, Params, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
     """A function of parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
 
-    Per image it returns "loss" and "loss/..." with the image's own condition, averaged over a few timesteps spread
-    evenly over their distribution; reconstructions in uint8, their PSNR in dB, and symbols. The randomness of an image
-    is its index's, so that the results do not depend on how images share batches or devices.
+    Per image it returns what the objective measures, reconstructions in uint8, their PSNR in dB, and symbols, or
+    their bits with a factorized bottleneck, at its best quality. The randomness of an image is its index's, so that the
+    results do not depend on how images share batches or devices.
     """
 
     def measure(params: Params, frozen: Params, image_uint8: jax.Array, index: jax.Array, key: jax.Array):
         params, frozen = gathered(params, param_shardings), gathered(frozen, frozen_shardings)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
-        def losses_of(image: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-            draws = objective.draw(key, (1, *image.shape))._replace(drop=jnp.ones((1,)), at_zero=jnp.ones((1,)))
-            inputs = objective.prepare(frozen, image[None], draws)
-
-            def at(time: jax.Array) -> dict[str, jax.Array]:
-                loss, output = objective.loss_of(params, inputs, draws._replace(time=time[None]))
-                return {"loss": loss, **{f"loss/{name}": term for name, term in output.terms.items()}}
-
-            return jax.tree.map(jnp.mean, jax.lax.map(at, jnp.asarray(_TIMES, jnp.float32)))
+        def losses_of(image: jax.Array, key: jax.Array) -> Mapping[str, jax.Array]:
+            return objective.validation_losses(params, frozen, image[None], key)
 
         losses = jax.vmap(losses_of)(image_uint8, keys)
-        model = objective.functional.bind(params["model"])
+        model = objective.functional.bind(objective.exported(params))
         image01 = uint8_to_unit(image_uint8)
 
         def condition_of(image01: jax.Array):
             quantized = model.codec.quantize(model.codec.encode(image01))
-            return model.codec.decode(quantized.values), quantized.indices
+            return model.codec.decode(quantized.values), quantized
 
         values_shape = objective.model_config.values_shape(image01.shape)
 
         def picture(values: jax.Array) -> jax.Array:
             return signed_to_uint8(objective.space.decode(frozen.get("autoencoder", {}), values))
 
-        condition, indices = condition_of(image01)
-        null = condition_of(jnp.full_like(image01, NULL_CONDITION_VALUE))[0] if config.guidance_scale != 1.0 else None
+        condition, quantized = condition_of(image01)
         one_step = picture(model.one_step(condition))
+        measured = {
+            **losses,
+            "one_step": one_step,
+            "psnr_one_step": psnr_per_image(one_step, image_uint8),
+            **({"indices": quantized.indices} if quantized.bits is None else {"bits": quantized.bits}),
+        }
+        if not objective.samples:
+            return measured
+        null = condition_of(jnp.full_like(image01, NULL_CONDITION_VALUE))[0] if config.guidance_scale != 1.0 else None
         sampled = sample(
             model.velocity,
             jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1), values_shape[1:]))(keys),
@@ -146,17 +152,10 @@ def make_measure(
             num_steps=config.num_sampling_steps,
             method=objective.model_config.sampling_method,
             guidance_scale=config.guidance_scale,
-            time_shift=objective.config.time_shift,
+            time_shift=objective.time_shift,
         )
         sampled = picture(sampled)
-        return {
-            **losses,
-            "one_step": one_step,
-            "sampled": sampled,
-            "psnr_one_step": psnr_per_image(one_step, image_uint8),
-            "psnr_sampled": psnr_per_image(sampled, image_uint8),
-            "indices": indices,
-        }
+        return {**measured, "sampled": sampled, "psnr_sampled": psnr_per_image(sampled, image_uint8)}
 
     return measure
 

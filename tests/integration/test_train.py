@@ -17,12 +17,9 @@ from cod_jax import train
 from cod_jax.bundle import save_bundle
 from cod_jax.demo import write_photographs as write_demo_photographs
 from cod_jax.models import ModelConfig, build_model, unflatten_params
-from cod_jax.parallel import make_mesh, replicated
-from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_for_export
+from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.objectives.pretrain import Pretrain
-from cod_jax.training.optimizer import build_optimizer
-from cod_jax.training.state import init_state
+from tests.integration.states import final_state
 from tests.training_fixtures import (
     CONFIG,
     REPOSITORY,
@@ -74,19 +71,6 @@ def straight(tmp_path_factory, photographs) -> Path:
     return workdir
 
 
-def final_state(workdir: Path, step: int) -> dict:
-    """Everything in a checkpoint."""
-    store = CheckpointStore(workdir, 2, 1)
-    config = TrainConfig.from_dict(store.meta(step)["config"])
-    objective, optimizer = Pretrain(config.model, config.objective, config.compute), build_optimizer(config.optimizer)
-    shapes = jax.eval_shape(lambda: init_state(objective, optimizer, jax.random.key(0)))
-    everywhere = jax.tree.map(lambda _: replicated(make_mesh(config.mesh)), shapes)
-    state = store.restore(step, shapes, everywhere)
-    data = store.meta(step)["data"]
-    store.close()
-    return {"state": jax.device_get(state), "data": data}
-
-
 def events(workdir: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     accumulator.Reload()
@@ -108,9 +92,9 @@ def test_a_killed_run_repeats_the_uninterrupted_one_bit_for_bit(straight, photog
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after step 10 of 20" in resumed.stdout
     expected, found = final_state(straight, 20), final_state(workdir, 20)
-    assert found["data"] == expected["data"]
-    assert int(found["state"]["step"]) == 20
-    jax.tree.map(np.testing.assert_array_equal, found["state"], expected["state"])
+    assert load_meta(workdir, 20)["data"] == load_meta(straight, 20)["data"]
+    assert int(found["step"]) == 20
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
     for tag in ("loss", "validation/loss"):
         assert scalars(workdir, tag) == scalars(straight, tag)
 

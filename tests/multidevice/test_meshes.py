@@ -16,8 +16,8 @@ from cod_jax.parallel import (
 )
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.objectives.pretrain import Pretrain
 from cod_jax.training.optimizer import build_optimizer, build_schedule
+from cod_jax.training.plan import build_objective
 from cod_jax.training.state import init_state, state_axes
 from cod_jax.training.step import make_update
 from tests.model_fixtures import numpy_params
@@ -33,9 +33,9 @@ class Runner:
 
     def __init__(self):
         self.config = TrainConfig.from_dict(small_settings())
-        self.objective = Pretrain(self.config.model, self.config.objective, self.config.compute)
+        self.objective = build_objective(self.config)
         self.optimizer = build_optimizer(self.config.optimizer)
-        self.shapes = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, jax.random.key(0)))
+        self.shapes = jax.eval_shape(lambda: init_state(self.objective, {"model": self.optimizer}, jax.random.key(0)))
         params = numpy_params(self.shapes["params"])
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.shapes)
         self.start = {**zeros, "params": params, "ema": params}
@@ -45,7 +45,7 @@ class Runner:
     def shardings(self, name: str):
         devices = jax.devices()[: int(np.prod(MESHES[name]))]
         mesh = make_mesh(MeshConfig(*MESHES[name]), devices)
-        axes = state_axes(self.objective, self.optimizer)
+        axes = state_axes(self.objective, {"model": self.optimizer})
         state = tree_shardings(self.shapes, axes, self.config.sharding.rules, mesh)
         return state, batch_sharding(mesh, self.config.sharding.batch), replicated(mesh)
 
@@ -56,6 +56,7 @@ class Runner:
             schedule = build_schedule(self.config.optimizer, self.config.total_steps)
             update = make_update(
                 self.objective,
+                self.objective.updates[0],
                 self.optimizer,
                 schedule,
                 self.config.ema,

@@ -24,7 +24,7 @@ def test_the_step_of_the_published_size_compiles_for_eight_devices(module, param
     base.apply(config, {"batch_size": 8, "frozen.sharded": True})
     config, plan, batch = planned(config)
     assert count_params(plan.shapes["params"]["model"]) == parameters
-    compiled = compile_step(plan, config, batch)
+    compiled = compile_step(plan, config, plan.objective.updates[0], batch)
     analysis = compiled.memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
     # Parameters, average and two moments over four devices, with what is not split.
     state = 4 * 4 * count_params(plan.shapes["params"])
@@ -37,8 +37,8 @@ def test_the_step_does_not_grow_with_depth_when_scanned_but_does_when_unrolled()
         base.apply(config, {"model.denoiser.num_blocks": num_blocks, "compute.unroll": unroll})
         config, plan, _ = planned(config)
         draws = jax.eval_shape(lambda key: plan.objective.draw(key, plan.batch_shape.shape), jax.random.key(0))
-        gradient = jax.jit(jax.grad(plan.objective.loss, has_aux=True))
-        return len(gradient.lower(plan.shapes["params"], {}, plan.batch_shape, draws).as_text())
+        gradient = jax.jit(jax.grad(plan.objective.updates[0].loss, has_aux=True))
+        return len(gradient.lower(plan.shapes["params"], {}, {}, plan.batch_shape, draws).as_text())
 
     assert length(8, unroll=False) < 1.02 * length(2, unroll=False)
     assert length(8, unroll=True) > 1.1 * length(2, unroll=True)

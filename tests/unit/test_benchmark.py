@@ -21,6 +21,8 @@ TIMING = {
     "first_call_seconds",
     "compile_seconds",
 }
+SYSTEM = {"device": "cpu", "platform": "cpu", "processor": "P", "cores": 2, "jax": "0", "python": "3"}
+PARTS = ("encode", "decode")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def fast_compilation(monkeypatch):
 
 
 def check_timing(timing, repeats: int):
-    assert timing.keys() == TIMING | ({"pixels_per_second"} & timing.keys())
+    assert timing.keys() >= TIMING
     assert len(timing["seconds"]) == repeats
     assert 0 < timing["min_seconds"] <= timing["median_seconds"] <= timing["max_seconds"]
     assert timing["median_seconds"] == statistics.median(timing["seconds"])
@@ -40,17 +42,16 @@ def check_timing(timing, repeats: int):
 
 
 def check_report(report, command: str):
-    assert report.keys() == {"benchmark", "system", "load_average", "results"}
+    assert report.keys() >= {"benchmark", "system", "model", "load_average", "results"}
     assert report["benchmark"] == command
     assert report["system"].keys() == {"device", "platform", "processor", "cores", "jax", "python"}
     assert report["system"]["platform"] == "cpu"
     assert report["load_average"].keys() == {"before", "after"}
-    for result in report["results"]:
-        assert result["peak_device_memory_bytes"] is None
-        assert result["model"].keys() == {"name", "parameters", "dtype", "config"}
-        assert result["model"]["parameters"] > 100_000
+    assert report["model"].keys() == {"name", "parameters", "dtype", "config"}
+    assert report["model"]["parameters"] > 100_000
 
 
+@pytest.mark.slow
 def test_codec(tmp_path, capsys):
     config = tiny_model_config()
     model = tmp_path / "model"
@@ -60,16 +61,62 @@ def test_codec(tmp_path, capsys):
     assert benchmark.main(arguments) == 0
     report = json.loads(output.read_text())
     check_report(report, "codec")
+    assert report["model"]["dtype"] == "float32"
+    assert report["peak_flops_per_second"] is None
     (result,) = report["results"]
     assert (result["width"], result["height"]) == (33, 16)
-    for kind in ("encode", "decode"):
-        check_timing(result[kind], 3)
-        assert result[kind]["pixels_per_second"] == 33 * 16 / result[kind]["median_seconds"]
-    peak = result["peak_memory_bytes"]
-    assert 10_000_000 < peak["loaded"] <= peak["encoded"] <= peak["decoded"]
+    for part in PARTS:
+        timings = result[part]
+        assert timings["flops"] > 1e5
+        for codec in ("plain", "compiled"):
+            check_timing(timings[codec], 3)
+            assert timings[codec]["pixels_per_second"] == 33 * 16 / timings[codec]["median_seconds"]
+            assert timings[codec]["flops_per_second"] == timings["flops"] / timings[codec]["median_seconds"]
+            assert timings[codec]["share_of_peak"] is None
+        assert timings["ratio"] == timings["plain"]["median_seconds"] / timings["compiled"]["median_seconds"]
+    for codec in ("plain", "compiled"):
+        start = result["start"][codec]
+        for name in ("cold_seconds", "warm_seconds", "cold_cpu_seconds", "warm_cpu_seconds"):
+            assert start[name] > 0
+        assert 10_000_000 < start["peak_memory_bytes"]["encoded"] <= start["peak_memory_bytes"]["decoded"]
+        assert start["peak_device_memory_bytes"] is None
+    # Without Flax.
+    plain, compiled = (result["start"][codec]["peak_memory_bytes"]["decoded"] for codec in ("plain", "compiled"))
+    assert compiled < plain
     table = capsys.readouterr().out
-    assert "33x16" in table
-    assert "GB" in table
+    for part in ("33x16 encode plain", "33x16 decode compiled", "33x16 encode ratio", "start  compiled cold", "GB"):
+        assert part in table
+
+
+def test_a_share_of_the_peak_where_it_is_known(monkeypatch, tmp_path, capsys):
+    timing = dict.fromkeys(("median_seconds", "min_seconds", "max_seconds", "median_cpu_seconds"), 0.004)
+    timing |= {"pixels_per_second": 1e6, "compile_seconds": 1.0}
+    calls = {part: {codec: dict(timing) for codec in ("plain", "compiled")} | {"ratio": 1.0} for part in PARTS}
+    answers = {
+        "prepare": {
+            "system": SYSTEM,
+            "model": {"name": "lite", "parameters": 98_800_000, "dtype": "bfloat16", "config": {}},
+            "peak_flops_per_second": 1e15,
+            "flops": [{"width": 768, "height": 512, "encode": 2 * 10**12, "decode": 10**12}],
+        },
+        "measure_calls": {"width": 768, "height": 512, **calls},
+    }
+    start = {"cold_seconds": 3.0, "warm_seconds": 2.0, "cold_cpu_seconds": 5.0, "warm_cpu_seconds": 4.0}
+    start |= {"peak_memory_bytes": {"encoded": 1, "decoded": 10**9}}
+    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: answers[measure.__name__])
+    monkeypatch.setattr(benchmark, "measure_start", lambda *_: {**start, "peak_device_memory_bytes": 5 * 10**9})
+    assert benchmark.main(["codec", "--size", "768x512", "--output", str(tmp_path / "a.json")]) == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["results"][0]["encode"]["plain"]["share_of_peak"] == pytest.approx(0.5)
+    table = capsys.readouterr().out
+    for part in (
+        "50.0 %",
+        "25.0 %",
+        "500000.0",
+        "cold 3.0 s (CPU time 5.0 s), warm 2.0 s (4.0 s)",
+        "1.00 GB decoded, of the device 5.00 GB",
+    ):
+        assert part in table
 
 
 @pytest.mark.slow
@@ -88,37 +135,41 @@ def test_training(tmp_path, capsys):
     check_report(report, "train")
     (result,) = report["results"]
     check_timing(result["step"], 2)
+    assert result["update"] == "model"
     assert (result["image_size"], result["batch_size"]) == (32, 2)
-    assert {"flow", "reconstruction", "commitment"} <= result["loss_terms"].keys()
+    assert {"flow", "reconstruction", "commitment"} <= set(result["loss_terms"])
     assert result["images_per_second"] == 2 / result["step"]["median_seconds"]
     assert result["compile_seconds"] > 0
-    assert result["trace_seconds"] > 0
-    assert "flow x 1" in capsys.readouterr().out
+    assert "step of model" in capsys.readouterr().out
 
 
 def test_the_table_of_training(monkeypatch, tmp_path, capsys):
     seconds = [0.5, 0.4, 0.6]
     step = {"median_seconds": 0.5, "min_seconds": 0.4, "max_seconds": 0.6, "seconds": seconds}
     result = {
-        "system": {"device": "cpu", "platform": "cpu", "processor": "P", "cores": 2, "jax": "0", "python": "3"},
-        "model": {"name": "configs/tiny.py", "parameters": 1_500_000, "dtype": "float32", "config": {}},
+        "update": "student",
         "image_size": 128,
         "batch_size": 8,
-        "loss_terms": {"flow": 1.0, "commitment": 0.25},
+        "loss_terms": ["commitment", "flow"],
         "step": {**step, "median_cpu_seconds": 0.9, "first_call_seconds": 0.5, "compile_seconds": 0.0},
         "images_per_second": 16.0,
-        "trace_seconds": 1.0,
         "compile_seconds": 20.0,
         "compile_cpu_seconds": 21.0,
         "peak_memory_bytes": 1_500_000_000,
         "peak_device_memory_bytes": None,
     }
-    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: dict(result))
+    measured = {
+        "system": SYSTEM,
+        "model": {"name": "configs/tiny.py", "parameters": 1_500_000, "dtype": "float32", "config": {}},
+        "results": [result],
+    }
+    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: measured)
     assert benchmark.main(["train", "--output", str(tmp_path / "a.json")]) == 0
     check_report(json.loads((tmp_path / "a.json").read_text()), "train")
     table = capsys.readouterr().out
-    for part in ("1.5M parameters", "flow x 1, commitment x 0.25", "16.00", "500.0 ms (400.0 to 600.0)", "1.50 GB"):
+    for part in ("1.5M parameters", "step of student", "commitment, flow", "16.00", "500.0 ms (400.0 to 600.0)"):
         assert part in table
+    assert "1.50 GB" in table
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
-from cod_jax.training.checkpoint import CheckpointStore, load_for_export, load_meta
+from cod_jax.training.checkpoint import CheckpointStore, Weights, load_for_export, load_meta
 from cod_jax.training.initial import load_initial
 
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}
@@ -146,7 +146,8 @@ def test_a_later_stage_takes_raw_weights_with_their_average_or_the_average_for_b
     save_all(tmp_path, {4: None}).close()
     state = make_state(4)
     raw, average = np.asarray(state["params"]["heads"]["k"]), np.asarray(state["ema"]["heads"]["k"])
-    for weights, start in (("raw", raw), ("ema", average)):
+    starts: dict[Weights, np.ndarray] = {"raw": raw, "ema": average}
+    for weights, start in starts.items():
         initial = load_initial(tmp_path, weights, state["params"], ())
         np.testing.assert_array_equal(initial.params["heads/k"], start)
         np.testing.assert_array_equal(initial.ema["heads/k"], average)

@@ -1,5 +1,8 @@
 """Pictures to bytes and back with a tiny model of random weights."""
 
+import dataclasses
+import functools
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +15,15 @@ import pytest
 from PIL import Image
 
 import cod_jax
-from cod_jax import images
-from cod_jax.bundle import Bundle
+from cod_jax import fit_prior, images, info, prior_file
+from cod_jax.bundle import Bundle, save_bundle
 from cod_jax.codec import Codec
-from cod_jax.coding import legacy
+from cod_jax.coding import container, prior_fit, stream
+from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
 from cod_jax.features.sd_vae import SDVAEConfig
-from cod_jax.models import build_model
+from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.models.space import Space
 from tests.model_fixtures import (
     gradient_image,
@@ -28,6 +32,7 @@ from tests.model_fixtures import (
     tiny_bundle,
     tiny_codec,
     tiny_latent_config,
+    tiny_model_config,
     tiny_sampling_codec,
 )
 
@@ -39,7 +44,7 @@ PITCH, BITS = 16, 4
 def test_any_size_comes_back(size: tuple[int, int]):
     height, width = size
     data = tiny_codec().compress(gradient_image(height, width))
-    assert len(data) == 4 + -(-(-(-height // PITCH) * -(-width // PITCH) * BITS) // 8)
+    assert len(data) == 12 + -(-(-(-height // PITCH) * -(-width // PITCH) * BITS) // 8)
     decoded = tiny_codec().decompress(data)
     assert decoded.dtype == np.uint8
     assert decoded.shape == (height, width, 3)
@@ -60,7 +65,7 @@ def test_the_codec_is_what_the_model_does():
     indices, decoded = whole(bundle.params, image_uint8[None] / np.float32(255))
     codec = tiny_codec()
     data = codec.compress(image_uint8)
-    picture = legacy.decode_legacy(data, pitch=PITCH, bits=BITS, max_pixels=2**20)
+    picture = stream.decode_picture(data, coder=bundle.symbol_coder(), max_pixels=2**20)
     np.testing.assert_array_equal(picture.indices, indices[0])
     assert len(np.unique(picture.indices)) > 1
     # Compiled in other pieces, float32 may round a value to the neighbouring level.
@@ -72,7 +77,7 @@ def test_a_picture_is_padded_by_repeating_its_border():
     padded = images.pad_to_multiple(image_uint8, PITCH)
     codec = tiny_codec()
     data, padded_data = codec.compress(image_uint8), codec.compress(padded)
-    assert data[4:] == padded_data[4:]
+    assert container.read(data).payload == container.read(padded_data).payload
     np.testing.assert_array_equal(codec.decompress(data), codec.decompress(padded_data)[:20, :40])
 
 
@@ -80,7 +85,7 @@ def test_symbols_finer_than_the_patch_grid():
     # At pitch 8 the model takes multiples of 16 pixels, so an odd number of rows or columns of symbols is filled up.
     codec = tiny_codec(pitch=8)
     data = codec.compress(gradient_image(24, 15))
-    assert len(data) == 4 + 3
+    assert len(data) == 12 + 3
     assert codec.decompress(data).shape == (24, 15, 3)
     indices = codec.encode(gradient_image(24, 15))
     assert indices.shape == (3, 2)
@@ -97,7 +102,7 @@ def test_the_model_chooses_the_attention():
 
 def test_published_files_keep_their_grey_border():
     indices = np.array([[3, 9, 1], [7, 2, 4]], np.int32)
-    picture = tiny_codec().decompress(struct.pack("<HH", 50, 45) + b"\x39\x17\x24")
+    picture = tiny_codec().decompress(struct.pack("<HH", 50, 45) + b"\x39\x17\x24", layout="legacy-lite")
     assert picture.shape == (45, 50, 3)
     assert (picture[32:] == 128).all()
     assert (picture[:, 48:] == 128).all()
@@ -122,7 +127,7 @@ def test_an_error_names_the_item_of_a_list():
         codec.compress([image_uint8, None])
     with pytest.raises(ValueError, match=r"^item \[0\]: list is no picture; give"):
         codec.compress(image_uint8.tolist())
-    with pytest.raises(ValueError, match=r"^item \[1\]: 16x16 pixels take 1 byte after"):
+    with pytest.raises(ValueError, match=r"^item \[1\]: its checksum does not fit"):
         codec.decompress([codec.compress(image_uint8), codec.compress(image_uint8) + b"x"])
     with pytest.raises(ValueError, match=r"^the number of steps is 0"):
         codec.decompress([codec.compress(image_uint8)], steps=0)
@@ -160,20 +165,21 @@ def test_what_is_no_picture_is_refused(picture):
 
 def test_too_long_a_side_is_refused_before_any_work():
     with pytest.raises(ValueError, match="1 to 65535"):
-        tiny_codec().compress(np.zeros((1, 65536, 3), np.uint8))
+        tiny_codec().compress(np.zeros((1, 65536, 3), np.uint8), layout="legacy-lite")
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"\x10\x00\x10\x00", b"\x10\x00\x10\x00\x50\x00", b"\x00\x00\x10\x00\x50", None, "text", 7]
 )
-def test_broken_data_is_refused(data):
+@pytest.mark.parametrize("layout", ["cod", "legacy-lite"])
+def test_broken_data_is_refused(data, layout: stream.Layout):
     with pytest.raises(ValueError, match=r"\w"):
-        tiny_codec().decompress(data)
+        tiny_codec().decompress(data, layout=layout)
 
 
 def test_every_truncation_is_refused():
     data = tiny_codec().compress(gradient_image(32, 48))
-    for length in range(len(data)):
+    for length in range(1, len(data)):
         with pytest.raises(ValueError, match="cut off"):
             tiny_codec().decompress(data[:length])
 
@@ -184,23 +190,63 @@ def test_pictures_above_the_limit_are_refused_in_both_directions():
     with pytest.raises(ValueError, match=message):
         codec.compress(np.zeros((10, 11, 3), np.uint8))
     with pytest.raises(ValueError, match=message):
-        codec.decompress(struct.pack("<HH", 11, 10) + b"\x10")
+        codec.decompress(tiny_codec().compress(np.zeros((10, 11, 3), np.uint8)))
+    with pytest.raises(ValueError, match=message):
+        codec.decompress(struct.pack("<HH", 11, 10) + b"\x10", layout="legacy-lite")
 
 
 def test_a_few_bytes_cannot_ask_for_all_memory():
     # The payload has the right length for its header.
-    data = struct.pack("<HH", 65535, 600) + bytes(4096 * 38 * BITS // 8)
+    payload = bytes(4096 * 38 * BITS // 8)
     with pytest.raises(ValueError, match="limit"):
-        tiny_codec().decompress(data)
+        tiny_codec().decompress(struct.pack("<HH", 65535, 600) + payload, layout="legacy-lite")
+    with pytest.raises(ValueError, match="limit"):
+        tiny_codec().decompress(container.write(container.Container(600, 65535, "raw", "0" * 8, payload)))
 
 
-def test_files_of_the_other_published_layout_are_read_with_the_right_sides():
+def test_published_layouts_are_written_and_read_by_name():
     image_uint8 = gradient_image(17, 33)
-    data = tiny_codec().compress(image_uint8)
-    other = data[2:4] + data[:2] + data[4:]
-    expected = tiny_codec().decompress(data)
-    np.testing.assert_array_equal(tiny_codec().decompress(other, layout="legacy-cod"), expected)
+    expected = tiny_codec().decompress(tiny_codec().compress(image_uint8))
+    lite = tiny_codec().compress(image_uint8, layout="legacy-lite")
+    assert lite[:4] == struct.pack("<HH", 33, 17)
+    assert lite[4:] == container.read(tiny_codec().compress(image_uint8)).payload
+    other = tiny_codec().compress([image_uint8], layout="legacy-cod")[0]
+    assert other == lite[2:4] + lite[:2] + lite[4:]
+    np.testing.assert_array_equal(tiny_codec().decompress(lite, layout="legacy-lite"), expected)
     np.testing.assert_array_equal(tiny_codec().decompress([other], layout="legacy-cod")[0], expected)
+    unknown: Any = "lite"
+    with pytest.raises(ValueError, match="no layout 'lite'; choose cod, legacy-lite, legacy-cod"):
+        tiny_codec().compress(image_uint8, layout=unknown)
+    with pytest.raises(ValueError, match=r"this is no \.cod file; if it comes from a published CoD tool, name its"):
+        tiny_codec().decompress(lite)
+
+
+def test_a_file_of_another_model_is_refused_and_both_are_named(tmp_path: Path, monkeypatch):
+    save_tiny_model(tmp_path / "models" / "known")
+    known = cod_jax.load(tmp_path / "models" / "known")
+    data = known.compress(gradient_image(16, 16))
+    message = f"made with the model of fingerprint {known.fingerprint[:8]}, and this one has 00000000; decompress with"
+    with pytest.raises(ValueError, match=f"{message} the model folder, its prior included, that compressed$"):
+        tiny_codec().decompress(data)
+    monkeypatch.setenv("COD_JAX_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ValueError, match=f"{message} .*, which is .*known$"):
+        tiny_codec().decompress([data])
+
+
+def test_a_prior_makes_smaller_files_of_the_same_pictures():
+    flat = np.full((90, 70, 3), 90, np.uint8)
+    bundle = tiny_bundle()
+    codebook = bundle.params["codec"]["bottleneck"]["codebook"]
+    prior = prior_fit.fit_prior([tiny_codec().encode(flat)], codebook)
+    codec = Codec(dataclasses.replace(bundle, prior=prior))
+    data, raw = codec.compress(flat), tiny_codec().compress(flat)
+    assert container.read(data).mode == "context"
+    assert len(data) < len(raw)
+    assert container.read(data).model == codec.fingerprint[:8] != tiny_codec().fingerprint[:8]
+    np.testing.assert_array_equal(codec.decompress(data), tiny_codec().decompress(raw))
+    np.testing.assert_array_equal(codec.decompress(raw), tiny_codec().decompress(raw))
+    with pytest.raises(ValueError, match="and this one has 00000000"):
+        tiny_codec().decompress(data)
 
 
 def sampled(kind: str, indices: np.ndarray, *, seed: int, num_steps: int, guidance_scale: float) -> np.ndarray:
@@ -232,7 +278,7 @@ def sampled(kind: str, indices: np.ndarray, *, seed: int, num_steps: int, guidan
 def test_a_sampled_picture_is_what_the_model_samples(kind, size: tuple[int, int]):
     codec = tiny_sampling_codec(kind)
     data = codec.compress(gradient_image(*size))
-    indices = legacy.decode_legacy(data, pitch=PITCH, bits=BITS, max_pixels=2**20).indices
+    indices = codec.encode(gradient_image(*size))
     by_default = codec.decompress(data)
     assert by_default.shape == (*size, 3)
     expected = sampled(kind, indices, seed=0, num_steps=3, guidance_scale=2.0)[: size[0], : size[1]]
@@ -302,7 +348,7 @@ def test_one_step_has_no_randomness_and_no_guidance(num_traced):
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"seed": 0.5}, r"seed is 0\.5"),
         ({"seed": None}, "seed is None"),
-        ({"layout": "lite"}, "no layout 'lite'; choose legacy-lite or legacy-cod"),
+        ({"layout": "lite"}, "no layout 'lite'; choose cod, legacy-lite, legacy-cod"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message: str):
@@ -339,6 +385,76 @@ def test_load_reads_a_model_folder(tmp_path: Path):
     save_tiny_model(tmp_path / "model")
     codec = cod_jax.load(tmp_path / "model")
     image_uint8 = gradient_image(16, 16)
-    assert codec.compress(image_uint8) == tiny_codec().compress(image_uint8)
+    expected = tiny_codec().compress(image_uint8, layout="legacy-lite")
+    assert codec.compress(image_uint8, layout="legacy-lite") == expected
     assert codec.config == tiny_codec().config
     assert len(codec.fingerprint) == 64
+
+
+@functools.cache
+def factorized_codec(folder: Path) -> Codec:
+    """Return the codec of a model without a codebook, with two quality levels, from its folder."""
+    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=2))
+    params = numpy_params(build_model(config).shapes)
+    # Tables around the latents, which are about one; a gain of 1 and one of 4.
+    params["codec"]["bottleneck"]["log_gains"][:] = np.log([[1.0], [4.0]])
+    fingerprint = save_bundle(folder, config, params, training={})
+    codec = cod_jax.load(folder)
+    assert codec.fingerprint == fingerprint
+    return codec
+
+
+def test_a_factorized_bottleneck_is_coded_by_its_tables(tmp_path_factory):
+    codec = factorized_codec(tmp_path_factory.getbasetemp() / "factorized")
+    picture = gradient_image(20, 40)
+    best = codec.compress(picture)
+    assert codec.compress(picture, quality=2) == best
+    small = codec.compress(picture, quality=1)
+    assert codec.num_levels == 2
+    file = container.read(small)
+    assert (file.mode, file.payload[0], container.read(best).payload[0]) == ("factorized", 0, 1)
+    assert len(small) < len(best)
+    for level, data in enumerate((small, best)):
+        indices = codec.encode(picture, level=level)
+        assert indices.shape == (2, 3, 8)
+        decoded = codec.decompress(data)
+        assert decoded.shape == (20, 40, 3)
+        np.testing.assert_array_equal(decoded, codec.decode(indices, level=level)[:20, :40])
+    assert not np.array_equal(codec.encode(picture, level=0), codec.encode(picture))
+    assert "8 numbers for 16x16 pixels" in repr(codec)
+
+
+def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_path: Path):
+    folder = tmp_path_factory.getbasetemp() / "factorized"
+    factorized_codec(folder)
+    lines = dict(info.model_lines(folder))
+    assert (lines["symbols"], lines["prior"]) == ("8 numbers for 16x16 pixels, 2 quality levels", "factorized")
+    with pytest.raises(ValueError, match="factorized has no codebook, and its files need no other prior than"):
+        fit_prior.fit(str(folder), str(tmp_path))
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    prior = prior_file.load_prior(copy, 0)
+    assert isinstance(prior, FactorizedPrior)
+    prior_file.save_prior(copy, FactorizedPrior(prior.levels[:1]))
+    with pytest.raises(ValueError, match=r"tables of 1 levels and 8 channels, but the model has 2 and 8; copy or"):
+        cod_jax.load(copy)
+    (copy / prior_file.PRIOR_FILE).unlink()
+    with pytest.raises(ValueError, match=r"prior\.safetensors is missing, which codes the symbols; copy or export"):
+        cod_jax.load(copy)
+
+
+def test_a_quality_or_layout_that_the_model_does_not_have_is_refused(tmp_path_factory):
+    codec = factorized_codec(tmp_path_factory.getbasetemp() / "factorized")
+    picture = gradient_image(16, 16)
+    unusable: list[Any] = [0, 3, 1.0, True]
+    for quality in unusable:
+        with pytest.raises(ValueError, match=f"the quality is {quality}, and this model has the qualities 1 to 2"):
+            codec.compress(picture, quality=quality)
+    with pytest.raises(ValueError, match="the quality is 2, and this model has one quality only; leave it out"):
+        tiny_codec().compress(picture, quality=2)
+    assert tiny_codec().compress(picture, quality=1) == tiny_codec().compress(picture)
+    published: tuple[stream.Layout, ...] = ("legacy-lite", "legacy-cod")
+    for layout in published:
+        with pytest.raises(ValueError, match=f"no codebook, and {layout} holds the symbols of one"):
+            codec.compress(picture, layout=layout)
+        with pytest.raises(ValueError, match=f"no codebook, and {layout} holds the symbols of one"):
+            codec.decompress(b"\x10\0\x10\0\0", layout=layout)

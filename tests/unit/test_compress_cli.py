@@ -1,5 +1,6 @@
 """The command `cod`, run in this process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pytest
 from PIL import Image
 
 from cod_jax import compress, images
-from cod_jax.bundle import save_bundle
+from cod_jax.bundle import load_bundle, save_bundle
 from cod_jax.codec import MAX_PIXELS
+from cod_jax.coding import container
+from cod_jax.coding.stream import Layout
 from cod_jax.decoding import DecodingConfig
 from cod_jax.models import build_model
 from tests.model_fixtures import (
@@ -63,7 +66,7 @@ def _files(folder: Path) -> set[str]:
 
 def test_a_photograph_becomes_a_file_and_a_picture_again(cod: Cod, photo: Path, tmp_path: Path):
     result = cod("compress", "-m", "MODEL", "photo.png")
-    assert result == (0, "photo.png -> photo.cod: 45x30, 7 bytes, 0.04148 bits per pixel\n", "")
+    assert result == (0, "photo.png -> photo.cod: 45x30, 15 bytes, 0.08889 bits per pixel\n", "")
     data = (tmp_path / "photo.cod").read_bytes()
     assert data == tiny_codec().compress(gradient_image(30, 45))
 
@@ -76,7 +79,8 @@ def test_a_photograph_becomes_a_file_and_a_picture_again(cod: Cod, photo: Path, 
 def test_the_real_model_folder_is_loaded(monkeypatch, capsys, photo: Path, tmp_path: Path):
     save_tiny_model(tmp_path / "model")
     assert compress.main(["compress", "-m", str(tmp_path / "model"), str(photo)]) == 0
-    assert (tmp_path / "photo.cod").read_bytes() == tiny_codec().compress(gradient_image(30, 45))
+    payload = container.read((tmp_path / "photo.cod").read_bytes()).payload
+    assert payload == container.read(tiny_codec().compress(gradient_image(30, 45))).payload
     capsys.readouterr()
     assert compress.main(["info", str(tmp_path / "model")]) == 0
     out = capsys.readouterr().out
@@ -126,8 +130,15 @@ def test_the_limit_on_the_size_is_an_option(cod: Cod, photo: Path, tmp_path: Pat
     assert cod("compress", "-m", "MODEL", "photo.png", "--max-pixels", "1350").status == 0
     result = cod("decompress", "-m", "MODEL", "photo.cod", "-o", "back.png", "--max-pixels", "1349")
     assert result.status == 1
-    assert "higher limit: raise it with --max-pixels" in result.err
+    assert "if the file is to be trusted, raise it with --max-pixels" in result.err
     assert cod("decompress", "-m", "MODEL", "photo.cod", "-o", "back.png", "--max-pixels", "1350").status == 0
+
+
+def test_a_quality_that_the_model_does_not_have_is_refused(cod: Cod, photo: Path):
+    assert cod("compress", "-m", "MODEL", "photo.png", "--quality", "1").status == 0
+    result = cod("compress", "-m", "MODEL", "photo.png", "--quality", "2", "--force")
+    assert result.status == 1
+    assert result.err.startswith("cod: error: photo.png: the quality is 2, and this model has one quality only")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -135,7 +146,7 @@ def test_names_that_are_no_text_are_printed_safely(cod: Cod, photo: Path, tmp_pa
     name = os.fsdecode(b"caf\xe9.png")
     photo.rename(tmp_path / name)
     result = cod("compress", "-m", "MODEL", name)
-    assert result == (0, "caf\\udce9.png -> caf\\udce9.cod: 45x30, 7 bytes, 0.04148 bits per pixel\n", "")
+    assert result == (0, "caf\\udce9.png -> caf\\udce9.cod: 45x30, 15 bytes, 0.08889 bits per pixel\n", "")
     result = cod("compress", "-m", "MODEL", name)
     assert result.status == 1
     assert result.err.startswith("cod: error: caf\\udce9.png: caf\\udce9.cod already exists")
@@ -167,7 +178,7 @@ def test_an_existing_output_needs_force(cod: Cod, photo: Path, tmp_path: Path):
     assert result.err.startswith("cod: error: photo.png: photo.cod already exists; pass --force")
     assert (tmp_path / "photo.cod").read_text() == "mine"
     assert cod("compress", "-m", "MODEL", "photo.png", "--force").status == 0
-    assert (tmp_path / "photo.cod").stat().st_size == 7
+    assert (tmp_path / "photo.cod").stat().st_size == 15
 
 
 def test_files_that_fail_are_named_and_the_others_are_done(cod: Cod, photo: Path, tmp_path: Path):
@@ -193,7 +204,8 @@ def test_broken_compressed_files_are_named(cod: Cod, photo: Path, tmp_path: Path
     result = cod("decompress", "-m", "MODEL", "cut.cod", "empty.cod", "other.cod", "good.cod", "-o", "out/")
     assert result.status == 1
     assert [line.split(": ")[2] for line in result.err.splitlines()[:3]] == ["cut.cod", "empty.cod", "other.cod"]
-    assert "45x30 pixels take 3 bytes" in result.err
+    assert "cut.cod: its checksum does not fit its content" in result.err
+    assert "other.cod: this is a PNG picture, not a .cod file; compress it first" in result.err
     assert _files(tmp_path / "out") == {"good.png"}
 
 
@@ -245,6 +257,8 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
         (["decompress", "-m", "MODEL", "a.cod", "--sampler", "heun"], "invalid choice: 'heun'"),
         (["decompress", "-m", "MODEL", "a.cod", "--seed", "-1"], "seed is -1; it must be a whole number"),
         (["compress", "-m", "MODEL", "a.png", "--steps", "2"], "unrecognized arguments: --steps 2"),
+        (["compress", "-m", "MODEL", "a.png", "--quality", "0"], "the quality is 0; the lowest is 1"),
+        (["compress", "-m", "MODEL", "a.png", "--format", "lite"], "invalid choice: 'lite'"),
         (["compress", "-m", "MODEL", "a.png", "--max-pixels", "0"], "limit is 0 pixels; it must be at least 1"),
         (["decompress", "-m", "MODEL", "a.cod", "--max-pixels", "big"], "'big' is no whole number"),
     ],
@@ -280,27 +294,100 @@ def test_info_describes_a_file(cod: Cod, tmp_path: Path):
     (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
     result = cod("info", "photo.cod")
     assert result.status == 0
-    assert "picture  45x30 pixels (width x height)\nsize     7 bytes, 0.04148 bits per pixel\n" in result.out
+    assert result.out.splitlines() == [
+        "file     photo.cod",
+        "format   cod, version 1",
+        "picture  45x30 pixels (width x height)",
+        "model    00000000",
+        "mode     raw",
+        "size     15 bytes, 0.08889 bits per pixel",
+        "payload  3 bytes",
+    ]
+    assert json.loads(cod("info", "--json", "photo.cod").out) == {
+        "format": "cod",
+        "version": 1,
+        "width": 45,
+        "height": 30,
+        "mode": "raw",
+        "model": "00000000",
+        "file_bytes": 15,
+        "payload_bytes": 3,
+        "bits_per_pixel": 8 * 15 / (30 * 45),
+    }
+
+
+def test_info_needs_no_jax(tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    script = (
+        "import sys; from cod_jax import compress; status = compress.main(['info', sys.argv[1]])\n"
+        "assert status == 0 and not {'jax', 'flax', 'constriction'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "photo.cod")], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("layout", ["legacy-lite", "legacy-cod"])
+def test_files_of_published_tools_are_written_described_and_read(cod: Cod, photo: Path, tmp_path: Path, layout: Layout):
+    assert cod("compress", "-m", "MODEL", "photo.png", "--format", layout).status == 0
+    data = (tmp_path / "photo.cod").read_bytes()
+    assert data == tiny_codec().compress(gradient_image(30, 45), layout=layout)
+    assert cod("decompress", "-m", "MODEL", "photo.cod", "-o", "back.png", "--format", layout).status == 0
+    decoded = tiny_codec().decompress(tiny_codec().compress(gradient_image(30, 45)))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "back.png")), decoded)
+    facts = json.loads(cod("info", "photo.cod", "--json", "--format", layout).out)
+    assert (facts["width"], facts["height"], facts["model"], facts["format"]) == (45, 30, None, layout)
+    assert (
+        "model    not named; decompress with the one that compressed\n"
+        in cod("info", "photo.cod", "--format", layout).out
+    )
+    result = cod("decompress", "-m", "MODEL", "photo.cod", "-o", "other.png")
+    assert result.status == 1
+    assert "name its layout: --format legacy-lite or legacy-cod" in result.err
+
+
+def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
+    save_tiny_model(tmp_path / "model")
+    facts = json.loads(cod("info", "--json", "model").out)
+    assert facts["fingerprint"] == load_bundle("model").fingerprint
+    assert facts["prior"] == "none, symbols are stored with a fixed number of bits"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("cut.cod", "cut.cod: its checksum does not fit its content"),
         ("nothing.cod", "nothing.cod does not exist"),
         ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
-        ("notes.txt", "notes.txt: this is no .cod file; give a .cod file or a model folder"),
-        ("odd.cod", "odd.cod: its header gives 65535x65535 pixels, which no model stores in 20 bytes"),
-        ("empty.cod", "empty.cod: 0 bytes are too short"),
+        ("notes.txt", "notes.txt: this is no .cod file; if it comes from a published CoD tool, name its layout"),
+        ("empty.cod", "empty.cod: the file is empty"),
         (".", "holds no model.json"),
+        (os.devnull, "is no regular file"),
     ],
 )
 def test_info_refuses_what_it_does_not_know(cod: Cod, photo: Path, tmp_path: Path, name: str, message: str):
     (tmp_path / "empty.cod").touch()
     (tmp_path / "notes.txt").write_text("notes")
-    (tmp_path / "odd.cod").write_bytes(b"\xff\xff\xff\xff" + bytes(16))
+    (tmp_path / "cut.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45))[:-1])
     result = cod("info", name)
     assert result.status == 1
     assert result.err.startswith("cod: error: ")
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notes.txt", "notes.txt: this is no .cod file; give a .cod file or a model folder"),
+        ("odd.cod", "odd.cod: its header gives 65535x65535 pixels, which no model stores in 20 bytes"),
+        ("empty.cod", "empty.cod: 0 bytes are too short"),
+        ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
+    ],
+)
+def test_info_refuses_what_no_published_tool_writes(cod: Cod, photo: Path, tmp_path: Path, name: str, message: str):
+    (tmp_path / "empty.cod").touch()
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "odd.cod").write_bytes(b"\xff\xff\xff\xff" + bytes(16))
+    result = cod("info", name, "--format", "legacy-lite")
+    assert result.status == 1
     assert message in result.err
 
 
@@ -322,7 +409,7 @@ def test_help_is_fast_because_nothing_heavy_is_imported():
 
 def test_the_compilation_cache_is_the_users_unless_set(tmp_path: Path):
     script = (
-        "import jax; from cod_jax.compress import use_compilation_cache; use_compilation_cache()\n"
+        "import jax; from cod_jax.compilation_cache import use_compilation_cache; use_compilation_cache()\n"
         "print(jax.config.values['jax_compilation_cache_dir'])"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -16,8 +16,8 @@ from tests.model_fixtures import numpy_params
 
 TINY_DINOV2 = DINOv2Config(patch_size=2, width=8, num_blocks=3, num_heads=2, mlp_width=16, table_side=3)
 DISCRIMINATORS = {
-    "dinov2": Discriminator(DINOv2DiscriminatorConfig((0, 2)), dinov2=TINY_DINOV2),
-    "patch": Discriminator(PatchDiscriminatorConfig((4, 8))),
+    "dinov2": Discriminator(DINOv2DiscriminatorConfig(layers=(0, 2)), dinov2=TINY_DINOV2),
+    "patch": Discriminator(PatchDiscriminatorConfig(widths=(4, 8))),
 }
 
 
@@ -160,9 +160,9 @@ def test_the_published_heads_have_22_million_parameters():
 
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="layers is empty"):
-        DINOv2DiscriminatorConfig(())
+        DINOv2DiscriminatorConfig(layers=())
     with pytest.raises(ValueError, match="at least one convolution"):
-        PatchDiscriminatorConfig(())
+        PatchDiscriminatorConfig(widths=())
     patch = DISCRIMINATORS["patch"]
     with pytest.raises(ValueError, match="3x48 pixels; both sides must have at least 4"):
         jax.eval_shape(partial(patch.logits, train=False), *start(patch), images(height=3), {})

@@ -77,6 +77,7 @@ def test_every_picture_is_measured_from_its_bytes(run, photos: Path, tmp_path: P
     assert " (3 at fewer than five scales); see result" in out
     assert [name for name, value in mean.items() if not value] == ["height", "width", "file_bytes", "ms_ssim_scales"]
     assert summary["decoding"] == {"num_steps": 1, "guidance_scale": 1.0, "sampler": "euler", "seed": 0}
+    assert summary["quality"] == 1
 
 
 def test_the_settings_of_decoding_are_used_and_written_down(run, tmp_path: Path, monkeypatch):
@@ -111,7 +112,7 @@ def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: P
 def test_a_picture_that_takes_too_much_memory_does_not_stop_the_others(run, photos: Path, monkeypatch, error, reason):
     compress = Codec.compress
 
-    def compress_small(self: Codec, image: np.ndarray) -> bytes:
+    def compress_small(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
         if image.shape[0] == 32:
             raise error
         return compress(self, image)
@@ -137,7 +138,7 @@ def test_names_that_are_no_text_are_measured_and_named(run, tmp_path: Path):
 
 def test_sigterm_leaves_nothing_behind(photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(evaluate, "load", lambda path: tiny_codec())
-    monkeypatch.setattr(Codec, "compress", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(Codec, "compress", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         evaluate.main(ARGUMENTS)
@@ -229,10 +230,31 @@ def test_wrong_usage(run):
     assert "the number of steps is 0; it must be a whole number, 1 to 1000" in err
 
 
+def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: Path, monkeypatch):
+    asked: list[int | None] = []
+    compress = Codec.compress
+
+    def compress_anyway(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+        asked.append(quality)
+        return compress(self, image)
+
+    monkeypatch.setattr(Codec, "compress", compress_anyway)
+    assert run(*ARGUMENTS, "--quality", "2")[0] == 0
+    assert asked == [2, 2, 2]
+    assert json.loads((tmp_path / "result" / "summary.json").read_text())["quality"] == 2
+    assert run(*ARGUMENTS, "--quality", "0", "--force")[0] == 2
+
+
+def test_a_quality_that_the_model_does_not_have_is_an_error(run, photos: Path):
+    status, _, err = run(*ARGUMENTS, "--quality", "2")
+    assert status == 1
+    assert "the quality is 2, and this model has one quality only; leave it out" in err
+
+
 def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, tmp_path: Path, monkeypatch):
     pictures: list[np.ndarray] = []
 
-    def compress(self: Codec, image: np.ndarray) -> bytes:
+    def compress(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
         pictures.append(image)
         return bytes(10)
 

@@ -15,20 +15,40 @@ PACKAGE = REPOSITORY / "cod_jax"
 GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"commands"}),
     frozenset({"training", "evaluation", "interop"}),
-    frozenset({"codec", "diffc"}),
+    frozenset({"codec", "diffc", "specialize"}),
+    frozenset({"model_folders"}),
     frozenset({"bundle"}),
     frozenset({"models", "features", "losses", "input"}),
-    frozenset({"nn", "diffusion", "coding", "decoding", "images", "files", "parallel"}),
+    frozenset(
+        {
+            "nn",
+            "diffusion",
+            "coding",
+            "compilation_cache",
+            "decoding",
+            "images",
+            "files",
+            "prior_file",
+            "parallel",
+            "runtime",
+        }
+    ),
 )
 COMMANDS = {
     "benchmark",
+    "benchmarks",
+    "command_options",
+    "compile",
     "compress",
     "demo",
     "evaluate",
     "export",
     "export_checkpoint",
+    "fit_prior",
     "import_checkpoint",
+    "info",
     "memory",
+    "pillow",
     "train",
 }
 LEVEL = {name: level for level, names in enumerate(GROUPS) for name in names} | dict.fromkeys(COMMANDS, 0)

@@ -63,11 +63,6 @@ def test_the_layouts_differ_in_the_order_of_the_sides():
     assert cod == struct.pack("<HH", 30, 40) + lite[4:]
 
 
-def test_an_unknown_layout_is_refused():
-    with pytest.raises(ValueError, match="no layout 'cod'; choose legacy-lite or legacy-cod"):
-        legacy.checked_layout("cod")
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (32, 64), (33, 63), (31, 65), (65535, 1), (1, 65535)])
 @pytest.mark.parametrize(("pitch", "bits"), [(32, 4), (16, 8), (4, 8), (128, 3)])
 def test_decoding_undoes_encoding(size: tuple[int, int], pitch: int, bits: int):

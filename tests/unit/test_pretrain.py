@@ -14,7 +14,8 @@ from cod_jax.losses.terms import cosine_distance_per_image
 from cod_jax.models import ComputeConfig, DDTConfig
 from cod_jax.models.functional import Functional
 from cod_jax.models.heads import FeatureHead
-from cod_jax.training.objectives.pretrain import FrozenNetworks, ObjectiveConfig, Pretrain
+from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer
 from cod_jax.training.state import init_state
 from cod_jax.training.step import make_update
@@ -24,10 +25,10 @@ NETWORKS = FrozenNetworks(
     dinov2=DINOv2Config(width=12, num_blocks=2, num_heads=2, mlp_width=24, table_side=3),
     vae=SDVAEConfig(widths=(4, 4, 4, 4), encoder_blocks=1, num_groups=2),
 )
-ALIGNED = ObjectiveConfig(feature_alignment_weight=0.5, condition_alignment_weight=0.5, alignment_block=1)
+ALIGNED = PretrainConfig(feature_alignment_weight=0.5, condition_alignment_weight=0.5, alignment_block=1)
 
 
-def latent_objective(config: ObjectiveConfig = ALIGNED) -> Pretrain:
+def latent_objective(config: PretrainConfig = ALIGNED) -> Pretrain:
     denoiser = DDTConfig(hidden=16, num_heads=2, num_blocks=2, num_decoder_blocks=1)
     model = dataclasses.replace(tiny_model_config(), denoiser=denoiser)
     return Pretrain(model, config, ComputeConfig(), NETWORKS)
@@ -48,11 +49,13 @@ def test_a_step_with_all_terms_moves_the_model_and_its_heads(images, frozen):
     objective, optimizer = latent_objective(), build_optimizer(OptimizerConfig())
     assert set(frozen) == {"autoencoder", "dinov2"}
     assert set(objective.heads) == {"reconstruction", "feature_alignment", "condition_alignment"}
-    shapes = jax.eval_shape(lambda: init_state(objective, optimizer, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
     params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     state = {**zeros, "params": params, "ema": params, "key": jax.random.key_data(jax.random.key(1))}
-    update = jax.jit(make_update(objective, optimizer, optax.constant_schedule(1e-3), EmaConfig(0.9)))
+    update = jax.jit(
+        make_update(objective, objective.updates[0], optimizer, optax.constant_schedule(1e-3), EmaConfig(0.9))
+    )
     after, metrics = update(state, frozen, {"image": images})
     for term in ("flow", "reconstruction", "commitment", "feature_alignment", "condition_alignment"):
         assert np.isfinite(metrics[f"loss/{term}"]), term
@@ -86,7 +89,7 @@ def test_each_alignment_can_be_switched_off_and_then_needs_no_network():
     objective = Pretrain(tiny_model_config(), off, ComputeConfig(), NETWORKS)
     assert set(objective.frozen) == {"dinov2"}
     assert set(objective.weights) == {"flow", "reconstruction", "commitment", "condition_alignment"}
-    objective = Pretrain(tiny_model_config(), ObjectiveConfig(), ComputeConfig(), NETWORKS)
+    objective = Pretrain(tiny_model_config(), PretrainConfig(), ComputeConfig(), NETWORKS)
     assert objective.frozen == {}
     assert set(objective.heads) == {"reconstruction"}
 

@@ -195,7 +195,7 @@ def test_lpips_needs_both_files_and_says_which_is_wrong(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"LPIPS with AlexNet needs alex\.pth"):
         load_frozen(["lpips_alex"], str(tmp_path))
     trunk.unlink()
-    with pytest.raises(FileNotFoundError, match="leave out the loss that compares with it"):
+    with pytest.raises(FileNotFoundError, match=r"set objective\.reconstruction\.lpips_alex_weight to 0 to do without"):
         load_frozen(["lpips_alex"], str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"'lpips_vgg' is needed and frozen\.weights names no folder"):
         load_frozen(["lpips_vgg"], "")

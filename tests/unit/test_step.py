@@ -8,9 +8,10 @@ import pytest
 
 from cod_jax.losses.terms import masked_mean, weighted_sum
 from cod_jax.models import ComputeConfig
-from cod_jax.training.objectives.pretrain import ObjectiveConfig, Pretrain
+from cod_jax.training.objectives.codebook import codebook_of, with_codebook
+from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer, build_schedule
-from cod_jax.training.state import codebook_of, init_state, state_axes, with_codebook
+from cod_jax.training.state import init_state, state_axes
 from cod_jax.training.step import make_update
 from tests.model_fixtures import numpy_params, tiny_model_config
 
@@ -19,7 +20,7 @@ LEARNING_RATE = 1e-3
 
 def make_state(objective: Pretrain, optimizer: optax.GradientTransformation) -> dict:
     """A state as `init_state` makes it, with numbers that need no compilation."""
-    shapes = jax.eval_shape(lambda: init_state(objective, optimizer, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
     params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return {**zeros, "params": params, "ema": params, "key": jax.random.key_data(jax.random.key(1))}
@@ -27,7 +28,7 @@ def make_state(objective: Pretrain, optimizer: optax.GradientTransformation) -> 
 
 @pytest.fixture(scope="module")
 def objective() -> Pretrain:
-    config = ObjectiveConfig(null_condition_probability=0.5, one_step_fraction=0.25)
+    config = PretrainConfig(null_condition_probability=0.5, one_step_fraction=0.25)
     return Pretrain(tiny_model_config(), config, ComputeConfig())
 
 
@@ -44,7 +45,9 @@ def images() -> jax.Array:
 @pytest.fixture(scope="module")
 def updates(objective, optimizer):
     rate = optax.constant_schedule(LEARNING_RATE)
-    return {n: jax.jit(make_update(objective, optimizer, rate, EmaConfig(0.9), n)) for n in (1, 2)}
+    return {
+        n: jax.jit(make_update(objective, objective.updates[0], optimizer, rate, EmaConfig(0.9), n)) for n in (1, 2)
+    }
 
 
 def test_accumulated_parts_give_the_update_of_the_whole_batch(objective, optimizer, images, updates):
@@ -63,7 +66,7 @@ def test_a_step_that_is_not_finite_changes_the_counters_only(objective, optimize
     state = {**state, "params": broken, "ema": broken}
     after, metrics = updates[1](state, {}, {"image": images})
     assert not np.isfinite(metrics["loss"])
-    for name in ("params", "ema", "optimizer", "codebook_usage"):
+    for name in ("params", "ema", "optimizer", "buffers"):
         jax.tree.map(np.testing.assert_array_equal, after[name], state[name])
     assert (after["step"], after["skipped"], after["consecutive_skipped"]) == (1, 1, 1)
     after, _ = updates[1](after, {}, {"image": images})
@@ -94,7 +97,7 @@ def test_unused_codes_become_latents_of_the_batch(objective, optimizer, images):
     config = dataclasses.replace(objective.config, revive_codes_every=2, revive_usage=0.5)
     objective = Pretrain(objective.model_config, config, ComputeConfig())
     still = optax.constant_schedule(0.0)
-    update = jax.jit(make_update(objective, optimizer, still, EmaConfig(0.9)))
+    update = jax.jit(make_update(objective, objective.updates[0], optimizer, still, EmaConfig(0.9)))
     state = make_state(objective, optimizer)
     draws = objective.draw(jax.random.fold_in(jax.random.wrap_key_data(state["key"]), 0), images.shape)
     keep = draws.drop >= 0.5
@@ -107,13 +110,13 @@ def test_unused_codes_become_latents_of_the_batch(objective, optimizer, images):
     distances = np.abs(codes[:, None] - latents[None]).max(axis=-1).min(axis=1)
     assert distances.max() < 1e-4
     np.testing.assert_array_equal(codebook_of(after["ema"]), codes)
-    np.testing.assert_allclose(after["codebook_usage"], 1 / 16)
+    np.testing.assert_allclose(after["buffers"]["codebook_usage"], 1 / 16)
 
     # Not due at odd steps; at even ones only what is unused is replaced.
     odd, _ = update({**after, "step": jnp.int32(1)}, {}, {"image": images})
     np.testing.assert_array_equal(codebook_of(odd["params"]), codes)
     usage = jnp.full((16,), 1.0).at[jnp.array([3, 7])].set(0.0)
-    even, _ = update({**after, "step": jnp.int32(2), "codebook_usage": usage}, {}, {"image": images})
+    even, _ = update({**after, "step": jnp.int32(2), "buffers": {"codebook_usage": usage}}, {}, {"image": images})
     changed = np.any(np.asarray(codebook_of(even["params"])) != codes, axis=1)
     assert np.flatnonzero(changed).tolist() == [3, 7]
 
@@ -123,7 +126,9 @@ def test_codes_come_from_every_part_of_an_accumulated_batch(objective, optimizer
     config = dataclasses.replace(objective.config, revive_codes_every=1)
     objective = Pretrain(objective.model_config, config, ComputeConfig())
     still = optax.constant_schedule(0.0)
-    update = jax.jit(make_update(objective, optimizer, still, EmaConfig(0.9), accumulation_steps=2))
+    update = jax.jit(
+        make_update(objective, objective.updates[0], optimizer, still, EmaConfig(0.9), accumulation_steps=2)
+    )
     state = make_state(objective, optimizer)
 
     # The first key after which one part keeps no image: its share of the codes stays, the other part's is replaced.
@@ -154,11 +159,11 @@ def test_extra_pass_at_zero_is_a_term_of_its_own(objective, images):
 
 
 def test_state_axes_have_the_structure_of_the_state(objective, optimizer):
-    shapes = jax.eval_shape(lambda: init_state(objective, optimizer, jax.random.key(0)))
-    axes = state_axes(objective, optimizer)
+    shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
+    axes = state_axes(objective, {"model": optimizer})
     checked = jax.tree.map(lambda leaf, names: len(names) in (0, leaf.ndim), shapes, axes)
     assert all(jax.tree.leaves(checked))
-    moments = axes["optimizer"][1].mu["model"]["denoiser"]["merge"]["kernel"]
+    moments = axes["optimizer"]["model"][1].mu["model/denoiser/merge/kernel"]
     assert moments == ("mixer", "embed")
 
 
@@ -201,4 +206,4 @@ def test_terms_and_weights_must_match():
 )
 def test_objective_refuses_unusable_values(fields, message):
     with pytest.raises(ValueError, match=message):
-        ObjectiveConfig(**fields)
+        PretrainConfig(**fields)

@@ -9,7 +9,9 @@ from cod_jax.models import build_model, flatten_params
 from cod_jax.models.functional import count_params
 from cod_jax.parallel import make_mesh, tree_shardings
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
-from configs import base, demo, latent, lite, pixel, presets, tiny
+from cod_jax.training.objectives.distill import DistillConfig
+from cod_jax.training.objectives.pretrain import PretrainConfig
+from configs import base, demo, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
 
 CONFIGS = {
     "base": base.get_config,
@@ -17,6 +19,8 @@ CONFIGS = {
     "tiny": tiny.get_config,
     "tiny:2,pixel": lambda: tiny.get_config("2,kind=pixel"),
     "tiny:latent": lambda: tiny.get_config("kind=latent"),
+    **{f"one_step:{stage}": lambda stage=stage: one_step.get_config(stage) for stage in one_step.STAGES},
+    **{f"tiny_one_step:{stage}": lambda stage=stage: tiny_one_step.get_config(stage) for stage in one_step.STAGES},
     **{f"lite:{stage}": lambda stage=stage: lite.get_config(stage) for stage in lite.STAGES},
     **{f"pixel:{size}": lambda size=size: pixel.get_config(f"1,size={size}") for size in presets.PIXEL_DENOISERS},
     **{f"latent:{size}": lambda size=size: latent.get_config(f"3,size={size}") for size in presets.LATENT_DENOISERS},
@@ -69,10 +73,9 @@ def test_published_stages_have_the_published_constants(recipe):
     first_steps = 600_000 if recipe == "lite" else 400_000
     assert facts == [(256, 128, first_steps, 1e-4), (512, 64, 100_000, 2e-5), (512, 64, 50_000, 2e-5)]
     assert {c.ema.decay for c in stages} == {0.9999}
-    assert {(c.objective.feature_alignment_weight, c.objective.condition_alignment_weight) for c in stages} == {
-        (0.5, 0.5)
-    }
-    assert [c.objective.one_step_weight for c in stages] == [0.0, 0.0, 1.0]
+    objectives = [c.objective for c in stages if isinstance(c.objective, PretrainConfig)]
+    assert {(o.feature_alignment_weight, o.condition_alignment_weight) for o in objectives} == {(0.5, 0.5)}
+    assert [o.one_step_weight for o in objectives] == [0.0, 0.0, 1.0]
     assert [c.init_weights for c in stages[1:]] == ["raw", "ema"]
     assert stages[1].model == stages[2].model
     rate = 0.00024 if recipe.endswith("64") else 0.0039
@@ -115,6 +118,41 @@ def test_published_sizes_are_the_published_ones():
 def test_unknown_presets_are_refused(argument, message):
     with pytest.raises(ValueError, match=message):
         pixel.get_config(argument)
+
+
+def test_the_one_step_codec_has_a_recipe_for_eight_rates():
+    for rate in presets.ONE_STEP_RATES:
+        for stage in one_step.STAGES:
+            plain = TrainConfig.from_dict(one_step.get_config(f"{stage},rate={rate},losses=plain").to_dict())
+            assert plain.model.codec.nominal_bits_per_pixel == pytest.approx(float(rate), rel=0.02)
+            assert plain.frozen_names == ()
+    published = TrainConfig.from_dict(one_step.get_config("2").to_dict())
+    assert published.frozen_names == ("dinov2", "lpips_vgg", "lpips_alex")
+    assert isinstance(published.objective, DistillConfig)
+    assert (published.batch_size, published.optimizer.schedule) == (32, "tenth")
+    # Every field is there, so that it can be set on the command line.
+    for argument in ("1", "2"):
+        values = one_step.get_config(argument).to_dict()
+        assert flatten(values).keys() == flatten(TrainConfig.from_dict(values).to_dict()).keys()
+    transformer = TrainConfig.from_dict(one_step.get_config("1,denoiser=xl").to_dict())
+    assert count_params(build_model(transformer.model).shapes) == 872_609_699
+
+
+@pytest.mark.parametrize("stage", findings.STAGES)
+def test_the_runs_of_a_finding_differ_in_one_thing(stage):
+    def settings(**options: str) -> TrainConfig:
+        argument = ",".join([stage, *(f"{name}={value}" for name, value in options.items())])
+        return TrainConfig.from_dict(findings.get_config(argument).to_dict())
+
+    reference = settings()
+    generation = settings(pretraining="generation")
+    expected = {"objective.null_condition_probability"} if stage == "1" else set()
+    assert set(changed_fields(reference.to_dict(), generation.to_dict())) == expected
+    transformer = settings(denoiser="transformer")
+    changed = changed_fields(reference.to_dict(), transformer.to_dict())
+    assert all(name.startswith("model.denoiser.") for name in changed)
+    sizes = [count_params(build_model(config.model).shapes["denoiser"]) for config in (reference, transformer)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
 def test_the_tiny_model_is_tiny():

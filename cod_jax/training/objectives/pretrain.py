@@ -1,31 +1,44 @@
 """Pre-training: rectified flow given the codec's condition (spec section 3)."""
 
 import dataclasses
-from typing import Any, NamedTuple
+import statistics
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
-from cod_jax.features.dinov2 import DINOv2, DINOv2Config
-from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.terms import cosine_distance_per_image, masked_mean, squared_error_per_image, weighted_sum
 from cod_jax.models import ComputeConfig, ModelConfig, build_model
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
-from cod_jax.models.config import Dtype
-from cod_jax.models.functional import Functional, Params
+from cod_jax.models.functional import Functional, Params, flatten_params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.models.space import Space
 from cod_jax.nn.embeddings import patchify
+from cod_jax.training.objectives.codebook import candidates, code_counts, tend_codebook
+from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import Buffers, LossOutput, Update
+from cod_jax.training.objectives.rate import (
+    NOT_RANDOM,
+    BottleneckDraws,
+    check_rate_settings,
+    check_rate_weights,
+    draw_bottleneck,
+    rate_term,
+)
+
+# Quantiles of the standard normal distribution that validation draws timesteps from: the middles of four equal parts.
+VALIDATION_TIMES = tuple(statistics.NormalDist().inv_cdf((part + 0.5) / 4) for part in range(4))
 
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
+class PretrainConfig:
     """Weights and probabilities of pre-training; the defaults are the published first stage without DINOv2.
 
     Attributes:
+      kind: Which objective this is.
       null_condition_probability: Share of images whose condition is the null condition.
       time_shift: Shift of the timestep distribution, see `flow.shift_time`.
       reconstruction_weight: Weight of reading the image (or the latents) from the condition.
@@ -33,7 +46,9 @@ class ObjectiveConfig:
         alignment needs DINOv2's weight file.
       condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 leaves it out.
       alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
-      commitment_weight: Weight of the quantisation loss.
+      commitment_weight: Weight of the quantisation loss; not read with a factorized bottleneck.
+      rate_weights: Lambda, the weight of the bits per pixel, for each quality level of a factorized bottleneck; the
+        first is the largest, for the lowest quality. Not read with vector quantisation.
       one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 leaves it out.
       one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
       one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training; 1 as published, 0 is what
@@ -43,6 +58,7 @@ class ObjectiveConfig:
       revive_usage: A code is unused when its running share is below this over the codebook's size.
     """
 
+    kind: Literal["pretrain"] = "pretrain"
     null_condition_probability: float = 0.1
     time_shift: float = 1.0
     reconstruction_weight: float = 1.0
@@ -50,6 +66,7 @@ class ObjectiveConfig:
     condition_alignment_weight: float = 0.0
     alignment_block: int = 8
     commitment_weight: float = 0.25
+    rate_weights: tuple[float, ...] = (1.0,)
     one_step_weight: float = 0.0
     one_step_fraction: float = 0.0
     one_step_noise_level: float = 1.0
@@ -64,6 +81,7 @@ class ObjectiveConfig:
         for name in (*weights, "one_step_noise_level", "revive_codes_every", "revive_usage"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        check_rate_weights(self.rate_weights)
         if self.time_shift <= 0:
             raise ValueError(f"time_shift is {self.time_shift}; it must be positive")
         if self.alignment_block < 1:
@@ -74,20 +92,10 @@ class ObjectiveConfig:
         """Whether DINOv2's features are needed."""
         return self.feature_alignment_weight > 0 or self.condition_alignment_weight > 0
 
-
-@dataclasses.dataclass(frozen=True)
-class FrozenNetworks:
-    """What the frozen networks are; the defaults are the published ones.
-
-    Attributes:
-      dtype: Dtype of their computation.
-      dinov2: The network whose features the model is aligned with.
-      vae: The autoencoder of latent models.
-    """
-
-    dtype: Dtype = "float32"
-    dinov2: DINOv2Config = dataclasses.field(default_factory=DINOv2Config)
-    vae: SDVAEConfig = dataclasses.field(default_factory=SDVAEConfig)
+    @property
+    def frozen_names(self) -> tuple[str, ...]:
+        """Frozen networks that come from weight files."""
+        return ("dinov2",) if self.aligns else ()
 
 
 class Draws(NamedTuple):
@@ -99,21 +107,7 @@ class Draws(NamedTuple):
     at_zero: Float[Array, " B"]
     candidate_order: Float[Array, "B h w"]
     autoencoder_noise: Float[Array, "B H W C"] | None = None
-
-
-class Candidates(NamedTuple):
-    """Latents that may replace unused code vectors, and 1 where there is one (0 if no image kept its condition)."""
-
-    values: Float[Array, "K C"]
-    valid: Float[Array, " K"]
-
-
-class LossOutput(NamedTuple):
-    """Unweighted loss terms and what the codebook's upkeep needs."""
-
-    terms: dict[str, Float[Array, ""]]
-    code_counts: Float[Array, " K"]
-    candidates: Candidates | None
+    bottleneck: BottleneckDraws = NOT_RANDOM
 
 
 class Inputs(NamedTuple):
@@ -143,15 +137,15 @@ class Pretrain:
       functional: The model as a pure function of its parameters.
       space: What the model denoises.
       weights: Weight of each loss term.
-      axes: Logical axis names of every parameter, like the parameters.
-      frozen: The frozen networks that are needed by name: "autoencoder", "dinov2". Their parameters by the same names
-        are what the methods call `frozen`.
+      frozen: The frozen networks that are needed: "autoencoder", "dinov2".
+
+    The other attributes are those of `Objective`.
     """
 
     def __init__(
         self,
         model_config: ModelConfig,
-        config: ObjectiveConfig,
+        config: PretrainConfig,
         compute: ComputeConfig,
         frozen: FrozenNetworks | None = None,
     ):
@@ -160,23 +154,26 @@ class Pretrain:
                 f"alignment_block is {config.alignment_block}, but the denoiser has {model_config.denoiser.num_blocks} "
                 "blocks; choose an earlier block or set feature_alignment_weight to 0"
             )
+        check_rate_settings(model_config.codec, config.rate_weights, config.revive_codes_every)
         networks = frozen or FrozenNetworks()
         self.model_config, self.config = model_config, config
         self.functional = build_model(model_config, compute)
+        self.time_shift = config.time_shift
         self.space = Space(model_config, networks.dtype, networks.vae)
         self.frozen: dict[str, Functional[Any]] = {}
         if self.space.functional is not None:
             self.frozen["autoencoder"] = self.space.functional
         if config.aligns:
-            self.frozen["dinov2"] = Functional(lambda rngs: DINOv2(networks.dinov2, dtype=networks.dtype, rngs=rngs))
+            self.frozen["dinov2"] = networks.build_dinov2()
 
         hidden, dtype = model_config.denoiser.hidden, compute.dtype
         head_sizes = {"reconstruction": model_config.channels * model_config.patch_size**2}
-        self.weights = {
-            "flow": 1.0,
-            "reconstruction": config.reconstruction_weight,
-            "commitment": config.commitment_weight,
-        }
+        self.weights = {"flow": 1.0, "reconstruction": config.reconstruction_weight}
+        self._has_codebook = model_config.codec.factorized is None
+        if self._has_codebook:
+            self.weights["commitment"] = config.commitment_weight
+        else:
+            self.weights["rate"] = config.rate_weights[0]
         if config.one_step_weight > 0:
             self.weights["one_step"] = config.one_step_weight
         for name in ("feature_alignment", "condition_alignment"):
@@ -187,16 +184,41 @@ class Pretrain:
             name: Functional(lambda rngs, size=size: FeatureHead(hidden, size, dtype=dtype, rngs=rngs))
             for name, size in head_sizes.items()
         }
+        self.averaged: tuple[str, ...] = ("model", "heads")
+        self.schedule: tuple[int, ...] = (0,)
+        self.samples: bool = True
         self.axes: Params = {
             "model": self.functional.axes,
             "heads": {name: head.axes for name, head in self.heads.items()},
         }
+        self.buffer_axes: Buffers = {"codebook_usage": ("codebook",)} if self._has_codebook else {}
+        self.updates = (
+            Update(
+                "model",
+                tuple(flatten_params(self.axes)),
+                lambda params, _, frozen, image_uint8, draws: self.loss(params, frozen, image_uint8, draws),
+            ),
+        )
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters of the model and the heads."""
         key_model, *keys = jax.random.split(key, 1 + len(self.heads))
         heads = {name: head.init(key) for (name, head), key in zip(self.heads.items(), keys, strict=True)}
         return {"model": self.functional.init(key_model), "heads": heads}
+
+    def init_buffers(self, params: Params, key: jax.Array) -> Buffers:
+        """No code has been used yet."""
+        if not self._has_codebook:
+            return {}
+        return {"codebook_usage": jnp.zeros((self.model_config.codec.codebook_size,), jnp.float32)}
+
+    def parts_from(self, frozen: Params) -> Params:
+        """None."""
+        return {}
+
+    def exported(self, params: Params) -> Params:
+        """The model's parameters as they are."""
+        return params["model"]
 
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> Draws:
         """Randomness for a batch of images [B, H, W, 3]."""
@@ -211,6 +233,7 @@ class Pretrain:
             at_zero=jax.random.uniform(keys[3], (batch,)),
             candidate_order=jax.random.uniform(keys[4], (batch, height // pitch, width // pitch)),
             autoencoder_noise=jax.random.normal(keys[5], shape) if "autoencoder" in self.frozen else None,
+            bottleneck=draw_bottleneck(jax.random.fold_in(key, len(keys)), self.model_config.codec, image_shape),
         )
 
     def prepare(self, frozen: Params, image_uint8: jax.Array, draws: Draws) -> Inputs:
@@ -237,7 +260,7 @@ class Pretrain:
         keep = draws.drop >= config.null_condition_probability
 
         z = model.codec.encode(jnp.where(keep[:, None, None, None], image01, NULL_CONDITION_VALUE))
-        quantized = model.codec.quantize(z)
+        quantized = model.codec.quantize(z, level=draws.bottleneck.level, noise=draws.bottleneck.noise)
         condition = model.codec.decode(quantized.values)
 
         at_zero = draws.at_zero < config.one_step_fraction
@@ -256,8 +279,11 @@ class Pretrain:
         terms = {
             "flow": jnp.mean(squared_error_per_image(velocity, target)),
             "reconstruction": masked_mean(squared_error_per_image(read, patches), keep),
-            "commitment": quantized.loss,
         }
+        if self._has_codebook:
+            terms["commitment"] = quantized.loss
+        else:
+            terms["rate"] = rate_term(quantized, draws.bottleneck.level, config.rate_weights, keep, image01.shape)
         if denoised.features is not None and tokens is not None:
             distances = cosine_distance_per_image(heads["feature_alignment"](denoised.features), tokens)
             terms["feature_alignment"] = jnp.mean(distances)
@@ -267,32 +293,42 @@ class Pretrain:
         if config.one_step_weight > 0:
             one_step = model.one_step(condition, config.one_step_noise_level * draws.noise)
             terms["one_step"] = jnp.mean(squared_error_per_image(one_step, values))
+        loss = weighted_sum(terms, self.weights)
+        if not self._has_codebook:
+            return loss, LossOutput(terms)
         codebook_size = self.model_config.codec.codebook_size
-        candidates = None
+        latents = None
         if config.revive_codes_every > 0:
-            candidates = _candidates(z, keep, draws.candidate_order, codebook_size)
-        counts = _code_counts(quantized.indices, keep, codebook_size)
-        return weighted_sum(terms, self.weights), LossOutput(terms, counts, candidates)
+            latents = candidates(z, keep, draws.candidate_order, codebook_size)
+        return loss, LossOutput(terms, code_counts(quantized.indices, keep, codebook_size), latents)
 
+    def tend(
+        self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
+    ) -> tuple[Params, Params, Buffers]:
+        """Upkeep of the codebook, if there is one."""
+        return tend_codebook(
+            params,
+            ema,
+            buffers,
+            output,
+            step,
+            every=self.config.revive_codes_every,
+            threshold=self.config.revive_usage,
+        )
 
-def _code_counts(indices: jax.Array, keep: jax.Array, codebook_size: int) -> jax.Array:
-    """How often each code occurs in the images that kept their condition."""
-    weights = jnp.broadcast_to(keep[:, None, None], indices.shape).astype(jnp.float32)
-    return jnp.zeros((codebook_size,), jnp.float32).at[indices.reshape(-1)].add(weights.reshape(-1))
+    def validation_losses(
+        self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
+    ) -> dict[str, Float[Array, ""]]:
+        """Loss and terms of an image with its own condition, averaged over timesteps spread over their distribution.
 
+        A factorized bottleneck rounds, so that the rate is that of the image's symbols.
+        """
+        draws = self.draw(key, image_uint8.shape)._replace(drop=jnp.ones((1,)), at_zero=jnp.ones((1,)))
+        draws = draws._replace(bottleneck=draws.bottleneck._replace(noise=None))
+        inputs = self.prepare(frozen, image_uint8, draws)
 
-def _candidates(z: jax.Array, keep: jax.Array, order: jax.Array, codebook_size: int) -> Candidates:
-    """Latents of kept images in random order, as many as there are codes: they replace unused code vectors."""
-    # Positions of dropped images come last and are not reached.
-    order = jnp.where(keep[:, None, None], order, 2.0).reshape(-1)
-    num_kept = jnp.maximum(jnp.sum(keep) * (order.size // keep.size), 1)
-    chosen = jnp.argsort(order)[jnp.arange(codebook_size) % num_kept]
-    values = jax.lax.stop_gradient(z).astype(jnp.float32).reshape(-1, z.shape[-1])[chosen]
-    return Candidates(values, jnp.broadcast_to(jnp.any(keep), (codebook_size,)).astype(jnp.float32))
+        def at(time: jax.Array) -> dict[str, jax.Array]:
+            loss, output = self.loss_of(params, inputs, draws._replace(time=time[None]))
+            return {"loss": loss, **{f"loss/{name}": term for name, term in output.terms.items()}}
 
-
-def metrics_of(output: LossOutput) -> dict[str, jax.Array]:
-    """Codebook usage in [0, 1] and perplexity of the batch, from its code counts."""
-    shares = output.code_counts / jnp.maximum(jnp.sum(output.code_counts), 1.0)
-    entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.maximum(shares, 1e-12)), 0.0))
-    return {"codebook/usage": jnp.mean((shares > 0).astype(jnp.float32)), "codebook/perplexity": jnp.exp(entropy)}
+        return jax.tree.map(jnp.mean, jax.lax.map(at, jnp.asarray(VALIDATION_TIMES, jnp.float32)))

@@ -1,0 +1,169 @@
+"""The codec on pictures: the plain model against the compiled one, and both from the start of a process."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cod_jax.benchmarks import timing
+
+CODECS = ("plain", "compiled")
+
+
+def prepare(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the model that is measured as a model folder and as a compiled one.
+
+    Args:
+        job: "folder" to write into; "model" (a folder) or "preset"; "dtype" or None for the model's own, which for a
+            preset is float32 on CPUs and bfloat16 elsewhere; "sizes" as (width, height).
+
+    Returns:
+        JSON values: "system", "model", "peak_flops_per_second" (None if the device's is not known), and "flops" of
+        encoding and decoding a picture of each size, counted on the compiled programs.
+
+    Raises:
+        ValueError: the model cannot be loaded, or not be compiled.
+    """
+    import jax
+
+    from cod_jax.bundle import Bundle, load_bundle, save_bundle
+    from cod_jax.models import ConditionCodecConfig, ModelConfig, build_model
+    from cod_jax.models.functional import count_params
+    from cod_jax.runtime.programs import current_platform
+    from cod_jax.specialize.folder import write_compiled
+    from cod_jax.specialize.programs import split
+    from cod_jax.training.flops import count_flops, peak_flops_per_second
+
+    if "model" in job:
+        name, bundle = job["model"], load_bundle(job["model"])
+    else:
+        # The published CoD-Lite at 0.0312 bits per pixel.
+        name, config = (
+            job["preset"],
+            ModelConfig(ConditionCodecConfig(pitch=16, codebook_bits=8, attention="window_published")),
+        )
+        params = jax.jit(build_model(config).init)(jax.random.key(0))
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        bundle = Bundle(config, jax.device_get(params), fingerprint="", dtype=dtype, training={})
+    config, dtype = bundle.config, job["dtype"] or bundle.dtype
+    folder = Path(job["folder"])
+    fingerprint = save_bundle(folder / "plain", config, bundle.params, training={}, dtype=dtype)
+    platform = current_platform()
+    bundle = dataclasses.replace(bundle, fingerprint=fingerprint)
+    write_compiled(folder / "compiled", bundle, platforms=[platform], dtype=dtype)
+
+    flops = []
+    halves = split(config, bundle.params, dtype)
+    for width, height in job["sizes"]:
+        cells = -(-height // config.size_multiple), -(-width // config.size_multiple)
+        one = {"width": width, "height": height}
+        for half in halves:
+
+            def apply(weights, batch, half=half):
+                return half.apply(weights, batch, platform)
+
+            one[half.part] = count_flops(apply, half.weights, half.cells_to_input(1, *cells))
+        flops.append(one)
+    return {
+        "system": timing.system(),
+        "model": {
+            "name": name,
+            "parameters": count_params(build_model(config).shapes),
+            "dtype": dtype,
+            "config": config.to_dict(),
+        },
+        "peak_flops_per_second": peak_flops_per_second(jax.devices()[0].device_kind),
+        "flops": flops,
+    }
+
+
+def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
+    """Time encoding and decoding of one picture size, plain and compiled in turn, from and to host memory.
+
+    Args:
+        job: "folder" of `prepare`, "width" and "height" in pixels, "repeats".
+
+    Returns:
+        JSON values: the size, and for "encode" and "decode" a timing for each of `CODECS` and "ratio", the plain
+        median over the compiled one.
+    """
+    timing.disable_compilation_cache()
+    import numpy as np
+
+    from cod_jax import codec, runtime
+
+    folder, width, height = Path(job["folder"]), job["width"], job["height"]
+    pixels = width * height
+    plain = codec.load(folder / "plain", max_pixels=pixels)
+    compiled = runtime.load(folder / "compiled", max_pixels=pixels)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    encode, symbols = timing.time_calls(
+        {"plain": lambda: plain.encode(image), "compiled": lambda: compiled.encode(image[None])}, job["repeats"]
+    )
+    indices = symbols["plain"]
+    decode, _ = timing.time_calls(
+        {"plain": lambda: plain.decode(indices, steps=1), "compiled": lambda: compiled.decode(indices[None])},
+        job["repeats"],
+    )
+    for timings in (encode, decode):
+        for one in timings.values():
+            one["pixels_per_second"] = pixels / one["median_seconds"]
+        timings["ratio"] = timings["plain"]["median_seconds"] / timings["compiled"]["median_seconds"]
+    return {"width": width, "height": height, "encode": encode, "decode": decode}
+
+
+def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str, Any]:
+    """Time processes that compress and decompress one picture each, with an empty and with a filled cache.
+
+    Args:
+        folder: that of `prepare`.
+        codec: one of `CODECS`.
+        width: pixels.
+        height: pixels.
+
+    Returns:
+        JSON values: "cold_seconds" and "warm_seconds" from the start of a process to its end, the same of all its
+        threads as "cold_cpu_seconds" and "warm_cpu_seconds", and the largest memory of the second one, which compiles
+        nothing: "peak_memory_bytes" when it had "encoded" and when it had "decoded", and "peak_device_memory_bytes".
+
+    Raises:
+        ValueError: a process failed.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "cod_jax.benchmarks.start",
+        codec,
+        str(Path(folder) / codec),
+        str(width),
+        str(height),
+    ]
+    measured = {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_TRACEBACK_FILTERING": "off",  # then the last line of an error says what it is
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        for cache_state in ("cold", "warm"):
+            start, start_cpu = time.perf_counter(), _cpu_seconds_of_children()
+            result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+            measured[f"{cache_state}_seconds"] = time.perf_counter() - start
+            measured[f"{cache_state}_cpu_seconds"] = _cpu_seconds_of_children() - start_cpu
+            if result.returncode:
+                last = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
+                raise ValueError(f"the process that measures the start of the {codec} codec failed: {last}")
+            measured |= json.loads(result.stdout.splitlines()[-1])
+    return measured
+
+
+def _cpu_seconds_of_children() -> float:
+    """CPU time of the processes that this one started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system

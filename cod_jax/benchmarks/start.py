@@ -1,0 +1,31 @@
+"""What `codec.measure_start` runs: load a codec, compress and decompress one picture, and say what memory it took."""
+
+import json
+import sys
+
+import numpy as np
+
+from cod_jax.benchmarks import timing
+
+
+def main() -> None:
+    """Run with the arguments CODEC FOLDER WIDTH HEIGHT; the last line on stdout is JSON."""
+    codec, folder, width, height = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    if codec == "compiled":
+        from cod_jax.runtime import load
+    else:
+        from cod_jax.codec import load
+    loaded = load(folder, max_pixels=width * height)
+    data = loaded.compress(image)
+    encoded = timing.peak_memory_bytes()
+    loaded.decompress(data)
+    facts = {
+        "peak_memory_bytes": {"encoded": encoded, "decoded": timing.peak_memory_bytes()},
+        "peak_device_memory_bytes": timing.peak_device_memory_bytes(),
+    }
+    sys.stdout.write(json.dumps(facts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

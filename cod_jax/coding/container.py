@@ -1,0 +1,135 @@
+"""The container of `.cod` files; docs/bitstream.md describes it byte by byte.
+
+    magic  version | mode | wide  model    sides       payload  checksum
+    1      1                      4 bytes  3 or 6      any      3 bytes
+
+Nothing here depends on a model: what a file says about itself can be read, and damage found, without one.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+from cod_jax.coding import checksum
+from cod_jax.coding.legacy import explain_picture
+
+Mode = Literal["raw", "static", "context", "factorized"]
+
+MAGIC = 0xCD
+VERSION = 1
+MODEL_BYTES = 4
+MODEL_DIGITS = 2 * MODEL_BYTES
+# Sides minus one of 12 bits each fill 3 bytes, wide ones of 24 bits 6.
+NARROW_BITS, WIDE_BITS = 12, 24
+MAX_SIDE = 2**WIDE_BITS
+MIN_BYTES = 2 + MODEL_BYTES + 2 * NARROW_BITS // 8 + checksum.NUM_BYTES
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclasses.dataclass(frozen=True)
+class Container:
+    """What a file holds.
+
+    Attributes:
+        height: rows of the picture, 1 to 2^24.
+        width: columns of the picture, 1 to 2^24.
+        mode: how the payload is coded.
+        model: the first 8 hex digits of the fingerprint of the model folder that wrote it.
+        payload: the coded symbols.
+    """
+
+    height: int
+    width: int
+    mode: Mode
+    model: str
+    payload: bytes
+
+
+def model_id(fingerprint: str) -> str:
+    """Shorten the fingerprint of a model to what files hold of it."""
+    return fingerprint[:MODEL_DIGITS]
+
+
+def check_size(*, height: int, width: int) -> None:
+    """Refuse a picture that the container cannot describe.
+
+    Raises:
+        ValueError: a side is below 1 or above 2^24.
+    """
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ValueError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+
+
+def write(container: Container) -> bytes:
+    """Write a file: 12 bytes beside the payload for sides up to 4096, else 15.
+
+    Raises:
+        ValueError: a side is out of range.
+    """
+    height, width = container.height, container.width
+    check_size(height=height, width=width)
+    wide = max(height, width) > 2**NARROW_BITS
+    bits = WIDE_BITS if wide else NARROW_BITS
+    data = b"".join(
+        (
+            bytes((MAGIC, VERSION << 4 | MODES.index(container.mode) << 1 | wide)),
+            bytes.fromhex(model_id(container.model)),
+            ((height - 1) << bits | (width - 1)).to_bytes(2 * bits // 8, "big"),
+            container.payload,
+        )
+    )
+    return data + checksum.crc24(data)
+
+
+def read(data: bytes) -> Container:
+    """Read a file; every file in which one byte was changed is refused.
+
+    Nothing larger than the file itself is allocated.
+
+    Raises:
+        ValueError: no `.cod` file, one that is cut off or damaged, or from a version not known here.
+    """
+    if data[:1] != bytes((MAGIC,)):
+        raise ValueError(explain_not_a_container(data))
+    if len(data) < MIN_BYTES:
+        raise ValueError(f"{len(data)} bytes are too short for a .cod file; it is cut off: get it again")
+    if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
+        raise ValueError(
+            "its checksum does not fit its content, so this is a damaged or cut off .cod file, or none: get it again"
+        )
+    version, mode, wide = data[1] >> 4, data[1] >> 1 & 7, data[1] & 1
+    if version != VERSION:
+        raise ValueError(
+            f"it has version {version} of the .cod format and this cod_jax reads version {VERSION}; use a newer cod_jax"
+        )
+    if mode >= len(MODES):
+        raise ValueError(f"it is coded in mode {mode}, which this cod_jax does not know; use a newer one")
+    bits = WIDE_BITS if wide else NARROW_BITS
+    sides_at = 2 + MODEL_BYTES
+    payload_at = sides_at + 2 * bits // 8
+    if len(data) < payload_at + checksum.NUM_BYTES:
+        raise ValueError(f"{len(data)} bytes are too short for a .cod file with wide sides; it was not written so")
+    sides = int.from_bytes(data[sides_at:payload_at], "big")
+    height, width = (sides >> bits) + 1, (sides & (1 << bits) - 1) + 1
+    if wide and max(height, width) <= 2**NARROW_BITS:
+        raise ValueError(f"its sides {width}x{height} are stored with more bytes than they need; it was not written so")
+    return Container(
+        height=height,
+        width=width,
+        mode=MODES[mode],
+        model=data[2:sides_at].hex(),
+        payload=data[payload_at : -checksum.NUM_BYTES],
+    )
+
+
+def explain_not_a_container(data: bytes) -> str:
+    """Say what data is that does not begin like a `.cod` file.
+
+    Args:
+        data: a file, or its first 16 bytes.
+    """
+    if not data:
+        return "the file is empty; get it again"
+    return explain_picture(data) or (
+        "this is no .cod file; if it comes from a published CoD tool, name its layout: --format legacy-lite or "
+        'legacy-cod (in Python layout="legacy-lite")'
+    )

@@ -1,0 +1,115 @@
+"""Options that several commands have."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, get_args
+
+from cod_jax.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
+
+# As in `cod_jax.coding.stream`, whose import would make --help slow.
+LAYOUTS = ("cod", "legacy-lite", "legacy-cod")
+
+
+def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
+
+    Args:
+        parser: what to add them to.
+        default: whose settings are meant where an option is left out.
+    """
+    parser.add_argument(
+        "--steps",
+        type=_checked(int, checked_steps),
+        metavar="N",
+        help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, about 25 look most natural; "
+        f"default: {default}",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=_checked(float, checked_guidance),
+        metavar="G",
+        help=f"classifier-free guidance; 1 is none and takes half the time; no effect on one step; default: {default}",
+    )
+    parser.add_argument(
+        "--sampler", choices=get_args(Sampler), help=f"solver; no effect on one step; default: {default}"
+    )
+
+
+def add_seed_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --seed, which `chosen_decoding` reads too."""
+    parser.add_argument(
+        "--seed",
+        type=_checked(int, checked_seed),
+        metavar="S",
+        help="number of the noise from which two or more steps start, 0 to 2^63 - 1; no effect on one step; default: 0",
+    )
+
+
+def add_limit_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --max-pixels, which `chosen_limit` reads."""
+    parser.add_argument(
+        "--max-pixels",
+        type=_checked(int, _check_limit),
+        metavar="N",
+        help="refuse larger pictures; a pixel takes up to 3 kilobytes of memory; default: 16777216 (4096x4096)",
+    )
+
+
+def chosen_limit(args: argparse.Namespace) -> dict[str, int]:
+    """Return what a user chose of --max-pixels, as `cod_jax.load` takes it."""
+    return {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+
+
+def chosen_decoding(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what a user chose of steps, guidance, sampler and seed, as `Codec.decompress` takes it."""
+    chosen = {name: getattr(args, name, None) for name in ("steps", "guidance", "sampler", "seed")}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def add_quality_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --quality, as `Codec.compress` takes it."""
+    parser.add_argument(
+        "--quality",
+        type=_checked(int, _check_quality),
+        metavar="Q",
+        help="level of a model that has several: 1 makes the smallest files; default: the best, see cod info MODEL",
+    )
+
+
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --format, the layout of `.cod` files, as `Codec.compress` takes it."""
+    parser.add_argument(
+        "--format",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        help="layout of .cod files: cod names the model and has a checksum; legacy-lite and legacy-cod are "
+        "those of the published CoD-Lite and CoD tools and have neither; default: cod",
+    )
+
+
+def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> Callable[[str], Any]:
+    """Return a parser of an option's text whose errors are what `check` says."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError as error:
+            kind = "whole number" if convert is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is no {kind}") from error
+        try:
+            check(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return value
+
+    return parse
+
+
+def _check_quality(quality: int) -> None:
+    if quality < 1:
+        raise ValueError(f"the quality is {quality}; the lowest is 1")
+
+
+def _check_limit(max_pixels: int) -> None:
+    if max_pixels < 1:
+        raise ValueError(f"the limit is {max_pixels} pixels; it must be at least 1")

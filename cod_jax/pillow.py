@@ -1,0 +1,138 @@
+"""`.cod` files in Pillow: after `import cod_jax.pillow`, `Image.open` and `Image.save` know them.
+
+    import cod_jax.pillow
+    cod_jax.pillow.register("models/lite")
+    Image.open("photo.jpg").save("photo.cod")
+    Image.open("photo.cod").show()
+
+Opening reads size and mode without a model and without JAX. Loading the pixels takes the model that the file names, one
+of those registered or found in the folders of the environment variable COD_JAX_MODELS, and decodes as its model folder
+says. Saving takes the model registered last.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageFile
+
+from cod_jax.coding import container
+
+if TYPE_CHECKING:
+    from cod_jax.codec import Codec
+
+FORMAT = "COD"
+EXTENSION = ".cod"
+MIME_TYPE = "image/x-cod"
+# No picture that can be read needs a longer file, so longer ones are not read into memory.
+MAX_FILE_BYTES = 2**25
+
+_registered: list[Path] = []
+
+
+def register(model: str | os.PathLike[str]) -> None:
+    """Make a model known, and the one to save with; its weights are read when they are needed.
+
+    Args:
+        model: model folder.
+
+    Raises:
+        ValueError: no model folder.
+    """
+    from cod_jax.bundle import read_fingerprint
+
+    read_fingerprint(model)
+    path = Path(model).resolve()
+    if path in _registered:
+        _registered.remove(path)
+    _registered.append(path)
+
+
+class CodImageFile(ImageFile.ImageFile):
+    """A `.cod` file as Pillow opens it; `info` holds the `mode` of its payload and the `model` that it names."""
+
+    format = FORMAT
+    format_description = "diffusion image codec"
+
+    def _open(self) -> None:
+        data = self.fp.read(MAX_FILE_BYTES + 1)  # pyright: ignore[reportOptionalMemberAccess]
+        if len(data) > MAX_FILE_BYTES:
+            raise SyntaxError("too long for a .cod file")
+        try:
+            self._container = container.read(data)
+        except ValueError as error:
+            raise SyntaxError(str(error)) from error  # how plugins say that a file is none of theirs
+        self._data: bytes | None = data
+        self._size = (self._container.width, self._container.height)
+        self._mode = "RGB"
+        self.info = {"mode": self._container.mode, "model": self._container.model}
+
+    def load(self):
+        """Decode the pixels.
+
+        Raises:
+            OSError: the model is not known, or the file cannot be decoded with it.
+        """
+        if self._data is not None:
+            model = _find(self._container.model)
+            try:
+                pixels = _load_codec(model).decompress(self._data)
+            except ValueError as error:
+                raise OSError(str(error)) from error
+            self.im = Image.fromarray(pixels).im
+            self._data = None
+            self.tile = []
+        return super().load()
+
+
+def _find(model: str) -> Path:
+    from cod_jax.bundle import read_fingerprint
+    from cod_jax.model_folders import SEARCH_PATH, find_model
+
+    for path in reversed(_registered):
+        try:
+            if container.model_id(read_fingerprint(path)) == model:
+                return path
+        except ValueError:
+            continue  # no model folder any more
+    path = find_model(model)
+    if path is None:
+        raise OSError(
+            f"the file was made with the model of fingerprint {model}, which is not known here; name its folder with "
+            f"cod_jax.pillow.register, or a folder that holds it in {SEARCH_PATH}"
+        )
+    return path
+
+
+def _load_codec(path: Path) -> "Codec":
+    from cod_jax.bundle import read_fingerprint
+
+    return _cached_codec(path, read_fingerprint(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_codec(path: Path, _fingerprint: str) -> "Codec":
+    """A codec; another fingerprint at the same place is another codec."""
+    from cod_jax.codec import load
+
+    return load(path)
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix[:1] == bytes((container.MAGIC,))
+
+
+def _save(image: Image.Image, fp: Any, filename: str | bytes) -> None:
+    if not _registered:
+        raise OSError("no model to save .cod files with; name its folder with cod_jax.pillow.register")
+    try:
+        fp.write(_load_codec(_registered[-1]).compress(image))
+    except ValueError as error:
+        raise OSError(str(error)) from error
+
+
+Image.register_open(FORMAT, CodImageFile, _accept)
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, EXTENSION)
+Image.register_mime(FORMAT, MIME_TYPE)

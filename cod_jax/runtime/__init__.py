@@ -1,0 +1,30 @@
+"""Compressing and decompressing with a compiled model, by JAX, numpy, Pillow and the entropy coder alone.
+
+`python -m cod_jax.compile` makes the folder. Neither the model's code nor Flax is imported.
+"""
+
+import os
+
+from cod_jax.compilation_cache import use_compilation_cache
+from cod_jax.runtime.codec import MAX_PIXELS, CompiledCodec
+
+__all__ = ["CompiledCodec", "load"]
+
+
+def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> CompiledCodec:
+    """Load a folder written by `python -m cod_jax.compile`.
+
+    Programs are compiled for this machine at the first picture of each size and kept in JAX's persistent cache: in the
+    user's cache folder, unless JAX was told another place.
+
+    Args:
+        path: folder of the compiled model.
+        max_pixels: larger pictures are refused, so that a few bytes from a stranger cannot ask for all memory.
+
+    Raises:
+        ValueError: no such folder, one that is damaged, from another version, or without programs for this machine.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"a compiled model is named by the path of its folder, not by {path!r}; give a path")
+    use_compilation_cache()
+    return CompiledCodec(path, max_pixels=max_pixels)

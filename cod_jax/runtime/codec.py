@@ -1,0 +1,271 @@
+"""The codec of a compiled model: pictures to bytes and back without the model's code."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cod_jax import images
+from cod_jax.coding import legacy, prior, stream
+from cod_jax.images import ImageSource
+from cod_jax.runtime.arrays import read_arrays
+from cod_jax.runtime.folder import PRIOR_FILE, Description, read_description, read_file
+from cod_jax.runtime.programs import Programs
+
+MAX_PIXELS = 2**24
+"""Largest picture taken by default, 4096x4096, as `cod_jax.load` does."""
+
+# Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
+BATCH_PIXELS = 2**21
+UNCOVERED_GREY = 128
+
+
+class CompiledCodec:
+    """Compresses pictures of any size from 1x1 up with one compiled model, decoding in one step.
+
+    The first picture of each size is compiled, from then on in JAX's persistent cache; a list of equal pictures counts
+    as a size of its own.
+
+    Args:
+        path: folder written by `python -m cod_jax.compile`.
+        max_pixels: larger pictures are refused in both directions.
+
+    Raises:
+        ValueError: no such folder, one that is damaged, from another version, or without programs for this machine.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS):
+        folder = Path(path)
+        self._description = read_description(folder)
+        self._coder = _read_coder(folder, self._description)
+        self._max_pixels = max_pixels
+        self._encode = Programs(folder, self._description, "encode")
+        self._decode = Programs(folder, self._description, "decode")
+
+    def __repr__(self) -> str:
+        about = self._description
+        return (
+            f"CompiledCodec({about.dtype}, {about.codebook_bits} bits for {about.pitch}x{about.pitch} pixels, "
+            f"fingerprint {self.fingerprint[:8]})"
+        )
+
+    @property
+    def description(self) -> Description:
+        """What the folder says about itself."""
+        return self._description
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that name the model and its prior; files are exchanged with all codecs of the same."""
+        return self._coder.fingerprint
+
+    @overload
+    def compress(self, image: ImageSource, *, layout: stream.Layout = "cod") -> bytes: ...
+
+    @overload
+    def compress(self, image: list[Any] | tuple[Any, ...], *, layout: stream.Layout = "cod") -> list[bytes]: ...
+
+    def compress(self, image, *, layout="cod"):
+        """Compress one picture or a list of them; pictures of equal size in a list are computed together.
+
+        Args:
+            image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or
+                tuple of those, of equal or different sizes.
+            layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
+                "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
+
+        Returns:
+            The content of a `.cod` file; for a list, a list of them.
+
+        Raises:
+            ValueError: something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
+                layout, or an unknown layout; of a list the message says which item.
+        """
+        layout = stream.checked_layout(layout)
+        read = functools.partial(self._read, layout=layout)
+        if isinstance(image, (list, tuple)):
+            return self._compress_all(_for_each(read, image), layout)
+        return self._compress_all([read(image)], layout)[0]
+
+    def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
+        if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
+            raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
+        pixels = images.to_uint8_rgb(image)
+        height, width, _ = pixels.shape
+        if height * width > self._max_pixels:
+            raise ValueError(
+                f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
+                f"{legacy.RAISE_LIMIT}"
+            )
+        stream.check_size(height=height, width=width, layout=layout)
+        return pixels
+
+    def _compress_all(self, pictures: Sequence[npt.NDArray[np.uint8]], layout: stream.Layout) -> list[bytes]:
+        symbols = _in_batches(self.encode, pictures, lambda picture: picture.shape[0] * picture.shape[1])
+        return [
+            stream.encode_picture(
+                indices, height=picture.shape[0], width=picture.shape[1], coder=self._coder, layout=layout
+            )
+            for indices, picture in zip(symbols, pictures, strict=True)
+        ]
+
+    @overload
+    def decompress(
+        self, data: bytes | bytearray | memoryview, *, layout: stream.Layout = "cod"
+    ) -> npt.NDArray[np.uint8]: ...
+
+    @overload
+    def decompress(
+        self, data: list[Any] | tuple[Any, ...], *, layout: stream.Layout = "cod"
+    ) -> list[npt.NDArray[np.uint8]]: ...
+
+    def decompress(self, data, *, layout="cod"):
+        """Decompress, in one step, what `compress`, `Codec.compress` or a published tool made with this model.
+
+        Args:
+            data: the content of a `.cod` file, or a list or tuple of them; those of a list with equal sizes are
+                computed together.
+            layout: "cod", or the layout of a published tool, see `compress`.
+
+        Returns:
+            Pixels uint8 [H, W, 3]; for a list, a list of them. In files of the published tools the last H mod pitch
+            rows and W mod pitch columns were never stored; they are mid grey.
+
+        Raises:
+            ValueError: damaged, truncated or foreign data, or a file of another model; of a list the message says which
+                item.
+        """
+        layout = stream.checked_layout(layout)
+
+        def parse(data: Any) -> stream.CodedPicture:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
+            return stream.decode_picture(bytes(data), coder=self._coder, max_pixels=self._max_pixels, layout=layout)
+
+        if isinstance(data, (list, tuple)):
+            return self._decompress_all(_for_each(parse, data))
+        return self._decompress_all([parse(data)])[0]
+
+    def _decompress_all(self, pictures: Sequence[stream.CodedPicture]) -> list[npt.NDArray[np.uint8]]:
+        pitch = self._description.pitch
+        grids = [picture.indices for picture in pictures]
+        decoded = _in_batches(self.decode, grids, lambda indices: indices.size * pitch**2)
+        return [self._crop(pixels, picture) for pixels, picture in zip(decoded, pictures, strict=True)]
+
+    def _crop(self, decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture) -> npt.NDArray[np.uint8]:
+        height, width, pitch = picture.height, picture.width, self._description.pitch
+        if picture.covers_all:
+            return np.ascontiguousarray(decoded[:height, :width])
+        rows, columns = picture.indices.shape
+        covered = decoded[: rows * pitch, : columns * pitch]
+        pixels = np.full((height, width, 3), UNCOVERED_GREY, np.uint8)
+        pixels[: covered.shape[0], : covered.shape[1]] = covered
+        return pixels
+
+    def encode(self, image_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        """Turn pictures of equal size into symbols.
+
+        Args:
+            image_uint8: pixels [B, H, W, 3]; repeated at the bottom and the right up to a size the model takes.
+
+        Returns:
+            Symbols int32 [B, ceil(H / pitch), ceil(W / pitch)].
+
+        Raises:
+            ValueError: the array has another shape or dtype.
+        """
+        if image_uint8.ndim != 4 or image_uint8.shape[-1] != 3 or image_uint8.dtype != np.uint8:
+            raise ValueError(
+                f"pixels of shape {image_uint8.shape} and dtype {image_uint8.dtype} cannot be encoded; give uint8 "
+                "[batch, height, width, 3]"
+            )
+        about = self._description
+        padded = images.pad_to_multiple(image_uint8, about.size_multiple)
+        cells = padded.shape[1] // about.size_multiple, padded.shape[2] // about.size_multiple
+        _, height, width, _ = image_uint8.shape
+        rows, columns = legacy.ceil_grid(height=height, width=width, pitch=about.pitch)
+        return self._encode(padded, cells)[:, :rows, :columns]
+
+    def decode(self, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """Turn symbols of pictures of equal size into pixels.
+
+        Args:
+            indices: symbols [B, h, w]; the last row and column are repeated up to a grid the model takes.
+
+        Returns:
+            Pixels uint8 of that grid, at least [B, h pitch, w pitch, 3].
+
+        Raises:
+            ValueError: the array has another shape, or holds a number that is no symbol.
+        """
+        about = self._description
+        if indices.ndim != 3 or not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(
+                f"symbols of shape {indices.shape} and dtype {indices.dtype} are no [batch, rows, columns]"
+            )
+        if indices.size and not 0 <= indices.min() <= indices.max() < 2**about.codebook_bits:
+            raise ValueError(f"a symbol is {indices.min()} or {indices.max()}, not of {about.codebook_bits} bits")
+        multiple = about.size_multiple // about.pitch
+        grid = images.pad_to_multiple(indices.astype(np.int32)[..., None], multiple)[..., 0]
+        return self._decode(grid, (grid.shape[1] // multiple, grid.shape[2] // multiple))
+
+
+def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
+    """What the model decides about its files.
+
+    Raises:
+        ValueError: the file of the prior is damaged.
+    """
+    about, symbol_prior = description, None
+    if PRIOR_FILE in about.files:
+        data = read_file(folder, about, PRIOR_FILE)
+        try:
+            symbol_prior = prior.from_arrays(read_arrays(data), about.codebook_bits)
+        except ValueError as error:
+            raise ValueError(f"{folder / PRIOR_FILE} is damaged ({error}); make the folder again") from error
+    return stream.SymbolCoder(about.weights_fingerprint, about.pitch, about.codebook_bits, symbol_prior)
+
+
+def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Call a function with each item; an error says which one it was.
+
+    Raises:
+        ValueError: the function raised it.
+    """
+    results = []
+    for index, item in enumerate(items):
+        try:
+            results.append(function(item))
+        except ValueError as error:
+            raise ValueError(f"item [{index}]: {error}") from error
+    return results
+
+
+def _in_batches(
+    function: Callable[[np.ndarray], np.ndarray], items: Sequence[np.ndarray], num_pixels: Callable[[np.ndarray], int]
+) -> list[np.ndarray]:
+    """Call a function of batches with all items; those of equal shape are computed together.
+
+    Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
+    compile once: the last is filled up with its last item.
+    """
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item.shape, []).append(place)
+    results: dict[int, np.ndarray] = {}
+    for same in places.values():
+        largest = max(1, BATCH_PIXELS // num_pixels(items[same[0]]))
+        num_batches = -(-len(same) // largest)
+        length = -(-len(same) // num_batches)
+        for start in range(0, len(same), length):
+            batch = same[start : start + length]
+            filled = batch + batch[-1:] * (length - len(batch))
+            output = function(np.stack([items[place] for place in filled]))
+            results.update(zip(batch, output, strict=False))
+    return [results[place] for place in range(len(items))]

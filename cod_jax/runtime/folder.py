@@ -1,0 +1,244 @@
+"""Folders of compiled models: what they hold, and reading them without trusting them.
+
+A folder holds `compiled.json` (what it is, and size and SHA-256 of every other file), the weights of encoder and
+decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO program per
+part, platform and range of sizes. No file is Python.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+from cod_jax import files
+
+FORMAT = "cod_jax compiled model"
+VERSION = 1
+DESCRIPTION_FILE = "compiled.json"
+MAX_DESCRIPTION_BYTES = 2**20
+
+Part = Literal["encode", "decode"]
+Platform = Literal["cpu", "cuda", "rocm", "tpu"]
+Dtype = Literal["float32", "bfloat16"]
+WEIGHTS_FILES: dict[Part, str] = {"encode": "encode.safetensors", "decode": "decode.safetensors"}
+PRIOR_FILE = "prior.safetensors"
+
+# First and last number of a range; None is no end.
+Range = tuple[int, int | None]
+ANY: Range = (1, None)
+
+_AGAIN = "copy the folder again, or make it again with python -m cod_jax.compile"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The pictures that a program is for, counted in cells of `size_multiple` x `size_multiple` pixels.
+
+    Attributes:
+        rows: rows of cells.
+        columns: columns of cells.
+        cells: rows times columns.
+    """
+
+    rows: Range = ANY
+    columns: Range = ANY
+    cells: Range = ANY
+
+    def __contains__(self, grid: tuple[int, int]) -> bool:
+        """Whether pictures of (rows, columns) cells are among them."""
+        rows, columns = grid
+        numbers = ((rows, self.rows), (columns, self.columns), (rows * columns, self.cells))
+        return all(first <= number and (last is None or number <= last) for number, (first, last) in numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One serialised program.
+
+    Attributes:
+        part: what it does.
+        platform: where it runs.
+        sizes: the pictures it is for.
+        file: its file in the folder.
+    """
+
+    part: Part
+    platform: Platform
+    sizes: Sizes
+    file: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFacts:
+    """What a file must be: its size, and its SHA-256 as 64 hex digits."""
+
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a folder of a compiled model says about itself.
+
+    Attributes:
+        weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
+        pitch: pixels per symbol in each direction.
+        codebook_bits: bits of a symbol.
+        size_multiple: both sides of what the programs take are multiples of this many pixels.
+        dtype: dtype of the computation.
+        jax_version: release of JAX that made the programs; older ones may not read them.
+        programs: the programs.
+        files: every file beside this description.
+    """
+
+    weights_fingerprint: str
+    pitch: int
+    codebook_bits: int
+    size_multiple: int
+    dtype: Dtype
+    jax_version: str
+    programs: tuple[Program, ...]
+    files: dict[str, FileFacts]
+
+    @property
+    def platforms(self) -> list[str]:
+        """Where the programs run."""
+        return sorted({program.platform for program in self.programs})
+
+    def to_json(self) -> bytes:
+        """The content of `compiled.json`."""
+        values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def facts_of(data: bytes) -> FileFacts:
+    """Describe the content of a file."""
+    return FileFacts(len(data), hashlib.sha256(data).hexdigest())
+
+
+def read_description(folder: Path) -> Description:
+    """Read and check `compiled.json`; every file it names must be there with its size.
+
+    Raises:
+        ValueError: no folder of a compiled model, another version, or a damaged one; one sentence that says what to do.
+    """
+    file = folder / DESCRIPTION_FILE
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ValueError(f"compiled model {folder} {what}; give a folder written by python -m cod_jax.compile")
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} holds no {DESCRIPTION_FILE}, so it is no compiled model; python -m cod_jax.compile makes one "
+            "from a model folder"
+        )
+    if file.stat().st_size > MAX_DESCRIPTION_BYTES:
+        raise ValueError(f"{file} is longer than {MAX_DESCRIPTION_BYTES} bytes, so it is damaged; {_AGAIN}")
+    try:
+        values = json.loads(file.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{file} describes no compiled model; give a folder written by python -m cod_jax.compile")
+    if values.get("version") != VERSION:
+        raise ValueError(
+            f"{folder} has version {values.get('version')!r} of the format and this cod_jax reads version {VERSION}; "
+            "make it again with python -m cod_jax.compile of this cod_jax"
+        )
+    try:
+        description = _description(values)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
+    for name, facts in description.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {_AGAIN}")
+        if path.stat().st_size != facts.num_bytes:
+            raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {facts.num_bytes}; {_AGAIN}")
+    return description
+
+
+def read_file(folder: Path, description: Description, name: str) -> bytes:
+    """Read a file of a folder.
+
+    Raises:
+        ValueError: its content is not what the description says.
+        OSError: it cannot be read.
+    """
+    data = files.read_bytes(folder / name)
+    if facts_of(data) != description.files[name]:
+        raise ValueError(f"{folder / name} is damaged: its checksum is wrong; {_AGAIN}")
+    return data
+
+
+def _description(values: dict[str, Any]) -> Description:
+    """The description of checked values.
+
+    Raises:
+        ValueError: one of them is missing or unusable; the text names it.
+    """
+    listed = _of_type(values, "files", dict)
+    described = {
+        _file_name(name): FileFacts(_whole(facts, "num_bytes", 0, 2**63), _matching(facts, "sha256", "[0-9a-f]{64}"))
+        for name, facts in listed.items()
+    }
+    programs = []
+    for program in _of_type(values, "programs", list):
+        sizes = _of_type(program, "sizes", dict)
+        ranges = {field.name: _range(sizes, field.name) for field in dataclasses.fields(Sizes)}
+        part, platform = _chosen(program, "part", Part), _chosen(program, "platform", Platform)
+        programs.append(Program(part, platform, Sizes(**ranges), _of_type(program, "file", str)))
+    for name in (*WEIGHTS_FILES.values(), *(program.file for program in programs)):
+        if name not in described:
+            raise ValueError(f"{name!r} is not among its files")
+    pitch, size_multiple = _whole(values, "pitch", 1, 1024), _whole(values, "size_multiple", 1, 1024)
+    if size_multiple % pitch:
+        raise ValueError(f"size_multiple {size_multiple} is not a multiple of pitch {pitch}")
+    return Description(
+        weights_fingerprint=_matching(values, "weights_fingerprint", "[0-9a-f]{64}"),
+        pitch=pitch,
+        codebook_bits=_whole(values, "codebook_bits", 1, 16),
+        size_multiple=size_multiple,
+        dtype=_chosen(values, "dtype", Dtype),
+        jax_version=_matching(values, "jax_version", r"\d{1,4}\.\d{1,4}\.\d{1,4}"),
+        programs=tuple(programs),
+        files=described,
+    )
+
+
+def _refuse(name: str, value: Any) -> NoReturn:
+    raise ValueError(f"{name} is {str(value)[:80]!r}")
+
+
+def _of_type(values: Any, name: str, kind: type) -> Any:
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, kind) and not isinstance(value, bool) else _refuse(name, value)
+
+
+def _whole(values: Any, name: str, first: int, last: int) -> int:
+    value = _of_type(values, name, int)
+    return value if first <= value <= last else _refuse(name, value)
+
+
+def _matching(values: Any, name: str, pattern: str) -> str:
+    value = _of_type(values, name, str)
+    return value if re.fullmatch(pattern, value, re.ASCII) else _refuse(name, value)
+
+
+def _chosen(values: Any, name: str, choices: Any) -> Any:
+    value = _of_type(values, name, str)
+    return value if value in get_args(choices) else _refuse(name, value)
+
+
+def _range(values: Any, name: str) -> Range:
+    value = _of_type(values, name, list)
+    kinds = [type(number) for number in value]
+    if kinds not in ([int, int], [int, type(None)]):
+        _refuse(name, value)
+    return value[0], value[1]
+
+
+def _file_name(name: str) -> str:
+    # Only files of the folder itself: no separators, no parent, nothing hidden.
+    return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}", name) else _refuse("file", name)

@@ -1,0 +1,166 @@
+"""One-step codecs as serialised StableHLO programs for pictures of any size, in any number.
+
+Weights are arguments: a program holds code only, some hundred kilobytes, and the same weights serve all platforms.
+
+Layouts: `jax.export` fixes the logical shapes and leaves the layouts in memory to the compiler of the machine that
+loads a program. Images stay [B, H, W, C] and kernels [row, column, in, out] (HWIO), which XLA turns into what its
+convolutions want: it transposes a kernel on the device where it must, which is nothing beside a picture.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from cod_jax.models import ComputeConfig, DConvConfig, Functional, ModelConfig, flatten_params, unflatten_params
+from cod_jax.models.condition_codec import WINDOW
+from cod_jax.models.config import Dtype
+from cod_jax.models.functional import Params
+from cod_jax.nn.attention import QUERY_CHUNK
+from cod_jax.runtime.folder import Part, Platform, Sizes
+from cod_jax.specialize.folding import fold
+from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
+
+# A chunk of the pixel head takes about 2 kilobytes per pixel in float32: on a CPU it should fit into the caches, on
+# accelerators it should be the whole picture unless that is large (4 megapixels).
+PATCHES_PER_CHUNK: dict[Platform, int] = {"cpu": 128, "cuda": 2**14, "rocm": 2**14, "tpu": 2**14}
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """Encoder or decoder of a one-step codec.
+
+    Attributes:
+      part: Which of the two it is.
+      weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
+      apply: (weights, input, platform) -> output, a pure function; images are uint8 [B, H, W, 3], symbols int32
+        [B, h, w].
+      cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
+        input's shape and dtype.
+    """
+
+    part: Part
+    weights: dict[str, np.ndarray]
+    apply: Callable[[dict[str, Any], Any, Platform], jax.Array]
+    cells_to_input: Callable[[Any, Any, Any], jax.ShapeDtypeStruct]
+
+
+def check_supported(config: ModelConfig) -> None:
+    """Refuse a model that cannot be compiled.
+
+    Raises:
+      ValueError: It is no CoD-Lite, or has no codebook, or its codec is the deep one of the 64-bit models.
+    """
+    if not isinstance(config.denoiser, DConvConfig):
+        raise ValueError(
+            f"only CoD-Lite (denoiser.kind dconv) can be compiled, not a model with denoiser {config.denoiser.kind}; "
+            "use the model with cod or cod_jax.load"
+        )
+    if config.codec.factorized is not None:
+        raise ValueError(
+            "a factorized bottleneck cannot be compiled, only a codebook; use the model with cod or cod_jax.load"
+        )
+    if config.codec.is_deep:
+        raise ValueError(
+            f"the deep codec of pitch {config.codec.pitch} cannot be compiled; use the model with cod or cod_jax.load"
+        )
+
+
+def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half]:
+    """Encoder and decoder of a model, specialised for one step.
+
+    Args:
+      config: The model's description.
+      params: Its float32 parameters.
+      dtype: Dtype of the computation.
+
+    Raises:
+      ValueError: See `check_supported`.
+    """
+    check_supported(config)
+    compute = ComputeConfig(dtype)
+    multiple, symbols_per_cell = config.size_multiple, config.size_multiple // config.codec.pitch
+    encoder = Functional(lambda rngs: SymbolEncoder(config, compute=compute, rngs=rngs))
+    decoder = Functional(lambda rngs: OneStepDecoder(config, compute=compute, rngs=rngs))
+    encoder_params, decoder_params = fold(config, params)
+
+    def encode(weights: dict[str, Any], image_uint8: Any, platform: Platform) -> jax.Array:
+        return encoder.bind(unflatten_params(weights, encoder.shapes))(image_uint8)
+
+    def decode(weights: dict[str, Any], indices: Any, platform: Platform) -> jax.Array:
+        module = decoder.bind(unflatten_params(weights, decoder.shapes))
+        return module(indices, patches_per_chunk=PATCHES_PER_CHUNK[platform])
+
+    def images(batch: Any, rows: Any, columns: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, multiple * rows, multiple * columns, 3), jnp.uint8)
+
+    def symbols(batch: Any, rows: Any, columns: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, symbols_per_cell * rows, symbols_per_cell * columns), jnp.int32)
+
+    return (
+        Half("encode", _stored(encoder, encoder_params), encode, images),
+        Half("decode", _stored(decoder, decoder_params), decode, symbols),
+    )
+
+
+def export_program(half: Half, config: ModelConfig, sizes: Sizes, platform: Platform) -> bytes:
+    """Serialise a half for one platform, and for the pictures of one of `size_ranges`, in any number.
+
+    The program takes (weights, input) as `Half.apply` does. It is traced here and compiled where it is loaded.
+    """
+    scope = export.SymbolicScope([*_constraints(sizes), *_identities(config)])
+    batch, rows, columns = export.symbolic_shape("b, h, w", scope=scope)
+    weights = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in half.weights.items()}
+
+    def program(weights, batch):
+        return half.apply(weights, batch, platform)
+
+    # As in `Codec`: on GPUs with TF32 the symbols would depend on the device.
+    with jax.default_matmul_precision("highest"):
+        exported = export.export(jax.jit(program), platforms=[platform])(
+            weights, half.cells_to_input(batch, rows, columns)
+        )
+    return bytes(exported.serialize())
+
+
+def size_ranges(config: ModelConfig) -> list[Sizes]:
+    """Ranges of sizes, in cells, that need a program each; every size is in exactly one.
+
+    Sizes are symbolic, so that nothing is padded and pooling and normalisation see the picture as it is. But attention
+    does one thing on small maps and another on large ones, and which of them must be known when a program is traced:
+    maps with a side longer than a window are cut in windows, many queries of global attention in chunks.
+    """
+    symbols_per_cell = config.size_multiple // config.codec.pitch
+    if config.codec.attention == "global":
+        last = 2 * QUERY_CHUNK // symbols_per_cell**2
+        return [Sizes(cells=(1, last)), Sizes(cells=(last + 1, None))]
+    last = WINDOW // symbols_per_cell
+    within, beyond = (1, last), (last + 1, None)
+    return [Sizes(rows=within, columns=within), Sizes(rows=beyond), Sizes(rows=within, columns=beyond)]
+
+
+def _constraints(sizes: Sizes) -> list[str]:
+    numbers = {"h": sizes.rows, "w": sizes.columns, "h*w": sizes.cells}
+    at_least = [f"{number} >= {first}" for number, (first, _) in numbers.items() if first > 1]
+    return at_least + [f"{number} <= {last}" for number, (_, last) in numbers.items() if last is not None]
+
+
+def _identities(config: ModelConfig) -> list[str]:
+    """What holds for all sizes and JAX does not know: how many windows a padded side has, and that it needs no more."""
+    if config.codec.attention == "global":
+        return []
+    sides = [f"{config.size_multiple // config.codec.pitch}*{side}" for side in ("h", "w")]
+    padded = [f"mod(-{side}, {WINDOW}) + {side}" for side in sides]
+    counts = [
+        f"floordiv({pad}, {WINDOW}) == -floordiv(-{side}, {WINDOW})" for side, pad in zip(sides, padded, strict=True)
+    ]
+    return counts + [f"mod(-mod(-{side}, {WINDOW}) - {side}, {WINDOW}) == 0" for side in sides]
+
+
+def _stored(functional: Functional, params: Params) -> dict[str, np.ndarray]:
+    dtypes = storage_dtypes(functional.bind(params))
+    return {name: np.asarray(value, jnp.dtype(dtypes[name])) for name, value in flatten_params(params).items()}

@@ -1,0 +1,301 @@
+"""Second stage of the one-step codec: distribution matching distillation from a diffusion model (spec section 5)."""
+
+import dataclasses
+import fnmatch
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
+from cod_jax.images import uint8_to_unit, unit_to_signed
+from cod_jax.losses.adversarial import discriminator_loss, generator_loss
+from cod_jax.losses.distribution_matching import distribution_matching_loss
+from cod_jax.losses.terms import squared_error_per_image, weighted_sum
+from cod_jax.models import CoD, ComputeConfig, ModelConfig, build_model
+from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
+from cod_jax.models.discriminator import DINOv2DiscriminatorConfig, Discriminator, DiscriminatorConfig
+from cod_jax.models.functional import Params, flatten_params
+from cod_jax.models.space import Space
+from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
+from cod_jax.training.objectives.codebook import code_counts
+from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import Buffers, LossOutput, Update
+from cod_jax.training.objectives.rate import NOT_RANDOM, BottleneckDraws, check_rate_settings, draw_bottleneck
+from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
+from cod_jax.training.optimizer import OptimizerConfig
+
+STUDENT, CRITIC = "student", "critic"
+# What the files that have been written hold: another encoder or codebook would write others.
+NOT_TRAINED = ("model/codec/encoder/*", "model/codec/bottleneck/*")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """Settings of the second stage; the defaults are the published ones.
+
+    Attributes:
+      kind: Which objective this is.
+      teacher: Model folder or work folder of a pixel CoD, whose pictures the student's are to look like.
+      reconstruction: Weights of the losses of the first stage.
+      distribution_matching_weight: Weight of distribution matching.
+      adversarial_weight: Weight of fooling the discriminator.
+      guidance_scale: Classifier-free guidance of the teacher, at every timestep; 1 is none.
+      time_shift: Shift of the timestep distribution, see `flow.shift_time`.
+      critic_updates: Updates of critic and discriminator before each one of the student.
+      critic_optimizer: Optimizer of critic and discriminator; `optimizer` is the student's.
+      discriminator: What the student has to fool: heads on DINOv2's features, or a network on pixels.
+    """
+
+    kind: Literal["distill"] = "distill"
+    teacher: str = ""
+    reconstruction: ReconstructionConfig = dataclasses.field(default_factory=ReconstructionConfig)
+    distribution_matching_weight: float = 2.0
+    adversarial_weight: float = 0.01
+    guidance_scale: float = 3.0
+    time_shift: float = 1.0
+    critic_updates: int = 4
+    critic_optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DINOv2DiscriminatorConfig)
+
+    def __post_init__(self):
+        for name in ("distribution_matching_weight", "adversarial_weight", "guidance_scale"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.time_shift <= 0:
+            raise ValueError(f"time_shift is {self.time_shift}; it must be positive")
+        if self.critic_updates < 1:
+            raise ValueError(f"critic_updates is {self.critic_updates}; it must be at least 1")
+
+    @property
+    def frozen_names(self) -> tuple[str, ...]:
+        """Frozen networks that come from weight files."""
+        judges = ("dinov2",) if isinstance(self.discriminator, DINOv2DiscriminatorConfig) else ()
+        return tuple(dict.fromkeys((*self.reconstruction.frozen_names, *judges)))
+
+
+class DistillDraws(NamedTuple):
+    """All randomness of a step: how a reconstruction is noised before the teacher and the critic see it.
+
+    The bottleneck's is the quality level of each image: it is not trained here, and rounds.
+    """
+
+    time: Float[Array, " B"]
+    noise: Float[Array, "B H W 3"]
+    bottleneck: BottleneckDraws = NOT_RANDOM
+
+
+class Noised(NamedTuple):
+    """A reconstruction at a timestep, and the condition of the picture that it is one of."""
+
+    x_t: Float[Array, "B H W 3"]
+    t: Float[Array, " B"]
+    condition: Float[Array, "B h w hidden"]
+
+
+class Distill:
+    """The objective of the second stage; its attributes are those of `Objective`.
+
+    Its parameters are "model", the student, whose encoder and codebook stay as they are, "heads", "critic", a copy of
+    the teacher's denoiser that learns what the student's pictures look like, and "discriminator". The teacher is one of
+    the frozen networks; the critic shares its condition codec.
+
+    Args:
+      model_config: The student, a model that works on pixels.
+      config: Settings.
+      compute: How the models are computed.
+      teacher: What the teacher is.
+      networks: What the frozen networks are, by default the published ones in float32.
+
+    Raises:
+      ValueError: The settings do not fit the models.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        config: DistillConfig,
+        compute: ComputeConfig,
+        teacher: ModelConfig,
+        networks: FrozenNetworks | None = None,
+    ):
+        if teacher.is_latent:
+            raise ValueError("the teacher works on latents; distillation needs one that works on pixels")
+        check_rate_settings(model_config.codec, config.reconstruction.rate_weights, 0)
+        networks = networks or FrozenNetworks()
+        self.model_config, self.config = model_config, config
+        self.reconstruction = Reconstruction(model_config, config.reconstruction, compute, networks)
+        self.functional = self.reconstruction.functional
+        self.space = Space(model_config)
+        self.time_shift = config.time_shift
+        self.teacher = build_model(teacher, compute)
+        self.discriminator = Discriminator(
+            config.discriminator, dtype=compute.dtype, dinov2=networks.dinov2, frozen_dtype=networks.dtype
+        )
+        self.frozen = {**self.reconstruction.frozen, **self.discriminator.frozen, "teacher": self.teacher}
+        self.weights = {
+            **self.reconstruction.weights,
+            "distribution_matching": config.distribution_matching_weight,
+            "adversarial": config.adversarial_weight,
+        }
+        self.samples: bool = False
+        self.axes: Params = {
+            "model": self.functional.axes,
+            **self.reconstruction.head_axes,
+            "critic": self.teacher.axes["denoiser"],
+            "discriminator": self.discriminator.axes,
+        }
+        self.averaged: tuple[str, ...] = ("model", *self.reconstruction.head_axes)
+        self.buffer_axes: Buffers = {"singular_vectors": self.discriminator.state_axes}
+        names = list(flatten_params(self.axes))
+        judges = [name for name in names if name.startswith(("critic/", "discriminator/"))]
+        student = [
+            name
+            for name in names
+            if name not in judges and not any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_TRAINED)
+        ]
+        self.updates = (
+            Update(STUDENT, tuple(student), self.student_loss),
+            Update(CRITIC, tuple(judges), self.critic_loss),
+        )
+        self.schedule: tuple[int, ...] = (1,) * config.critic_updates + (0,)
+
+    def init_params(self, key: jax.Array) -> Params:
+        """Fresh parameters; the critic's are to be replaced by the teacher's."""
+        key_model, key_heads, key_discriminator = jax.random.split(key, 3)
+        critic = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), self.teacher.shapes["denoiser"])
+        return {
+            "model": self.functional.init(key_model),
+            **self.reconstruction.init_heads(key_heads),
+            "critic": critic,
+            "discriminator": self.discriminator.functional.init(key_discriminator),
+        }
+
+    def init_buffers(self, params: Params, key: jax.Array) -> Buffers:
+        """Singular vectors of the discriminator's layers."""
+        return {"singular_vectors": init_singular_vectors(params["discriminator"], key)}
+
+    def parts_from(self, frozen: Params) -> Params:
+        """The critic starts as the teacher."""
+        return {"critic": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen["teacher"]["denoiser"])}
+
+    def exported(self, params: Params) -> Params:
+        """The model's parameters as they are."""
+        return params["model"]
+
+    def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> DistillDraws:
+        """Randomness for a batch of images [B, H, W, 3]."""
+        key_time, key_noise = jax.random.split(key)
+        bottleneck = draw_bottleneck(jax.random.fold_in(key, 2), self.model_config.codec, image_shape)
+        return DistillDraws(
+            jax.random.normal(key_time, image_shape[:1]),
+            jax.random.normal(key_noise, image_shape),
+            bottleneck._replace(noise=None),
+        )
+
+    def student_loss(
+        self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: DistillDraws
+    ) -> tuple[Float[Array, ""], LossOutput]:
+        """Weighted sum of the student's loss terms for images [B, H, W, 3], and the terms."""
+        image01 = uint8_to_unit(image_uint8)
+        reconstructed = self.reconstruction(params["model"], image01, draws.bottleneck)
+        teacher, critic = self._networks(params, frozen)
+        terms = {
+            **self.reconstruction.terms(params, frozen, image01, reconstructed),
+            "distribution_matching": self.distribution_matching(teacher, critic, image01, reconstructed.image, draws),
+            "adversarial": generator_loss(self._logits(params, buffers, frozen, reconstructed.image)),
+        }
+        if self.model_config.codec.factorized is not None:
+            return weighted_sum(terms, self.weights), LossOutput(terms)
+        indices = reconstructed.quantized.indices
+        counts = code_counts(indices, jnp.ones(indices.shape[:1], bool), self.model_config.codec.codebook_size)
+        return weighted_sum(terms, self.weights), LossOutput(terms, counts)
+
+    def critic_loss(
+        self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: DistillDraws
+    ) -> tuple[Float[Array, ""], LossOutput]:
+        """Sum of the critic's flow loss and the discriminator's hinge loss for images [B, H, W, 3], and the terms."""
+        image01 = uint8_to_unit(image_uint8)
+        reconstruction = jax.lax.stop_gradient(self.reconstruction(params["model"], image01, draws.bottleneck).image)
+        _, critic = self._networks(params, frozen)
+        terms = {
+            "flow": self.flow(critic, image01, reconstruction, draws),
+            "discriminator": discriminator_loss(
+                self._logits(params, buffers, frozen, unit_to_signed(image01)),
+                self._logits(params, buffers, frozen, reconstruction),
+            ),
+        }
+        return weighted_sum(terms, dict.fromkeys(terms, 1.0)), LossOutput(terms)
+
+    def distribution_matching(
+        self,
+        teacher: CoD,
+        critic: CoD,
+        image01: Float[Array, "B H W 3"],
+        reconstruction: Float[Array, "B H W 3"],
+        draws: DistillDraws,
+    ) -> Float[Array, ""]:
+        """The loss that leads reconstructions from where the critic sees them to where the teacher does."""
+        noised = self._noised(critic, image01, reconstruction, draws)
+        x_t, t, condition = noised
+        remaining = 1 - expand(t, x_t)
+        critic_image = x_t + remaining * critic.velocity(*noised)
+        if self.config.guidance_scale == 1.0:
+            velocity = teacher.velocity(*noised)
+        else:
+            null = jnp.full((1, *image01.shape[1:]), NULL_CONDITION_VALUE, jnp.float32)
+            unconditional = jnp.broadcast_to(_condition(teacher, null), condition.shape).astype(condition.dtype)
+            both = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (condition, unconditional)))
+            with_condition, without = jnp.split(teacher.velocity(*both), 2)
+            velocity = without + self.config.guidance_scale * (with_condition - without)
+        return distribution_matching_loss(reconstruction, x_t + remaining * velocity, critic_image)
+
+    def flow(
+        self,
+        critic: CoD,
+        image01: Float[Array, "B H W 3"],
+        reconstruction: Float[Array, "B H W 3"],
+        draws: DistillDraws,
+    ) -> Float[Array, ""]:
+        """Flow matching of the critic on reconstructions."""
+        noised = self._noised(critic, image01, reconstruction, draws)
+        clamp = IMAGE_PREDICTION_CLAMP if critic.prediction == "image" else 0.0
+        target = (reconstruction - noised.x_t) / jnp.maximum(1 - expand(noised.t, noised.x_t), clamp)
+        return jnp.mean(squared_error_per_image(critic.velocity(*noised), target))
+
+    def tend(
+        self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
+    ) -> tuple[Params, Params, Buffers]:
+        """A power iteration, so that the discriminator's singular vectors follow its layers."""
+        _, vectors = spectral_normalize(params["discriminator"], buffers["singular_vectors"], train=True)
+        return params, ema, {**buffers, "singular_vectors": vectors}
+
+    def validation_losses(
+        self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
+    ) -> dict[str, Float[Array, ""]]:
+        """Terms that compare with the image; none of them ranks a model that is to look real."""
+        image01 = uint8_to_unit(image_uint8)
+        reconstructed = self.reconstruction(params["model"], image01)
+        terms = self.reconstruction.terms(params, frozen, image01, reconstructed)
+        return {f"loss/{name}": term for name, term in terms.items()}
+
+    def _networks(self, params: Params, frozen: Params) -> tuple[CoD, CoD]:
+        """Teacher and critic."""
+        teacher = frozen["teacher"]
+        return self.teacher.bind(teacher), self.teacher.bind({"codec": teacher["codec"], "denoiser": params["critic"]})
+
+    def _noised(self, critic: CoD, image01: jax.Array, reconstruction: jax.Array, draws: DistillDraws) -> Noised:
+        reconstruction = jax.lax.stop_gradient(reconstruction)
+        t = sample_timesteps(draws.time, self.config.time_shift)
+        # The condition is constant: the codec that makes it is not trained here.
+        condition = jax.lax.stop_gradient(_condition(critic, image01))
+        return Noised(interpolate(reconstruction, draws.noise, t), t, condition)
+
+    def _logits(self, params: Params, buffers: Buffers, frozen: Params, image: jax.Array) -> jax.Array:
+        vectors = buffers["singular_vectors"]
+        return self.discriminator.logits(params["discriminator"], vectors, image, frozen, train=False)[0]
+
+
+def _condition(model: CoD, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w hidden"]:
+    return model.codec.decode(model.codec.quantize(model.codec.encode(image01)).values)

@@ -1,0 +1,37 @@
+"""The frozen networks that losses compare with."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from cod_jax.features.dinov2 import DINOv2, DINOv2Config
+from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16, Stage
+from cod_jax.features.sd_vae import SDVAEConfig
+from cod_jax.models.config import Dtype
+from cod_jax.models.functional import Functional
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenNetworks:
+    """What the frozen networks are; the defaults are the published ones.
+
+    Attributes:
+      dtype: Dtype of their computation.
+      dinov2: The network whose features the model is aligned with, and that a discriminator reads.
+      vae: The autoencoder of latent models.
+      lpips: The trunks of LPIPS by the name of its loss term.
+    """
+
+    dtype: Dtype = "float32"
+    dinov2: DINOv2Config = dataclasses.field(default_factory=DINOv2Config)
+    vae: SDVAEConfig = dataclasses.field(default_factory=SDVAEConfig)
+    lpips: Mapping[str, Sequence[Stage]] = dataclasses.field(
+        default_factory=lambda: {"lpips_vgg": VGG16, "lpips_alex": ALEXNET}
+    )
+
+    def build_dinov2(self) -> Functional[DINOv2]:
+        """DINOv2 as a pure function of its parameters."""
+        return Functional(lambda rngs: DINOv2(self.dinov2, dtype=self.dtype, rngs=rngs))
+
+    def build_lpips(self, name: str) -> Functional[LPIPS]:
+        """LPIPS with one of the trunks as a pure function of its parameters."""
+        return Functional(lambda rngs: LPIPS(self.lpips[name], dtype=self.dtype, rngs=rngs))

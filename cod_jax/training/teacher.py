@@ -1,0 +1,34 @@
+"""The diffusion model that a one-step codec is distilled from."""
+
+from pathlib import Path
+
+from cod_jax.bundle import load_bundle, load_config
+from cod_jax.models import ModelConfig, build_model, unflatten_params
+from cod_jax.models.functional import Params
+from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
+
+
+def load_teacher_config(path: str) -> ModelConfig:
+    """What the model of a model folder, or of a training run, is.
+
+    Raises:
+      ValueError: No folder is named, or it holds no model.
+    """
+    if not path:
+        raise ValueError("objective.teacher names no model; give the folder of an exported or imported pixel CoD")
+    step = latest_step(Path(path))
+    if step is not None:
+        return ModelConfig.from_dict(load_meta(Path(path), step)["config"]["model"])
+    return load_config(path)
+
+
+def load_teacher(path: str) -> Params:
+    """Its parameters, of a run the moving average.
+
+    Raises:
+      ValueError: The folder holds no model.
+    """
+    if latest_step(Path(path)) is None:
+        return load_bundle(path).params
+    config, flat, _ = load_for_export(Path(path))
+    return unflatten_params(flat, build_model(ModelConfig.from_dict(config)).shapes)

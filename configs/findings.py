@@ -1,0 +1,55 @@
+r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one thing.
+
+    for pretraining in compression generation; do
+        python -m cod_jax.train --config configs/findings.py:all,pretraining=$pretraining \
+            --workdir runs/findings/$pretraining --config.data.source=PHOTOS
+        python -m cod_jax.export --workdir runs/findings/$pretraining/stage2 --output models/findings_$pretraining
+        python -m cod_jax.evaluate --model models/findings_$pretraining --data KODAK
+    done
+
+Stage 1 pre-trains at 256 pixels, stage 2 makes a one-step codec of it.
+
+- `pretraining=compression` gives the denoiser the codec's condition, `generation` none: its codec starts in stage 2.
+  The runs differ in `objective.null_condition_probability` of stage 1 alone.
+- `denoiser=convolution` is CoD-Lite's, `transformer` pixel CoD's of the same width and number of parameters (59.7 and
+  60.7 million). The runs differ in `model.denoiser` alone.
+
+`losses=published` uses LPIPS and DINOv2 in stage 2 and needs their weight files; `plain`, the default, needs none.
+"""
+
+from ml_collections import config_dict
+
+from configs import base, presets
+
+STAGES = ("1", "2")
+_PRETRAINING = {"compression": 0.1, "generation": 1.0}
+_DENOISERS = {
+    "convolution": None,
+    "transformer": presets.pixel_denoiser(hidden=384, num_heads=6, hidden_pixel=32, num_blocks=19, prediction="image"),
+}
+
+
+def get_config(argument: str = "1") -> config_dict.ConfigDict:
+    """One stage of one of the runs."""
+    chosen = presets.options(argument, stage="1", pretraining="compression", denoiser="convolution", losses="plain")
+    stage = presets.choose("stage", chosen["stage"], STAGES)
+    null_condition_probability = presets.choose("pretraining", chosen["pretraining"], _PRETRAINING)
+    denoiser = presets.choose("denoiser", chosen["denoiser"], _DENOISERS)
+    losses = presets.choose("losses", chosen["losses"], presets.ONE_STEP_LOSSES)
+    config = base.get_config()
+    if denoiser is not None:
+        base.replace_denoiser(config, denoiser)
+    if stage == "1":
+        base.apply(config, {"objective.null_condition_probability": null_condition_probability})
+    else:
+        base.replace_objective(config, presets.one_step_objective(reconstruction=losses))
+    base.apply(
+        config,
+        {
+            "data.crop": "center",
+            "data.flip": False,
+            "batch_size": 32,
+            "total_steps": 100_000 if stage == "1" else 50_000,
+        },
+    )
+    return config

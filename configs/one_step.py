@@ -1,0 +1,55 @@
+r"""The one-step codec, CoD-Lite's product, at eight rates: stage "1", stage "2", or "all".
+
+    python -m cod_jax.train --config configs/one_step.py:all,rate=0.0312 --workdir runs/one_step_0.0312 \
+        --config.init_from=runs/lite/stage3 --config.objective.teacher=models/pixel \
+        --config.data.source=PHOTOS --config.frozen.weights=WEIGHTS
+    python -m cod_jax.export --workdir runs/one_step_0.0312/stage2 --output models/one_step_0.0312
+
+Stage 1 adapts a pre-trained CoD-Lite to another rate and to one step, stage 2 makes its pictures look like those of the
+teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 0.0078, 0.0156, 0.0312, 0.0625, 0.125,
+0.25 and 0.5 bits per pixel. `denoiser=49m`, 114m, 330m or xl is one-step CoD of that size instead of CoD-Lite.
+
+WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=plain` needs none: structural distance in the
+place of LPIPS, no alignment, and a discriminator on pixels.
+
+Hardware: the authors report 244 hours of one A100 for one rate. The files read here have not been trained to the end.
+"""
+
+from ml_collections import config_dict
+
+from configs import base, presets
+
+STAGES = ("1", "2")
+
+
+def get_config(argument: str = "1") -> config_dict.ConfigDict:
+    """One stage of the one-step codec."""
+    chosen = presets.options(argument, stage="1", rate="0.0312", denoiser="lite", losses="published")
+    stage = presets.choose("stage", chosen["stage"], STAGES)
+    pitch, bits = presets.choose("rate", chosen["rate"], presets.ONE_STEP_RATES)
+    losses = presets.choose("losses", chosen["losses"], presets.ONE_STEP_LOSSES)
+    discriminator = presets.DISCRIMINATORS[chosen["losses"]]
+    size = presets.choose("denoiser", chosen["denoiser"], {"lite": None, **presets.PIXEL_DENOISERS})
+    config = base.get_config()
+    if size is not None:
+        base.replace_denoiser(config, presets.pixel_denoiser(**size))
+        base.apply(config, {"model.codec.decoder_depth": 3, "model.codec.attention": "global"})
+    if stage == "1":
+        base.replace_objective(config, presets.one_step_objective(reconstruction=losses))
+        base.apply(config, {"batch_size": 16, "optimizer.learning_rate": 1e-4, "init_fresh": ("codec/*",)})
+    else:
+        base.replace_objective(config, presets.distill_objective(reconstruction=losses, discriminator=discriminator))
+        base.apply(config, {"batch_size": 32, "optimizer.learning_rate": 1e-5, "optimizer.schedule": "tenth"})
+    base.apply(
+        config,
+        {
+            "model.codec.pitch": pitch,
+            "model.codec.input_stride": 2,
+            "model.codec.codebook_bits": bits,
+            "data.image_size": 512,
+            "data.crop": "center",
+            "data.flip": False,
+            "total_steps": 200_000,
+        },
+    )
+    return config

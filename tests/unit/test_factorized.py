@@ -1,0 +1,101 @@
+"""Symbols of several channels by frozen tables."""
+
+import numpy as np
+import pytest
+
+from cod_jax.coding import factorized
+from cod_jax.coding.factorized import ChannelTables
+from cod_jax.coding.range_coder import TOTAL
+
+
+def tables(num_channels: int = 5, longest: int = 30) -> ChannelTables:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(2, longest + 1, num_channels).astype(np.int32)
+    counts = np.zeros((num_channels, longest), np.int32)
+    for channel, length in enumerate(lengths):
+        counts[channel, :length] = generator.multinomial(TOTAL - length, np.full(length, 1 / length)) + 1
+    return ChannelTables(generator.integers(-20, 3, num_channels).astype(np.int32), lengths, counts)
+
+
+def _symbols(scale: float, shape: tuple[int, ...] = (7, 9, 5)) -> np.ndarray:
+    values = np.rint(np.random.default_rng(1).standard_cauchy(shape) * scale)
+    return np.clip(values, -factorized.LARGEST_SYMBOL, factorized.LARGEST_SYMBOL).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "symbols",
+    [
+        _symbols(1),
+        _symbols(1000),
+        np.full((1, 1, 5), 32767, np.int32),
+        np.full((3, 1, 5), -32767, np.int32),
+        np.zeros((2, 2, 5), np.int32),
+    ],
+)
+def test_any_symbols_come_back(symbols: np.ndarray):
+    data = factorized.encode_factorized(tables(), symbols)
+    rows, columns, _ = symbols.shape
+    decoded = factorized.decode_factorized(tables(), data, rows=rows, columns=columns)
+    assert decoded.dtype == np.int32
+    np.testing.assert_array_equal(decoded, symbols)
+
+
+def test_the_size_is_what_the_tables_say():
+    given = tables()
+    generator = np.random.default_rng(3)
+    symbols = np.zeros((20, 30, 5), np.int32)
+    bits = 0.0
+    for channel, (offset, length, counts) in enumerate(zip(*given, strict=True)):
+        shares = counts[: length - 1] / counts[: length - 1].sum()
+        entries = generator.choice(length - 1, (20, 30), p=shares)
+        symbols[..., channel] = entries + offset
+        bits -= np.log2(counts[entries] / TOTAL).sum()
+    assert abs(len(factorized.encode_factorized(given, symbols)) - bits / 8) < 2
+
+
+def test_an_escape_costs_its_entry_and_an_elias_gamma_code():
+    # Entries 0 and the escape, which is even; the value 4 outside is number 9, of 3 + 4 bits.
+    given = ChannelTables(
+        np.array([0], np.int32), np.array([2], np.int32), np.array([[TOTAL // 2, TOTAL // 2]], np.int32)
+    )
+    symbols = np.full((10, 8, 1), 5, np.int32)
+    assert len(factorized.encode_factorized(given, symbols)) in (10 * (1 + 3 + 4), 10 * (1 + 3 + 4) + 1)
+
+
+def test_what_cannot_be_coded_is_refused():
+    with pytest.raises(ValueError, match="symbols of 4 channels need as many tables, not 5"):
+        factorized.encode_factorized(tables(), np.zeros((1, 1, 4), np.int32))
+    with pytest.raises(ValueError, match=r"outside \+-32767"):
+        factorized.encode_factorized(tables(), np.full((1, 1, 5), -32768, np.int32))
+
+
+def test_damaged_data_is_decoded_to_symbols_in_range_or_refused():
+    generator = np.random.default_rng(4)
+    num_refused = 0
+    for _ in range(300):
+        data = generator.bytes(int(generator.integers(0, 60)))
+        try:
+            decoded = factorized.decode_factorized(tables(), data, rows=5, columns=4)
+        except ValueError:
+            num_refused += 1
+        else:
+            assert decoded.shape == (5, 4, 5)
+            assert np.abs(decoded).max() <= factorized.LARGEST_SYMBOL
+    assert num_refused < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": tables().counts * 2}, "counts of channel 0 are not positive numbers that add up to 65536"),
+        ({"lengths": tables().lengths - 1}, "counts of channel 0"),
+        ({"lengths": tables().lengths * 0}, "counts of channel 0"),
+        ({"lengths": tables().lengths[:2]}, r"tables of channels have shapes \(5,\), \(2,\) and \(5, 30\)"),
+        ({"counts": tables().counts[:2]}, "tables of channels have shapes"),
+        ({"offsets": np.full(5, 2**20, np.int32)}, r"begins outside \+-32767"),
+    ],
+)
+def test_tables_that_cannot_be_coded_with_are_refused(change: dict[str, np.ndarray], message: str):
+    factorized.check_tables(tables())
+    with pytest.raises(ValueError, match=message):
+        factorized.check_tables(tables()._replace(**change))

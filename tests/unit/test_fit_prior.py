@@ -1,0 +1,83 @@
+"""The command that fits a prior."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cod_jax import fit_prior, images
+from cod_jax.bundle import load_bundle
+from cod_jax.codec import Codec
+from cod_jax.coding import container
+from cod_jax.prior_file import PRIOR_FILE
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_tiny_model(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve pictures of which one size is encoded."""
+    picture = gradient_image(160, 150)
+    for index in range(12):
+        images.save_png(tmp_path / "photos" / f"{index}.png", picture[index : 140 + index, index:])
+    return tmp_path / "photos"
+
+
+def test_a_prior_is_fitted_and_used(model: Path, photos: Path, capsys):
+    (photos / "broken.png").write_text("no picture")
+    images.save_png(photos / "small.png", gradient_image(140, 127))
+    assert fit_prior.main(["--model", str(model), "--images", str(photos)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("left out 2 of 14 pictures, for example ")
+    assert out[1] == f"fitted the prior to {11 * 64} symbols of 11 pictures"
+    assert out[2].startswith("bits per symbol of 1 held-out pictures: fixed 4, static ")
+    bundle = load_bundle(model)
+    assert out[3] == f"the fingerprint of {model} is now {bundle.symbol_coder().fingerprint[:16]}"
+
+    picture = gradient_image(128, 128)
+    data = Codec(bundle).compress(picture)
+    raw = tiny_codec().compress(picture)
+    assert container.read(data).mode == "context"
+    assert len(data) < 0.8 * len(raw)
+    np.testing.assert_array_equal(Codec(bundle).encode(picture), tiny_codec().encode(picture))
+
+
+def test_a_prior_is_replaced_only_by_force(model: Path, photos: Path, capsys, monkeypatch):
+    (model / PRIOR_FILE).write_bytes(b"mine")
+    assert fit_prior.main(["--model", str(model), "--images", str(photos)]) == 1
+    assert "has a prior, and files coded with it need it; pass --force to replace it" in capsys.readouterr().err
+    assert (model / PRIOR_FILE).read_bytes() == b"mine"
+    monkeypatch.setattr(fit_prior, "fit", lambda model, photos: [f"fitted {Path(model).name} to {Path(photos).name}"])
+    assert fit_prior.main(["--model", str(model), "--images", str(photos), "--force"]) == 0
+    assert capsys.readouterr().out == "fitted model to photos\n"
+
+
+@pytest.mark.parametrize(
+    ("model_name", "photos_name", "message"),
+    [
+        ("nothing", "photos", "does not exist; give a model folder"),
+        ("model", "nothing", "nothing does not exist; give a folder of images"),
+        ("model", "model", "model holds no pictures; give a folder of JPEG"),
+        ("model", "bad", "none of the 1 pictures can be used, for example "),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(model: Path, tmp_path: Path, capsys, model_name, photos_name, message: str):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "broken.png").write_text("no picture")
+    (tmp_path / "photos").mkdir()
+    assert fit_prior.main(["--model", str(tmp_path / model_name), "--images", str(tmp_path / photos_name)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("cod_jax.fit_prior: error: ")
+    assert message in err
+    assert not (model / PRIOR_FILE).exists()
+
+
+def test_wrong_usage_is_status_2(capsys):
+    assert fit_prior.main(["--model", "model"]) == 2
+    assert fit_prior.main(["--help"]) == 0
+    assert "examples:\n  python -m cod_jax.fit_prior" in capsys.readouterr().out

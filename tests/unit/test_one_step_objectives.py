@@ -1,0 +1,221 @@
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cod_jax.features.dinov2 import DINOv2Config
+from cod_jax.features.lpips import Stage
+from cod_jax.models import ComputeConfig, flatten_params
+from cod_jax.models.discriminator import DINOv2DiscriminatorConfig, PatchDiscriminatorConfig
+from cod_jax.training.objectives.distill import Distill, DistillConfig
+from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
+from cod_jax.training.objectives.reconstruction import ReconstructionConfig
+from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer
+from cod_jax.training.state import init_state, state_axes
+from cod_jax.training.step import make_update
+from tests.model_fixtures import numpy_params, tiny_latent_config, tiny_model_config, tiny_pixel_config
+
+TRUNK = (Stage((4,)),)
+NETWORKS = FrozenNetworks(
+    dinov2=DINOv2Config(patch_size=2, width=12, num_blocks=2, num_heads=2, mlp_width=16, table_side=3),
+    lpips={"lpips_vgg": TRUNK, "lpips_alex": TRUNK},
+)
+PLAIN = ReconstructionConfig(
+    lpips_vgg_weight=0.0, lpips_alex_weight=0.0, structural_weight=1.0, feature_alignment_weight=0.0
+)
+PUBLISHED = ReconstructionConfig(alignment_block=1)
+PATCH = PatchDiscriminatorConfig(widths=(4, 8))
+
+
+def one_step(**fields) -> OneStep:
+    config = OneStepConfig(**{"reconstruction": PLAIN, "lora_rank": 2, "lora_alpha": 2.0, **fields})
+    return OneStep(tiny_model_config(), config, ComputeConfig(), NETWORKS)
+
+
+def distill(**fields) -> Distill:
+    config = DistillConfig(**{"reconstruction": PLAIN, "critic_updates": 2, "discriminator": PATCH, **fields})
+    return Distill(tiny_model_config(), config, ComputeConfig(), tiny_pixel_config(), NETWORKS)
+
+
+def start(objective) -> tuple[dict, dict, dict]:
+    """A state without compilation, the optimizers, and frozen networks."""
+    optimizers = {update.name: build_optimizer(OptimizerConfig()) for update in objective.updates}
+    shapes = jax.eval_shape(lambda: init_state(objective, optimizers, jax.random.key(0)))
+    checked = jax.tree.map(lambda leaf, axes: len(axes) in (0, leaf.ndim), shapes, state_axes(objective, optimizers))
+    assert all(jax.tree.leaves(checked))
+    params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
+    if "lora" in params:
+        params["lora"] = {n: {**part, "b": jnp.zeros_like(part["b"])} for n, part in params["lora"].items()}
+    networks = {name: network.shapes for name, network in objective.frozen.items()}
+    frozen = jax.tree.map(jnp.asarray, numpy_params(networks, seed=3))
+    params |= objective.parts_from(frozen)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    state = {
+        **zeros,
+        "params": params,
+        "ema": {part: params[part] for part in objective.averaged},
+        "buffers": objective.init_buffers(params, jax.random.key(5)),
+        "key": jax.random.key_data(jax.random.key(1)),
+    }
+    return state, optimizers, frozen
+
+
+def run(objective, state, optimizers, frozen, images, number=0, parts=1):
+    update = objective.updates[number]
+    rate = optax.constant_schedule(1e-2)
+    step = make_update(objective, update, optimizers[update.name], rate, EmaConfig(0.9), parts)
+    return jax.jit(step)(state, frozen, {"image": images})
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    before, after = flatten_params(before), flatten_params(after)
+    return {name for name in before if not np.array_equal(before[name], after[name])}
+
+
+@pytest.fixture(scope="module")
+def images() -> jax.Array:
+    return jax.random.randint(jax.random.key(2), (4, 32, 32, 3), 0, 256).astype(jnp.uint8)
+
+
+def test_the_first_stage_moves_codec_depthwise_convolutions_and_adaptations_only(images):
+    objective = one_step()
+    state, optimizers, frozen = start(objective)
+    after, metrics = run(objective, state, optimizers, frozen, images)
+    moved = changed(state["params"], after["params"])
+    assert set(metrics) >= {"loss", "loss/l1", "loss/structural", "loss/commitment", "codebook/perplexity"}
+    in_full = {name for name in moved if name.startswith("model/")}
+    assert in_full == {
+        name for name in flatten_params(state["params"]) if name.startswith("model/codec/") or "/depthwise/" in name
+    }
+    adaptations = moved - in_full
+    # Of a product with zero only that factor has a gradient; the noise is zero, so its embedding has none.
+    embedding = "lora/denoiser/patch_embed/kernel/b"
+    assert adaptations == {name for name in flatten_params(state["params"]) if name.endswith("/b")} - {embedding}
+    assert not any("head/condition" in name for name in adaptations)
+    assert set(after["optimizer"]["model"][1].mu) == set(objective.updates[0].trains)
+    kept = changed(state["ema"], after["ema"])
+    assert kept == moved
+
+
+def test_adaptations_start_as_nothing_and_are_merged_when_exported():
+    objective = one_step(lora_alpha=6.0, adapt_pixel_condition=True)
+    state, _, _ = start(objective)
+    params = state["params"]
+    assert changed(params["model"], objective.exported(params)) == set()
+    name = "denoiser/head/condition/kernel"
+    lora = params["lora"][name]
+    params["lora"][name] = {"a": lora["a"], "b": jnp.ones_like(lora["b"])}
+    exported = objective.exported(params)
+    assert changed(params["model"], exported) == {name}
+    x = jax.random.normal(jax.random.key(0), (5, lora["a"].shape[0]))
+    kernel, merged = (flatten_params(tree)[name] for tree in (params["model"], exported))
+    unmerged = x @ kernel + 3.0 * (x @ lora["a"]) @ params["lora"][name]["b"]
+    np.testing.assert_allclose(x @ merged, unmerged, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_fresh_codes_come_from_data_in_the_first_stage(images):
+    objective = one_step(revive_codes_every=10)
+    state, optimizers, frozen = start(objective)
+    after, _ = run(objective, state, optimizers, frozen, images)
+    model = objective.functional.bind(objective.exported(state["params"]))
+    latents = np.asarray(model.codec.encode(images.astype(jnp.float32) / 255)).reshape(-1, 8)
+    codes = np.asarray(after["params"]["model"]["codec"]["bottleneck"]["codebook"])
+    assert np.abs(codes[:, None] - latents[None]).max(axis=-1).min(axis=1).max() < 1e-4
+
+
+def test_the_student_and_its_judges_move_in_turns_and_apart(images):
+    objective = distill()
+    assert objective.schedule == (1, 1, 0)
+    student, critic = objective.updates
+    assert not set(student.trains) & set(critic.trains)
+    state, optimizers, frozen = start(objective)
+
+    after, metrics = run(objective, state, optimizers, frozen, images, 1)
+    assert {name.split("/")[0] for name in changed(state["params"], after["params"])} == {"critic", "discriminator"}
+    assert set(metrics) >= {"critic/loss", "critic/loss/flow", "critic/loss/discriminator", "critic/gradient_norm"}
+    assert changed(state["buffers"], after["buffers"])
+    assert not changed(state["ema"], after["ema"])
+    assert not changed(state["optimizer"]["student"][1].mu, after["optimizer"]["student"][1].mu)
+
+    later, metrics = run(objective, after, optimizers, frozen, images, 0)
+    moved = changed(after["params"], later["params"])
+    assert {name.split("/")[0] for name in moved} == {"model"}
+    assert not any(name.startswith(("model/codec/encoder/", "model/codec/bottleneck/")) for name in moved)
+    assert any(name.startswith("model/codec/decoder/") for name in moved)
+    assert changed(after["ema"], later["ema"]) == moved
+    assert set(metrics) >= {"student/loss/distribution_matching", "student/loss/adversarial", "student/loss/l1"}
+
+
+def test_a_critic_that_is_the_teacher_has_nothing_to_say(images):
+    objective = distill(guidance_scale=1.0)
+    state, _, frozen = start(objective)
+    teacher, critic = objective._networks(state["params"], frozen)
+    image01 = images.astype(jnp.float32) / 255
+    reconstruction = jnp.zeros_like(image01)
+    draws = objective.draw(jax.random.key(0), images.shape)
+    assert objective.distribution_matching(teacher, critic, image01, reconstruction, draws) == 0
+    guided = distill(guidance_scale=3.0).distribution_matching(teacher, critic, image01, reconstruction, draws)
+    assert guided > 0
+
+
+@pytest.mark.slow
+def test_accumulated_parts_give_the_updates_of_the_whole_batch(images):
+    objective = distill()
+    state, optimizers, frozen = start(objective)
+    for number, lead in enumerate(("student", "critic")):
+        _, whole = run(objective, state, optimizers, frozen, images, number)
+        _, parts = run(objective, state, optimizers, frozen, images, number, parts=2)
+        for name in (f"{lead}/loss", f"{lead}/gradient_norm"):
+            np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4, err_msg=name)
+
+
+def test_published_losses_need_their_networks():
+    stage1 = one_step(reconstruction=PUBLISHED)
+    assert set(stage1.frozen) == set(stage1.config.frozen_names) == {"dinov2", "lpips_vgg", "lpips_alex"}
+    assert stage1.config.frozen_names == ("dinov2", "lpips_vgg", "lpips_alex")
+    assert one_step().config.frozen_names == ()
+    stage2 = distill(reconstruction=PLAIN, discriminator=DINOv2DiscriminatorConfig(layers=(0, 1)))
+    assert stage2.config.frozen_names == ("dinov2",)
+    assert set(stage2.frozen) == {"dinov2", "teacher"}
+
+
+@pytest.mark.slow
+def test_published_losses_train_the_alignment_head_too(images):
+    stage1 = one_step(reconstruction=PUBLISHED)
+    state, optimizers, frozen = start(stage1)
+    after, metrics = run(stage1, state, optimizers, frozen, images)
+    for term in ("l1", "lpips_vgg", "lpips_alex", "feature_alignment", "commitment"):
+        assert np.isfinite(metrics[f"loss/{term}"]), term
+    assert "heads/feature_alignment/out/kernel" in changed(state["params"], after["params"])
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="works on pixels, and this model on latents"):
+        OneStep(tiny_latent_config(), OneStepConfig(reconstruction=PLAIN), ComputeConfig(), NETWORKS)
+    with pytest.raises(ValueError, match="the teacher works on latents"):
+        Distill(
+            tiny_model_config(),
+            DistillConfig(reconstruction=PLAIN, discriminator=PATCH),
+            ComputeConfig(),
+            tiny_latent_config(),
+            NETWORKS,
+        )
+    with pytest.raises(ValueError, match="alignment_block is 3, but the denoiser has 2 blocks"):
+        one_step(reconstruction=dataclasses.replace(PUBLISHED, alignment_block=3))
+    refused: tuple[tuple[Any, dict[str, Any], str], ...] = (
+        (OneStepConfig, {"lora_rank": 0}, "lora_rank is 0"),
+        (OneStepConfig, {"revive_usage": -1.0}, "revive_usage is -1.0"),
+        (DistillConfig, {"critic_updates": 0}, "critic_updates is 0"),
+        (DistillConfig, {"adversarial_weight": -1.0}, "adversarial_weight is -1.0"),
+        (DistillConfig, {"time_shift": 0.0}, "time_shift is 0.0"),
+        (ReconstructionConfig, {"l1_weight": -1.0}, "l1_weight is -1"),
+    )
+    for config, fields, message in refused:
+        with pytest.raises(ValueError, match=message):
+            config(**fields)

@@ -1,0 +1,105 @@
+"""`.cod` files in Pillow."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+import cod_jax
+from cod_jax import pillow
+from cod_jax.bundle import save_bundle
+from cod_jax.coding import container
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch) -> Path:
+    """A model folder that is not known yet."""
+    monkeypatch.setattr(pillow, "_registered", [])
+    monkeypatch.delenv("COD_JAX_MODELS", raising=False)
+    save_tiny_model(tmp_path / "models" / "tiny")
+    return tmp_path / "models" / "tiny"
+
+
+def test_a_picture_is_saved_and_opened_with_a_registered_model(model: Path, tmp_path: Path):
+    pillow.register(model)
+    Image.fromarray(gradient_image(17, 33)).save(tmp_path / "photo.cod")
+    data = (tmp_path / "photo.cod").read_bytes()
+    codec = cod_jax.load(model)
+    assert data == codec.compress(gradient_image(17, 33))
+    with Image.open(tmp_path / "photo.cod") as image:
+        assert (image.format, image.mode, image.size) == ("COD", "RGB", (33, 17))
+        assert image.info == {"mode": "raw", "model": codec.fingerprint[:8]}
+        expected = tiny_codec().decompress(tiny_codec().compress(gradient_image(17, 33)))
+        np.testing.assert_array_equal(np.asarray(image), expected)
+        assert image.convert("L").size == (33, 17)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.resize((3, 2)).size == (3, 2)
+
+
+def test_size_and_mode_need_no_model(model: Path, tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(20, 30)))
+    script = (
+        "import sys; from PIL import Image; import cod_jax.pillow; image = Image.open(sys.argv[1])\n"
+        "assert image.size == (30, 20) and image.mode == 'RGB'\n"
+        "assert not {'jax', 'flax', 'constriction'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "photo.cod")], check=True, capture_output=True)
+
+
+def test_a_model_that_is_not_known_is_named(model: Path, monkeypatch):
+    data = cod_jax.load(model).compress(gradient_image(16, 16))
+    image = Image.open(io.BytesIO(data))
+    with pytest.raises(OSError, match=f"fingerprint {container.read(data).model}, which is not known here; name its"):
+        image.load()
+    monkeypatch.setenv("COD_JAX_MODELS", str(model.parent))
+    assert np.asarray(image).shape == (16, 16, 3)
+    with pytest.raises(OSError, match=r"no model to save \.cod files with"):
+        image.save(io.BytesIO(), "COD")
+
+
+def test_what_is_no_model_is_not_registered(model: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="give a model folder"):
+        pillow.register(tmp_path / "nothing")
+
+
+def test_the_model_registered_last_saves_and_all_load(model: Path, tmp_path: Path):
+    pillow.register(model)
+    first = io.BytesIO()
+    Image.fromarray(gradient_image(16, 16)).save(first, "COD")
+    other = tmp_path / "other"
+    bundle = tiny_bundle(codebook_bits=2)
+    save_bundle(other, bundle.config, bundle.params, training={})
+    pillow.register(other)
+    second = io.BytesIO()
+    Image.fromarray(gradient_image(16, 16)).save(second, "COD")
+    names = [container.read(file.getvalue()).model for file in (first, second)]
+    assert names == [cod_jax.load(path).fingerprint[:8] for path in (model, other)]
+    assert np.asarray(Image.open(first)).shape == np.asarray(Image.open(second)).shape == (16, 16, 3)
+
+
+def test_damaged_files_are_no_pictures(model: Path):
+    data = bytearray(tiny_codec().compress(gradient_image(16, 16)))
+    data[9] ^= 1
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(bytes(data)))
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(b"\xcd" + bytes(pillow.MAX_FILE_BYTES)))
+
+
+def test_a_file_that_its_model_cannot_have_written_is_an_os_error(model: Path):
+    pillow.register(model)
+    name = cod_jax.load(model).fingerprint
+    data = container.write(container.Container(16, 16, "static", name, b""))
+    with pytest.raises(OSError, match="coded in mode static, which its model does not have"):
+        Image.open(io.BytesIO(data)).load()
+
+
+def test_pictures_that_cannot_be_compressed_are_os_errors(model: Path):
+    pillow.register(model)
+    with pytest.raises(OSError, match="floating-point pixels are refused"):
+        Image.new("F", (16, 16)).save(io.BytesIO(), "COD")

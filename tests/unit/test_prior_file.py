@@ -1,0 +1,70 @@
+"""The prior in a model folder."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cod_jax import prior_file
+from cod_jax.bundle import load_bundle, read_fingerprint
+from cod_jax.codec import Codec
+from cod_jax.coding.prior import SymbolPrior
+from cod_jax.model_folders import find_model
+from tests.model_fixtures import save_tiny_model
+from tests.unit.test_prior import fitted
+
+
+def test_a_prior_comes_back_and_changes_the_fingerprint_of_the_folder(tmp_path: Path):
+    save_tiny_model(tmp_path)
+    without = load_bundle(tmp_path)
+    assert without.prior is None
+    assert read_fingerprint(tmp_path) == without.fingerprint == Codec(without).fingerprint
+    prior_file.save_prior(tmp_path, fitted(16))
+    bundle = load_bundle(tmp_path)
+    assert bundle.prior is not None
+    assert bundle.prior.fingerprint() == fitted(16).fingerprint()
+    assert bundle.fingerprint == without.fingerprint
+    assert read_fingerprint(tmp_path) == Codec(bundle).fingerprint != without.fingerprint
+
+
+def test_a_prior_may_have_counts_only(tmp_path: Path):
+    prior_file.save_prior(tmp_path, SymbolPrior(fitted(16).counts))
+    loaded = prior_file.load_prior(tmp_path, 4)
+    assert isinstance(loaded, SymbolPrior)
+    assert loaded.context is None
+    assert prior_file.load_prior(tmp_path / "nothing", 4) is None
+
+
+def test_a_damaged_prior_is_refused(tmp_path: Path):
+    prior_file.save_prior(tmp_path, fitted(16))
+    file = tmp_path / prior_file.PRIOR_FILE
+    data = file.read_bytes()
+    tables = fitted(16).to_arrays()
+    floats = safetensors.numpy.save({**tables, "bias": np.zeros(tables["bias"].shape, np.float32)})
+    for content in (b"", data[:100], data[:-1], b"\xff" * 8 + data[8:], floats):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"prior\.safetensors is damaged or of another model .*fit_prior"):
+            prior_file.load_prior(tmp_path, 4)
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="not those of symbols of 8 bits"):
+        prior_file.load_prior(tmp_path, 8)
+
+
+def test_a_model_is_found_by_what_files_hold_of_its_fingerprint(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "models" / "tiny"
+    save_tiny_model(folder)
+    (tmp_path / "models" / "broken").mkdir()
+    (tmp_path / "models" / "broken" / "model.json").write_text("{")
+    model = read_fingerprint(folder)[:8]
+    monkeypatch.delenv("COD_JAX_MODELS", raising=False)
+    assert find_model(model) is None
+    monkeypatch.setenv("COD_JAX_MODELS", os.pathsep.join(("", str(tmp_path / "nothing"), str(tmp_path / "models"))))
+    assert find_model(model) == folder
+    assert find_model("ffffffff") is None
+    monkeypatch.setenv("COD_JAX_MODELS", str(folder))
+    assert find_model(model) == folder
+    prior_file.save_prior(folder, fitted(16))
+    assert find_model(model) is None
+    assert find_model(read_fingerprint(folder)[:8]) == folder

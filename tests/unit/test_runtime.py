@@ -1,0 +1,377 @@
+"""Compiled models do what the models do, without their code, and refuse what is damaged."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from jax import export
+
+from cod_jax import runtime
+from cod_jax.bundle import save_bundle
+from cod_jax.codec import Codec
+from cod_jax.coding.prior import SymbolPrior
+from cod_jax.nn import attention
+from cod_jax.runtime import programs as runtime_programs
+from cod_jax.runtime.arrays import read_arrays
+from cod_jax.runtime.codec import CompiledCodec
+from cod_jax.runtime.folder import DESCRIPTION_FILE, Dtype
+from cod_jax.specialize import programs
+from cod_jax.specialize.folder import write_compiled
+from tests.model_fixtures import gradient_image, tiny_bundle, tiny_codec
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def compiled(folder: Path, dtype: Dtype = "float32", **codec_fields) -> CompiledCodec:
+    write_compiled(folder, tiny_bundle(**codec_fields), platforms=["cpu"], dtype=dtype)
+    return runtime.load(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "tiny"
+    write_compiled(path, tiny_bundle(), platforms=["cpu"], dtype="float32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def codec(folder) -> CompiledCodec:
+    return runtime.load(folder)
+
+
+def levels_apart(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one.astype(int) - other).max())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (32, 48), (17, 33)])
+def test_files_and_pictures_are_those_of_the_model(codec, size):
+    image_uint8 = gradient_image(*size)
+    data = codec.compress(image_uint8)
+    assert data == tiny_codec().compress(image_uint8)
+    decoded = codec.decompress(data)
+    assert (decoded.dtype, decoded.shape) == (np.uint8, (*size, 3))
+    # Compiled in other pieces, float32 may round a value to the neighbouring level.
+    assert levels_apart(decoded, tiny_codec().decompress(data)) <= 1
+    assert codec.fingerprint == tiny_bundle().fingerprint
+
+
+@pytest.fixture(scope="module")
+def windowed_codec(tmp_path_factory) -> CompiledCodec:
+    # By the command, in a process without the tests' checks of types: sizes that are symbols are no int.
+    folder = tmp_path_factory.mktemp("windowed")
+    bundle = tiny_bundle(attention="window_published")
+    save_bundle(folder / "model", bundle.config, bundle.params, training={})
+    arguments = ["--model", str(folder / "model"), "--output", str(folder / "c"), "--platforms", "cpu"]
+    subprocess.run([sys.executable, "-m", "cod_jax.compile", *arguments], check=True, cwd=REPOSITORY)
+    return runtime.load(folder / "c")
+
+
+@pytest.mark.parametrize("cells", [(1, 33), (33, 1)])
+def test_windows_are_cut_as_in_the_model(windowed_codec, cells):
+    # One side beyond a window of 32 symbols, so that the other is padded to it.
+    image_uint8 = gradient_image(16 * cells[0], 16 * cells[1])
+    plain = tiny_codec(attention="window_published")
+    symbols = plain.encode(image_uint8)
+    np.testing.assert_array_equal(windowed_codec.encode(image_uint8[None])[0], symbols)
+    decoded = windowed_codec.decode(symbols[None])[0]
+    assert levels_apart(decoded, plain.decode(symbols)) <= 1 < levels_apart(decoded, tiny_codec().decode(symbols))
+
+
+def test_queries_are_cut_as_in_the_model(tmp_path, monkeypatch):
+    # 9 symbols are more than twice the chunk, so that the program for many of them runs.
+    for module in (attention, programs):
+        monkeypatch.setattr(module, "QUERY_CHUNK", 4)
+    codec = compiled(tmp_path / "c")
+    monkeypatch.undo()
+    image_uint8 = gradient_image(48, 48)
+    symbols = tiny_codec().encode(image_uint8)
+    np.testing.assert_array_equal(codec.encode(image_uint8[None])[0], symbols)
+    assert levels_apart(codec.decode(symbols[None])[0], tiny_codec().decode(symbols)) <= 1
+
+
+def test_symbols_finer_than_the_patch_grid(tmp_path):
+    codec, plain = compiled(tmp_path / "c", pitch=8), tiny_codec(pitch=8)
+    image_uint8 = gradient_image(24, 15)
+    symbols = codec.encode(image_uint8[None])
+    np.testing.assert_array_equal(symbols, plain.encode(image_uint8)[None])
+    assert symbols.shape == (1, 3, 2)
+    assert levels_apart(codec.decode(symbols)[0], plain.decode(symbols[0])) <= 1
+
+
+def test_bfloat16_stays_close(tmp_path, codec):
+    rounded = compiled(tmp_path / "c", dtype="bfloat16")
+    files = {path.name: path.stat().st_size for path in (tmp_path / "c").iterdir()}
+    assert files["decode.safetensors"] < 0.6 * 4 * 236_539
+    symbols = np.random.default_rng(0).integers(0, 16, (1, 2, 3)).astype(np.int32)
+    difference = rounded.decode(symbols).astype(float) - codec.decode(symbols)
+    # A random network; 40 dB are a root mean square of 2.5 levels.
+    assert 10 * np.log10(255**2 / np.mean(difference**2)) > 40
+    assert rounded.encode(gradient_image(32, 48)[None]).shape == (1, 2, 3)
+
+
+def test_pictures_of_a_list_are_computed_together(codec, monkeypatch):
+    batches = []
+
+    def recorded(call: Callable) -> Callable:
+        def record(batch, cells):
+            batches.append(batch.shape[0])
+            return call(batch, cells)
+
+        return record
+
+    # As many as fit 2 of the larger pictures.
+    monkeypatch.setattr("cod_jax.runtime.codec.BATCH_PIXELS", 2 * 32 * 48)
+    pictures = [gradient_image(32, 48), gradient_image(1, 1), *(gradient_image(32, 48)[::-1] for _ in range(2))]
+    pictures = [np.ascontiguousarray(picture) for picture in pictures]
+    monkeypatch.setattr(codec, "_encode", recorded(codec._encode))
+    monkeypatch.setattr(codec, "_decode", recorded(codec._decode))
+    data = codec.compress(pictures)
+    # Three pictures in two batches of two, the last filled up.
+    assert batches == [2, 2, 1]
+    assert data == tiny_codec().compress(pictures)
+    decoded = codec.decompress(data)
+    assert batches == [2, 2, 1, 2, 2, 1]
+    for one, other in zip(decoded, tiny_codec().decompress(data), strict=True):
+        assert levels_apart(one, other) <= 1
+    assert codec.compress([]) == codec.decompress([]) == []
+
+
+def test_the_prior_comes_along(tmp_path):
+    counts = np.full(16, 2048, np.int32)
+    counts[3] += 2**16 - counts.sum()
+    bundle = dataclasses.replace(tiny_bundle(), prior=SymbolPrior(counts))
+    write_compiled(tmp_path / "c", bundle, platforms=["cpu"], dtype="float32")
+    codec, plain = runtime.load(tmp_path / "c"), Codec(bundle)
+    assert codec.fingerprint == plain.fingerprint != bundle.fingerprint
+    image_uint8 = gradient_image(32, 48)
+    data = codec.compress(image_uint8)
+    assert data == plain.compress(image_uint8)
+    assert codec.decompress(data).shape == (32, 48, 3)
+    (tmp_path / "c" / "prior.safetensors").write_bytes(b"\x00" * (tmp_path / "c" / "prior.safetensors").stat().st_size)
+    with pytest.raises(ValueError, match=r"prior.safetensors is damaged"):
+        runtime.load(tmp_path / "c")
+
+
+def test_published_layouts_are_written_too(codec):
+    image_uint8 = gradient_image(32, 48)
+    for layout in ("legacy-lite", "legacy-cod"):
+        assert codec.compress(image_uint8, layout=layout) == tiny_codec().compress(image_uint8, layout=layout)
+
+
+def test_published_files_keep_their_grey_border(codec):
+    data = struct.pack("<HH", 50, 45) + b"\x39\x17\x24"
+    picture = codec.decompress(data, layout="legacy-lite")
+    assert levels_apart(picture, tiny_codec().decompress(data, layout="legacy-lite")) <= 1
+    assert (picture[32:] == 128).all()
+    turned = codec.decompress(struct.pack("<HH", 45, 50) + b"\x39\x17\x24", layout="legacy-cod")
+    np.testing.assert_array_equal(turned, picture)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda codec: codec.compress(3), "int is no picture"),
+        (lambda codec: codec.compress([gradient_image(1, 1), 3]), r"item \[1\]: int is no picture"),
+        (lambda codec: codec.decompress("text"), "compressed data is bytes, not str"),
+        (lambda codec: codec.decompress([b"\x01"]), r"item \[0\]: "),
+        (lambda codec: codec.decompress(b"", layout="other"), "there is no layout 'other'"),
+        (lambda codec: codec.encode(gradient_image(16, 16)), r"give uint8 \[batch, height, width, 3\]"),
+        (lambda codec: codec.decode(np.zeros((2, 3), np.int32)), r"are no \[batch, rows, columns\]"),
+        (lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)), "a symbol is 16 or 16, not of 4 bits"),
+    ],
+)
+def test_wrong_input_is_refused(codec, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(codec)
+
+
+def test_large_pictures_are_refused(folder):
+    codec = runtime.load(folder, max_pixels=400)
+    with pytest.raises(ValueError, match="21x20 is more than the limit of 400 pixels"):
+        codec.compress(gradient_image(20, 21))
+    with pytest.raises(ValueError, match="21x20 is more than the limit of 400 pixels"):
+        codec.decompress(tiny_codec().compress(gradient_image(20, 21)))
+
+
+def test_only_jax_numpy_and_pillow_are_imported(folder):
+    script = """
+import sys
+import numpy as np
+from cod_jax import runtime
+
+codec = runtime.load(sys.argv[1])
+image_uint8 = np.zeros((16, 16, 3), np.uint8)
+assert codec.decompress(codec.compress(image_uint8)).shape == image_uint8.shape
+packages = {name.partition(".")[0] for name in sys.modules}
+own = {name for name in sys.modules if name.startswith("cod_jax.")}
+unwanted = {"flax", "optax", "orbax", "grain", "jaxtyping", "beartype", "ml_collections", "clu", "tensorflow", "torch",
+            "safetensors", "tqdm", "absl"}
+print(sorted(packages & unwanted), sorted(name for name in own if name.split(".")[1] not in
+      ("runtime", "coding", "images", "files", "compilation_cache")))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], check=False, capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert (result.stdout, result.returncode) == ("[] []\n", 0), result.stderr
+
+
+# Damage
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def use(path: Path) -> None:
+    codec = runtime.load(path)
+    codec.decompress(codec.compress(gradient_image(16, 16)))
+
+
+def replace_file(path: Path, name: str, data: bytes) -> None:
+    """Put another file in its place and tell the description, as somebody would who wants it to be read."""
+    (path / name).write_bytes(data)
+    description = json.loads((path / DESCRIPTION_FILE).read_text())
+    description["files"][name] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / DESCRIPTION_FILE).write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    "name", ["encode.safetensors", "decode.safetensors", "encode-cpu-0.stablehlo", "decode-cpu-0.stablehlo"]
+)
+def test_a_changed_file_is_refused(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name} is damaged: its checksum is wrong; copy the folder again"):
+        use(copy)
+    (copy / name).write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=f"{name} has {len(data) - 1} bytes instead of {len(data)}"):
+        use(copy)
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        use(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.update(format="cod_jax model"), "describes no compiled model"),
+        (lambda values: values.update(version=2), "has version 2 of the format and this cod_jax reads version 1"),
+        (lambda values: values.update(weights_fingerprint="abc"), "damaged .weights_fingerprint is 'abc'"),
+        (lambda values: values.update(pitch=True), "damaged .pitch is 'True'"),
+        (lambda values: values.update(size_multiple=24), "size_multiple 24 is not a multiple of pitch 16"),
+        (lambda values: values.update(codebook_bits=17), "damaged .codebook_bits is '17'"),
+        (lambda values: values.update(dtype="float16"), "damaged .dtype is 'float16'"),
+        (lambda values: values.update(programs={}), "damaged .programs is '{}'"),
+        (lambda values: values.pop("files"), "damaged .files is 'None'"),
+        (lambda values: values["files"].update({"../x": {}}), "damaged .file is '../x'"),
+        (lambda values: values["files"].pop("decode.safetensors"), "'decode.safetensors' is not among its files"),
+        (lambda values: values["programs"][0].update(file="/etc/passwd"), "'/etc/passwd' is not among its files"),
+        (lambda values: values["programs"][0].update(platform="abacus"), "damaged .platform is 'abacus'"),
+        (lambda values: values["programs"][0]["sizes"].update(rows=[1]), "damaged .rows is"),
+    ],
+)
+def test_a_changed_description_is_refused(copy, change, message):
+    values = json.loads((copy / DESCRIPTION_FILE).read_text())
+    change(values)
+    (copy / DESCRIPTION_FILE).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        runtime.load(copy)
+
+
+def test_what_is_no_compiled_model_is_refused(copy, tmp_path):
+    with pytest.raises(ValueError, match="does not exist; give a folder written by python -m"):
+        runtime.load(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"holds no compiled.json"):
+        runtime.load(tmp_path)
+    for content in (b"{", b"\xff\xfe", b"[" * 100_000):
+        (copy / DESCRIPTION_FILE).write_bytes(content)
+        with pytest.raises(ValueError, match=r"compiled.json is damaged .*; copy the folder again"):
+            runtime.load(copy)
+    (copy / DESCRIPTION_FILE).write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(ValueError, match="longer than 1048576 bytes"):
+        runtime.load(copy)
+
+
+def test_the_platform_must_be_there(folder, monkeypatch):
+    monkeypatch.setattr(runtime_programs, "current_platform", lambda: "cuda")
+    with pytest.raises(ValueError, match=r"is compiled for cpu, and JAX computes on cuda here; .*--platforms cuda"):
+        runtime.load(folder)
+
+
+def test_a_program_that_calls_other_code_is_refused(copy, codec):
+    weights = {name: jax.ShapeDtypeStruct(w.shape, w.dtype) for name, w in codec._encode._load_weights().items()}
+
+    def program(weights, batch):
+        return jnp.linalg.cholesky(jnp.eye(3) + batch.size)
+
+    exported = export.export(jax.jit(program))(weights, jax.ShapeDtypeStruct((1, 16, 16, 3), np.uint8))
+    replace_file(copy, "encode-cpu-0.stablehlo", bytes(exported.serialize()))
+    with pytest.raises(ValueError, match="calls code outside of itself"):
+        use(copy)
+
+
+def test_a_program_for_other_weights_is_refused(copy, folder):
+    replace_file(copy, "encode-cpu-0.stablehlo", (folder / "decode-cpu-0.stablehlo").read_bytes())
+    with pytest.raises(ValueError, match=r"takes other weights than encode.safetensors holds"):
+        use(copy)
+
+
+def test_a_program_that_this_jax_cannot_read_is_explained(copy, folder):
+    data = (folder / "encode-cpu-0.stablehlo").read_bytes()
+    for broken in (b"", b"\x00" * 100, data[:100], data[: len(data) // 2]):
+        replace_file(copy, "encode-cpu-0.stablehlo", broken)
+        with pytest.raises(ValueError, match=f"cannot be read by jax {jax.__version__}; it was made with"):
+            use(copy)
+
+
+def test_unknown_devices_are_named(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "abacus")
+    with pytest.raises(ValueError, match="JAX computes on abacus here"):
+        runtime_programs.current_platform()
+
+
+def test_weights_are_what_the_library_for_their_format_reads():
+    arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.ones((), np.float32)}
+    read = read_arrays(safetensors.numpy.save(arrays))
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+    halves = np.asarray([1.5, -2.0], jnp.bfloat16)
+    read = read_arrays(safetensors.numpy.save({"h": halves}, metadata={"a": "b"}))
+    assert read["h"].dtype == halves.dtype
+    np.testing.assert_array_equal(read["h"], halves)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"[]", "no JSON object"),
+        (b"{", "unreadable"),
+        (b'{"a": 1}', "entry of tensor 'a' is unusable"),
+        (b'{"a": {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}}', "entry of tensor 'a' is unusable"),
+        (b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "entry of tensor 'a' is unusable"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}', "entry of tensor 'a' is unusable"),
+        (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "does not fit its 4 bytes"),
+        (b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}', "does not fit its 16 bytes"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}', "does not fit its -4 bytes"),
+    ],
+)
+def test_damaged_weights_are_refused(table, message):
+    with pytest.raises(ValueError, match=message):
+        read_arrays(len(table).to_bytes(8, "little") + table + b"\x00" * 8)
+    for data in (b"", b"\xff" * 8, (2**40).to_bytes(8, "little")):
+        with pytest.raises(ValueError, match="the table of tensors claims"):
+            read_arrays(data)

@@ -1,0 +1,211 @@
+"""Files of symbols: modes, models, damage, and files of earlier versions."""
+
+import contextlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cod_jax import images
+from cod_jax.coding import bits as bit_packing
+from cod_jax.coding import container, legacy, stream
+from cod_jax.coding.factorized import LARGEST_SYMBOL, ChannelTables, FactorizedPrior
+from cod_jax.coding.prior import SymbolPrior
+from cod_jax.coding.stream import OtherModelError, SymbolCoder
+from tests.golden.folder import FOLDER, PICTURE, golden_coder, golden_factorized_coder, symbols_hash
+from tests.model_fixtures import tiny_codec
+from tests.unit.test_prior import fitted, smooth_grid
+
+GOLDEN: dict[str, Any] = json.loads((FOLDER / "files.json").read_text())
+MAX_PIXELS = 2**24
+CODER = SymbolCoder("ab" * 32, 16, 4, fitted(16))
+
+
+def _decode(data: bytes, coder: SymbolCoder = CODER, **options: Any) -> stream.CodedPicture:
+    return stream.decode_picture(data, coder=coder, **{"max_pixels": MAX_PIXELS, **options})
+
+
+def _encode(indices: np.ndarray, coder: SymbolCoder = CODER, **options: Any) -> bytes:
+    rows, columns = indices.shape[:2]
+    size = {"height": rows * coder.pitch, "width": columns * coder.pitch}
+    return stream.encode_picture(indices, coder=coder, **{**size, **options})
+
+
+def _golden_coder(name: str) -> SymbolCoder:
+    return golden_factorized_coder() if name == "factorized" else golden_coder()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_files_of_earlier_versions_stay_readable(name: str):
+    facts = GOLDEN[name]
+    data = (FOLDER / f"{name}.cod").read_bytes()
+    picture = _decode(data, _golden_coder(name), layout=facts["layout"])
+    assert (picture.height, picture.width, picture.covers_all) == (facts["height"], facts["width"], True)
+    assert picture.level == facts.get("level", 0)
+    assert symbols_hash(picture.indices) == facts["symbols"]
+    # The same symbols give the same bytes: those of the picture come from a folder without a prior.
+    writer = SymbolCoder("0" * 64, 16, 4) if name == PICTURE else _golden_coder(name)
+    size = {"height": facts["height"], "width": facts["width"], "level": picture.level}
+    assert stream.encode_picture(picture.indices, coder=writer, layout=facts["layout"], **size) == data
+
+
+def test_a_picture_of_an_earlier_version_looks_the_same():
+    decoded = tiny_codec().decompress((FOLDER / f"{PICTURE}.cod").read_bytes())
+    expected = images.to_uint8_rgb(FOLDER / f"{PICTURE}.png")
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", sorted(name for name, facts in GOLDEN.items() if facts["layout"] == "cod"))
+def test_a_change_of_any_byte_is_refused(name: str):
+    data = (FOLDER / f"{name}.cod").read_bytes()
+    for place in range(len(data)):
+        for change in (1, 2, 4, 8, 16, 32, 64, 128, 0x5A, 0xFF):
+            with pytest.raises(ValueError, match=r"\w"):
+                _decode(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :], _golden_coder(name))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, facts in GOLDEN.items() if facts["layout"] == "cod"))
+def test_changed_payloads_with_a_right_checksum_are_decoded_or_refused(name: str):
+    # Nobody but an attacker writes these: no crash, and symbols that the model has.
+    file = container.read((FOLDER / f"{name}.cod").read_bytes())
+    changed = bytearray(file.payload)
+    for place in range(len(changed)):
+        changed[place] ^= 0x5A
+        data = container.write(container.Container(file.height, file.width, file.mode, file.model, bytes(changed)))
+        with contextlib.suppress(ValueError):
+            indices = _decode(data, _golden_coder(name)).indices
+            low, high = (-LARGEST_SYMBOL, LARGEST_SYMBOL) if name == "factorized" else (0, 15)
+            assert indices.min() >= low
+            assert indices.max() <= high
+        changed[place] ^= 0x5A
+
+
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    pitch=st.sampled_from([4, 8, 16, 32]),
+    has_prior=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+def test_symbols_of_any_size_come_back(height: int, width: int, pitch: int, has_prior: bool, seed: int):
+    some = SymbolCoder("cd" * 32, pitch, 4, fitted(16) if has_prior else None)
+    grid = legacy.ceil_grid(height=height, width=width, pitch=pitch)
+    uniform = np.random.default_rng(seed).integers(0, 16, grid).astype(np.int32)
+    indices = uniform if seed % 2 else smooth_grid(*grid, 16, seed)
+    data = stream.encode_picture(indices, height=height, width=width, coder=some)
+    picture = _decode(data, some)
+    assert (picture.height, picture.width, picture.covers_all) == (height, width, True)
+    np.testing.assert_array_equal(picture.indices, indices)
+    assert len(data) <= 12 + bit_packing.packed_size(indices.size, 4)
+
+
+def test_the_smallest_mode_is_taken():
+    uniform = np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)
+    assert container.read(_encode(uniform)).mode == "raw"
+    assert container.read(_encode(smooth_grid(8, 8, 16))).mode == "context"
+    counts_only = SymbolCoder("ab" * 32, 16, 4, SymbolPrior(fitted(16).counts))
+    assert container.read(_encode(np.full((8, 8), 7, np.int32), counts_only)).mode == "static"
+    assert container.read(_encode(smooth_grid(8, 8, 16), SymbolCoder("ab" * 32, 16, 4))).mode == "raw"
+
+
+def test_a_file_names_its_model_and_its_prior():
+    without, other = SymbolCoder("ab" * 32, 16, 4), SymbolCoder("cd" * 32, 16, 4, fitted(16))
+    refitted = SymbolCoder("ab" * 32, 16, 4, SymbolPrior(fitted(16).counts))
+    assert len({each.fingerprint for each in (CODER, without, other, refitted)}) == 4
+    data = _encode(smooth_grid(8, 8, 16))
+    for reader in (without, other, refitted):
+        message = f"with the model of fingerprint {CODER.fingerprint[:8]}, and this one has {reader.fingerprint[:8]};"
+        with pytest.raises(OtherModelError, match=message) as caught:
+            _decode(data, reader)
+        assert caught.value.model == CODER.fingerprint[:8]
+
+
+def test_files_from_before_the_prior_was_fitted_are_read():
+    without = SymbolCoder("ab" * 32, 16, 4)
+    indices = smooth_grid(8, 8, 16)
+    np.testing.assert_array_equal(_decode(_encode(indices, without)).indices, indices)
+    with pytest.raises(OtherModelError):
+        _decode(_encode(np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)), without)
+
+
+@pytest.mark.parametrize(
+    ("mode", "payload", "message"),
+    [
+        ("raw", bytes(31), "64 symbols of 4 bits take 32 bytes, not 31"),
+        ("raw", bytes(33), "64 symbols of 4 bits take 32 bytes, not 33"),
+        ("static", b"\1" * 32, "no encoder makes such a payload of 32 bytes"),
+        ("context", b"\1\0", "no encoder makes such a payload of 2 bytes"),
+        ("factorized", b"\1", "coded in mode factorized, which its model does not have"),
+    ],
+)
+def test_payloads_that_no_encoder_makes_are_refused(mode: container.Mode, payload: bytes, message: str):
+    data = container.write(container.Container(128, 128, mode, CODER.fingerprint[:8], payload))
+    with pytest.raises(ValueError, match=message):
+        _decode(data)
+
+
+def test_modes_without_tables_are_refused():
+    counts_only = SymbolCoder("ab" * 32, 16, 4, SymbolPrior(fitted(16).counts))
+    data = container.write(container.Container(128, 128, "context", counts_only.fingerprint[:8], b"\1"))
+    with pytest.raises(ValueError, match="coded in mode context, which its model does not have"):
+        _decode(data, counts_only)
+
+
+def test_a_factorized_bottleneck_has_its_own_mode_and_levels():
+    tables = ChannelTables(
+        np.array([-1, 0], np.int32),
+        np.array([4, 2], np.int32),
+        np.array([[1, 2, 3, 65530], [65535, 1, 0, 0]], np.int32),
+    )
+    indices = np.random.default_rng(0).integers(-3, 4, (3, 5, 2)).astype(np.int32)
+    for levels in (1, 2):
+        some = SymbolCoder("ab" * 32, 16, 0, FactorizedPrior((tables,) * levels))
+        assert some.num_levels == levels
+        data = _encode(indices, some, level=levels - 1, height=48, width=80)
+        file = container.read(data)
+        assert file.mode == "factorized"
+        picture = _decode(data, some)
+        assert picture.level == levels - 1
+        np.testing.assert_array_equal(picture.indices, indices)
+        damaged: list[tuple[container.Mode, bytes]] = [
+            ("raw", bytes(30)),
+            ("static", b"\1"),
+            ("factorized", file.payload + b"\0"),
+        ]
+        for mode, payload in damaged:
+            other = container.write(container.Container(48, 80, mode, file.model, payload))
+            with pytest.raises(ValueError, match=r"its model does not have|no encoder makes such a payload"):
+                _decode(other, some)
+    for payload in (b"", b"\2", b"\xff\1"):
+        other = container.write(container.Container(48, 80, "factorized", file.model, payload))
+        with pytest.raises(ValueError, match="names a quality level that its model does not have"):
+            _decode(other, some)
+    with pytest.raises(ValueError, match=r"need \(3, 5, 2\) symbols, not \(3, 5, 1\)"):
+        _encode(indices[..., :1], some, height=48, width=80)
+    with pytest.raises(ValueError, match="the model has no codebook, and legacy-cod holds the symbols of one"):
+        _encode(indices, some, layout="legacy-cod", height=48, width=80)
+
+
+def test_the_limit_on_pixels_comes_before_the_symbols():
+    data = container.write(container.Container(2**24, 2**24, "static", CODER.fingerprint[:8], b"\1"))
+    with pytest.raises(ValueError, match="16777216x16777216 is more than the limit of 16777216 pixels; if the file"):
+        _decode(data)
+    data = _encode(smooth_grid(8, 8, 16))
+    with pytest.raises(ValueError, match="128x128 is more than the limit of 16383 pixels"):
+        _decode(data, max_pixels=128 * 128 - 1)
+    assert _decode(data, max_pixels=128 * 128).height == 128
+
+
+def test_what_does_not_fit_the_picture_is_not_written():
+    with pytest.raises(ValueError, match=r"128x129 pixels at pitch 16 need \(9, 8\) symbols, not \(8, 8\)"):
+        _encode(smooth_grid(8, 8, 16), height=129)
+    with pytest.raises(ValueError, match="4 bits hold 0 to 15"):
+        _encode(np.full((8, 8), 16, np.int32))
+    with pytest.raises(ValueError, match="sides of 1 to 16777216"):
+        _encode(smooth_grid(8, 8, 16), height=0)
+    with pytest.raises(ValueError, match="no layout 'lite'"):
+        stream.checked_layout("lite")
