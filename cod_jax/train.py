@@ -105,7 +105,24 @@ def stage_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
     stages = getattr(_load_module(path), "STAGES", None)
     if not stages:
         raise UsageError(f"{path} has no stages; leave out :all")
-    return {stage: [f"--config={path}:{stage}{comma}{options}", *rest] for stage in stages}
+    names = {stage: f"{path}:{stage}{comma}{options}" for stage in stages}
+    fields = {stage: _field_names(_load_config(name)) for stage, name in names.items()}
+    return {
+        stage: [f"--config={name}", *_own_settings(rest, fields[stage], set().union(*fields.values()))]
+        for stage, name in names.items()
+    }
+
+
+def _own_settings(arguments: Sequence[str], own: set[str], all_stages: set[str]) -> list[str]:
+    """Leave out settings of fields that only other stages have, such as the teacher of a distillation."""
+    kept, index = [], 0
+    while index < len(arguments):
+        name, equals, _ = arguments[index].lstrip("-").partition("=")
+        length = 1 if equals or not name.startswith("config.") else 2
+        if name.removeprefix("config.") in own or name.removeprefix("config.") not in all_stages:
+            kept += arguments[index : index + length]
+        index += length
+    return kept
 
 
 def parse_arguments(arguments: Sequence[str]) -> flags.FlagValues:
@@ -188,14 +205,19 @@ def _naming_file(path: str) -> Iterator[None]:
         raise UsageError(f"config file {path} cannot be used: {type(error).__name__}: {error}") from error
 
 
+def _field_names(config: config_dict.ConfigDict) -> set[str]:
+    """Dotted names of the fields, and of what holds them."""
+    fields = flatten(config.to_dict())
+    return {*fields, *(field.rpartition(".")[0] for field in fields)}
+
+
 def _check_fields(config: config_dict.ConfigDict, arguments: Sequence[str]) -> None:
     """Refuse a --config.FIELD that does not exist, naming the nearest that does."""
-    fields = flatten(config.to_dict())
-    known = {*fields, *(field.rpartition(".")[0] for field in fields)}
+    known = _field_names(config)
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if name.startswith("config.") and (field := name.removeprefix("config.")) not in known:
-            near = difflib.get_close_matches(field, sorted(fields), n=1)
+            near = difflib.get_close_matches(field, sorted(known), n=1)
             hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py lists the fields"
             raise UsageError(f"unknown field --{name}; {hint}")
 

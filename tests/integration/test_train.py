@@ -247,6 +247,15 @@ def test_stages_are_the_command_lines_of_their_presets():
     assert stages == {stage: [f"--config={CONFIG}:{stage},kind=pixel", "--workdir=w"] for stage in ("1", "2", "3")}
 
 
+@pytest.mark.parametrize("teacher", [["--config.objective.teacher=t"], ["--config.objective.teacher", "t"]])
+def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
+    config = str(CONFIG).replace("tiny.py", "tiny_one_step.py")
+    given = [f"--config={config}:all", *teacher, "--config.seed=3", "--config.sead=3"]
+    shared = ["--config.seed=3", "--config.sead=3"]
+    expected = {"1": [f"--config={config}:1", *shared], "2": [f"--config={config}:2", *teacher, *shared]}
+    assert train.stage_arguments(given) == expected
+
+
 @pytest.mark.slow
 def test_three_stages_run_in_order_and_go_on_where_they_were_stopped(photographs, tmp_path):
     workdir = tmp_path / "chain"

@@ -31,6 +31,7 @@ def test_the_step_of_the_published_size_compiles_for_eight_devices(module, param
     assert state / 4 < analysis.argument_size_in_bytes < state / 4 * 1.2
 
 
+@pytest.mark.slow
 def test_the_step_does_not_grow_with_depth_when_scanned_but_does_when_unrolled():
     def length(num_blocks: int, unroll: bool) -> int:
         config = tiny.get_config("kind=pixel")

@@ -160,6 +160,7 @@ def test_the_update_of_the_student_matches_the_published_one(folder, name):
     assert check_gradient_norms(ours, names, norms) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "name"), CASES)
 def test_the_update_of_critic_and_discriminator_matches_the_published_one(folder, name):
     published = Published(name, folder)
@@ -193,6 +194,7 @@ def test_the_update_of_critic_and_discriminator_matches_the_published_one(folder
     assert check_gradient_norms(ours, names, norms) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "name"), CASES)
 def test_the_first_stage_matches_the_published_one(folder, name):
     published = Published(name, folder)

@@ -10,6 +10,7 @@ import pytest
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.lpips import Stage
 from cod_jax.models import ComputeConfig, flatten_params
+from cod_jax.models.config import FactorizedConfig
 from cod_jax.models.discriminator import DINOv2DiscriminatorConfig, PatchDiscriminatorConfig
 from cod_jax.training.objectives.distill import Distill, DistillConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
@@ -193,6 +194,29 @@ def test_published_losses_train_the_alignment_head_too(images):
     for term in ("l1", "lpips_vgg", "lpips_alex", "feature_alignment", "commitment"):
         assert np.isfinite(metrics[f"loss/{term}"]), term
     assert "heads/feature_alignment/out/kernel" in changed(state["params"], after["params"])
+
+
+@pytest.mark.parametrize("num_levels", [1, 2])
+def test_a_factorized_bottleneck_pays_for_its_bits_in_both_stages(images, num_levels):
+    model = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=num_levels))
+    losses = dataclasses.replace(PLAIN, rate_weights=(2.0, 0.5)[:num_levels])
+    first = OneStep(model, OneStepConfig(reconstruction=losses, lora_rank=2), ComputeConfig(), NETWORKS)
+    config = DistillConfig(reconstruction=losses, discriminator=PATCH)
+    second = Distill(model, config, ComputeConfig(), tiny_pixel_config(), NETWORKS)
+    for objective in (first, second):
+        state, _, frozen = start(objective)
+        draws = objective.draw(jax.random.key(0), images.shape)
+        update = objective.updates[0]
+        _, output = jax.eval_shape(update.loss, state["params"], state["buffers"], frozen, images, draws)
+        assert "rate" in output.terms
+        assert "commitment" not in output.terms
+        assert output.code_counts is None
+        assert "codebook_usage" not in state["buffers"]
+    assert not any(name.startswith("model/codec/bottleneck/") for name in second.updates[0].trains)
+    assert any(name.startswith("model/codec/bottleneck/") for name in first.updates[0].trains)
+    if num_levels == 2:
+        with pytest.raises(ValueError, match="rate_weights has 1 numbers, but the bottleneck has 2"):
+            OneStep(model, OneStepConfig(reconstruction=PLAIN), ComputeConfig(), NETWORKS)
 
 
 def test_what_cannot_be_is_refused():

@@ -48,6 +48,7 @@ def images() -> jax.Array:
     return jax.random.randint(jax.random.key(2), (4, 32, 32, 3), 0, 256).astype(jnp.uint8)
 
 
+@pytest.mark.slow
 def test_steps_train_the_densities_and_the_steps_of_the_levels(objective, images):
     optimizer = build_optimizer(OptimizerConfig())
     shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))

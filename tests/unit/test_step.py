@@ -50,6 +50,7 @@ def updates(objective, optimizer):
     }
 
 
+@pytest.mark.slow
 def test_accumulated_parts_give_the_update_of_the_whole_batch(objective, optimizer, images, updates):
     state = make_state(objective, optimizer)
     whole_state, whole = updates[1](state, {}, {"image": images})
