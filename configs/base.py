@@ -145,7 +145,9 @@ def replace_denoiser(config: config_dict.ConfigDict, fields: dict[str, Any]) -> 
 def replace_bottleneck(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
     """Take a factorized bottleneck, with all its fields, in place of the codebook; see configs/presets.py."""
     config["model"]["codec"]["factorized"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
-    apply(config, {"model.codec.codebook_bits": 0, "objective.revive_codes_every": 0})
+    apply(config, {"model.codec.codebook_bits": 0})
+    if "revive_codes_every" in config["objective"]:  # pyright: ignore[reportOperatorIssue]
+        apply(config, {"objective.revive_codes_every": 0})
 
 
 def replace_objective(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:

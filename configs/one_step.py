@@ -10,7 +10,9 @@ teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 
 0.25 and 0.5 bits per pixel. `denoiser=49m`, 114m, 330m or xl is one-step CoD of that size instead of CoD-Lite.
 
 WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=plain` needs none: structural distance in the
-place of LPIPS, no alignment, and a discriminator on pixels.
+place of LPIPS, no alignment, and a discriminator on pixels. `bottleneck=factorized` continues a model that was
+pre-trained with that option; its rate follows from lambda, `objective.reconstruction.rate_weights`, and the rate above
+chooses the pixels per position only.
 
 Hardware: the authors report 244 hours of one A100 for one rate. The files read here have not been trained to the end.
 """
@@ -24,7 +26,9 @@ STAGES = ("1", "2")
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """One stage of the one-step codec."""
-    chosen = presets.options(argument, stage="1", rate="0.0312", denoiser="lite", losses="published")
+    chosen = presets.options(
+        argument, stage="1", rate="0.0312", denoiser="lite", losses="published", bottleneck="codebook"
+    )
     stage = presets.choose("stage", chosen["stage"], STAGES)
     pitch, bits = presets.choose("rate", chosen["rate"], presets.ONE_STEP_RATES)
     losses = presets.choose("losses", chosen["losses"], presets.ONE_STEP_LOSSES)
@@ -52,4 +56,5 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
             "total_steps": 200_000,
         },
     )
+    presets.choose_bottleneck(config, chosen["bottleneck"])
     return config

@@ -22,7 +22,8 @@ _LOSSES = presets.WITHOUT_WEIGHT_FILES
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Pre-training, or a stage of the one-step codec."""
-    stage = presets.choose("stage", presets.options(argument, stage="1")["stage"], ("pretrain", *STAGES))
+    chosen = presets.options(argument, stage="1", bottleneck="codebook")
+    stage = presets.choose("stage", chosen["stage"], ("pretrain", *STAGES))
     config = tiny.get_config()
     steps, learning_rate = 500, 1e-3
     if stage == "1":
@@ -52,4 +53,5 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
             "optimizer.learning_rate": learning_rate,
         },
     )
+    presets.choose_bottleneck(config, chosen["bottleneck"])
     return config
