@@ -168,7 +168,8 @@ class Codec:
             raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
         pixels = images.to_uint8_rgb(image)
         height, width, _ = pixels.shape
-        if height * width > self._max_pixels:
+        pitch = self._coder.pitch
+        if legacy.exceeds_limit(height=height, width=width, pitch=pitch, max_pixels=self._max_pixels):
             raise ValueError(
                 f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
                 f"{legacy.RAISE_LIMIT}"

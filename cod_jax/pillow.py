@@ -54,6 +54,8 @@ class CodImageFile(ImageFile.ImageFile):
 
     format = FORMAT
     format_description = "diffusion image codec"
+    # None in copies that carry their pixels, such as one that was pickled.
+    _data: bytes | None = None
 
     def _open(self) -> None:
         data = self.fp.read(MAX_FILE_BYTES + 1)  # pyright: ignore[reportOptionalMemberAccess]
@@ -63,7 +65,7 @@ class CodImageFile(ImageFile.ImageFile):
             self._container = container.read(data)
         except ValueError as error:
             raise SyntaxError(str(error)) from error  # how plugins say that a file is none of theirs
-        self._data: bytes | None = data
+        self._data = data
         self._size = (self._container.width, self._container.height)
         self._mode = "RGB"
         self.info = {"mode": self._container.mode, "model": self._container.model}
@@ -83,6 +85,10 @@ class CodImageFile(ImageFile.ImageFile):
             self.im = Image.fromarray(pixels).im
             self._data = None
             self.tile = []
+            # As Pillow's own plugins do: a program may hold thousands of loaded pictures.
+            if self._exclusive_fp and self.fp is not None:
+                self.fp.close()
+            self.fp = None
         return super().load()
 
 
@@ -127,7 +133,8 @@ def _save(image: Image.Image, fp: Any, filename: str | bytes) -> None:
     if not _registered:
         raise OSError("no model to save .cod files with; name its folder with cod_jax.pillow.register")
     try:
-        fp.write(_load_codec(_registered[-1]).compress(image))
+        quality = getattr(image, "encoderinfo", {}).get("quality")
+        fp.write(_load_codec(_registered[-1]).compress(image, quality=quality))
     except ValueError as error:
         raise OSError(str(error)) from error
 

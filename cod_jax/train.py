@@ -118,7 +118,8 @@ def _own_settings(arguments: Sequence[str], own: set[str], all_stages: set[str])
     kept, index = [], 0
     while index < len(arguments):
         name, equals, _ = arguments[index].lstrip("-").partition("=")
-        length = 1 if equals or not name.startswith("config.") else 2
+        has_value_after = not equals and index + 1 < len(arguments) and not arguments[index + 1].startswith("--")
+        length = 2 if has_value_after and name.startswith("config.") else 1
         if name.removeprefix("config.") in own or name.removeprefix("config.") not in all_stages:
             kept += arguments[index : index + length]
         index += length

@@ -9,7 +9,8 @@ r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small sca
 
 Stage 1 pre-trains at 256 pixels, stage 2 makes a one-step codec of it.
 
-- `pretraining=compression` gives the denoiser the codec's condition, `generation` none: its codec starts in stage 2.
+- `pretraining=compression` gives the denoiser the codec's condition, `generation` that of an empty picture: its codec
+  learns nothing of pictures before stage 2, which trains it in full as always.
   The runs differ in `objective.null_condition_probability` of stage 1 alone.
 - `denoiser=convolution` is CoD-Lite's, `transformer` pixel CoD's of the same width and number of parameters (59.7 and
   60.7 million). The runs differ in `model.denoiser` alone.

@@ -23,8 +23,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
             preset is float32 on CPUs and bfloat16 elsewhere; "sizes" as (width, height).
 
     Returns:
-        JSON values: "system", "model", "peak_flops_per_second" (None if the device's is not known), and "flops" of
-        encoding and decoding a picture of each size, counted on the compiled programs.
+        JSON values: "system", "model", "peak_flops_per_second" (None if the device's is not known, or for float32), and
+        "flops" of encoding and decoding a picture of each size, counted on the compiled programs.
 
     Raises:
         ValueError: the model cannot be loaded, or not be compiled.
@@ -54,7 +54,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     folder = Path(job["folder"])
     fingerprint = save_bundle(folder / "plain", config, bundle.params, training={}, dtype=dtype)
     platform = current_platform()
-    bundle = dataclasses.replace(bundle, fingerprint=fingerprint)
+    # Both without a prior, so that both write the same files.
+    bundle = dataclasses.replace(bundle, fingerprint=fingerprint, prior=None)
     write_compiled(folder / "compiled", bundle, platforms=[platform], dtype=dtype)
 
     flops = []
@@ -77,7 +78,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
             "dtype": dtype,
             "config": config.to_dict(),
         },
-        "peak_flops_per_second": peak_flops_per_second(jax.devices()[0].device_kind),
+        # Known for bfloat16 only.
+        "peak_flops_per_second": peak_flops_per_second(jax.devices()[0].device_kind) if dtype == "bfloat16" else None,
         "flops": flops,
     }
 

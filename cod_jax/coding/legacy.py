@@ -23,6 +23,10 @@ Layout = Literal["legacy-lite", "legacy-cod"]
 
 HEADER_BYTES = 4
 MAX_SIDE = 2**16 - 1
+# Pixels per side of the smallest piece that a model computes, and how many are no attack whatever the limit is.
+_CELL = 16
+_ALWAYS_ALLOWED = 2**22
+
 RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels of cod_jax.load)"
 # The pitches that models can have.
 PITCHES = (4, 8, 16, 32, 64, 128)
@@ -74,6 +78,17 @@ class LegacyPicture:
 def ceil_grid(*, height: int, width: int, pitch: int) -> tuple[int, int]:
     """Rows and columns of symbols that cover a picture."""
     return -(-height // pitch), -(-width // pitch)
+
+
+def exceeds_limit(*, height: int, width: int, pitch: int, max_pixels: int) -> bool:
+    """Whether a picture, or what a model computes for it, is more than a limit allows.
+
+    Models compute whole cells of 16 pixels, or of a symbol where that is larger, so that a thin picture takes many
+    times the work of its pixels. Twice the limit is allowed for that, and four megapixels always.
+    """
+    cell = max(pitch, _CELL)
+    computed = -(-height // cell) * -(-width // cell) * cell**2
+    return height * width > max_pixels or computed > max(2 * max_pixels, _ALWAYS_ALLOWED)
 
 
 def check_size(*, height: int, width: int) -> None:
@@ -215,7 +230,7 @@ def decode_legacy(
                 f"{header.payload_bytes}; the file is cut off, damaged, or was made with another model"
             )
         rows, columns = floor_rows, floor_columns
-    if height * width > max_pixels:
+    if exceeds_limit(height=height, width=width, pitch=pitch, max_pixels=max_pixels):
         raise ValueError(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; the file is damaged, or was made with a "
             f"higher limit: {RAISE_LIMIT}"

@@ -185,7 +185,7 @@ def decode_picture(
     file = container.read(data)
     _check_model(file, coder)
     height, width = file.height, file.width
-    if height * width > max_pixels:
+    if legacy.exceeds_limit(height=height, width=width, pitch=coder.pitch, max_pixels=max_pixels):
         raise ValueError(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; if the file is to be trusted, "
             f"{legacy.RAISE_LIMIT}"

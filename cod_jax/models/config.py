@@ -380,7 +380,7 @@ def _chosen(union: Any, value: Any, where: str) -> Any:
     if type(value) in members.values():
         return type(value)
     kind = value.get("kind", next(iter(members))) if isinstance(value, Mapping) else None
-    if kind not in members:
+    if not isinstance(kind, str) or kind not in members:
         raise ValueError(f"{where}.kind is {kind!r}; it must be one of {', '.join(members)}")
     return members[kind]
 
@@ -396,7 +396,10 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(map(str, get_args(kind)))}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{where} is a number of {len(str(value))} digits; it is too large") from None
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise ValueError(f"{where} is {value!r}; it must be of type {kind.__name__}")
     return tuple(value) if isinstance(value, list) else value

@@ -158,6 +158,11 @@ class Discriminator:
         match config:
             case DINOv2DiscriminatorConfig(layers=layers):
                 network = dinov2 or DINOv2Config()
+                wrong = [layer for layer in layers if not 0 <= layer < network.num_blocks]
+                if wrong:
+                    raise ValueError(
+                        f"discriminator.layers has {wrong[0]}; DINOv2 has blocks 0 to {network.num_blocks - 1}"
+                    )
                 self.frozen["dinov2"] = Functional(lambda rngs: DINOv2(network, dtype=frozen_dtype, rngs=rngs))
                 self.functional = Functional(
                     lambda rngs: TokenHeads(len(layers), network.width, dtype=dtype, rngs=rngs)

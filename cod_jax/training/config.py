@@ -32,7 +32,7 @@ class FrozenConfig:
 
     Attributes:
       weights: Folder of the weight files as their authors published them.
-      dtype: Dtype of their parameters and their computation.
+      dtype: Dtype of their parameters and their computation; the teacher is computed as the student is, see `compute`.
       sharded: Whether their parameters are split over the devices by the rules, instead of whole on each.
     """
 

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,9 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
       ValueError: The folder cannot be read, or a parameter outside `fresh` does not fit; with the names.
     """
     sources = _load_sources(path)
-    params, ema = sources[weights], sources["ema"]
+    ema = sources["ema"]
+    # What has no average, such as the critic of a distillation, belongs to the run and not to its model.
+    params = {name: value for name, value in sources[weights].items() if name in ema}
     wanted = {name: tuple(leaf.shape) for name, leaf in flatten_params(shapes).items()}
     given = {name: value.shape for name, value in params.items()}
     grown = [name for name in wanted if name not in given]
@@ -83,14 +85,19 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     return Initial(params, ema, grown, changed, unexpected)
 
 
-def with_initial(state: Mapping[str, Any], shardings: Mapping[str, Any], initial: Initial) -> dict[str, Any]:
+def with_initial(
+    state: Mapping[str, Any], shardings: Mapping[str, Any], initial: Initial, trained: Collection[str]
+) -> dict[str, Any]:
     """A fresh training state with these parameters and this moving average.
 
     Args:
       state: A fresh training state.
       shardings: Where its arrays are.
       initial: What it starts from.
+      trained: Names of the parameters that training changes. The average of any other is the parameter itself: it will
+        not move, and what is trained is trained for it.
     """
+    average = {name: (initial.ema if name in trained else initial.params)[name] for name in initial.ema}
 
     def placed(item: str, values: Mapping[str, np.ndarray]) -> Params:
         current, where = flatten_params(state[item]), flatten_params(shardings[item])
@@ -98,7 +105,7 @@ def with_initial(state: Mapping[str, Any], shardings: Mapping[str, Any], initial
         flat = {name: put(values[name], where[name]) if name in values else current[name].copy() for name in current}
         return unflatten_params(flat, state[item])
 
-    started = {**state, "params": placed("params", initial.params), "ema": placed("ema", initial.ema)}
+    started = {**state, "params": placed("params", initial.params), "ema": placed("ema", average)}
     usage = state["buffers"].get("codebook_usage")
     if usage is not None and _CODEBOOK in initial.params:
         # Codes that come with the weights count as used, or the first step would replace them all.

@@ -100,7 +100,8 @@ def train(
             initial = _load_initial(config, shapes) if config.init_from else None
             state = _fresh_state(plan, key, frozen_params)
             if initial is not None:
-                state = with_initial(state, shardings, initial)
+                trained = {name for update in plan.objective.updates for name in update.trains}
+                state = with_initial(state, shardings, initial, trained)
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
@@ -230,6 +231,12 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
 def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any]) -> None:
     """Name the settings that changed since a checkpoint, and refuse another model."""
     changed = changed_fields(meta["config"], config.to_dict())
+    stored_kind = meta["config"].get("objective", {}).get("kind", "pretrain")
+    if stored_kind != config.objective.kind:
+        raise ValueError(
+            f"{workdir} holds a checkpoint of another objective, {stored_kind} instead of {config.objective.kind}; use "
+            "another --workdir"
+        )
     text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
     if any(name.startswith("model.") for name in changed):
         raise ValueError(

@@ -98,6 +98,11 @@ def build_objective(config: TrainConfig) -> Objective:
                     f"data.image_size is {config.data.image_size}; it must be a multiple of the teacher's "
                     f"{teacher.size_multiple} pixels"
                 )
+            smallest = 2 ** len(getattr(objective.discriminator, "widths", ()))
+            if config.data.image_size < smallest:
+                raise ValueError(
+                    f"data.image_size is {config.data.image_size}; the discriminator's widths need at least {smallest}"
+                )
             return Distill(config.model, objective, config.compute, teacher, networks)
 
 

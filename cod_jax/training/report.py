@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cod_jax.training.objectives.distill import CRITIC
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -98,9 +99,11 @@ class Report:
             for name, value in metrics.items()
             if name.removeprefix(_scope(name)).split("/")[0] in names and not math.isfinite(value)
         ]
+        optimizer = "objective.critic_optimizer" if f"{CRITIC}/loss" in metrics else "optimizer"
         raise TrainingError(
             f"stopped at step {step}: {in_a_row} steps in a row had no finite gradients and were skipped "
-            f"({', '.join(broken)}); lower optimizer.learning_rate, set optimizer.gradient_clip, or look at the images"
+            f"({', '.join(broken)}); lower {optimizer}.learning_rate, set {optimizer}.gradient_clip, or look at the "
+            "images"
         )
 
 

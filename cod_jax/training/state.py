@@ -35,7 +35,7 @@ def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> 
         "buffers": objective.init_buffers(params, key_buffers),
         "step": jnp.zeros((), jnp.int32),
         "skipped": jnp.zeros((), jnp.int32),
-        "consecutive_skipped": jnp.zeros((), jnp.int32),
+        "consecutive_skipped": {update.name: jnp.zeros((), jnp.int32) for update in objective.updates},
         "key": jax.random.key_data(key_run),
     }
 
@@ -60,7 +60,7 @@ def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
         "buffers": objective.buffer_axes,
         "step": (),
         "skipped": (),
-        "consecutive_skipped": (),
+        "consecutive_skipped": {update.name: () for update in objective.updates},
         "key": ("key",),
     }
 

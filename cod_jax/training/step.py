@@ -81,11 +81,13 @@ def make_update(
         # A branch rather than a selection per array: it compiles in half the time and moves less memory.
         kept = jax.lax.cond(finite, lambda: apply(state, gradients, rate, output), lambda: kept)
         skip = jnp.where(finite, 0, 1)
+        # Of each update by itself: one that always fails would else hide behind those in between.
+        in_a_row = (state["consecutive_skipped"][update.name] + 1) * skip
         new_state = {
             **kept,
             "step": state["step"] + 1,
             "skipped": state["skipped"] + skip,
-            "consecutive_skipped": (state["consecutive_skipped"] + 1) * skip,
+            "consecutive_skipped": {**state["consecutive_skipped"], update.name: in_a_row},
             "key": state["key"],
         }
         measured = {
@@ -99,7 +101,7 @@ def make_update(
         metrics = {
             **{f"{scope}{name}": number for name, number in measured.items()},
             "skipped": new_state["skipped"].astype(jnp.float32),
-            "consecutive_skipped": new_state["consecutive_skipped"].astype(jnp.float32),
+            "consecutive_skipped": in_a_row.astype(jnp.float32),
         }
         return new_state, metrics
 

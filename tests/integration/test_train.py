@@ -247,7 +247,9 @@ def test_stages_are_the_command_lines_of_their_presets():
     assert stages == {stage: [f"--config={CONFIG}:{stage},kind=pixel", "--workdir=w"] for stage in ("1", "2", "3")}
 
 
-@pytest.mark.parametrize("teacher", [["--config.objective.teacher=t"], ["--config.objective.teacher", "t"]])
+@pytest.mark.parametrize(
+    "teacher", [["--config.objective.teacher=t"], ["--config.objective.teacher", "t"], ["--config.objective.teacher"]]
+)
 def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
     config = str(CONFIG).replace("tiny.py", "tiny_one_step.py")
     given = [f"--config={config}:all", *teacher, "--config.seed=3", "--config.sead=3"]

@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,7 +23,16 @@ def config(tmp_path_factory) -> TrainConfig:
     teacher = tmp_path_factory.mktemp("models") / "teacher"
     save_bundle(teacher, tiny_pixel_config(), numpy_params(build_model(tiny_pixel_config()).shapes), training={})
     settings = tiny_one_step.get_config("2")
-    base.apply(settings, SMALL, {"objective.teacher": str(teacher), "model.denoiser.hidden": 16})
+    base.apply(
+        settings,
+        SMALL,
+        {
+            "objective.teacher": str(teacher),
+            "model.denoiser.hidden": 16,
+            "objective.guidance_scale": 3.0,
+            "frozen.sharded": True,
+        },
+    )
     return TrainConfig.from_dict(settings.to_dict())
 
 
@@ -40,7 +50,7 @@ def run(config: TrainConfig, sizes: tuple[int, int, int]) -> tuple[dict, list[di
         **jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), plan.shapes),
         "params": params,
         "ema": {part: params[part] for part in plan.objective.averaged},
-        "buffers": plan.objective.init_buffers(params, jax.random.key(2)),
+        "buffers": plan.objective.init_buffers(jax.tree.map(jnp.asarray, params), jax.random.key(2)),
     }
     state = jax.tree.map(lambda leaf, where: jax.device_put(np.array(leaf), where), state, plan.shardings)
     frozen = jax.device_put({"teacher": teacher}, plan.frozen_shardings)

@@ -6,7 +6,7 @@ import pytest
 from cod_jax.bundle import save_bundle
 from cod_jax.models import build_model, flatten_params
 from cod_jax.parallel import MeshConfig, make_mesh, replicated
-from cod_jax.training.initial import load_initial, with_initial
+from cod_jax.training.initial import Initial, load_initial, with_initial
 from tests.model_fixtures import numpy_params, tiny_model_config
 
 FRESH = ("codec/decoder/output/1/*",)
@@ -34,7 +34,7 @@ def test_a_model_of_the_same_shapes_is_loaded_into_parameters_and_average(folder
     state = {"params": zeros, "ema": jax.tree.map(jnp.copy, zeros), "step": jnp.int32(0)}
     state["buffers"] = {"codebook_usage": usage}
     shardings = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), state)
-    started = with_initial(state, shardings, initial)
+    started = with_initial(state, shardings, initial, initial.params)
     for part in ("params", "ema"):
         flat = flatten_params(started[part])
         assert all(np.array_equal(flat[name], value) for name, value in initial.params.items())
@@ -45,6 +45,17 @@ def test_a_model_of_the_same_shapes_is_loaded_into_parameters_and_average(folder
     assert a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer()
     # Codes that come with the weights count as used, or training would replace them at its first step.
     np.testing.assert_allclose(started["buffers"]["codebook_usage"], 1 / 16)
+
+
+def test_the_average_of_what_is_not_trained_is_the_parameter_itself():
+    params = {"model": {"a": jnp.zeros(2), "b": jnp.zeros(2)}}
+    state = {"params": params, "ema": jax.tree.map(jnp.copy, params), "buffers": {}}
+    shardings = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), state)
+    raw = {"model/a": np.full(2, 1, np.float32), "model/b": np.full(2, 2, np.float32)}
+    average = {"model/a": np.full(2, 3, np.float32), "model/b": np.full(2, 4, np.float32)}
+    started = with_initial(state, shardings, Initial(raw, average, [], [], []), {"model/a"})
+    assert [float(started["params"]["model"][name][0]) for name in "ab"] == [1, 2]
+    assert [float(started["ema"]["model"][name][0]) for name in "ab"] == [3, 2]
 
 
 def test_listed_layers_stay_fresh_in_a_later_stage(folder):

@@ -153,6 +153,16 @@ def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     assert set(metrics) >= {"student/loss/distribution_matching", "student/loss/adversarial", "student/loss/l1"}
 
 
+def test_steps_without_finite_gradients_are_counted_per_update(images):
+    objective = distill()
+    state, optimizers, frozen = start(objective)
+    state["params"]["discriminator"] = jax.tree.map(lambda x: x * jnp.nan, state["params"]["discriminator"])
+    state["consecutive_skipped"] = {"student": jnp.int32(0), "critic": jnp.int32(6)}
+    after, metrics = run(objective, state, optimizers, frozen, images, 1)
+    assert (after["consecutive_skipped"]["student"], after["consecutive_skipped"]["critic"]) == (0, 7)
+    assert metrics["consecutive_skipped"] == 7
+
+
 def test_a_critic_that_is_the_teacher_has_nothing_to_say(images):
     objective = distill(guidance_scale=1.0)
     state, _, frozen = start(objective)

@@ -1,6 +1,7 @@
 """`.cod` files in Pillow."""
 
 import io
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,24 @@ def test_a_picture_is_saved_and_opened_with_a_registered_model(model: Path, tmp_
         assert image.convert("L").size == (33, 17)
     with Image.open(io.BytesIO(data)) as image:
         assert image.resize((3, 2)).size == (3, 2)
+
+
+def test_a_loaded_picture_holds_no_file_and_can_be_pickled(model: Path, tmp_path: Path):
+    pillow.register(model)
+    Image.fromarray(gradient_image(17, 33)).save(tmp_path / "photo.cod")
+    image = Image.open(tmp_path / "photo.cod")
+    file = image.fp
+    image.load()
+    assert file is not None
+    assert file.closed
+    copy = pickle.loads(pickle.dumps(image))
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(image))
+
+
+def test_a_quality_that_the_model_does_not_have_is_refused(model: Path, tmp_path: Path):
+    pillow.register(model)
+    with pytest.raises(OSError, match="quality"):
+        Image.fromarray(gradient_image(17, 33)).save(tmp_path / "photo.cod", quality=2)
 
 
 def test_size_and_mode_need_no_model(model: Path, tmp_path: Path):

@@ -69,12 +69,12 @@ def test_a_step_that_is_not_finite_changes_the_counters_only(objective, optimize
     assert not np.isfinite(metrics["loss"])
     for name in ("params", "ema", "optimizer", "buffers"):
         jax.tree.map(np.testing.assert_array_equal, after[name], state[name])
-    assert (after["step"], after["skipped"], after["consecutive_skipped"]) == (1, 1, 1)
+    assert (after["step"], after["skipped"], after["consecutive_skipped"]["model"]) == (1, 1, 1)
     after, _ = updates[1](after, {}, {"image": images})
-    assert (after["step"], after["skipped"], after["consecutive_skipped"]) == (2, 2, 2)
+    assert (after["step"], after["skipped"], after["consecutive_skipped"]["model"]) == (2, 2, 2)
     healed = make_state(objective, optimizer)["params"]
     after, _ = updates[1]({**after, "params": healed, "ema": healed}, {}, {"image": images})
-    assert (after["step"], after["skipped"], after["consecutive_skipped"]) == (3, 2, 0)
+    assert (after["step"], after["skipped"], after["consecutive_skipped"]["model"]) == (3, 2, 0)
 
 
 def test_randomness_follows_the_step_and_nothing_else(objective, optimizer, images, updates):

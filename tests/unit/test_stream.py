@@ -198,6 +198,14 @@ def test_the_limit_on_pixels_comes_before_the_symbols():
     with pytest.raises(ValueError, match="128x128 is more than the limit of 16383 pixels"):
         _decode(data, max_pixels=128 * 128 - 1)
     assert _decode(data, max_pixels=128 * 128).height == 128
+    # A picture of one row is computed in cells of 16 rows.
+    thin = container.write(container.Container(1, 2**24, "static", CODER.fingerprint[:8], b"\1"))
+    with pytest.raises(ValueError, match="16777216x1 is more than the limit"):
+        _decode(thin)
+    assert not legacy.exceeds_limit(height=1, width=2**20, pitch=32, max_pixels=2**24)
+    assert not legacy.exceeds_limit(height=4095, width=4097, pitch=32, max_pixels=2**24)
+    assert not legacy.exceeds_limit(height=3, width=7, pitch=32, max_pixels=21)
+    assert legacy.exceeds_limit(height=3, width=7, pitch=32, max_pixels=20)
 
 
 def test_what_does_not_fit_the_picture_is_not_written():
