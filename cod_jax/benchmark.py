@@ -118,7 +118,7 @@ def _build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--preset", choices=PRESETS, default="lite", help="CoD-Lite at 0.0312 bits per pixel with random weights"
     )
-    model.add_argument("--model", metavar="DIR", help="a CoD-Lite model folder")
+    model.add_argument("--model", metavar="DIR", help="a model folder of CoD-Lite or pixel CoD")
     codec.add_argument("--size", type=_size, nargs="+", metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}")
     codec.add_argument(
         "--dtype",

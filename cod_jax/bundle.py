@@ -5,12 +5,13 @@ autoencoder. It may hold `prior.safetensors`, which makes files smaller. None of
 shapes and types are checked before a number is read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -23,7 +24,7 @@ import safetensors.numpy
 from cod_jax import files
 from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
-from cod_jax.coding.stream import SymbolCoder, fingerprint_with_prior
+from cod_jax.coding.stream import Fingerprints, SymbolCoder, fingerprint_with_prior
 from cod_jax.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.config import Dtype, from_mapping
@@ -34,6 +35,8 @@ from cod_jax.prior_file import PRIOR_FILE, load_prior, save_prior
 FORMAT = "cod_jax model"
 VERSION = 1
 DESCRIPTION_FILE = "model.json"
+# Descriptions are a few kilobytes.
+MAX_DESCRIPTION_BYTES = 2**24
 WEIGHTS_FILE = "weights.safetensors"
 # Before the names of the autoencoder's weights, as "codec" and "denoiser" are before those of the model's parts.
 AUTOENCODER = "autoencoder"
@@ -156,8 +159,13 @@ def save_bundle(
     return fingerprint_with_prior(fingerprint, prior)
 
 
-def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bundle:
     """Read a model folder.
+
+    Args:
+        path: model folder.
+        with_prior: whether to read the prior too; without it the bundle can encode symbols but not write files like the
+            folder's.
 
     Raises:
         ValueError: no model folder, another format or version, weights that are damaged, changed since the export, or
@@ -165,13 +173,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     description = _load_description(folder)
-    try:
+    with _errors_that_name(folder / DESCRIPTION_FILE):
         config = ModelConfig.from_dict(description["model"])
         decoding = default_decoding(config, one_step=True)  # folders from before there was a choice
         if "decoding" in description:
             decoding = from_mapping(DecodingConfig, description["decoding"], "decoding")
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{folder / DESCRIPTION_FILE}: {error}; export the model again") from error
     dtype = _checked_dtype(description["dtype"], f"{folder / DESCRIPTION_FILE}: dtype")
     shapes = _stored_shapes(config)
     flat = _load_weights(folder / WEIGHTS_FILE, shapes)
@@ -183,28 +189,34 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     params = unflatten_params(flat, shapes)
     autoencoder = params.pop(AUTOENCODER, {})
-    prior = _load_prior(folder, config)
+    prior = _load_prior(folder, config) if with_prior else None
     return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding, prior)
 
 
-def load_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """What the model of a model folder is, without reading its weights.
+def load_config(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping[str, Any]]:
+    """What the model of a model folder is, and the facts of its training, without reading its weights.
 
     Raises:
         ValueError: no model folder, or one that is damaged or from another version.
     """
-    return ModelConfig.from_dict(_load_description(Path(path))["model"])
+    folder = Path(path)
+    description = _load_description(folder)
+    with _errors_that_name(folder / DESCRIPTION_FILE):
+        return ModelConfig.from_dict(description["model"]), description["training"]
 
 
-def read_fingerprint(path: str | os.PathLike[str]) -> str:
-    """The fingerprint that files name a model folder by, of its weights and its prior, without reading the weights.
+def read_fingerprints(path: str | os.PathLike[str]) -> Fingerprints:
+    """The fingerprints that files name a model folder by, without reading the weights.
 
     Raises:
         ValueError: no model folder, or one that is damaged or from another version.
     """
-    description = _load_description(Path(path))
-    config = ModelConfig.from_dict(description["model"])
-    return fingerprint_with_prior(description["fingerprint"], _load_prior(Path(path), config))
+    folder = Path(path)
+    description = _load_description(folder)
+    with _errors_that_name(folder / DESCRIPTION_FILE):
+        config = ModelConfig.from_dict(description["model"])
+    weights = description["fingerprint"]
+    return Fingerprints(fingerprint_with_prior(weights, _load_prior(folder, config)), weights)
 
 
 def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
@@ -270,6 +282,15 @@ def _checked_dtype(dtype: Any, where: str) -> Dtype:
     return dtype
 
 
+@contextlib.contextmanager
+def _errors_that_name(file: Path) -> Iterator[None]:
+    """Say which description is unusable."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{file}: {error}; export the model again") from error
+
+
 def _load_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION_FILE
     if not folder.is_dir():
@@ -279,6 +300,10 @@ def _load_description(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no {DESCRIPTION_FILE}, so it is no model folder; python -m cod_jax.export makes one from "
             "a training folder"
+        )
+    if file.stat().st_size > MAX_DESCRIPTION_BYTES:
+        raise ValueError(
+            f"{file} is damaged (longer than {MAX_DESCRIPTION_BYTES} bytes); copy or export the model again"
         )
     try:
         description = json.loads(

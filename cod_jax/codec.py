@@ -148,20 +148,9 @@ class Codec:
         """
         layout = stream.checked_layout(layout)
         stream.check_layout(layout, self._coder)
-        level = self._checked_quality(quality) - 1
+        level = stream.checked_quality(quality, self._coder) - 1
         compress = functools.partial(self._compress, level=level, layout=layout)
         return _for_each(compress, image) if isinstance(image, (list, tuple)) else compress(image)
-
-    def _checked_quality(self, quality: Any) -> int:
-        if quality is None:
-            return self.num_levels
-        if not isinstance(quality, int) or isinstance(quality, bool) or not 1 <= quality <= self.num_levels:
-            raise ValueError(
-                f"the quality is {quality!r}, and this model has the qualities 1 to {self.num_levels}"
-                if self.num_levels > 1
-                else f"the quality is {quality!r}, and this model has one quality only; leave it out"
-            )
-        return quality
 
     def _compress(self, image: Any, *, level: int, layout: stream.Layout) -> bytes:
         if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
@@ -243,7 +232,7 @@ class Codec:
         try:
             picture = stream.decode_picture(bytes(data), coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         except stream.OtherModelError as error:
-            found = find_model(error.model)
+            found = find_model(error.model, error.mode)
             raise ValueError(f"{error}, which is {found}" if found else str(error)) from error
         decoded = self.decode(picture.indices, level=picture.level, **settings)
         height, width, pitch = picture.height, picture.width, self._coder.pitch

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 DESCRIPTION = (
-    "Write a CoD-Lite model as compiled programs that encode, and decode in one step, without the model's code."
+    "Write a model as compiled programs that encode, and decode in one step, without the model's code: CoD-Lite or "
+    "pixel CoD, with a codebook or a factorized bottleneck, but no model on latents and no 64-bit codec."
 )
 EXAMPLES = """
 examples:
@@ -13,8 +14,9 @@ examples:
   python -m cod_jax.compile --model models/lite --output compiled/lite --dtype bfloat16 --platforms cuda
 
 In Python: codec = cod_jax.runtime.load("compiled/lite"); codec.compress(image), codec.decompress(data). Files are the
-same as those of the model. The folder holds programs for pictures of any size and for every platform named, which none
-needs to be present here; each machine compiles them further at the first picture of a size and keeps the result.
+same as those of the model, with all its quality levels (codec.compress(image, quality=1)). The folder holds programs
+for pictures of any size and for every platform named, none of which needs to be present here; each machine compiles
+them further at the first picture of a size and keeps the result.
 
 What is constant at t = 0 and zero noise is folded into the weights. In float32 the pictures are those of cod decompress
 --steps 1; bfloat16 is for accelerators (on CPUs it is slower) and differs by rounding, also in the symbols it writes.

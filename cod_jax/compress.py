@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 COMPRESSED_SUFFIX = ".cod"
 PICTURE_SUFFIX = ".png"
-# No picture that can be read needs a longer file, so longer ones are not read into memory.
-MAX_COMPRESSED_BYTES = 2**25
 
 DESCRIPTION = "Compress pictures to a few hundred bytes with a trained model, and decompress them."
 EXIT_STATUS = """
@@ -283,8 +281,10 @@ def _write(target: Path, data: bytes) -> None:
 
 
 def _read_compressed(path: Path) -> bytes:
+    from cod_jax.coding import container
+
     size = path.stat().st_size
-    if size > MAX_COMPRESSED_BYTES:
+    if size > container.MAX_BYTES:
         raise ValueError(
             _explain_picture(path) or f"{size} bytes are too many for a .cod file; this is a file of another kind"
         )

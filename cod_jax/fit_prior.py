@@ -96,7 +96,7 @@ def fit(model: str, folder: str) -> list[str]:
         ValueError: no model folder, one whose model has no codebook, or no usable pictures.
         OSError: a folder cannot be read or written.
     """
-    bundle = load_bundle(model)
+    bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
     if not bundle.config.codec.codebook_bits:
         raise ValueError(f"{model} has no codebook, and its files need no other prior than what was trained with it")
     codec = Codec(bundle)

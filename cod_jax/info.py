@@ -90,10 +90,13 @@ def model_lines(path: Path) -> list[tuple[str, str]]:
             prior = "static and context"
         case FactorizedPrior():
             prior = "factorized"
-    facts = [(name, str(value)) for name, value in bundle.training.items() if isinstance(value, (str, int, float))]
-    return [
+    fingerprints = bundle.symbol_coder().fingerprints
+    # Files of mode raw may name the folder as it was before the prior was fitted.
+    of_weights = [("fingerprint of weights", fingerprints.weights)] if isinstance(bundle.prior, SymbolPrior) else []
+    lines = [
         ("model", str(path)),
-        ("fingerprint", bundle.symbol_coder().fingerprint),
+        ("fingerprint", fingerprints.folder),
+        *of_weights,
         ("symbols", symbols),
         ("prior", prior),
         ("parameters", f"{count_params(bundle.params):,}"),
@@ -101,5 +104,8 @@ def model_lines(path: Path) -> list[tuple[str, str]]:
         ("attention", codec.attention),
         ("decoding", bundle.decoding.summary()),
         ("dtype", bundle.dtype),
-        *facts,
     ]
+    found = dict(lines)
+    # Facts from a stranger do not replace what was found here.
+    facts = [(name, str(value)) for name, value in bundle.training.items() if isinstance(value, (str, int, float))]
+    return lines + [(name, value) for name, value in facts if name not in found]

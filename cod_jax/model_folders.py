@@ -3,23 +3,24 @@
 import os
 from pathlib import Path
 
-from cod_jax.bundle import DESCRIPTION_FILE, read_fingerprint
-from cod_jax.coding import container
+from cod_jax.bundle import DESCRIPTION_FILE, read_fingerprints
+from cod_jax.coding.container import Mode
 
 SEARCH_PATH = "COD_JAX_MODELS"
 """The environment variable with the folders to search, separated as in PATH: model folders, or folders of them."""
 
 
-def find_model(model: str) -> Path | None:
-    """Search the folders of COD_JAX_MODELS for a model.
+def find_model(model: str, mode: Mode) -> Path | None:
+    """Search the folders of COD_JAX_MODELS for the model of a file.
 
     Weights are not read. Folders that cannot be read are passed over.
 
     Args:
-        model: the first 8 hex digits of its fingerprint.
+        model: what the file names the model by, the first 8 hex digits of a fingerprint.
+        mode: how the file is coded.
 
     Returns:
-        The model folder; None where there is none.
+        A model folder; None where there is none.
     """
     for entry in os.environ.get(SEARCH_PATH, "").split(os.pathsep):
         if not entry:
@@ -27,9 +28,9 @@ def find_model(model: str) -> Path | None:
         root = Path(entry)
         for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
             try:
-                fingerprint = read_fingerprint(description.parent)
+                fingerprints = read_fingerprints(description.parent)
             except (ValueError, OSError):
                 continue
-            if container.model_id(fingerprint) == model:
+            if fingerprints.match(model, mode):
                 return description.parent
     return None

@@ -8,6 +8,9 @@
 Opening reads size and mode without a model and without JAX. Loading the pixels takes the model that the file names, one
 of those registered or found in the folders of the environment variable COD_JAX_MODELS, and decodes as its model folder
 says. Saving takes the model registered last.
+
+`Image.open` warns of pictures above `Image.MAX_IMAGE_PIXELS` and refuses those above twice that, as it does in other
+formats; what a model takes is limited further, see `register`.
 """
 
 import functools
@@ -25,28 +28,30 @@ if TYPE_CHECKING:
 FORMAT = "COD"
 EXTENSION = ".cod"
 MIME_TYPE = "image/x-cod"
-# No picture that can be read needs a longer file, so longer ones are not read into memory.
-MAX_FILE_BYTES = 2**25
 
-_registered: list[Path] = []
+# The model folders with their limits on pixels, None being the default; the last one saves.
+_registered: dict[Path, int | None] = {}
 
 
-def register(model: str | os.PathLike[str]) -> None:
+def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) -> None:
     """Make a model known, and the one to save with; its weights are read when they are needed.
 
     Args:
         model: model folder.
+        max_pixels: larger pictures are neither loaded nor saved with the model; by default what `cod_jax.load` takes,
+            which also holds for the models that are found in COD_JAX_MODELS.
 
     Raises:
-        ValueError: no model folder.
+        ValueError: no model folder, or a limit below 1.
     """
-    from cod_jax.bundle import read_fingerprint
+    from cod_jax.bundle import read_fingerprints
 
-    read_fingerprint(model)
+    if max_pixels is not None and max_pixels < 1:
+        raise ValueError(f"the limit is {max_pixels} pixels; it must be at least 1")
+    read_fingerprints(model)
     path = Path(model).resolve()
-    if path in _registered:
-        _registered.remove(path)
-    _registered.append(path)
+    _registered.pop(path, None)
+    _registered[path] = max_pixels
 
 
 class CodImageFile(ImageFile.ImageFile):
@@ -58,9 +63,7 @@ class CodImageFile(ImageFile.ImageFile):
     _data: bytes | None = None
 
     def _open(self) -> None:
-        data = self.fp.read(MAX_FILE_BYTES + 1)  # pyright: ignore[reportOptionalMemberAccess]
-        if len(data) > MAX_FILE_BYTES:
-            raise SyntaxError("too long for a .cod file")
+        data = self.fp.read(container.MAX_BYTES + 1)  # pyright: ignore[reportOptionalMemberAccess]
         try:
             self._container = container.read(data)
         except ValueError as error:
@@ -77,7 +80,7 @@ class CodImageFile(ImageFile.ImageFile):
             OSError: the model is not known, or the file cannot be decoded with it.
         """
         if self._data is not None:
-            model = _find(self._container.model)
+            model = _find(self._container)
             try:
                 pixels = _load_codec(model).decompress(self._data)
             except ValueError as error:
@@ -92,37 +95,37 @@ class CodImageFile(ImageFile.ImageFile):
         return super().load()
 
 
-def _find(model: str) -> Path:
-    from cod_jax.bundle import read_fingerprint
+def _find(file: container.Container) -> Path:
+    from cod_jax.bundle import read_fingerprints
     from cod_jax.model_folders import SEARCH_PATH, find_model
 
     for path in reversed(_registered):
         try:
-            if container.model_id(read_fingerprint(path)) == model:
+            if read_fingerprints(path).match(file.model, file.mode):
                 return path
-        except ValueError:
+        except (ValueError, OSError):
             continue  # no model folder any more
-    path = find_model(model)
+    path = find_model(file.model, file.mode)
     if path is None:
         raise OSError(
-            f"the file was made with the model of fingerprint {model}, which is not known here; name its folder with "
-            f"cod_jax.pillow.register, or a folder that holds it in {SEARCH_PATH}"
+            f"the file was made with the model of fingerprint {file.model}, which is not known here; name its folder "
+            f"with cod_jax.pillow.register, or a folder that holds it in {SEARCH_PATH}"
         )
     return path
 
 
 def _load_codec(path: Path) -> "Codec":
-    from cod_jax.bundle import read_fingerprint
+    from cod_jax.bundle import read_fingerprints
 
-    return _cached_codec(path, read_fingerprint(path))
+    return _cached_codec(path, read_fingerprints(path).folder, _registered.get(path))
 
 
 @functools.lru_cache(maxsize=2)
-def _cached_codec(path: Path, _fingerprint: str) -> "Codec":
+def _cached_codec(path: Path, _fingerprint: str, max_pixels: int | None) -> "Codec":
     """A codec; another fingerprint at the same place is another codec."""
     from cod_jax.codec import load
 
-    return load(path)
+    return load(path) if max_pixels is None else load(path, max_pixels=max_pixels)
 
 
 def _accept(prefix: bytes) -> bool:
@@ -134,7 +137,7 @@ def _save(image: Image.Image, fp: Any, filename: str | bytes) -> None:
         raise OSError("no model to save .cod files with; name its folder with cod_jax.pillow.register")
     try:
         quality = getattr(image, "encoderinfo", {}).get("quality")
-        fp.write(_load_codec(_registered[-1]).compress(image, quality=quality))
+        fp.write(_load_codec(next(reversed(_registered))).compress(image, quality=quality))
     except ValueError as error:
         raise OSError(str(error)) from error
 

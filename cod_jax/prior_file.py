@@ -51,7 +51,5 @@ def load_prior(folder: str | os.PathLike[str], bits: int) -> SymbolPrior | Facto
             arrays = {name: tables.get_tensor(name) for name in names}
             return prior.from_arrays(arrays, bits) if bits else factorized.from_arrays(arrays)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{file} is damaged or of another model ({error}); copy it again, or remove it and run "
-            "python -m cod_jax.fit_prior"
-        ) from error
+        way_out = "make another with python -m cod_jax.fit_prior --force" if bits else "export the model again"
+        raise ValueError(f"{file} is damaged or of another model ({error}); copy it again, or {way_out}") from error

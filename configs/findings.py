@@ -15,7 +15,8 @@ Stage 1 pre-trains at 256 pixels, stage 2 makes a one-step codec of it.
 - `denoiser=convolution` is CoD-Lite's, `transformer` pixel CoD's of the same width and number of parameters (59.7 and
   60.7 million). The runs differ in `model.denoiser` alone.
 
-`losses=published` uses LPIPS and DINOv2 in stage 2 and needs their weight files; `plain`, the default, needs none.
+`losses=published` uses LPIPS and DINOv2 in stage 2 and needs their weight files; `lpips` needs those of LPIPS, `plain`,
+the default, none.
 """
 
 from ml_collections import config_dict

@@ -9,10 +9,10 @@ Stage 1 adapts a pre-trained CoD-Lite to another rate and to one step, stage 2 m
 teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 0.0078, 0.0156, 0.0312, 0.0625, 0.125,
 0.25 and 0.5 bits per pixel. `denoiser=49m`, 114m, 330m or xl is one-step CoD of that size instead of CoD-Lite.
 
-WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=plain` needs none: structural distance in the
-place of LPIPS, no alignment, and a discriminator on pixels. `bottleneck=factorized` continues a model that was
-pre-trained with that option; its rate follows from lambda, `objective.reconstruction.rate_weights`, and the rate above
-chooses the pixels per position only.
+WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=lpips` does without DINOv2: no alignment, and
+a discriminator on pixels. `losses=plain` needs no files: structural distance in the place of LPIPS besides.
+`bottleneck=factorized` continues a model that was pre-trained with that option; its rate follows from lambda,
+`objective.reconstruction.rate_weights`, and the rate above chooses the pixels per position only.
 
 Hardware: the authors report 244 hours of one A100 for one rate. The files read here have not been trained to the end.
 """

@@ -147,11 +147,17 @@ def reconstruction_losses(**weights: float) -> dict[str, Any]:
 WITHOUT_WEIGHT_FILES = reconstruction_losses(
     lpips_vgg_weight=0.0, lpips_alex_weight=0.0, structural_weight=1.0, feature_alignment_weight=0.0
 )
-ONE_STEP_LOSSES = {"published": reconstruction_losses(), "plain": WITHOUT_WEIGHT_FILES}
+ONE_STEP_LOSSES = {
+    "published": reconstruction_losses(),
+    "lpips": reconstruction_losses(feature_alignment_weight=0.0),
+    "plain": WITHOUT_WEIGHT_FILES,
+}
 # What goes with them: heads on DINOv2's features, or a network on pixels.
+_PATCH_DISCRIMINATOR = {"kind": "patch", "widths": (64, 128, 256, 512)}
 DISCRIMINATORS = {
     "published": {"kind": "dinov2", "layers": (2, 5, 8, 11)},
-    "plain": {"kind": "patch", "widths": (64, 128, 256, 512)},
+    "lpips": _PATCH_DISCRIMINATOR,
+    "plain": _PATCH_DISCRIMINATOR,
 }
 
 

@@ -1,6 +1,5 @@
 """The codec on pictures: the plain model against the compiled one, and both from the start of a process."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -52,10 +51,10 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         bundle = Bundle(config, jax.device_get(params), fingerprint="", dtype=dtype, training={})
     config, dtype = bundle.config, job["dtype"] or bundle.dtype
     folder = Path(job["folder"])
-    fingerprint = save_bundle(folder / "plain", config, bundle.params, training={}, dtype=dtype)
+    save_bundle(folder / "plain", config, bundle.params, training={}, dtype=dtype)
     platform = current_platform()
-    # Both without a prior, so that both write the same files.
-    bundle = dataclasses.replace(bundle, fingerprint=fingerprint, prior=None)
+    # Both without a fitted prior, so that both write the same files.
+    bundle = load_bundle(folder / "plain")
     write_compiled(folder / "compiled", bundle, platforms=[platform], dtype=dtype)
 
     flops = []

@@ -21,6 +21,9 @@ MODEL_DIGITS = 2 * MODEL_BYTES
 # Sides minus one of 12 bits each fill 3 bytes, wide ones of 24 bits 6.
 NARROW_BITS, WIDE_BITS = 12, 24
 MAX_SIDE = 2**WIDE_BITS
+# 32 megabytes: 16 bits per pixel of the largest picture that is taken by default, where files have less than one. The
+# checksum of longer ones would take many seconds.
+MAX_BYTES = 2**25
 MIN_BYTES = 2 + MODEL_BYTES + 2 * NARROW_BITS // 8 + checksum.NUM_BYTES
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -63,7 +66,7 @@ def write(container: Container) -> bytes:
     """Write a file: 12 bytes beside the payload for sides up to 4096, else 15.
 
     Raises:
-        ValueError: a side is out of range.
+        ValueError: a side is out of range, or the file would be longer than `MAX_BYTES`.
     """
     height, width = container.height, container.width
     check_size(height=height, width=width)
@@ -77,6 +80,11 @@ def write(container: Container) -> bytes:
             container.payload,
         )
     )
+    if len(data) + checksum.NUM_BYTES > MAX_BYTES:
+        raise ValueError(
+            f"a payload of {len(container.payload)} bytes makes a file above the limit of {MAX_BYTES}; make the "
+            "picture smaller"
+        )
     return data + checksum.crc24(data)
 
 
@@ -85,13 +93,18 @@ def read(data: bytes) -> Container:
 
     Nothing larger than the file itself is allocated.
 
+    Args:
+        data: the whole file; of one that is too long, `MAX_BYTES` + 1 bytes are enough to refuse it.
+
     Raises:
-        ValueError: no `.cod` file, one that is cut off or damaged, or from a version not known here.
+        ValueError: no `.cod` file, one that is cut off, damaged or too long, or from a version not known here.
     """
     if data[:1] != bytes((MAGIC,)):
         raise ValueError(explain_not_a_container(data))
     if len(data) < MIN_BYTES:
         raise ValueError(f"{len(data)} bytes are too short for a .cod file; it is cut off: get it again")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
         raise ValueError(
             "its checksum does not fit its content, so this is a damaged or cut off .cod file, or none: get it again"

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,33 @@ import numpy.typing as npt
 from cod_jax.coding import bits as bit_packing
 from cod_jax.coding import container, factorized, legacy, prior
 from cod_jax.coding.factorized import FactorizedPrior
-from cod_jax.coding.prior import SymbolPrior
+from cod_jax.coding.prior import ContextTables, SymbolPrior
 
 Layout = Literal["cod", "legacy-lite", "legacy-cod"]
 """The container, or one of the layouts of the published tools."""
 
 DEFAULT_LAYOUT: Layout = "cod"
+
+
+class Fingerprints(NamedTuple):
+    """What names a model: 64 hex digits each.
+
+    Attributes:
+        folder: names it with its prior: whatever decides what a file stands for.
+        weights: names it without its prior; the same where it has none.
+    """
+
+    folder: str
+    weights: str
+
+    def match(self, model: str, mode: container.Mode) -> bool:
+        """Whether a file that names `model` is of this model.
+
+        Files of mode raw may have been written before the prior was fitted; what has no probabilities does not depend
+        on them.
+        """
+        names = self if mode == "raw" else (self.folder,)
+        return model in [container.model_id(name) for name in names]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +61,11 @@ class SymbolCoder:
     def fingerprint(self) -> str:
         """64 hex digits that name the model with its prior: whatever decides what a file stands for."""
         return fingerprint_with_prior(self.weights_fingerprint, self.prior)
+
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """What files may name the model by."""
+        return Fingerprints(self.fingerprint, self.weights_fingerprint)
 
     @property
     def num_levels(self) -> int:
@@ -73,14 +99,16 @@ class OtherModelError(ValueError):
 
     Attributes:
         model: the first 8 hex digits of that model's fingerprint.
+        mode: how the file is coded.
     """
 
-    def __init__(self, model: str, own: str) -> None:
+    def __init__(self, file: container.Container, own: str) -> None:
         super().__init__(
-            f"the file was made with the model of fingerprint {model}, and this one has {own}; decompress with the "
-            "model folder, its prior included, that compressed"
+            f"the file was made with the model of fingerprint {file.model}, and this one has "
+            f"{container.model_id(own)}; decompress with the model folder, its prior included, that compressed"
         )
-        self.model = model
+        self.model = file.model
+        self.mode: container.Mode = file.mode
 
 
 def fingerprint_with_prior(weights_fingerprint: str, symbol_prior: SymbolPrior | FactorizedPrior | None) -> str:
@@ -108,6 +136,23 @@ def check_size(*, height: int, width: int, layout: Layout) -> None:
         ValueError: a side is out of range.
     """
     (container if layout == "cod" else legacy).check_size(height=height, width=width)
+
+
+def checked_quality(quality: Any, coder: SymbolCoder) -> int:
+    """A quality from 1 to the model's number of levels; None is the best.
+
+    Raises:
+        ValueError: the model has no such quality.
+    """
+    if quality is None:
+        return coder.num_levels
+    if not isinstance(quality, int) or isinstance(quality, bool) or not 1 <= quality <= coder.num_levels:
+        raise ValueError(
+            f"the quality is {quality!r}, and this model has the qualities 1 to {coder.num_levels}"
+            if coder.num_levels > 1
+            else f"the quality is {quality!r}, and this model has one quality only; leave it out"
+        )
+    return quality
 
 
 def check_layout(layout: Layout, coder: SymbolCoder) -> None:
@@ -155,7 +200,9 @@ def encode_picture(
         shape = (*shape, coder.prior.num_channels)
     if indices.shape != shape:
         raise ValueError(f"{width}x{height} pixels at pitch {coder.pitch} need {shape} symbols, not {indices.shape}")
-    payloads = _encode_payloads(indices, coder, level)
+    payloads: dict[container.Mode, bytes] = {
+        mode: _encode_payload(mode, indices, coder, level) for mode in _modes(coder)
+    }
     mode = min(payloads, key=lambda name: len(payloads[name]))
     model = container.model_id(coder.fingerprint)
     return container.write(container.Container(height, width, mode, model, payloads[mode]))
@@ -166,7 +213,8 @@ def decode_picture(
 ) -> CodedPicture:
     """Read what `encode_picture`, or a published tool, wrote.
 
-    Checksum, model, size and length are checked before anything larger than the file is allocated.
+    Checksum, model and size are checked before anything larger than the file is allocated. What is read is what would
+    be written: other payloads are refused, even where they could be decoded.
 
     Args:
         data: the whole file.
@@ -183,7 +231,8 @@ def decode_picture(
         parsed = legacy.decode_legacy(data, pitch=coder.pitch, bits=coder.bits, max_pixels=max_pixels, layout=layout)
         return CodedPicture(parsed.height, parsed.width, parsed.indices, parsed.covers_all)
     file = container.read(data)
-    _check_model(file, coder)
+    if not coder.fingerprints.match(file.model, file.mode):
+        raise OtherModelError(file, coder.fingerprint)
     height, width = file.height, file.width
     if legacy.exceeds_limit(height=height, width=width, pitch=coder.pitch, max_pixels=max_pixels):
         raise ValueError(
@@ -191,70 +240,72 @@ def decode_picture(
             f"{legacy.RAISE_LIMIT}"
         )
     rows, columns = legacy.ceil_grid(height=height, width=width, pitch=coder.pitch)
-    if isinstance(coder.prior, FactorizedPrior):
-        level, indices = _decode_levels(file, coder.prior, rows, columns)
-    else:
-        level, indices = 0, _decode_payload(file, coder, rows, columns)
+    level, indices = _decode_payload(file, coder, rows, columns)
+    _check_payload(file, indices, coder, level)
     return CodedPicture(height, width, indices, covers_all=True, level=level)
 
 
-def _encode_payloads(indices: npt.NDArray[np.int32], coder: SymbolCoder, level: int) -> dict[container.Mode, bytes]:
-    """Code symbols in each mode that the model has, that of the least work first."""
-    if isinstance(coder.prior, FactorizedPrior):
-        named = bytes([level]) if coder.num_levels > 1 else b""
-        return {"factorized": named + factorized.encode_factorized(coder.prior.levels[level], indices)}
-    payloads: dict[container.Mode, bytes] = {"raw": bit_packing.pack(indices, coder.bits)}
-    if coder.prior:
-        payloads["static"] = prior.encode_static(coder.prior, indices)
-        if coder.prior.context:
-            payloads["context"] = prior.encode_context(coder.prior.context, indices)
-    return payloads
+def _modes(coder: SymbolCoder) -> list[container.Mode]:
+    """The modes that a model has, that of the least work first."""
+    match coder.prior:
+        case None:
+            return ["raw"]
+        case SymbolPrior(context=None):
+            return ["raw", "static"]
+        case SymbolPrior():
+            return ["raw", "static", "context"]
+        case FactorizedPrior():
+            return ["factorized"]
 
 
-def _check_model(file: container.Container, coder: SymbolCoder) -> None:
-    own = [container.model_id(coder.fingerprint)]
-    if file.mode == "raw":
-        # Written before the prior was fitted; what has no probabilities does not depend on them.
-        own.append(container.model_id(coder.weights_fingerprint))
-    if file.model not in own:
-        raise OtherModelError(file.model, own[0])
+def _encode_payload(mode: container.Mode, indices: npt.NDArray[np.int32], coder: SymbolCoder, level: int) -> bytes:
+    match mode, coder.prior:
+        case "raw", None | SymbolPrior():
+            return bit_packing.pack(indices, coder.bits)
+        case "static", SymbolPrior() as symbol_prior:
+            return prior.encode_static(symbol_prior, indices)
+        case "context", SymbolPrior(context=ContextTables() as tables):
+            return prior.encode_context(tables, indices)
+        case "factorized", FactorizedPrior(levels=levels):
+            named = bytes([level]) if len(levels) > 1 else b""
+            return named + factorized.encode_factorized(levels[level], indices)
+        case _:
+            raise _other_mode(mode)
 
 
-def _decode_payload(file: container.Container, coder: SymbolCoder, rows: int, columns: int) -> npt.NDArray[np.int32]:
-    raw_bytes = bit_packing.packed_size(rows * columns, coder.bits)
-    if file.mode == "raw":
-        return bit_packing.unpack(file.payload, rows * columns, coder.bits).reshape(rows, columns)
-    if len(file.payload) >= raw_bytes:
-        raise ValueError(f"no encoder makes such a payload of {len(file.payload)} bytes; the file is damaged")
-    _check_end(file.payload)
-    symbol_prior = coder.prior
-    if isinstance(symbol_prior, SymbolPrior):
-        if file.mode == "static":
-            return prior.decode_static(symbol_prior, file.payload, rows=rows, columns=columns)
-        if file.mode == "context" and symbol_prior.context:
-            return prior.decode_context(symbol_prior.context, file.payload, rows=rows, columns=columns)
-    raise _other_mode(file)
-
-
-def _decode_levels(
-    file: container.Container, factorized_prior: FactorizedPrior, rows: int, columns: int
+def _decode_payload(
+    file: container.Container, coder: SymbolCoder, rows: int, columns: int
 ) -> tuple[int, npt.NDArray[np.int32]]:
-    if file.mode != "factorized":
-        raise _other_mode(file)
-    level, payload = 0, file.payload
-    if len(factorized_prior.levels) > 1:
-        if not payload or payload[0] >= len(factorized_prior.levels):
-            raise ValueError("the file names a quality level that its model does not have; the file is damaged")
-        level, payload = payload[0], payload[1:]
-    _check_end(payload)
-    tables = factorized_prior.levels[level]
-    return level, factorized.decode_factorized(tables, payload, rows=rows, columns=columns)
+    """Level and symbols of a file."""
+    payload = file.payload
+    match file.mode, coder.prior:
+        case "raw", None | SymbolPrior():
+            return 0, bit_packing.unpack(payload, rows * columns, coder.bits).reshape(rows, columns)
+        case "static", SymbolPrior() as symbol_prior:
+            return 0, prior.decode_static(symbol_prior, payload, rows=rows, columns=columns)
+        case "context", SymbolPrior(context=ContextTables() as tables):
+            return 0, prior.decode_context(tables, payload, rows=rows, columns=columns)
+        case "factorized", FactorizedPrior(levels=levels):
+            level = 0
+            if len(levels) > 1:
+                if not payload or payload[0] >= len(levels):
+                    raise ValueError("the file names a quality level that its model does not have; it is damaged")
+                level, payload = payload[0], payload[1:]
+            return level, factorized.decode_factorized(levels[level], payload, rows=rows, columns=columns)
+        case _:
+            raise _other_mode(file.mode)
 
 
-def _check_end(coded: bytes) -> None:
-    if coded.endswith(b"\0"):
-        raise ValueError(f"no encoder makes such a payload of {len(coded)} bytes; the file is damaged")
+def _check_payload(file: container.Container, indices: npt.NDArray[np.int32], coder: SymbolCoder, level: int) -> None:
+    """Refuse a payload that no encoder makes of its symbols.
+
+    A decoder stops after the last symbol, whatever follows, and several numbers may stand for the same symbols.
+    """
+    num_bytes = len(file.payload)
+    not_shorter = file.mode in ("static", "context") and num_bytes >= bit_packing.packed_size(indices.size, coder.bits)
+    if not_shorter or _encode_payload(file.mode, indices, coder, level) != file.payload:
+        raise ValueError(f"no encoder makes such a payload of {num_bytes} bytes; the file is damaged")
 
 
-def _other_mode(file: container.Container) -> ValueError:
-    return ValueError(f"the file is coded in mode {file.mode}, which its model does not have; the file is damaged")
+def _other_mode(mode: container.Mode) -> ValueError:
+    return ValueError(f"the file is coded in mode {mode}, which its model does not have; the file is damaged")

@@ -128,7 +128,7 @@ class ScalarQuantizer(nnx.Module):
             and bits are those of the symbols.
         """
         z = z.astype(jnp.float32)
-        step, offset = self._steps(level)[:, None, None], self._offsets()[None, None, None]
+        step, offset = self.steps(level)[:, None, None], self.offsets()[None, None, None]
         scaled = (z - offset) / step
         symbols = jax.lax.stop_gradient(jnp.clip(jnp.round(scaled), -LARGEST_SYMBOL, LARGEST_SYMBOL))
         # Exactly the symbols, but with the gradient of what was rounded.
@@ -147,12 +147,12 @@ class ScalarQuantizer(nnx.Module):
         self, symbols: Int[Array, "B h w C"], *, level: Int[Array, " B"] | None = None
     ) -> Float[Array, "B h w C"]:
         """What the symbols stand for at a quality level; see `__call__`."""
-        return symbols * self._steps(level)[:, None, None] + self._offsets()[None, None, None]
+        return symbols * self.steps(level)[:, None, None] + self.offsets()[None, None, None]
 
     def coding_tables(self) -> list[ChannelTables]:
         """The tables that code the symbols of each quality level; not for use inside jitted functions."""
-        steps = self._steps(jnp.arange(self.num_levels))
-        layers, offset = self.layers(), self._offsets()
+        steps = self.steps(jnp.arange(self.num_levels))
+        layers, offset = self.layers(), self.offsets()
         return [coding_tables(layers, step=step, offset=offset, tail_mass=self.tail_mass) for step in steps]
 
     def layers(self) -> list[DensityLayer]:
@@ -162,13 +162,15 @@ class ScalarQuantizer(nnx.Module):
             for layer in self.density
         ]
 
-    def _steps(self, level: jax.Array | None) -> Float[Array, "B C"]:
+    def steps(self, level: Int[Array, " B"] | None) -> Float[Array, "B C"]:
+        """Widths of the bins at the quality level of each image; see `__call__`."""
         if self.log_gains is None:
             return jnp.ones((1 if level is None else level.size, self.features), jnp.float32)
         log_gains = self.log_gains[...]
         return jnp.exp(-(log_gains[-1:] if level is None else log_gains[level]))
 
-    def _offsets(self) -> Float[Array, " C"]:
+    def offsets(self) -> Float[Array, " C"]:
+        """Middles of the channels' bins 0."""
         if not self.is_centred:
             return jnp.zeros((self.features,), jnp.float32)
         return jax.lax.stop_gradient(quantiles(self.layers(), jnp.zeros((1,)))[:, 0])

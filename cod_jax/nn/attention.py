@@ -1,10 +1,11 @@
 """Single-head self-attention over the positions of a feature map, whole or in windows."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import export
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float
 
@@ -41,15 +42,20 @@ def attend(
     return mixed.reshape(batch, -1, channels)[:, :positions]
 
 
+def _is_known(shape: tuple[Any, ...]) -> bool:
+    """Whether all sizes are numbers and none a symbol of `jax.export`."""
+    return not any(map(export.is_symbolic_dim, shape))
+
+
 def multi_head_attend(
     q: Float[Array, "B N H D"], k: Float[Array, "B M H D"], v: Float[Array, "B M H D"]
 ) -> Float[Array, "B N H D"]:
     """Softmax attention of each head with scale D^-1/2.
 
     NVIDIA GPUs run it in bfloat16 through JAX's fused attention, which never stores the weights, where a head has
-    a multiple of 8 and at most 128 channels.
+    a multiple of 8 and at most 128 channels. Programs for all sizes (`jax.export`) cannot call it.
     """
-    fused = q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    fused = q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _is_known(q.shape)
     if fused and jax.default_backend() == "gpu" and "NVIDIA" in jax.devices()[0].device_kind:
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
@@ -60,17 +66,29 @@ def multi_head_attend(
     return mixed.reshape(q.shape[0], q.shape[2], *mixed.shape[1:]).swapaxes(1, 2)
 
 
+def _num_windows(size: Any, window: int) -> Any:
+    """Windows along a side, the last one filled up; sizes may be symbols of `jax.export`."""
+    return -(-size // window)
+
+
+def _padding(x: Float[Array, "B H W C"], window: int) -> tuple[tuple[Any, Any], ...]:
+    """Rows and columns that [B, H, W, C] lacks to whole windows."""
+    # Not as a remainder: that the padded sides divide by the window then follows for symbolic sizes too.
+    rows, columns = (_num_windows(side, window) * window - side for side in x.shape[1:3])
+    return (0, 0), (0, rows), (0, columns), (0, 0)
+
+
 def _to_windows(x: Float[Array, "B H W C"], window: int) -> Float[Array, "BW N C"]:
     """Repeat the last row and column up to a multiple of `window` and cut [B, H, W, C] into [B * windows, N, C]."""
-    batch, height, width, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)), mode="edge")
+    batch, _, _, channels = x.shape
+    x = jnp.pad(x, _padding(x, window), mode="edge")
     x = x.reshape(batch, x.shape[1] // window, window, x.shape[2] // window, window, channels)
     return x.swapaxes(2, 3).reshape(-1, window * window, channels)
 
 
-def _from_windows(x: Float[Array, "BW N C"], height: int, width: int, window: int) -> Float[Array, "B H W C"]:
+def _from_windows(x: Float[Array, "BW N C"], height: Any, width: Any, window: int) -> Float[Array, "B H W C"]:
     """Undo `_to_windows` and drop the padding."""
-    rows, columns = -(-height // window), -(-width // window)
+    rows, columns = _num_windows(height, window), _num_windows(width, window)
     x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).swapaxes(2, 3)
     return x.reshape(-1, rows * window, columns * window, x.shape[-1])[:, :height, :width]
 
@@ -120,10 +138,8 @@ class SelfAttention(nnx.Module):
         else:
             mask = None
             if mode == "window_masked":
-                inside = jnp.ones((x.shape[0], height, width, 1), bool)
-                padding = ((0, 0), (0, -height % self.window), (0, -width % self.window), (0, 0))
-                inside = jnp.pad(inside, padding).astype(jnp.float32)
-                mask = _to_windows(inside, self.window)[..., 0] > 0
+                inside = jnp.ones((x.shape[0], height, width, 1), jnp.float32)
+                mask = _to_windows(jnp.pad(inside, _padding(inside, self.window)), self.window)[..., 0] > 0
             q, k, v = (_to_windows(a, self.window) for a in (q, k, v))
             mixed = _from_windows(attend(q, k, v, mask), height, width, self.window)
         return x + self.out(mixed)

@@ -1,5 +1,7 @@
 """The transformer block of pixel and latent CoD: rotary attention and SwiGLU, modulated and gated (spec section 2)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,21 +20,29 @@ ROPE_BASE = 10000.0
 _qkv_fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=0, out_axis=(1, 2))
 
 
-def rotary_angles(rows: int, columns: int, head_features: int) -> Float[np.ndarray, "N half"]:
+def rotary_angles(rows: Any, columns: Any, head_features: int) -> Float[Array, "N half"]:
     """Rotation angle of each pair of channels at each position, row-major: x and y alternate for every frequency.
 
-    Coordinates are linspace(0, 16, rows or columns), frequencies 10000^(-4k / head_features).
+    Coordinates are linspace(0, 16, rows or columns), frequencies 10000^(-4k / head_features). Rows and columns are
+    numbers or symbols of `jax.export`.
     """
     frequencies = ROPE_BASE ** (-np.arange(0, head_features, 4) / head_features)
-    x = np.broadcast_to(np.linspace(0, ROPE_EXTENT, columns), (rows, columns))
-    y = np.broadcast_to(np.linspace(0, ROPE_EXTENT, rows)[:, None], (rows, columns))
-    angles = np.stack([x, y], axis=-1).reshape(-1, 1, 2) * frequencies[:, None]
-    return angles.reshape(rows * columns, head_features // 2).astype(np.float32)
+    x = jnp.broadcast_to(_coordinates(columns)[None], (rows, columns))
+    y = jnp.broadcast_to(_coordinates(rows)[:, None], (rows, columns))
+    coordinates = jnp.stack([x, y], axis=-1).reshape(rows * columns, 1, 2)
+    angles = coordinates * jnp.asarray(frequencies, jnp.float32)[None, :, None]
+    return angles.reshape(rows * columns, head_features // 2)
 
 
-def rotate(x: Float[Array, "B N H D"], angles: Float[np.ndarray, "N half"]) -> Float[Array, "B N H D"]:
+def _coordinates(size: Any) -> Float[Array, " N"]:
+    """linspace(0, 16, size), also for sizes that `jnp.linspace` does not take."""
+    num_steps = jnp.asarray(size, jnp.float32) - 1
+    return ROPE_EXTENT * jnp.arange(size, dtype=jnp.float32) / jnp.maximum(num_steps, 1)
+
+
+def rotate(x: Float[Array, "B N H D"], angles: Float[Array, "N half"]) -> Float[Array, "B N H D"]:
     """Rotate neighbouring pairs of channels by their angles (Su et al. 2021), in float32."""
-    cosines, sines = (jnp.asarray(f(angles))[None, :, None, :] for f in (np.cos, np.sin))
+    cosines, sines = (f(angles)[None, :, None, :] for f in (jnp.cos, jnp.sin))
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     first, second = pairs[..., 0], pairs[..., 1]
     rotated = jnp.stack([first * cosines - second * sines, first * sines + second * cosines], axis=-1)

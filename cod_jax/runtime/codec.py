@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from cod_jax import images
-from cod_jax.coding import legacy, prior, stream
+from cod_jax.coding import factorized, legacy, prior, stream
+from cod_jax.coding.factorized import LARGEST_SYMBOL, FactorizedPrior
 from cod_jax.images import ImageSource
 from cod_jax.runtime.arrays import read_arrays
 from cod_jax.runtime.folder import PRIOR_FILE, Description, read_description, read_file
@@ -50,8 +51,9 @@ class CompiledCodec:
 
     def __repr__(self) -> str:
         about = self._description
+        symbols = f"{about.codebook_bits} bits" if self._num_channels is None else f"{self._num_channels} numbers"
         return (
-            f"CompiledCodec({about.dtype}, {about.codebook_bits} bits for {about.pitch}x{about.pitch} pixels, "
+            f"CompiledCodec({about.dtype}, {symbols} for {about.pitch}x{about.pitch} pixels, "
             f"fingerprint {self.fingerprint[:8]})"
         )
 
@@ -65,18 +67,32 @@ class CompiledCodec:
         """64 hex digits that name the model and its prior; files are exchanged with all codecs of the same."""
         return self._coder.fingerprint
 
-    @overload
-    def compress(self, image: ImageSource, *, layout: stream.Layout = "cod") -> bytes: ...
+    @property
+    def num_levels(self) -> int:
+        """Quality levels to choose from with `compress`; 1 where there is no choice."""
+        return self._coder.num_levels
+
+    @property
+    def _num_channels(self) -> int | None:
+        """Symbols of a grid position with a factorized bottleneck; None with a codebook."""
+        symbol_prior = self._coder.prior
+        return symbol_prior.num_channels if isinstance(symbol_prior, FactorizedPrior) else None
 
     @overload
-    def compress(self, image: list[Any] | tuple[Any, ...], *, layout: stream.Layout = "cod") -> list[bytes]: ...
+    def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
 
-    def compress(self, image, *, layout="cod"):
+    @overload
+    def compress(
+        self, image: list[Any] | tuple[Any, ...], *, quality: int | None = None, layout: stream.Layout = "cod"
+    ) -> list[bytes]: ...
+
+    def compress(self, image, *, quality=None, layout="cod"):
         """Compress one picture or a list of them; pictures of equal size in a list are computed together.
 
         Args:
             image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or
                 tuple of those, of equal or different sizes.
+            quality: level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -85,13 +101,16 @@ class CompiledCodec:
 
         Raises:
             ValueError: something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
-                layout, or an unknown layout; of a list the message says which item.
+                layout, a quality that the model does not have, or an unknown layout; of a list the message says which
+                item.
         """
         layout = stream.checked_layout(layout)
+        stream.check_layout(layout, self._coder)
+        level = stream.checked_quality(quality, self._coder) - 1
         read = functools.partial(self._read, layout=layout)
         if isinstance(image, (list, tuple)):
-            return self._compress_all(_for_each(read, image), layout)
-        return self._compress_all([read(image)], layout)[0]
+            return self._compress_all(_for_each(read, image), level, layout)
+        return self._compress_all([read(image)], level, layout)[0]
 
     def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
         if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
@@ -107,11 +126,14 @@ class CompiledCodec:
         stream.check_size(height=height, width=width, layout=layout)
         return pixels
 
-    def _compress_all(self, pictures: Sequence[npt.NDArray[np.uint8]], layout: stream.Layout) -> list[bytes]:
-        symbols = _in_batches(self.encode, pictures, lambda picture: picture.shape[0] * picture.shape[1])
+    def _compress_all(
+        self, pictures: Sequence[npt.NDArray[np.uint8]], level: int, layout: stream.Layout
+    ) -> list[bytes]:
+        levels = [level] * len(pictures)
+        symbols = _in_batches(self.encode, pictures, levels, lambda picture: picture.shape[0] * picture.shape[1])
         return [
             stream.encode_picture(
-                indices, height=picture.shape[0], width=picture.shape[1], coder=self._coder, layout=layout
+                indices, height=picture.shape[0], width=picture.shape[1], coder=self._coder, level=level, layout=layout
             )
             for indices, picture in zip(symbols, pictures, strict=True)
         ]
@@ -156,7 +178,8 @@ class CompiledCodec:
     def _decompress_all(self, pictures: Sequence[stream.CodedPicture]) -> list[npt.NDArray[np.uint8]]:
         pitch = self._description.pitch
         grids = [picture.indices for picture in pictures]
-        decoded = _in_batches(self.decode, grids, lambda indices: indices.size * pitch**2)
+        levels = [picture.level for picture in pictures]
+        decoded = _in_batches(self.decode, grids, levels, lambda grid: grid.shape[0] * grid.shape[1] * pitch**2)
         return [self._crop(pixels, picture) for pixels, picture in zip(decoded, pictures, strict=True)]
 
     def _crop(self, decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture) -> npt.NDArray[np.uint8]:
@@ -169,17 +192,21 @@ class CompiledCodec:
         pixels[: covered.shape[0], : covered.shape[1]] = covered
         return pixels
 
-    def encode(self, image_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    def encode(
+        self, image_uint8: npt.NDArray[np.uint8], *, level: int | Sequence[int] | None = None
+    ) -> npt.NDArray[np.int32]:
         """Turn pictures of equal size into symbols.
 
         Args:
             image_uint8: pixels [B, H, W, 3]; repeated at the bottom and the right up to a size the model takes.
+            level: quality level of a factorized bottleneck, from 0, one for all or a list of B; None is the best.
 
         Returns:
-            Symbols int32 [B, ceil(H / pitch), ceil(W / pitch)].
+            Symbols int32 [B, ceil(H / pitch), ceil(W / pitch)], with a fourth axis for the channels of a factorized
+            bottleneck.
 
         Raises:
-            ValueError: the array has another shape or dtype.
+            ValueError: the array has another shape or dtype, or a level does not exist.
         """
         if image_uint8.ndim != 4 or image_uint8.shape[-1] != 3 or image_uint8.dtype != np.uint8:
             raise ValueError(
@@ -191,45 +218,77 @@ class CompiledCodec:
         cells = padded.shape[1] // about.size_multiple, padded.shape[2] // about.size_multiple
         _, height, width, _ = image_uint8.shape
         rows, columns = legacy.ceil_grid(height=height, width=width, pitch=about.pitch)
-        return self._encode(padded, cells)[:, :rows, :columns]
+        return self._encode(self._with_levels(padded, level), cells)[:, :rows, :columns]
 
-    def decode(self, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    def decode(
+        self, indices: npt.NDArray[np.int32], *, level: int | Sequence[int] | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Turn symbols of pictures of equal size into pixels.
 
         Args:
-            indices: symbols [B, h, w]; the last row and column are repeated up to a grid the model takes.
+            indices: symbols [B, h, w], or [B, h, w, C] of a factorized bottleneck; the last row and column are repeated
+                up to a grid the model takes.
+            level: the quality level that they are of, as for `encode`.
 
         Returns:
             Pixels uint8 of that grid, at least [B, h pitch, w pitch, 3].
 
         Raises:
-            ValueError: the array has another shape, or holds a number that is no symbol.
+            ValueError: the array has another shape, or holds a number that is no symbol, or a level does not exist.
         """
         about = self._description
-        if indices.ndim != 3 or not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(
-                f"symbols of shape {indices.shape} and dtype {indices.dtype} are no [batch, rows, columns]"
-            )
-        if indices.size and not 0 <= indices.min() <= indices.max() < 2**about.codebook_bits:
-            raise ValueError(f"a symbol is {indices.min()} or {indices.max()}, not of {about.codebook_bits} bits")
+        channels = () if self._num_channels is None else (self._num_channels,)
+        if indices.ndim != 3 + len(channels) or indices.shape[3:] != channels:
+            axes = ", ".join(map(str, ("batch", "rows", "columns", *channels)))
+            raise ValueError(f"symbols of shape {indices.shape} are no [{axes}]")
+        self._check_symbols(indices)
         multiple = about.size_multiple // about.pitch
-        grid = images.pad_to_multiple(indices.astype(np.int32)[..., None], multiple)[..., 0]
-        return self._decode(grid, (grid.shape[1] // multiple, grid.shape[2] // multiple))
+        symbols = indices.astype(np.int32)
+        grid = images.pad_to_multiple(symbols if channels else symbols[..., None], multiple)
+        cells = grid.shape[1] // multiple, grid.shape[2] // multiple
+        return self._decode(self._with_levels(grid if channels else grid[..., 0], level), cells)
+
+    def _check_symbols(self, indices: npt.NDArray[Any]) -> None:
+        if not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(f"symbols of dtype {indices.dtype} are no integers")
+        bits = self._description.codebook_bits
+        first, last = (0, 2**bits - 1) if self._num_channels is None else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
+        if indices.size and not first <= indices.min() <= indices.max() <= last:
+            raise ValueError(f"a symbol is {indices.min()} or {indices.max()}; they are {first} to {last}")
+
+    def _with_levels(self, pictures: np.ndarray, level: int | Sequence[int] | None) -> Any:
+        """What a program takes: pictures or their symbols, with a factorized bottleneck together with their levels."""
+        levels = np.asarray(self.num_levels - 1 if level is None else level)
+        if not np.issubdtype(levels.dtype, np.integer) or levels.shape not in ((), pictures.shape[:1]):
+            raise ValueError(
+                f"the level is {level!r}; give a whole number, or one for each of {len(pictures)} pictures"
+            )
+        if levels.size and not 0 <= levels.min() <= levels.max() < self.num_levels:
+            raise ValueError(f"the level is {level!r}, and this model has the levels 0 to {self.num_levels - 1}")
+        if self._num_channels is None:
+            return pictures
+        return pictures, np.broadcast_to(levels.astype(np.int32), pictures.shape[:1])
 
 
 def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
     """What the model decides about its files.
 
     Raises:
-        ValueError: the file of the prior is damaged.
+        ValueError: the file of the prior is damaged, or a model without a codebook has none.
     """
     about, symbol_prior = description, None
+    is_factorized = about.codebook_bits == 0
     if PRIOR_FILE in about.files:
         data = read_file(folder, about, PRIOR_FILE)
         try:
-            symbol_prior = prior.from_arrays(read_arrays(data), about.codebook_bits)
+            arrays = read_arrays(data)
+            symbol_prior = (
+                factorized.from_arrays(arrays) if is_factorized else prior.from_arrays(arrays, about.codebook_bits)
+            )
         except ValueError as error:
             raise ValueError(f"{folder / PRIOR_FILE} is damaged ({error}); make the folder again") from error
+    elif is_factorized:
+        raise ValueError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
     return stream.SymbolCoder(about.weights_fingerprint, about.pitch, about.codebook_bits, symbol_prior)
 
 
@@ -249,9 +308,12 @@ def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]
 
 
 def _in_batches(
-    function: Callable[[np.ndarray], np.ndarray], items: Sequence[np.ndarray], num_pixels: Callable[[np.ndarray], int]
+    function: Callable[..., np.ndarray],
+    items: Sequence[np.ndarray],
+    levels: Sequence[int],
+    num_pixels: Callable[[np.ndarray], int],
 ) -> list[np.ndarray]:
-    """Call a function of batches with all items; those of equal shape are computed together.
+    """Call a function of batches and their quality levels with all items; those of equal shape are computed together.
 
     Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
     compile once: the last is filled up with its last item.
@@ -267,6 +329,6 @@ def _in_batches(
         for start in range(0, len(same), length):
             batch = same[start : start + length]
             filled = batch + batch[-1:] * (length - len(batch))
-            output = function(np.stack([items[place] for place in filled]))
+            output = function(np.stack([items[place] for place in filled]), level=[levels[place] for place in filled])
             results.update(zip(batch, output, strict=False))
     return [results[place] for place in range(len(items))]

@@ -1,8 +1,8 @@
 """Folders of compiled models: what they hold, and reading them without trusting them.
 
-A folder holds `compiled.json` (what it is, and size and SHA-256 of every other file), the weights of encoder and
-decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO program per
-part, platform and range of sizes. No file is Python.
+A folder holds `compiled.json` (what it is, size and SHA-256 of every other file, and a SHA-256 of itself), the weights
+of encoder and decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO
+program per part, platform and range of sizes. No file is Python.
 """
 
 import dataclasses
@@ -15,9 +15,11 @@ from typing import Any, Literal, NoReturn, get_args
 from cod_jax import files
 
 FORMAT = "cod_jax compiled model"
-VERSION = 1
+VERSION = 2
 DESCRIPTION_FILE = "compiled.json"
 MAX_DESCRIPTION_BYTES = 2**20
+# The entry of the description that holds the checksum of all others.
+CHECKSUM = "sha256"
 
 Part = Literal["encode", "decode"]
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
@@ -85,7 +87,8 @@ class Description:
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
         pitch: pixels per symbol in each direction.
-        codebook_bits: bits of a symbol.
+        codebook_bits: bits of a symbol; 0 with a factorized bottleneck, whose programs take pairs: pictures or symbols,
+            and the quality level of each.
         size_multiple: both sides of what the programs take are multiples of this many pixels.
         dtype: dtype of the computation.
         jax_version: release of JAX that made the programs; older ones may not read them.
@@ -110,12 +113,22 @@ class Description:
     def to_json(self) -> bytes:
         """The content of `compiled.json`."""
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        return (json.dumps(values, indent=2) + "\n").encode()
+        return (json.dumps({**values, CHECKSUM: checksum_of(values)}, indent=2) + "\n").encode()
 
 
 def facts_of(data: bytes) -> FileFacts:
     """Describe the content of a file."""
     return FileFacts(len(data), hashlib.sha256(data).hexdigest())
+
+
+def checksum_of(values: dict[str, Any]) -> str:
+    """SHA-256 of a description without its checksum, as JSON of one form, in 64 hex digits.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_description(folder: Path) -> Description:
@@ -147,8 +160,10 @@ def read_description(folder: Path) -> Description:
             "make it again with python -m cod_jax.compile of this cod_jax"
         )
     try:
+        if values.pop(CHECKSUM, None) != checksum_of(values):
+            raise ValueError("its checksum is wrong")
         description = _description(values)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
     for name, facts in description.files.items():
         path = folder / name
@@ -198,7 +213,7 @@ def _description(values: dict[str, Any]) -> Description:
     return Description(
         weights_fingerprint=_matching(values, "weights_fingerprint", "[0-9a-f]{64}"),
         pitch=pitch,
-        codebook_bits=_whole(values, "codebook_bits", 1, 16),
+        codebook_bits=_whole(values, "codebook_bits", 0, 16),
         size_multiple=size_multiple,
         dtype=_chosen(values, "dtype", Dtype),
         jax_version=_matching(values, "jax_version", r"\d{1,4}\.\d{1,4}\.\d{1,4}"),

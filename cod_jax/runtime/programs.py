@@ -60,8 +60,12 @@ class Programs:
         self._weights: dict[str, jax.Array] | None = None
         self._callables: dict[str, Callable[[dict[str, jax.Array], Any], jax.Array]] = {}
 
-    def __call__(self, batch: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def __call__(self, batch: Any, grid: tuple[int, int]) -> np.ndarray:
         """Run on a batch of pictures of (rows, columns) cells.
+
+        Args:
+            batch: what the program takes beside its weights: an array, or a pair of them, see `Description`.
+            grid: rows and columns of each picture.
 
         Raises:
             ValueError: the files of the programs or weights are damaged, or made for a newer JAX.

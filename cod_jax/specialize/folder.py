@@ -52,7 +52,7 @@ def write_compiled(
             for number, sizes in enumerate(size_ranges(bundle.config)):
                 for platform in platforms:
                     program = Program(half.part, platform, sizes, f"{half.part}-{platform}-{number}.stablehlo")
-                    contents[program.file] = export_program(half, bundle.config, sizes, platform)
+                    contents[program.file] = export_program(half, sizes, platform)
                     programs.append(program)
         if bundle.prior:
             tables = {name: np.ascontiguousarray(table) for name, table in bundle.prior.to_arrays().items()}

@@ -1,13 +1,18 @@
-"""Parameters of a one-step codec with all that is constant at t = 0 and zero noise folded in (spec section 5)."""
+"""Parameters of a one-step codec with all that is constant in it folded in (spec section 5).
+
+Constant are the timestep 0, zero noise, the places of pixels in their patches, and the bins of a factorized bottleneck.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cod_jax.models import Functional, ModelConfig
-from cod_jax.models.config import PATCH_SIZE
-from cod_jax.models.dconv import TIMESTEP_BASE
+from cod_jax.models import Functional, ModelConfig, PixNerDiTConfig, dconv, pixnerdit
+from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
 from cod_jax.models.functional import Params
+from cod_jax.models.quantizer import ScalarQuantizer
 from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features
 
 
@@ -15,7 +20,7 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
     """Split a model into what encodes and what decodes in one step.
 
     Args:
-      config: The model's description; its denoiser is a DConv.
+      config: The model's description; its denoiser works on pixels.
       params: Its parameters.
 
     Returns:
@@ -23,31 +28,74 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
       rounded once.
     """
     codec, denoiser = params["codec"], params["denoiser"]
-    encoder = {"codec": {name: codec[name] for name in codec if name != "decoder"}}
+    bottleneck = _fold_bottleneck(config.codec, codec["bottleneck"])
+    fold_trunk = _fold_transformer if isinstance(config.denoiser, PixNerDiTConfig) else _fold_convolutions
+    encoder = {"encoder": codec["encoder"], "bottleneck": bottleneck}
     decoder = {
-        "codec": {name: codec[name] for name in codec if name != "encoder"},
-        "merge": _without_noise(denoiser["merge"], config.denoiser.hidden),
-        "blocks": {"block": _fold_blocks(denoiser["blocks"]["block"], _drive(denoiser["timestep"]))},
+        "bottleneck": bottleneck,
+        "decoder": codec["decoder"],
+        "trunk": fold_trunk(denoiser, config.denoiser.hidden),
         "head": _fold_head(denoiser["head"]),
     }
     return jax.tree.map(np.float32, (encoder, decoder))
 
 
-def _drive(timestep: Params) -> np.ndarray:
-    """What drives every adaLN layer at t = 0: SiLU of the timestep's embedding, [hidden]."""
-    make = {"base": TIMESTEP_BASE, "uniform_bias": False, "dtype": "float32"}
+def _fold_bottleneck(config: ConditionCodecConfig, bottleneck: Params) -> Params:
+    """A codebook as it is; of a factorized bottleneck the bins of every quality level, see `parts.FixedBins`."""
+    factorized = config.factorized
+    if factorized is None:
+        return bottleneck
+    functional = Functional(lambda rngs: ScalarQuantizer(factorized, config.latent_channels, rngs=rngs))
+    quantizer = functional.bind(jax.tree.map(jnp.asarray, bottleneck))
+    return {"step": quantizer.steps(jnp.arange(factorized.num_levels)), "offset": quantizer.offsets()}
+
+
+def _fold_convolutions(denoiser: Params, hidden: int) -> Params:
+    """What `trunks.ConvolutionTrunk` has."""
+    drive = _silu(_timestep(denoiser["timestep"], dconv.TIMESTEP_BASE))
+    return {
+        "merge": _without_noise(denoiser["merge"], hidden),
+        "blocks": {"block": _fold_blocks(denoiser["blocks"]["block"], drive)},
+    }
+
+
+def _fold_transformer(denoiser: Params, hidden: int) -> Params:
+    """What `trunks.TransformerTrunk` has."""
+    timestep = _timestep(denoiser["timestep"], pixnerdit.TIMESTEP_BASE)
+    block = denoiser["blocks"]["block"]
+    return {
+        "merge": _without_noise(denoiser["patch_embed"], hidden),
+        "blocks": {"block": {**block, "modulation": {"values": _modulation(block["modulation"], _silu(timestep))}}},
+        "timestep": timestep,
+    }
+
+
+def _timestep(timestep: Params, base: float) -> np.ndarray:
+    """The embedding of t = 0, [hidden]."""
+    make: dict[str, Any] = {"base": base, "uniform_bias": False, "dtype": "float32"}
     functional = Functional(lambda rngs: TimestepEmbedding(len(timestep["out"]["bias"]), **make, rngs=rngs))
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.nn.silu(functional.bind(timestep)(jnp.zeros(1)))[0], np.float64)
+        return np.asarray(functional.bind(timestep)(jnp.zeros(1))[0])
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.silu(x), np.float64)
+
+
+def _modulation(linear: Params, drive: np.ndarray) -> np.ndarray:
+    """What the stacked adaLN layers say, [layers, 6 hidden]."""
+    # Layer after layer: those of the largest models take gigabytes in float64.
+    layers = zip(linear["kernel"], linear["bias"], strict=True)
+    return np.stack([drive @ np.float64(kernel) + bias for kernel, bias in layers])
 
 
 def _fold_blocks(block: Params, drive: np.ndarray) -> Params:
-    """The stacked condition blocks without adaLN: kernels are [layers, in, out], biases [layers, out].
+    """The stacked convolutional blocks without adaLN: kernels are [layers, in, out], biases [layers, out].
 
     Of `modulate(x)` followed by a linear map the scale goes into the rows of its kernel and the shift into its bias; a
     gate goes into the columns of the linear map before it.
     """
-    modulation = drive @ np.float64(block["modulation"]["kernel"]) + block["modulation"]["bias"]
+    modulation = _modulation(block["modulation"], drive)
     shift_mixer, scale_mixer, gate_mixer, shift_mlp, scale_mlp, gate_mlp = np.split(modulation, 6, axis=-1)
     folded = {name: layer for name, layer in block.items() if name != "modulation"}
     folded["expand"] = _after_modulation(block["expand"], shift_mixer, scale_mixer)
@@ -68,7 +116,7 @@ def _before_gate(linear: Params, gate: np.ndarray) -> Params:
 
 
 def _without_noise(merge: Params, hidden: int) -> Params:
-    """The merge of patch embedding and condition without the former: zero noise embeds to zero, without a bias."""
+    """The linear map of [noise, condition] without the former, whose part is zero."""
     return {"kernel": merge["kernel"][-hidden:], "bias": merge["bias"]}
 
 
@@ -77,9 +125,10 @@ def _fold_head(head: Params) -> Params:
 
     The pixels of zero noise add nothing, and the positions are the same in every patch: they become part of the bias.
     """
-    embed, project = head["embed"], head["project"]
-    kernel = np.float64(embed["kernel"]) @ project["kernel"]
-    bias = np.float64(embed["bias"]) @ project["kernel"] + project["bias"]
+    kernel, bias = (np.asarray(head["embed"][name], np.float64) for name in ("kernel", "bias"))
+    if "project" in head:  # CoD-Lite embeds with two linear maps in a row
+        project = head["project"]
+        kernel, bias = kernel @ project["kernel"], bias @ project["kernel"] + project["bias"]
     positions = np.asarray(pixel_position_features(PATCH_SIZE), np.float64)
     features = kernel.shape[1]
     of_condition, of_position = kernel[3 : 3 + features], kernel[3 + features :]

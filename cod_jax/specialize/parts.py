@@ -5,13 +5,50 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from cod_jax.coding.factorized import LARGEST_SYMBOL
 from cod_jax.images import signed_to_uint8, uint8_to_unit
 from cod_jax.models import CoD, ComputeConfig, ModelConfig
 from cod_jax.models.config import PATCH_SIZE
-from cod_jax.models.dconv import DConv
+from cod_jax.models.dconv import DConv, MLPPixelHead
+from cod_jax.models.pixnerdit import PixNerDiT
+from cod_jax.models.quantizer import ScalarQuantizer, VectorQuantizer
 from cod_jax.nn.attention import AttentionMode
 from cod_jax.nn.embeddings import unpatchify
 from cod_jax.nn.layers import Conv, DepthwiseConv, Linear
+from cod_jax.nn.transformer import RotaryAttention
+from cod_jax.specialize.trunks import build_trunk
+
+
+class FixedBins(nnx.Module):
+    """A `ScalarQuantizer` in use: its bins are numbers, and the densities from which they follow are gone.
+
+    Args:
+      num_levels: Quality levels.
+      features: Channels.
+    """
+
+    def __init__(self, num_levels: int, features: int):
+        self.step = nnx.Param(jnp.ones((num_levels, features)), axes=("kernel", "latent"))
+        self.offset = nnx.Param(jnp.zeros((features,)), axes=("latent",))
+
+    def nearest(self, z: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
+        """Symbols of latents at the quality level of each image, from 0."""
+        step, offset = self._bins(level)
+        symbols = jnp.round((z.astype(jnp.float32) - offset) / step)
+        return jnp.clip(symbols, -LARGEST_SYMBOL, LARGEST_SYMBOL).astype(jnp.int32)
+
+    def lookup(self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"]) -> Float[Array, "B h w C"]:
+        """What symbols stand for at the quality level of each image."""
+        step, offset = self._bins(level)
+        return symbols * step + offset
+
+    def _bins(self, level: jax.Array) -> tuple[Float[Array, "B 1 1 C"], Float[Array, "1 1 1 C"]]:
+        return self.step[...][level][:, None, None], self.offset[...][None, None, None]
+
+
+def _bottleneck_in_use(quantizer: VectorQuantizer | ScalarQuantizer) -> VectorQuantizer | FixedBins:
+    is_factorized = isinstance(quantizer, ScalarQuantizer)
+    return FixedBins(quantizer.num_levels, quantizer.features) if is_factorized else quantizer
 
 
 class SymbolEncoder(nnx.Module):
@@ -25,34 +62,29 @@ class SymbolEncoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         self.attention: AttentionMode = config.codec.attention
-        self.codec = CoD(config, compute=compute, rngs=rngs).codec
-        del self.codec.decoder
+        codec = CoD(config, compute=compute, rngs=rngs).codec
+        self.encoder, self.bottleneck = codec.encoder, _bottleneck_in_use(codec.bottleneck)
 
-    def __call__(self, image_uint8: UInt8[Array, "B H W 3"]) -> Int[Array, "B h w"]:
-        """Encode pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`, to symbols [B, h, w]."""
-        z = self.codec.encode(uint8_to_unit(image_uint8), attention=self.attention)
-        return self.codec.quantize(z).indices
+    def __call__(
+        self, image_uint8: UInt8[Array, "B H W 3"], *level: Int[Array, " B"]
+    ) -> Int[Array, "B h w"] | Int[Array, "B h w C"]:
+        """Encode pixels to symbols.
 
+        Args:
+          image_uint8: Pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`.
+          *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
 
-class NeutralModulation(nnx.Module):
-    """Stands where the adaLN layer of a `DiCoBlock` was whose values are folded into its other layers.
-
-    Shifts and scales are 0 and gates are 1 whatever the timestep; compilers drop them.
-    """
-
-    def __init__(self, features: int, dtype: str):
-        self.features, self.dtype = features, dtype
-
-    def __call__(self, _: Float[Array, "B C"]) -> Float[Array, "1 C6"]:
-        """Return (shift, scale, gate) of the mixer and of the MLP, each [1, features]."""
-        return jnp.repeat(jnp.asarray([0, 0, 1, 0, 0, 1], self.dtype), self.features)[None]
+        Returns:
+          Symbols [B, h, w], with a fourth axis for the channels of a factorized bottleneck.
+        """
+        return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), *level)
 
 
 class OneStepDecoder(nnx.Module):
-    """Symbols to pictures in one step from zero noise; CoD-Lite only.
+    """Symbols to pictures in one step from zero noise; for denoisers that work on pixels.
 
-    It has no timestep embedding, no adaLN layers of the condition blocks, no patch embedding, and no pixel embedding:
-    `folding.fold` puts what they add into the other layers' parameters.
+    It has no timestep embedding, no layers that the timestep drives, no patch embedding, no pixel embedding, and no
+    densities: `folding.fold` puts what they add into the other parameters.
 
     Args:
       config: The model's description.
@@ -60,40 +92,43 @@ class OneStepDecoder(nnx.Module):
       rngs: Source of the initial values.
 
     Raises:
-      ValueError: The denoiser is no DConv.
+      ValueError: The denoiser works on latents.
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         self.attention: AttentionMode = config.codec.attention
         model = CoD(config, compute=compute, rngs=rngs)
-        denoiser, hidden = model.denoiser, config.denoiser.hidden
-        if not isinstance(denoiser, DConv):
-            raise ValueError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes dconv")
-        self.codec = model.codec
-        del self.codec.encoder
-        self.merge = Linear(hidden, hidden, axes=("mixer", "embed"), dtype=compute.dtype, rngs=rngs)
-        denoiser.blocks.block.modulation = NeutralModulation(hidden, compute.dtype)
-        self.blocks = denoiser.blocks
-        del denoiser.head.embed, denoiser.head.project
+        denoiser = model.denoiser
+        if not isinstance(denoiser, (DConv, PixNerDiT)):
+            raise ValueError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes pixels")
+        self.bottleneck, self.decoder = _bottleneck_in_use(model.codec.bottleneck), model.codec.decoder
+        self.trunk = build_trunk(denoiser, config.denoiser.hidden, dtype=compute.dtype, rngs=rngs)
         self.head = denoiser.head
+        del self.head.embed
+        if isinstance(self.head, MLPPixelHead):
+            del self.head.project
 
-    def __call__(self, indices: Int[Array, "B h w"], *, patches_per_chunk: int) -> UInt8[Array, "B H W 3"]:
-        """Decode symbols [B, h, w] to pixels; see `image`."""
-        return signed_to_uint8(self.image(indices, patches_per_chunk=patches_per_chunk))
+    def __call__(
+        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *level: Int[Array, " B"], patches_per_chunk: int
+    ) -> UInt8[Array, "B H W 3"]:
+        """Decode symbols to pixels; see `image`."""
+        return signed_to_uint8(self.image(indices, *level, patches_per_chunk=patches_per_chunk))
 
-    def image(self, indices: Int[Array, "B h w"], *, patches_per_chunk: int) -> Float[Array, "B H W 3"]:
-        """Decode symbols [B, h, w] to an image of about [-1, 1], float32.
+    def image(
+        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *level: Int[Array, " B"], patches_per_chunk: int
+    ) -> Float[Array, "B H W 3"]:
+        """Decode symbols to an image of about [-1, 1], float32.
 
         Args:
-          indices: Symbols of pictures whose sides are multiples of `ModelConfig.size_multiple`.
+          indices: Symbols [B, h, w] of pictures whose sides are multiples of `ModelConfig.size_multiple`; with a
+            fourth axis for the channels of a factorized bottleneck.
+          *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
           patches_per_chunk: The pixel head runs on this many patches at a time at most. Patches are independent, so
             that this changes the memory and not the result.
         """
-        condition = self.codec.decode(self.codec.dequantize(indices), attention=self.attention)
-        state = self.merge(condition)
-        # The blocks' second argument is the timestep's embedding, which nothing reads any more.
-        state = self.blocks(state, jnp.zeros((state.shape[0], state.shape[-1])))
-        return unpatchify(self._pixels(condition, state, patches_per_chunk), PATCH_SIZE)
+        condition = self.decoder(self.bottleneck.lookup(indices, *level), self.attention)
+        # From zero noise the image is what the network says, whether that is an image or a velocity.
+        return unpatchify(self._pixels(condition, self.trunk(condition), patches_per_chunk), PATCH_SIZE)
 
     def _pixels(self, condition: jax.Array, state: jax.Array, patches_per_chunk: int) -> jax.Array:
         """Pixels [B, h, w, P, 3] of each patch, in the fewest chunks, which are of equal size."""
@@ -118,13 +153,13 @@ class OneStepDecoder(nnx.Module):
 def storage_dtypes(module: nnx.Module) -> dict[str, str]:
     """Dtype in which each parameter is stored, by flat name, so that storing rounds nothing that is not rounded in use.
 
-    Kernels and biases that a layer converts to bfloat16 are stored so; norms, the codebook and layers that compute in
+    Kernels and biases that a layer converts to bfloat16 are stored so; norms, the bottleneck and layers that compute in
     float32 keep float32.
     """
     narrow = {
         "/".join(map(str, path))
         for path, layer in nnx.iter_modules(module)
-        if isinstance(layer, (Linear, Conv, DepthwiseConv)) and layer.dtype == "bfloat16"
+        if isinstance(layer, (Linear, Conv, DepthwiseConv, RotaryAttention)) and layer.dtype == "bfloat16"
     }
     names = ("/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param)))
     return {name: "bfloat16" if name.rpartition("/")[0] in narrow else "float32" for name in names}

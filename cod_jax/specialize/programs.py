@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from cod_jax.models import ComputeConfig, DConvConfig, Functional, ModelConfig, flatten_params, unflatten_params
+from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConfig, flatten_params, unflatten_params
 from cod_jax.models.condition_codec import WINDOW
-from cod_jax.models.config import Dtype
+from cod_jax.models.config import PATCH_SIZE, Dtype
 from cod_jax.models.functional import Params
 from cod_jax.nn.attention import QUERY_CHUNK
-from cod_jax.runtime.folder import Part, Platform, Sizes
+from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 
@@ -37,32 +37,29 @@ class Half:
     Attributes:
       part: Which of the two it is.
       weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
-      apply: (weights, input, platform) -> output, a pure function; images are uint8 [B, H, W, 3], symbols int32
-        [B, h, w].
+      apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3], symbols int32
+        [B, h, w]. With a factorized bottleneck symbols are int32 [B, h, w, C] and inputs are pairs: images or symbols,
+        and the quality level of each picture, int32 [B].
       cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
-        input's shape and dtype.
+        input's shapes and dtypes.
     """
 
     part: Part
     weights: dict[str, np.ndarray]
     apply: Callable[[dict[str, Any], Any, Platform], jax.Array]
-    cells_to_input: Callable[[Any, Any, Any], jax.ShapeDtypeStruct]
+    cells_to_input: Callable[[Any, Any, Any], Any]
 
 
 def check_supported(config: ModelConfig) -> None:
     """Refuse a model that cannot be compiled.
 
     Raises:
-      ValueError: It is no CoD-Lite, or has no codebook, or its codec is the deep one of the 64-bit models.
+      ValueError: It works on latents, or its codec is the deep one of the 64-bit models.
     """
-    if not isinstance(config.denoiser, DConvConfig):
+    if config.is_latent:
         raise ValueError(
-            f"only CoD-Lite (denoiser.kind dconv) can be compiled, not a model with denoiser {config.denoiser.kind}; "
-            "use the model with cod or cod_jax.load"
-        )
-    if config.codec.factorized is not None:
-        raise ValueError(
-            "a factorized bottleneck cannot be compiled, only a codebook; use the model with cod or cod_jax.load"
+            f"a model on latents (denoiser.kind {config.denoiser.kind}) cannot be compiled, only one on pixels; use "
+            "the model with cod or cod_jax.load"
         )
     if config.codec.is_deep:
         raise ValueError(
@@ -88,18 +85,27 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     decoder = Functional(lambda rngs: OneStepDecoder(config, compute=compute, rngs=rngs))
     encoder_params, decoder_params = fold(config, params)
 
-    def encode(weights: dict[str, Any], image_uint8: Any, platform: Platform) -> jax.Array:
-        return encoder.bind(unflatten_params(weights, encoder.shapes))(image_uint8)
+    def encode(weights: dict[str, Any], encoder_input: Any, platform: Platform) -> jax.Array:
+        return encoder.bind(unflatten_params(weights, encoder.shapes))(*arguments(encoder_input))
 
-    def decode(weights: dict[str, Any], indices: Any, platform: Platform) -> jax.Array:
+    def decode(weights: dict[str, Any], decoder_input: Any, platform: Platform) -> jax.Array:
         module = decoder.bind(unflatten_params(weights, decoder.shapes))
-        return module(indices, patches_per_chunk=PATCHES_PER_CHUNK[platform])
+        return module(*arguments(decoder_input), patches_per_chunk=PATCHES_PER_CHUNK[platform])
 
-    def images(batch: Any, rows: Any, columns: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, multiple * rows, multiple * columns, 3), jnp.uint8)
+    def arguments(given: Any) -> tuple[Any, ...]:
+        return (given,) if config.codec.factorized is None else given
 
-    def symbols(batch: Any, rows: Any, columns: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, symbols_per_cell * rows, symbols_per_cell * columns), jnp.int32)
+    def images(batch: Any, rows: Any, columns: Any) -> Any:
+        return with_levels(jax.ShapeDtypeStruct((batch, multiple * rows, multiple * columns, 3), jnp.uint8))
+
+    def symbols(batch: Any, rows: Any, columns: Any) -> Any:
+        channels = () if config.codec.factorized is None else (config.codec.latent_channels,)
+        grid = (symbols_per_cell * rows, symbols_per_cell * columns)
+        return with_levels(jax.ShapeDtypeStruct((batch, *grid, *channels), jnp.int32))
+
+    def with_levels(pictures: jax.ShapeDtypeStruct) -> Any:
+        levels = jax.ShapeDtypeStruct(pictures.shape[:1], jnp.int32)
+        return pictures if config.codec.factorized is None else (pictures, levels)
 
     return (
         Half("encode", _stored(encoder, encoder_params), encode, images),
@@ -107,12 +113,12 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     )
 
 
-def export_program(half: Half, config: ModelConfig, sizes: Sizes, platform: Platform) -> bytes:
+def export_program(half: Half, sizes: Sizes, platform: Platform) -> bytes:
     """Serialise a half for one platform, and for the pictures of one of `size_ranges`, in any number.
 
     The program takes (weights, input) as `Half.apply` does. It is traced here and compiled where it is loaded.
     """
-    scope = export.SymbolicScope([*_constraints(sizes), *_identities(config)])
+    scope = export.SymbolicScope(_constraints(sizes))
     batch, rows, columns = export.symbolic_shape("b, h, w", scope=scope)
     weights = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in half.weights.items()}
 
@@ -135,30 +141,27 @@ def size_ranges(config: ModelConfig) -> list[Sizes]:
     maps with a side longer than a window are cut in windows, many queries of global attention in chunks.
     """
     symbols_per_cell = config.size_multiple // config.codec.pitch
+    # Positions of a cell in the maps that are attended to as a whole.
+    positions = {symbols_per_cell**2} if config.codec.attention == "global" else set()
+    if isinstance(config.denoiser, PixNerDiTConfig):
+        positions.add((config.size_multiple // PATCH_SIZE) ** 2)
+    last_cells = [2 * QUERY_CHUNK // number for number in sorted(positions, reverse=True)]
+    firsts, lasts = [1, *(last + 1 for last in last_cells)], [*last_cells, None]
+    cells: list[Range] = list(zip(firsts, lasts, strict=True))
     if config.codec.attention == "global":
-        last = 2 * QUERY_CHUNK // symbols_per_cell**2
-        return [Sizes(cells=(1, last)), Sizes(cells=(last + 1, None))]
+        return [Sizes(cells=number) for number in cells]
     last = WINDOW // symbols_per_cell
     within, beyond = (1, last), (last + 1, None)
-    return [Sizes(rows=within, columns=within), Sizes(rows=beyond), Sizes(rows=within, columns=beyond)]
+    # JAX does not see by itself how many cells two short sides can have.
+    small = [(first, min(number or last**2, last**2)) for first, number in cells if first <= last**2]
+    large = [Sizes(*sides, number) for sides in ((beyond, ANY), (within, beyond)) for number in cells]
+    return [Sizes(within, within, number) for number in small] + large
 
 
 def _constraints(sizes: Sizes) -> list[str]:
     numbers = {"h": sizes.rows, "w": sizes.columns, "h*w": sizes.cells}
     at_least = [f"{number} >= {first}" for number, (first, _) in numbers.items() if first > 1]
     return at_least + [f"{number} <= {last}" for number, (_, last) in numbers.items() if last is not None]
-
-
-def _identities(config: ModelConfig) -> list[str]:
-    """What holds for all sizes and JAX does not know: how many windows a padded side has, and that it needs no more."""
-    if config.codec.attention == "global":
-        return []
-    sides = [f"{config.size_multiple // config.codec.pitch}*{side}" for side in ("h", "w")]
-    padded = [f"mod(-{side}, {WINDOW}) + {side}" for side in sides]
-    counts = [
-        f"floordiv({pad}, {WINDOW}) == -floordiv(-{side}, {WINDOW})" for side, pad in zip(sides, padded, strict=True)
-    ]
-    return counts + [f"mod(-mod(-{side}, {WINDOW}) - {side}, {WINDOW}) == 0" for side in sides]
 
 
 def _stored(functional: Functional, params: Params) -> dict[str, np.ndarray]:

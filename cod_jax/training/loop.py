@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import logging
 import time
@@ -17,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
-from cod_jax.models.functional import Params
+from cod_jax.models.functional import Params, flatten_params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
@@ -81,7 +82,9 @@ def train(
         # Shapes before memory: the state is abstract until it is restored, or made where it will stay.
         plan = make_plan(config, mesh)
         shapes, shardings = plan.shapes, plan.shardings
-        frozen_params = _placed_frozen(plan, load_frozen())
+        given = load_frozen()
+        frozen_params = _placed_frozen(plan, given)
+        frozen_digests = {name: _digest(given[name]) for name in plan.objective.frozen}
         key = jax.random.key(config.seed)
 
         # The order matters: own checkpoint, else a model to start from, else scratch; never a mixture.
@@ -91,6 +94,7 @@ def train(
         if start:
             meta = store.meta(start)
             _check_same_model(config, workdir, meta)
+            _check_same_frozen(workdir, meta, frozen_digests)
             batches.set_state(meta["data"])
             state = store.restore(start, shapes, shardings)
             _logger.info("resumed after step %d of %d", start, config.total_steps)
@@ -98,10 +102,11 @@ def train(
                 _logger.info("init_from is not used: the run has a checkpoint of its own")
         else:
             initial = _load_initial(config, shapes) if config.init_from else None
-            state = _fresh_state(plan, key, frozen_params)
+            state = _fresh_state(plan, key, given)
             if initial is not None:
                 trained = {name for update in plan.objective.updates for name in update.trains}
                 state = with_initial(state, shardings, initial, trained)
+        del given
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
@@ -161,7 +166,7 @@ def train(
                 validated = True
             if done % config.checkpoint.every_steps == 0 or validated or is_last or stopping:
                 with meter.paused():
-                    meta = {"config": config.to_dict(), "data": batches.get_state()}
+                    meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
                     store.save(done, state, meta, validation_loss)
             if stopping and not is_last:
                 _logger.info("told to stop: saving step %d; the same command resumes", done)
@@ -246,17 +251,39 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
         _logger.info("settings changed since the checkpoint: %s", text)
 
 
-def _fresh_state(plan: Plan, key: jax.Array, frozen: Params) -> TrainState:
-    """Make the initial state where it will stay; never whole on one device."""
+def _check_same_frozen(workdir: Path, meta: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Refuse to go on with other frozen networks than a checkpoint was trained with: a critic follows one teacher."""
+    stored = meta.get("frozen", {})
+    if changed := sorted(name for name in digests if stored.get(name, digests[name]) != digests[name]):
+        raise ValueError(
+            f"{workdir} was trained with other weights of {', '.join(changed)} than are given now; give the same ones, "
+            "or use another --workdir"
+        )
+
+
+def _digest(params: Params) -> str:
+    """SHA-256 of a frozen network's parameters, as they were given."""
+    digest = hashlib.sha256()
+    for name, value in sorted(flatten_params(params).items()):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(array.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
+    """Make the initial state where it will stay; never whole on one device.
+
+    What starts as a part of a frozen network starts as it was given, and not as rounded for its computation.
+    """
     # It runs once, and optimising it takes a CPU longer than running it: half of the compile time is saved.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     begin = time.monotonic()
     state = jax.jit(plan.init, out_shardings=plan.shardings, compiler_options=options)(key)
-    parts = jax.eval_shape(plan.objective.parts_from, plan.frozen_shapes)
-    if parts:
-        where = {part: plan.shardings["params"][part] for part in parts}
-        given = jax.jit(plan.objective.parts_from, out_shardings=where)(frozen)
-        state = {**state, "params": {**state["params"], **given}}
+    parts = plan.objective.parts_from(frozen)
+    where = {part: plan.shardings["params"][part] for part in parts}
+    placed = jax.tree.map(lambda value, sharding: put(np.asarray(value, np.float32), sharding), parts, where)
+    state = {**state, "params": {**state["params"], **placed}}
     _logger.info("initialised the state in %.1f s", time.monotonic() - begin)
     return state
 

@@ -12,14 +12,23 @@ def load_teacher_config(path: str) -> ModelConfig:
     """What the model of a model folder, or of a training run, is.
 
     Raises:
-      ValueError: No folder is named, or it holds no model.
+      ValueError: No folder is named, or it holds no model, or a one-step codec.
     """
     if not path:
         raise ValueError("objective.teacher names no model; give the folder of an exported or imported pixel CoD")
     step = latest_step(Path(path))
     if step is not None:
-        return ModelConfig.from_dict(load_meta(Path(path), step)["config"]["model"])
-    return load_config(path)
+        settings = load_meta(Path(path), step)["config"]
+        config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
+    else:
+        config, facts = load_config(path)
+    match facts:
+        case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
+            raise ValueError(
+                f"objective.teacher {path} is a one-step codec, which knows nothing of noise; give the pre-trained "
+                "pixel CoD instead"
+            )
+    return config
 
 
 def load_teacher(path: str) -> Params:

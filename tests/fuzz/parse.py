@@ -1,59 +1,93 @@
 """Coverage-guided fuzzing of what reads strangers' files: `python -m tests.fuzz.parse FOLDER [options of libFuzzer]`.
 
 FOLDER collects the inputs that reach new code; it may begin with some. The run ends when an input raises anything but a
-`ValueError`, or gives symbols that the model does not have. `-max_total_time=60` ends it after a minute.
+`ValueError`, gives symbols that the model does not have, or is read without being what is written for what it gives.
+`-max_total_time=60` ends it after a minute.
 """
 
 import sys
+from collections.abc import Callable
 
 import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["cod_jax.coding"]):  # pyright: ignore[reportAttributeAccessIssue]
+    from cod_jax.coding import bits as bit_packing
     from cod_jax.coding import container, legacy, stream
+    from cod_jax.coding.factorized import LARGEST_SYMBOL
 
 from tests.golden.folder import BITS, PITCH, golden_coder, golden_factorized_coder
 
 MAX_PIXELS = 2**18
 
 
-def make_target():
-    """Return the function that is called with each input.
-
-    It also gets the input with a right checksum and model, since no fuzzer guesses these.
-    """
+def make_target() -> Callable[[bytes], None]:
+    """Return the function that is called with each input."""
     coder, factorized_coder = golden_coder(), golden_factorized_coder()
 
     def parse(data: bytes) -> None:
-        read_as_it_is(data)
-        if len(data) < 2:
-            return
-        content = bytes([container.MAGIC]) + data
-        for some in (coder, factorized_coder):
-            named = content[:2] + bytes.fromhex(some.fingerprint[: container.MODEL_DIGITS]) + content[6:]
-            check(named + container.checksum.crc24(named), "cod", some)
+        check_container(data)
+        for each in (coder, factorized_coder):
+            file = repaired(data, each)
+            check_container(file)
+            check_picture(file, each)
         for layout in ("legacy-lite", "legacy-cod"):
-            check(data, layout, coder)
-
-    def read_as_it_is(data: bytes) -> None:
-        try:
-            file = container.read(data)
-        except ValueError:
-            return
-        if container.write(file) != data:
-            raise RuntimeError("a file was read that is not written so")
-
-    def check(data: bytes, layout: stream.Layout, coder: stream.SymbolCoder) -> None:
-        try:
-            picture = stream.decode_picture(data, coder=coder, max_pixels=MAX_PIXELS, layout=layout)
-        except ValueError:
-            return
-        grid = legacy.ceil_grid(height=picture.height, width=picture.width, pitch=PITCH)
-        if picture.covers_all and picture.indices.shape[:2] != grid:
-            raise RuntimeError(f"{picture.width}x{picture.height} pixels have symbols {picture.indices.shape}")
-        if coder.bits and picture.indices.size and not 0 <= picture.indices.min() <= picture.indices.max() < 2**BITS:
-            raise RuntimeError("there are symbols that the model does not have")
+            check_legacy(data, layout, coder)
 
     return parse
+
+
+def repaired(data: bytes, coder: stream.SymbolCoder) -> bytes:
+    """Put in what no fuzzer guesses: magic number, model and checksum."""
+    model = bytes.fromhex(container.model_id(coder.fingerprint))
+    content = bytes([container.MAGIC]) + data[1:2] + model + data[6 : -container.checksum.NUM_BYTES]
+    return content + container.checksum.crc24(content)
+
+
+def check_container(data: bytes) -> None:
+    """What is read is what is written."""
+    try:
+        file = container.read(data)
+    except ValueError:
+        return
+    require(container.write(file) == data, "a file was read that is not written so")
+
+
+def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
+    """The symbols are of the model; written again they give the same bytes, or fewer in another mode."""
+    try:
+        picture = stream.decode_picture(data, coder=coder, max_pixels=MAX_PIXELS)
+    except ValueError:
+        return
+    grid = legacy.ceil_grid(height=picture.height, width=picture.width, pitch=PITCH)
+    require(picture.indices.shape[:2] == grid, "the symbols do not cover the picture")
+    low, high = (0, 2**BITS - 1) if coder.bits else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
+    require(low <= picture.indices.min() <= picture.indices.max() <= high, "a symbol is not of the model")
+    again = stream.encode_picture(
+        picture.indices, height=picture.height, width=picture.width, coder=coder, level=picture.level
+    )
+    same_mode = container.read(again).mode == container.read(data).mode
+    require(again == data if same_mode else len(again) <= len(data), "a picture was read that is not written so")
+
+
+def check_legacy(data: bytes, layout: legacy.Layout, coder: stream.SymbolCoder) -> None:
+    """As `check_picture` for published layouts, of which the floor grid is read only."""
+    try:
+        picture = stream.decode_picture(data, coder=coder, max_pixels=MAX_PIXELS, layout=layout)
+    except ValueError:
+        return
+    packed = bit_packing.pack(picture.indices, BITS)
+    require(packed == data[legacy.HEADER_BYTES :], "symbols were read that are not written so")
+    if picture.covers_all:
+        again = stream.encode_picture(
+            picture.indices, height=picture.height, width=picture.width, coder=coder, layout=layout
+        )
+        require(again == data, "a picture was read that is not written so")
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Stop the run where something does not hold."""
+    if not holds:
+        raise RuntimeError(otherwise)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ SECONDS = 60
 def test_no_input_crashes_the_parser(tmp_path: Path):
     for file in FOLDER.glob("*.cod"):
         shutil.copy(file, tmp_path)
-    command = [sys.executable, "-m", "tests.fuzz.parse", str(tmp_path), f"-max_total_time={SECONDS}", "-max_len=512"]
+    options = [f"-max_total_time={SECONDS}", "-max_len=512", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, "-m", "tests.fuzz.parse", str(tmp_path), *options]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20 * SECONDS, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
     assert "Done" in result.stderr

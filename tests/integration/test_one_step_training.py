@@ -1,6 +1,7 @@
 """The one-step codec through the commands: both stages, stopped and resumed, exported, and judged."""
 
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -68,6 +69,16 @@ def test_distillation_goes_on_where_it_stopped_bit_for_bit(photographs, teacher,
     assert "step 4/6: critic loss" in log
     assert "validation after step 4: PSNR" in log
     train("stopped", 4)
+    # Another teacher under the same name is noticed.
+    other = tmp_path / "other"
+    shutil.copytree(teacher, other)
+    fields["objective__teacher"] = other
+    config = load_bundle(teacher).config
+    save_bundle(other, config, numpy_params(build_model(config).shapes, seed=9), training={}, force=True)
+    refused = run_trainer(arguments(tmp_path / "stopped", photographs, "2", teacher, total_steps=6, **fields))
+    assert refused.returncode == 1
+    assert "was trained with other weights of teacher than are given now" in refused.stderr
+    fields["objective__teacher"] = teacher
     assert "resumed after step 4 of 6" in train("stopped", 6)
     straight, stopped = (final_state(tmp_path / name, 6) for name in ("straight", "stopped"))
     jax.tree.map(np.testing.assert_array_equal, stopped, straight)

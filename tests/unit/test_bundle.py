@@ -161,7 +161,15 @@ def test_numbers_that_are_not_finite_are_refused(model_copy: Path, number: str, 
 )
 def test_an_absurd_model_is_refused(model_copy: Path, model: dict):
     _edit_description(model_copy, model=model)
-    with pytest.raises(ValueError, match=r"model\.json: .*; export the model again"):
+    for read in (bundle.load_bundle, bundle.load_config, bundle.read_fingerprints):
+        with pytest.raises(ValueError, match=r"model\.json: .*; export the model again"):
+            read(model_copy)
+
+
+def test_a_description_without_end_is_not_read(model_copy: Path):
+    with (model_copy / "model.json").open("r+b") as file:
+        file.truncate(2**40)  # takes no space
+    with pytest.raises(ValueError, match=r"model\.json is damaged \(longer than 16777216 bytes\); copy or export"):
         bundle.load_bundle(model_copy)
 
 

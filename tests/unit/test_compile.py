@@ -9,7 +9,7 @@ from cod_jax import runtime
 from cod_jax.bundle import save_bundle
 from cod_jax.decoding import DecodingConfig
 from cod_jax.models import build_model
-from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_bundle, tiny_pixel_config
+from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_bundle, tiny_latent_config
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def test_a_model_of_many_steps_is_compiled_for_one(tmp_path, capsys):
 
 
 def test_other_models_are_refused_and_leave_nothing(tmp_path, capsys):
-    config = tiny_pixel_config()
+    config = tiny_latent_config()
     save_bundle(tmp_path / "m", config, numpy_params(build_model(config).shapes), training={})
     assert command.main(["--model", str(tmp_path / "m"), "--output", str(tmp_path / "c")]) == 1
-    assert "only CoD-Lite (denoiser.kind dconv) can be compiled" in capsys.readouterr().err
+    assert "a model on latents (denoiser.kind ddt) cannot be compiled" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 

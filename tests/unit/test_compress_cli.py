@@ -211,7 +211,7 @@ def test_broken_compressed_files_are_named(cod: Cod, photo: Path, tmp_path: Path
 
 def test_an_endless_file_is_not_read(cod: Cod, tmp_path: Path):
     with (tmp_path / "long.cod").open("wb") as file:
-        file.truncate(compress.MAX_COMPRESSED_BYTES + 1)
+        file.truncate(container.MAX_BYTES + 1)
     assert "too many for a .cod file" in cod("decompress", "-m", "MODEL", "long.cod").err
     with (tmp_path / "long.cod").open("r+b") as file:
         file.write(b"\xff\xd8\xff\xe0")

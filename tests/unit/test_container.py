@@ -132,6 +132,19 @@ def test_the_largest_sides_allocate_nothing():
         tracemalloc.stop()
 
 
+def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
+    file = Container(9, 9, "raw", "00000000", bytes(20))
+    data = container.write(file)
+    monkeypatch.setattr(container, "MAX_BYTES", len(data))
+    assert container.read(container.write(file)) == file
+    monkeypatch.setattr(container, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(ValueError, match="a payload of 20 bytes makes a file above the limit of 31; make the picture"):
+        container.write(file)
+    monkeypatch.delattr(checksum, "crc24")  # which takes long
+    with pytest.raises(ValueError, match=r"a \.cod file has at most 31 bytes, and this one is longer"):
+        container.read(data)
+
+
 def test_a_long_file_is_checked_in_little_time():
     data = np.random.default_rng(0).bytes(2**19)
     assert container.read(container.write(Container(9, 9, "raw", "00000000", data))).payload == data

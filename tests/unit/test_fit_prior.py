@@ -11,6 +11,7 @@ from cod_jax.codec import Codec
 from cod_jax.coding import container
 from cod_jax.prior_file import PRIOR_FILE
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
+from tests.unit.test_prior import smooth_grid
 
 
 @pytest.fixture
@@ -48,13 +49,14 @@ def test_a_prior_is_fitted_and_used(model: Path, photos: Path, capsys):
 
 
 def test_a_prior_is_replaced_only_by_force(model: Path, photos: Path, capsys, monkeypatch):
-    (model / PRIOR_FILE).write_bytes(b"mine")
+    (model / PRIOR_FILE).write_bytes(b"mine, and damaged")
     assert fit_prior.main(["--model", str(model), "--images", str(photos)]) == 1
     assert "has a prior, and files coded with it need it; pass --force to replace it" in capsys.readouterr().err
-    assert (model / PRIOR_FILE).read_bytes() == b"mine"
-    monkeypatch.setattr(fit_prior, "fit", lambda model, photos: [f"fitted {Path(model).name} to {Path(photos).name}"])
+    assert (model / PRIOR_FILE).read_bytes() == b"mine, and damaged"
+    monkeypatch.setattr(fit_prior, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
     assert fit_prior.main(["--model", str(model), "--images", str(photos), "--force"]) == 0
-    assert capsys.readouterr().out == "fitted model to photos\n"
+    assert capsys.readouterr().out.startswith("fitted the prior to 64 symbols of 1 pictures\n")
+    assert load_bundle(model).prior is not None
 
 
 @pytest.mark.parametrize(

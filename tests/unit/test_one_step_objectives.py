@@ -163,6 +163,7 @@ def test_steps_without_finite_gradients_are_counted_per_update(images):
     assert metrics["consecutive_skipped"] == 7
 
 
+@pytest.mark.slow
 def test_a_critic_that_is_the_teacher_has_nothing_to_say(images):
     objective = distill(guidance_scale=1.0)
     state, _, frozen = start(objective)

@@ -14,13 +14,15 @@ import cod_jax
 from cod_jax import pillow
 from cod_jax.bundle import save_bundle
 from cod_jax.coding import container
+from cod_jax.prior_file import save_prior
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
+from tests.unit.test_prior import fitted
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch) -> Path:
     """A model folder that is not known yet."""
-    monkeypatch.setattr(pillow, "_registered", [])
+    monkeypatch.setattr(pillow, "_registered", {})
     monkeypatch.delenv("COD_JAX_MODELS", raising=False)
     save_tiny_model(tmp_path / "models" / "tiny")
     return tmp_path / "models" / "tiny"
@@ -101,13 +103,69 @@ def test_the_model_registered_last_saves_and_all_load(model: Path, tmp_path: Pat
     assert np.asarray(Image.open(first)).shape == np.asarray(Image.open(second)).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("found", ["registered", "searched"])
+def test_files_from_before_the_prior_was_fitted_are_loaded(model: Path, monkeypatch, found: str):
+    codec = cod_jax.load(model)
+    data = codec.compress(gradient_image(16, 16))
+    expected = codec.decompress(data)
+    save_prior(model, fitted(16))
+    if found == "registered":
+        pillow.register(model)
+    else:
+        monkeypatch.setenv("COD_JAX_MODELS", str(model))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
+    # In another mode it would need probabilities that the folder no longer has.
+    file = container.read(data)
+    static = container.write(container.Container(16, 16, "static", file.model, file.payload))
+    with pytest.raises(OSError, match=f"fingerprint {file.model}, which is not known here"):
+        Image.open(io.BytesIO(static)).load()
+
+
+def test_pictures_above_the_limit_are_neither_loaded_nor_saved(model: Path):
+    data = cod_jax.load(model).compress(gradient_image(17, 16))
+    pillow.register(model, max_pixels=17 * 16 - 1)
+    message = "16x17 is more than the limit of 271 pixels; .*cod_jax.pillow.register"
+    with pytest.raises(OSError, match=message):
+        Image.open(io.BytesIO(data)).load()
+    with pytest.raises(OSError, match=message):
+        Image.fromarray(gradient_image(17, 16)).save(io.BytesIO(), "COD")
+    pillow.register(model)
+    assert np.asarray(Image.open(io.BytesIO(data))).shape == (17, 16, 3)
+    with pytest.raises(ValueError, match="the limit is 0 pixels; it must be at least 1"):
+        pillow.register(model, max_pixels=0)
+
+
+def test_a_size_of_billions_of_pixels_is_refused(model: Path):
+    pillow.register(model)
+    name = cod_jax.load(model).fingerprint
+
+    def opened(height: int, width: int) -> Image.Image:
+        return Image.open(io.BytesIO(container.write(container.Container(height, width, "raw", name, b"\1"))))
+
+    with pytest.raises(Image.DecompressionBombError):
+        opened(2**24, 2**24)
+    with pytest.raises(OSError, match="16777216x1 is more than the limit of 16777216 pixels"):
+        opened(1, 2**24).load()
+
+
 def test_damaged_files_are_no_pictures(model: Path):
     data = bytearray(tiny_codec().compress(gradient_image(16, 16)))
     data[9] ^= 1
     with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(bytes(data)))
+
+
+def test_files_that_are_too_long_are_not_read_into_memory(model: Path, monkeypatch):
+    data = tiny_codec().compress(gradient_image(16, 16))
+    monkeypatch.setattr(container, "MAX_BYTES", len(data))
+    assert Image.open(io.BytesIO(data)).size == (16, 16)
+    monkeypatch.setattr(container, "MAX_BYTES", len(data) - 2)
+    file = io.BytesIO(data)
+    with pytest.raises(SyntaxError, match="has at most 11 bytes, and this one is longer"):
+        pillow.CodImageFile(file)
+    assert file.tell() == len(data) - 1
     with pytest.raises(UnidentifiedImageError):
-        Image.open(io.BytesIO(b"\xcd" + bytes(pillow.MAX_FILE_BYTES)))
+        Image.open(file)
 
 
 def test_a_file_that_its_model_cannot_have_written_is_an_os_error(model: Path):

@@ -45,6 +45,7 @@ def frozen() -> dict:
     return jax.tree.map(jnp.asarray, numpy_params(shapes, seed=3))
 
 
+@pytest.mark.slow
 def test_a_step_with_all_terms_moves_the_model_and_its_heads(images, frozen):
     objective, optimizer = latent_objective(), build_optimizer(OptimizerConfig())
     assert set(frozen) == {"autoencoder", "dinov2"}

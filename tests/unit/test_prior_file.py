@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cod_jax import prior_file
-from cod_jax.bundle import load_bundle, read_fingerprint
+from cod_jax import info, prior_file
+from cod_jax.bundle import load_bundle, read_fingerprints
 from cod_jax.codec import Codec
+from cod_jax.coding import container
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.model_folders import find_model
-from tests.model_fixtures import save_tiny_model
+from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
 from tests.unit.test_prior import fitted
 
 
@@ -20,13 +21,14 @@ def test_a_prior_comes_back_and_changes_the_fingerprint_of_the_folder(tmp_path: 
     save_tiny_model(tmp_path)
     without = load_bundle(tmp_path)
     assert without.prior is None
-    assert read_fingerprint(tmp_path) == without.fingerprint == Codec(without).fingerprint
+    assert read_fingerprints(tmp_path) == (without.fingerprint,) * 2 == without.symbol_coder().fingerprints
     prior_file.save_prior(tmp_path, fitted(16))
     bundle = load_bundle(tmp_path)
     assert bundle.prior is not None
     assert bundle.prior.fingerprint() == fitted(16).fingerprint()
     assert bundle.fingerprint == without.fingerprint
-    assert read_fingerprint(tmp_path) == Codec(bundle).fingerprint != without.fingerprint
+    assert read_fingerprints(tmp_path) == (Codec(bundle).fingerprint, without.fingerprint)
+    assert Codec(bundle).fingerprint != without.fingerprint
 
 
 def test_a_prior_may_have_counts_only(tmp_path: Path):
@@ -48,6 +50,8 @@ def test_a_damaged_prior_is_refused(tmp_path: Path):
         with pytest.raises(ValueError, match=r"prior\.safetensors is damaged or of another model .*fit_prior"):
             prior_file.load_prior(tmp_path, 4)
     file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged or of another model .*; copy it again, or export the model again"):
+        prior_file.load_prior(tmp_path, 0)
     with pytest.raises(ValueError, match="not those of symbols of 8 bits"):
         prior_file.load_prior(tmp_path, 8)
 
@@ -57,14 +61,30 @@ def test_a_model_is_found_by_what_files_hold_of_its_fingerprint(tmp_path: Path, 
     save_tiny_model(folder)
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "model.json").write_text("{")
-    model = read_fingerprint(folder)[:8]
+    model = read_fingerprints(folder).folder[:8]
     monkeypatch.delenv("COD_JAX_MODELS", raising=False)
-    assert find_model(model) is None
+    assert find_model(model, "raw") is None
     monkeypatch.setenv("COD_JAX_MODELS", os.pathsep.join(("", str(tmp_path / "nothing"), str(tmp_path / "models"))))
-    assert find_model(model) == folder
-    assert find_model("ffffffff") is None
+    assert find_model(model, "raw") == folder
+    assert find_model("ffffffff", "raw") is None
     monkeypatch.setenv("COD_JAX_MODELS", str(folder))
-    assert find_model(model) == folder
-    prior_file.save_prior(folder, fitted(16))
-    assert find_model(model) is None
-    assert find_model(read_fingerprint(folder)[:8]) == folder
+    assert find_model(model, "raw") == folder
+
+
+def test_files_from_before_the_prior_was_fitted_find_its_folder(tmp_path: Path, monkeypatch):
+    save_tiny_model(tmp_path)
+    data = Codec(load_bundle(tmp_path)).compress(gradient_image(16, 16))
+    file = container.read(data)
+    prior_file.save_prior(tmp_path, fitted(16))
+    monkeypatch.setenv("COD_JAX_MODELS", str(tmp_path))
+    folder, weights = (fingerprint[:8] for fingerprint in read_fingerprints(tmp_path))
+    assert (file.model, file.mode) == (weights, "raw")
+    # Only what has no probabilities does not depend on the prior.
+    found = {(name, mode): find_model(name, mode) for name in (folder, weights) for mode in container.MODES}
+    assert {key for key, path in found.items() if path is None} == {
+        (weights, mode) for mode in ("static", "context", "factorized")
+    }
+    with pytest.raises(ValueError, match=f"fingerprint {weights}, and this one has 00000000; .*, which is {tmp_path}$"):
+        tiny_codec().decompress(data)
+    lines = dict(info.model_lines(tmp_path))
+    assert (lines["fingerprint"][:8], lines["fingerprint of weights"][:8]) == (folder, weights)

@@ -18,17 +18,25 @@ import safetensors.numpy
 from jax import export
 
 from cod_jax import runtime
-from cod_jax.bundle import save_bundle
+from cod_jax.bundle import Bundle, load_bundle, save_bundle
 from cod_jax.codec import Codec
 from cod_jax.coding.prior import SymbolPrior
+from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.nn import attention
 from cod_jax.runtime import programs as runtime_programs
 from cod_jax.runtime.arrays import read_arrays
 from cod_jax.runtime.codec import CompiledCodec
-from cod_jax.runtime.folder import DESCRIPTION_FILE, Dtype
+from cod_jax.runtime.folder import DESCRIPTION_FILE, Dtype, checksum_of, read_description
 from cod_jax.specialize import programs
 from cod_jax.specialize.folder import write_compiled
-from tests.model_fixtures import gradient_image, tiny_bundle, tiny_codec
+from tests.model_fixtures import (
+    gradient_image,
+    numpy_params,
+    tiny_bundle,
+    tiny_codec,
+    tiny_model_config,
+    tiny_pixel_config,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -68,13 +76,7 @@ def test_files_and_pictures_are_those_of_the_model(codec, size):
 
 @pytest.fixture(scope="module")
 def windowed_codec(tmp_path_factory) -> CompiledCodec:
-    # By the command, in a process without the tests' checks of types: sizes that are symbols are no int.
-    folder = tmp_path_factory.mktemp("windowed")
-    bundle = tiny_bundle(attention="window_published")
-    save_bundle(folder / "model", bundle.config, bundle.params, training={})
-    arguments = ["--model", str(folder / "model"), "--output", str(folder / "c"), "--platforms", "cpu"]
-    subprocess.run([sys.executable, "-m", "cod_jax.compile", *arguments], check=True, cwd=REPOSITORY)
-    return runtime.load(folder / "c")
+    return compiled(tmp_path_factory.mktemp("windowed") / "c", attention="window_published")
 
 
 @pytest.mark.parametrize("cells", [(1, 33), (33, 1)])
@@ -163,6 +165,90 @@ def test_the_prior_comes_along(tmp_path):
         runtime.load(tmp_path / "c")
 
 
+@pytest.fixture(scope="module")
+def factorized(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
+    """A model of two quality levels without a codebook, plain and compiled."""
+    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=2))
+    params = numpy_params(build_model(config).shapes)
+    # Latents are about one; steps of 1 and of 1/4.
+    params["codec"]["bottleneck"]["log_gains"][:] = np.log([[1.0], [4.0]])
+    folder = tmp_path_factory.mktemp("factorized")
+    save_bundle(folder / "model", config, params, training={})
+    write_compiled(folder / "c", load_bundle(folder / "model"), platforms=["cpu"], dtype="float32")
+    return Codec(load_bundle(folder / "model")), runtime.load(folder / "c")
+
+
+def test_every_quality_of_a_factorized_bottleneck_is_that_of_the_model(factorized):
+    plain, codec = factorized
+    picture = gradient_image(20, 40)
+    files = [plain.compress(picture, quality=quality) for quality in (1, 2)]
+    assert codec.num_levels == plain.num_levels == len(set(files)) == 2
+    assert codec.fingerprint == plain.fingerprint
+    assert "8 numbers for 16x16 pixels" in repr(codec)
+    assert [codec.compress(picture, quality=quality) for quality in (1, 2)] == files
+    assert codec.compress([picture, picture]) == [files[1]] * 2
+    symbols = codec.encode(np.stack([picture, picture]), level=[0, 1])
+    for level in (0, 1):
+        np.testing.assert_array_equal(symbols[level], plain.encode(picture, level=level))
+    # Files of both levels are decoded together.
+    for one, data in zip(codec.decompress(files), files, strict=True):
+        assert levels_apart(one, plain.decompress(data, steps=1)) <= 1
+    assert levels_apart(*codec.decode(symbols[[1, 1]], level=[0, 1])) > 1
+    np.testing.assert_array_equal(codec.decode(symbols[1:]), codec.decode(symbols[1:], level=1))
+
+
+def test_what_a_factorized_model_does_not_have_is_refused(factorized):
+    _, codec = factorized
+    picture = gradient_image(16, 16)
+    for quality in (0, 3, 1.0, True):
+        with pytest.raises(ValueError, match=f"the quality is {quality}, and this model has the qualities 1 to 2"):
+            codec.compress(picture, quality=quality)
+    with pytest.raises(ValueError, match="no codebook, and legacy-lite holds the symbols of one"):
+        codec.compress(picture, layout="legacy-lite")
+    symbols = np.zeros((1, 1, 1, 8), np.int32)
+    with pytest.raises(ValueError, match=r"symbols of shape \(1, 1, 1, 7\) are no \[batch, rows, columns, 8\]"):
+        codec.decode(symbols[..., 1:])
+    with pytest.raises(ValueError, match="a symbol is 32768 or 32768; they are -32767 to 32767"):
+        codec.decode(symbols + 2**15)
+    for level in (2, -1):
+        with pytest.raises(ValueError, match=f"the level is {level}, and this model has the levels 0 to 1"):
+            codec.decode(symbols, level=level)
+    with pytest.raises(ValueError, match=r"the level is \[0, 1\]; give a whole number, or one for each of 1 pictures"):
+        codec.encode(picture[None], level=[0, 1])
+
+
+def test_a_factorized_model_needs_its_tables(factorized, tmp_path):
+    _, codec = factorized
+    copy = Path(shutil.copytree(codec._encode._folder, tmp_path / "copy"))
+    values = json.loads((copy / DESCRIPTION_FILE).read_text())
+    del values["files"]["prior.safetensors"]
+    write_description(copy, values)
+    with pytest.raises(ValueError, match=r"has no prior.safetensors, which codes the symbols of its model; make the"):
+        runtime.load(copy)
+
+
+@pytest.fixture(scope="module")
+def pixel_codecs(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
+    """A one-step CoD, whose transformer cuts more than four queries in chunks, plain and compiled."""
+    config = tiny_pixel_config()
+    bundle = Bundle(config, numpy_params(build_model(config).shapes), "2" * 64, "float32", {})
+    folder = tmp_path_factory.mktemp("pixel") / "c"
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (attention, programs):
+            patch.setattr(module, "QUERY_CHUNK", 2)
+        write_compiled(folder, bundle, platforms=["cpu"], dtype="float32")
+    return Codec(bundle), runtime.load(folder)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 45)])
+def test_one_step_cod_is_that_of_the_model(pixel_codecs, size):
+    plain, codec = pixel_codecs
+    picture = gradient_image(*size)
+    data = codec.compress(picture)
+    assert data == plain.compress(picture)
+    assert levels_apart(codec.decompress(data), plain.decompress(data, steps=1)) <= 1
+
+
 def test_published_layouts_are_written_too(codec):
     image_uint8 = gradient_image(32, 48)
     for layout in ("legacy-lite", "legacy-cod"):
@@ -188,7 +274,9 @@ def test_published_files_keep_their_grey_border(codec):
         (lambda codec: codec.decompress(b"", layout="other"), "there is no layout 'other'"),
         (lambda codec: codec.encode(gradient_image(16, 16)), r"give uint8 \[batch, height, width, 3\]"),
         (lambda codec: codec.decode(np.zeros((2, 3), np.int32)), r"are no \[batch, rows, columns\]"),
-        (lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)), "a symbol is 16 or 16, not of 4 bits"),
+        (lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)), "a symbol is 16 or 16; they are 0 to 15"),
+        (lambda codec: codec.decode(np.zeros((1, 1, 1), np.int32), level=1), "this model has the levels 0 to 0"),
+        (lambda codec: codec.compress(gradient_image(1, 1), quality=2), "this model has one quality only; leave it"),
     ],
 )
 def test_wrong_input_is_refused(codec, call, message):
@@ -244,7 +332,13 @@ def replace_file(path: Path, name: str, data: bytes) -> None:
     (path / name).write_bytes(data)
     description = json.loads((path / DESCRIPTION_FILE).read_text())
     description["files"][name] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (path / DESCRIPTION_FILE).write_text(json.dumps(description))
+    write_description(path, description)
+
+
+def write_description(path: Path, values: dict) -> None:
+    """Write a description with the checksum that it needs."""
+    del values["sha256"]
+    (path / DESCRIPTION_FILE).write_text(json.dumps({**values, "sha256": checksum_of(values)}))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +362,7 @@ def test_a_changed_file_is_refused(copy, name):
     ("change", "message"),
     [
         (lambda values: values.update(format="cod_jax model"), "describes no compiled model"),
-        (lambda values: values.update(version=2), "has version 2 of the format and this cod_jax reads version 1"),
+        (lambda values: values.update(version=3), "has version 3 of the format and this cod_jax reads version 2"),
         (lambda values: values.update(weights_fingerprint="abc"), "damaged .weights_fingerprint is 'abc'"),
         (lambda values: values.update(pitch=True), "damaged .pitch is 'True'"),
         (lambda values: values.update(size_multiple=24), "size_multiple 24 is not a multiple of pitch 16"),
@@ -286,8 +380,23 @@ def test_a_changed_file_is_refused(copy, name):
 def test_a_changed_description_is_refused(copy, change, message):
     values = json.loads((copy / DESCRIPTION_FILE).read_text())
     change(values)
-    (copy / DESCRIPTION_FILE).write_text(json.dumps(values))
+    write_description(copy, values)
     with pytest.raises(ValueError, match=message):
+        runtime.load(copy)
+
+
+def test_a_change_of_any_byte_of_the_description_is_refused(copy):
+    file = copy / DESCRIPTION_FILE
+    data, described = file.read_bytes(), read_description(copy)
+    for place in range(0, len(data), 5):  # all of them take seconds
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(ValueError, match=str(copy)):
+            read_description(copy)
+    file.write_bytes(json.dumps(json.loads(data)).encode())
+    assert read_description(copy) == described
+    values = json.loads(data)
+    file.write_text(json.dumps({**values, "jax_version": "0.0.1"}))
+    with pytest.raises(ValueError, match=r"compiled.json is damaged \(its checksum is wrong\); copy the folder again"):
         runtime.load(copy)
 
 

@@ -1,7 +1,9 @@
 """One-step codecs without their constant parts do what the whole model does."""
 
+import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,22 +11,37 @@ import numpy as np
 import pytest
 from jax import export
 
-from cod_jax.models import ComputeConfig, Functional, ModelConfig, build_model, flatten_params
+from cod_jax.models import (
+    ComputeConfig,
+    DConvConfig,
+    FactorizedConfig,
+    Functional,
+    ModelConfig,
+    PixNerDiTConfig,
+    build_model,
+    flatten_params,
+)
 from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.config import Dtype
 from cod_jax.models.functional import count_params
 from cod_jax.nn.attention import QUERY_CHUNK
-from cod_jax.runtime.folder import Platform
+from cod_jax.runtime.folder import Platform, Sizes
 from cod_jax.specialize.folding import fold
-from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
+from cod_jax.specialize.parts import FixedBins, OneStepDecoder, SymbolEncoder, storage_dtypes
 from cod_jax.specialize.programs import check_supported, export_program, size_ranges, split
-from tests.model_fixtures import tiny_bundle, tiny_latent_config, tiny_model_config, tiny_pixel_config
+from tests.model_fixtures import (
+    numpy_params,
+    tiny_bundle,
+    tiny_latent_config,
+    tiny_model_config,
+    tiny_pixel_config,
+)
 
 INDICES = np.array([[[3, 9, 1], [7, 2, 4]], [[15, 0, 0], [8, 8, 12]]], np.int32)
 
 
-def decoder(dtype: Dtype = "float32") -> Functional[OneStepDecoder]:
-    config = tiny_bundle().config
+def decoder(dtype: Dtype = "float32", config: ModelConfig | None = None) -> Functional[OneStepDecoder]:
+    config = config or tiny_model_config()
     return Functional(lambda rngs: OneStepDecoder(config, compute=ComputeConfig(dtype), rngs=rngs))
 
 
@@ -40,10 +57,13 @@ def decoded(functional: Functional[OneStepDecoder], params, patches_per_chunk: i
     return np.asarray(run(params, INDICES))
 
 
-@jax.jit
-def whole_model(params, indices) -> jax.Array:
-    model = build_model(tiny_bundle().config).bind(params)
-    return model.one_step(model.codec.decode(model.codec.dequantize(indices)))
+def whole_model(config: ModelConfig, params) -> np.ndarray:
+    @jax.jit
+    def run(params, indices):
+        model = build_model(config).bind(params)
+        return model.one_step(model.codec.decode(model.codec.dequantize(indices)))
+
+    return np.asarray(run(params, INDICES))
 
 
 def without_modulation(params):
@@ -53,12 +73,32 @@ def without_modulation(params):
     return {**params, "denoiser": {**params["denoiser"], "blocks": {"block": blank}}}
 
 
-def test_the_folded_decoder_is_the_model():
-    params = tiny_bundle().params
-    expected = np.asarray(whole_model(params, INDICES))
-    np.testing.assert_allclose(decoded(decoder(), folded()[1], 16), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("config", [tiny_model_config(), tiny_pixel_config()], ids=["dconv", "pixnerdit"])
+def test_the_folded_decoder_is_the_model(config):
+    params = numpy_params(build_model(config).shapes)
+    expected = whole_model(config, params)
+    folded_params = fold(config, params)[1]
+    np.testing.assert_allclose(decoded(decoder(config=config), folded_params, 16), expected, rtol=1e-5, atol=1e-5)
     # What is folded is no trifle.
-    assert np.abs(np.asarray(whole_model(without_modulation(params), INDICES)) - expected).max() > 0.1
+    assert np.abs(whole_model(config, without_modulation(params)) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_folded_bins_are_those_of_the_factorized_bottleneck(num_levels):
+    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=num_levels))
+    functional = build_model(config)
+    params = numpy_params(functional.shapes)
+    bins = FixedBins(num_levels, 8)
+    bins.step[...], bins.offset[...] = (fold(config, params)[0]["bottleneck"][name] for name in ("step", "offset"))
+    quantizer: Any = functional.bind(jax.tree.map(jnp.asarray, params)).codec.bottleneck
+    level = jnp.arange(num_levels, dtype=jnp.int32)
+    z = 20 * jax.random.normal(jax.random.key(0), (num_levels, 4, 4, 8))
+    z = z.at[0, 0, 0, 0].set(1e9)
+    expected = quantizer(z, level=level)
+    symbols = bins.nearest(z, level)
+    np.testing.assert_array_equal(symbols, expected.indices)
+    np.testing.assert_allclose(bins.lookup(symbols, level), expected.values, rtol=1e-6, atol=1e-6)
+    assert np.abs(bins.offset[...]).max() > 0.1
 
 
 def test_chunks_change_nothing():
@@ -68,8 +108,20 @@ def test_chunks_change_nothing():
         np.testing.assert_allclose(one, whole, rtol=0, atol=5e-6)
 
 
-def test_storing_bfloat16_rounds_nothing_more():
-    functional, params = decoder("bfloat16"), folded()[1]
+@pytest.mark.parametrize(
+    ("config", "narrow"),
+    [
+        (tiny_model_config(), {"trunk/merge/bias", "trunk/blocks/block/mlp_in/kernel"}),
+        (
+            tiny_pixel_config(),
+            {"trunk/merge/bias", "trunk/blocks/block/attention/qkv", "head/blocks/block/generate/bias"},
+        ),
+    ],
+    ids=["dconv", "pixnerdit"],
+)
+def test_storing_bfloat16_rounds_nothing_more(config, narrow):
+    params = fold(config, numpy_params(build_model(config).shapes))[1]
+    functional = decoder("bfloat16", config)
     dtypes = storage_dtypes(functional.bind(params))
     assert dtypes.keys() == flatten_params(functional.shapes).keys()
     stored = jax.tree_util.tree_map_with_path(
@@ -77,8 +129,8 @@ def test_storing_bfloat16_rounds_nothing_more():
         params,
     )
     kinds = {name: leaf.dtype.name for name, leaf in flatten_params(stored).items()}
-    assert kinds["blocks/block/mlp_in/kernel"] == "bfloat16"
-    for name in ("codec/bottleneck/codebook", "head/out/kernel", "head/norm_out/scale"):
+    assert {kinds[name] for name in narrow} == {"bfloat16"}
+    for name in ("bottleneck/codebook", "head/out/kernel", "head/norm_out/scale"):
         assert kinds[name] == "float32"
     np.testing.assert_array_equal(decoded(functional, stored, 16), decoded(functional, params, 16))
 
@@ -110,11 +162,29 @@ def test_the_published_size_loses_what_is_constant_and_no_more():
     assert kept == whole - modulation - timestep - noise - embedding + codebook
 
 
-def test_programs_for_every_platform_are_made_anywhere():
-    config = tiny_bundle().config
-    platforms: tuple[Platform, ...] = ("cpu", "cuda", "tpu")
-    for half, platform in itertools.product(split(config, tiny_bundle().params, "bfloat16"), platforms):
-        data = export_program(half, config, size_ranges(config)[0], platform)
+def test_one_step_cod_loses_what_is_constant_and_no_more():
+    config = ModelConfig(denoiser=PixNerDiTConfig())
+    whole, decoder_alone = (
+        count_params(shapes) for shapes in (build_model(config).shapes["denoiser"], decoder(config=config).shapes)
+    )
+    hidden, pixel, features, layers = 1152, 64, 256, 26
+    codec = count_params(decoder(config=config).shapes["decoder"]) + 16 * 128
+    modulation = layers * (hidden * 6 * hidden + 6 * hidden)
+    timestep = (features * hidden + hidden) + (hidden * hidden + hidden)
+    embedding = (3 + pixel + 64) * pixel + pixel
+    constants = layers * 6 * hidden + hidden
+    assert decoder_alone == codec + whole - modulation - timestep - 3 * 256 * hidden - embedding + constants
+
+
+@pytest.mark.parametrize(
+    ("config", "platforms"),
+    [(tiny_model_config(), ("cpu", "cuda", "tpu")), (tiny_pixel_config(), ("cuda",))],
+    ids=["dconv", "pixnerdit"],
+)
+def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[Platform, ...]):
+    params = numpy_params(build_model(config).shapes)
+    for half, platform in itertools.product(split(config, params, "bfloat16"), platforms):
+        data = export_program(half, size_ranges(config)[0], platform)
         assert len(data) < 2**17 < sum(array.nbytes for array in half.weights.values()), "weights belong beside it"
         exported = export.deserialize(bytearray(data))
         assert exported.platforms == (platform,)
@@ -122,25 +192,35 @@ def test_programs_for_every_platform_are_made_anywhere():
         assert all(map(export.is_symbolic_dim, (batch, rows, columns)))
 
 
+@pytest.mark.parametrize("denoiser", [DConvConfig(), PixNerDiTConfig()], ids=["dconv", "pixnerdit"])
 @pytest.mark.parametrize("attention", ["global", "window_published", "window_masked"])
 @pytest.mark.parametrize("pitch", [4, 8, 16, 32])
-def test_every_size_has_one_program(attention, pitch):
-    ranges = size_ranges(tiny_model_config(pitch=pitch, attention=attention))
+def test_every_size_has_one_program(attention, pitch, denoiser):
+    config = dataclasses.replace(tiny_model_config(pitch=pitch, attention=attention), denoiser=denoiser)
+    ranges = size_ranges(config)
+    decisions: dict[Sizes, set[tuple[bool, ...]]] = {}
     for grid in [(rows, columns) for rows in range(1, 70, 3) for columns in range(1, 70)] + [(1, 10**6), (10**6, 1)]:
         (sizes,) = (sizes for sizes in ranges if grid in sizes)
         symbols = [side * (max(pitch, 16) // pitch) for side in grid]
+        patches = grid[0] * grid[1] * (max(pitch, 16) // 16) ** 2
+        is_cut = [side > WINDOW for side in symbols] if attention != "global" else [False, False]
+        # A side that is cut makes that of the other indifferent.
+        decision = [is_cut[0], not is_cut[0] and is_cut[1]]
         if attention == "global":
-            assert (symbols[0] * symbols[1] <= 2 * QUERY_CHUNK) == (sizes is ranges[0])
-        else:
-            assert (max(symbols) <= WINDOW) == (sizes is ranges[0])
+            decision.append(symbols[0] * symbols[1] > 2 * QUERY_CHUNK)
+        if denoiser.kind == "pixnerdit":
+            decision.append(patches > 2 * QUERY_CHUNK)
+        decisions.setdefault(sizes, set()).add(tuple(decision))
+    assert len(decisions) == len(ranges)
+    assert all(len(made) == 1 for made in decisions.values()), "one program does one thing"
 
 
-@pytest.mark.parametrize("config", [tiny_pixel_config(), tiny_latent_config()], ids=["pixel", "latent"])
-def test_other_models_are_refused(config):
-    with pytest.raises(ValueError, match=r"only CoD-Lite .* can be compiled, not a model with denoiser"):
+def test_models_on_latents_are_refused():
+    config = tiny_latent_config()
+    with pytest.raises(ValueError, match=r"a model on latents \(denoiser.kind ddt\) cannot be compiled"):
         check_supported(config)
-    with pytest.raises(ValueError, match="cannot be decoded in one step by this class"):
-        Functional(lambda rngs: OneStepDecoder(config, compute=ComputeConfig(), rngs=rngs))
+    with pytest.raises(ValueError, match="a ddt cannot be decoded in one step by this class"):
+        decoder(config=config)
 
 
 def test_the_deep_codec_is_refused():

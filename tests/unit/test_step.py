@@ -8,7 +8,8 @@ import pytest
 
 from cod_jax.losses.terms import masked_mean, weighted_sum
 from cod_jax.models import ComputeConfig
-from cod_jax.training.objectives.codebook import codebook_of, with_codebook
+from cod_jax.training.objectives.codebook import codebook_of, tend_codebook, with_codebook
+from cod_jax.training.objectives.objective import Candidates, LossOutput
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer, build_schedule
 from cod_jax.training.state import init_state, state_axes
@@ -94,6 +95,7 @@ def test_moving_average_follows_the_parameters(objective, optimizer, images, upd
     np.testing.assert_allclose(average, 0.9 * before + 0.1 * moved, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_unused_codes_become_latents_of_the_batch(objective, optimizer, images):
     config = dataclasses.replace(objective.config, revive_codes_every=2, revive_usage=0.5)
     objective = Pretrain(objective.model_config, config, ComputeConfig())
@@ -120,6 +122,29 @@ def test_unused_codes_become_latents_of_the_batch(objective, optimizer, images):
     even, _ = update({**after, "step": jnp.int32(2), "buffers": {"codebook_usage": usage}}, {}, {"image": images})
     changed = np.any(np.asarray(codebook_of(even["params"])) != codes, axis=1)
     assert np.flatnonzero(changed).tolist() == [3, 7]
+
+
+def test_codes_are_replaced_when_due_where_they_are_unused_and_there_is_a_latent():
+    codebook = jnp.zeros((4, 2))
+    params = {"model": {"codec": {"bottleneck": {"codebook": codebook}}}}
+    latents = Candidates(jnp.arange(1.0, 9.0).reshape(4, 2), jnp.array([1.0, 1.0, 0.0, 1.0]))
+
+    def tend(usage: list[float], step: int) -> tuple[list[float], list[float]]:
+        output = LossOutput({}, jnp.array([8.0, 0.0, 0.0, 0.0]), latents)
+        buffers = {"codebook_usage": jnp.array(usage)}
+        after, average, buffers = tend_codebook(
+            params, params, buffers, output, jnp.int32(step), every=2, threshold=1.0
+        )
+        np.testing.assert_array_equal(codebook_of(after), codebook_of(average))
+        return codebook_of(after)[:, 0].tolist(), buffers["codebook_usage"].tolist()
+
+    # A fresh codebook takes all latents there are, also in the place of codes that this batch uses.
+    codes, usage = tend([0, 0, 0, 0], 0)
+    assert codes == [1, 3, 0, 7]
+    assert [usage[0], usage[1], usage[3]] == [0.25] * 3
+    # Later codes that are used stay, and at odd steps all do.
+    assert tend([0.5, 0.5, 0, 0], 2)[0] == [0, 0, 0, 7]
+    assert tend([0.5, 0.5, 0, 0], 1)[0] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Files of symbols: modes, models, damage, and files of earlier versions."""
 
-import contextlib
+import dataclasses
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,19 @@ from tests.unit.test_prior import fitted, smooth_grid
 
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "files.json").read_text())
 MAX_PIXELS = 2**24
+CHANGES = (1, 2, 4, 8, 16, 32, 64, 128, 0x5A, 0xFF)
 CODER = SymbolCoder("ab" * 32, 16, 4, fitted(16))
 
 
 def _decode(data: bytes, coder: SymbolCoder = CODER, **options: Any) -> stream.CodedPicture:
     return stream.decode_picture(data, coder=coder, **{"max_pixels": MAX_PIXELS, **options})
+
+
+def _decode_or_none(file: container.Container, coder: SymbolCoder) -> stream.CodedPicture | None:
+    try:
+        return _decode(container.write(file), coder)
+    except ValueError:
+        return None
 
 
 def _encode(indices: np.ndarray, coder: SymbolCoder = CODER, **options: Any) -> bytes:
@@ -62,25 +71,71 @@ def test_a_picture_of_an_earlier_version_looks_the_same():
 def test_a_change_of_any_byte_is_refused(name: str):
     data = (FOLDER / f"{name}.cod").read_bytes()
     for place in range(len(data)):
-        for change in (1, 2, 4, 8, 16, 32, 64, 128, 0x5A, 0xFF):
+        for change in CHANGES:
             with pytest.raises(ValueError, match=r"\w"):
                 _decode(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :], _golden_coder(name))
 
 
+@pytest.mark.parametrize("layout", ["legacy-lite", "legacy-cod"])
+def test_a_change_of_any_byte_of_a_published_layout_is_refused_or_another_picture(layout: stream.Layout):
+    # Without a checksum a change cannot always be seen, but no bit is passed over.
+    data = (FOLDER / f"{layout}.cod").read_bytes()
+    num_refused = 0
+    for place in range(len(data)):
+        for change in CHANGES:
+            changed = data[:place] + bytes([data[place] ^ change]) + data[place + 1 :]
+            try:
+                picture = _decode(changed, golden_coder(), layout=layout)
+            except ValueError:
+                num_refused += 1
+                continue
+            if picture.covers_all:
+                size = {"height": picture.height, "width": picture.width}
+                assert _encode(picture.indices, golden_coder(), layout=layout, **size) == changed
+            else:
+                assert bit_packing.pack(picture.indices, 4) == changed[legacy.HEADER_BYTES :]
+    assert num_refused >= 30  # of the 40 changes of the sides
+
+
 @pytest.mark.parametrize("name", sorted(name for name, facts in GOLDEN.items() if facts["layout"] == "cod"))
-def test_changed_payloads_with_a_right_checksum_are_decoded_or_refused(name: str):
-    # Nobody but an attacker writes these: no crash, and symbols that the model has.
+def test_changed_payloads_with_a_right_checksum_are_refused_or_other_symbols(name: str):
+    # Nobody but an attacker writes these: no crash, symbols that the model has, and the only payload for them.
+    coder = _golden_coder(name)
     file = container.read((FOLDER / f"{name}.cod").read_bytes())
     changed = bytearray(file.payload)
+    original = _decode(container.write(file), coder)
+    seen = {f"{original.level} {symbols_hash(original.indices)}"}
     for place in range(len(changed)):
-        changed[place] ^= 0x5A
-        data = container.write(container.Container(file.height, file.width, file.mode, file.model, bytes(changed)))
-        with contextlib.suppress(ValueError):
-            indices = _decode(data, _golden_coder(name)).indices
+        for change in (1, 0x5A, 0x80):
+            changed[place] ^= change
+            picture = _decode_or_none(dataclasses.replace(file, payload=bytes(changed)), coder)
+            changed[place] ^= change
+            if picture is None:
+                continue
             low, high = (-LARGEST_SYMBOL, LARGEST_SYMBOL) if name == "factorized" else (0, 15)
-            assert indices.min() >= low
-            assert indices.max() <= high
-        changed[place] ^= 0x5A
+            assert low <= picture.indices.min() <= picture.indices.max() <= high
+            symbols = f"{picture.level} {symbols_hash(picture.indices)}"
+            assert symbols not in seen
+            seen.add(symbols)
+
+
+@pytest.mark.parametrize("name", ["raw", "static", "context", "wide", "factorized"])
+@pytest.mark.parametrize("end", [b"\0", b"\0" * 200 + b"\1"], ids=["zero", "far"])
+def test_bytes_that_no_symbol_needs_are_refused(name: str, end: bytes):
+    # A decoder stops after the last symbol and would not see them.
+    file = container.read((FOLDER / f"{name}.cod").read_bytes())
+    longer = container.write(dataclasses.replace(file, payload=file.payload + end))
+    message = "symbols of 4 bits take" if name == "raw" else "no encoder makes such a payload of"
+    with pytest.raises(ValueError, match=message):
+        _decode(longer, _golden_coder(name))
+
+
+def test_a_level_alone_may_be_the_payload():
+    tables = ChannelTables(np.zeros(1, np.int32), np.full(1, 2, np.int32), np.array([[65535, 1]], np.int32))
+    some = SymbolCoder("ab" * 32, 16, 0, FactorizedPrior((tables, tables)))
+    data = _encode(np.zeros((1, 1, 1), np.int32), some)
+    assert container.read(data).payload == b"\0"
+    assert _decode(data, some).level == 0
 
 
 @given(
@@ -121,7 +176,7 @@ def test_a_file_names_its_model_and_its_prior():
         message = f"with the model of fingerprint {CODER.fingerprint[:8]}, and this one has {reader.fingerprint[:8]};"
         with pytest.raises(OtherModelError, match=message) as caught:
             _decode(data, reader)
-        assert caught.value.model == CODER.fingerprint[:8]
+        assert (caught.value.model, caught.value.mode) == (CODER.fingerprint[:8], "context")
 
 
 def test_files_from_before_the_prior_was_fitted_are_read():
@@ -206,6 +261,20 @@ def test_the_limit_on_pixels_comes_before_the_symbols():
     assert not legacy.exceeds_limit(height=4095, width=4097, pitch=32, max_pixels=2**24)
     assert not legacy.exceeds_limit(height=3, width=7, pitch=32, max_pixels=21)
     assert legacy.exceeds_limit(height=3, width=7, pitch=32, max_pixels=20)
+
+
+@pytest.mark.parametrize("mode", container.MODES)
+def test_a_tiny_file_of_a_huge_picture_allocates_nothing(mode: container.Mode):
+    coder = _golden_coder(mode)
+    tracemalloc.start()
+    try:
+        for height, width in ((2**24, 2**24), (1, 2**24), (2**24, 1), (4096, 4097)):
+            file = container.Container(height, width, mode, container.model_id(coder.fingerprint), b"\1")
+            with pytest.raises(ValueError, match=f"{width}x{height} is more than the limit of 16777216 pixels"):
+                _decode(container.write(file), coder)
+        assert tracemalloc.get_traced_memory()[1] < 2**18
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_does_not_fit_the_picture_is_not_written():

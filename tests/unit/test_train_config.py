@@ -126,6 +126,8 @@ def test_the_one_step_codec_has_a_recipe_for_eight_rates():
             plain = TrainConfig.from_dict(one_step.get_config(f"{stage},rate={rate},losses=plain").to_dict())
             assert plain.model.codec.nominal_bits_per_pixel == pytest.approx(float(rate), rel=0.02)
             assert plain.frozen_names == ()
+    without_dinov2 = TrainConfig.from_dict(one_step.get_config("2,losses=lpips").to_dict())
+    assert without_dinov2.frozen_names == ("lpips_vgg", "lpips_alex")
     published = TrainConfig.from_dict(one_step.get_config("2").to_dict())
     assert published.frozen_names == ("dinov2", "lpips_vgg", "lpips_alex")
     assert isinstance(published.objective, DistillConfig)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -176,9 +177,9 @@ class Distill:
         """Singular vectors of the discriminator's layers."""
         return {"singular_vectors": init_singular_vectors(params["discriminator"], key)}
 
-    def parts_from(self, frozen: Params) -> Params:
+    def parts_from(self, frozen: Mapping[str, Params]) -> Params:
         """The critic starts as the teacher."""
-        return {"critic": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen["teacher"]["denoiser"])}
+        return {"critic": frozen["teacher"]["denoiser"]}
 
     def exported(self, params: Params) -> Params:
         """The model's parameters as they are."""

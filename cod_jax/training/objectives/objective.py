@@ -88,7 +88,7 @@ class Objective(Protocol):
         """The buffers that go with fresh parameters."""
         ...
 
-    def parts_from(self, frozen: Params) -> Params:
+    def parts_from(self, frozen: Mapping[str, Params]) -> Params:
         """Parts of the parameters that start as those of frozen networks, float32."""
         ...
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -142,7 +143,7 @@ class OneStep:
             return {}
         return {"codebook_usage": jnp.zeros((self.model_config.codec.codebook_size,), jnp.float32)}
 
-    def parts_from(self, frozen: Params) -> Params:
+    def parts_from(self, frozen: Mapping[str, Params]) -> Params:
         """None."""
         return {}
 

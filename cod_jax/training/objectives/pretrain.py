@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -212,7 +213,7 @@ class Pretrain:
             return {}
         return {"codebook_usage": jnp.zeros((self.model_config.codec.codebook_size,), jnp.float32)}
 
-    def parts_from(self, frozen: Params) -> Params:
+    def parts_from(self, frozen: Mapping[str, Params]) -> Params:
         """None."""
         return {}
 

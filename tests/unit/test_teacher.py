@@ -1,0 +1,71 @@
+"""The teacher of a distillation: which models may be one, and what starts from it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.bundle import save_bundle
+from cod_jax.models import build_model
+from cod_jax.parallel import make_mesh
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.loop import _check_same_frozen, _digest, _fresh_state, _placed_frozen
+from cod_jax.training.plan import make_plan
+from cod_jax.training.teacher import load_teacher, load_teacher_config
+from configs import base, tiny_one_step
+from tests.model_fixtures import numpy_params, tiny_model_config
+from tests.training_fixtures import small_settings
+
+
+def write_model(path, facts):
+    config = tiny_model_config()
+    params = numpy_params(build_model(config).shapes)
+    save_bundle(path, config, params, training=facts)
+    return config, params
+
+
+def test_a_pre_trained_model_may_be_a_teacher(tmp_path):
+    for index, facts in enumerate(({}, {"config": {"objective": {"kind": "pretrain"}}}, {"class": "PixNerDiT"})):
+        path = tmp_path / str(index)
+        config, params = write_model(path, facts)
+        assert load_teacher_config(str(path)) == config
+        jax.tree.map(np.testing.assert_array_equal, load_teacher(str(path)), params)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"config": {"objective": {"kind": kind}}} for kind in ("one_step", "distill")] + [{"class": "OneStepCoD"}],
+)
+def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
+    write_model(tmp_path / "model", facts)
+    with pytest.raises(ValueError, match="is a one-step codec, which knows nothing of noise; give the pre-trained"):
+        load_teacher_config(str(tmp_path / "model"))
+
+
+def test_other_weights_of_a_frozen_network_are_noticed(tmp_path):
+    params = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}
+    digest = _digest(params)
+    assert digest == _digest({"b": params["b"], "a": dict(params["a"])})
+    assert digest != _digest({**params, "b": np.array([0, 1e-9], np.float32)})
+    assert digest != _digest({**params, "a": {"kernel": params["a"]["kernel"].T}})
+    _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": digest})
+    with pytest.raises(ValueError, match="was trained with other weights of teacher than are given now"):
+        _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": _digest({})})
+
+
+@pytest.mark.slow
+def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp_path):
+    teacher = str(tmp_path / "teacher")
+    settings = tiny_one_step.get_config("2")
+    base.apply(settings, {"objective.teacher": teacher, "data.source": "photos", "frozen.dtype": "bfloat16"})
+    settings.model = small_settings()["model"]
+    config = TrainConfig.from_dict(settings.to_dict())
+    params = numpy_params(build_model(config.model).shapes)
+    save_bundle(teacher, config.model, params, training={})
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    plan = make_plan(config, mesh)
+    given = {"teacher": load_teacher(teacher)}
+    placed = _placed_frozen(plan, given)
+    assert {leaf.dtype for leaf in jax.tree.leaves(placed)} == {jnp.dtype("bfloat16")}
+    state = _fresh_state(plan, jax.random.key(0), given)
+    jax.tree.map(np.testing.assert_array_equal, state["params"]["critic"], given["teacher"]["denoiser"])
