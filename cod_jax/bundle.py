@@ -193,7 +193,7 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
     return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding, prior)
 
 
-def load_config(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping[str, Any]]:
+def load_description(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping[str, Any]]:
     """What the model of a model folder is, and the facts of its training, without reading its weights.
 
     Raises:

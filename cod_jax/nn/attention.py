@@ -14,8 +14,9 @@ from cod_jax.nn.norms import GroupNorm
 
 AttentionMode = Literal["global", "window_published", "window_masked"]
 
-# Above this many positions queries are handled in chunks, so that the weights never take N * M floats.
+# More queries than MAX_WHOLE_QUERIES are handled in chunks, so that the weights never take N * M floats.
 QUERY_CHUNK = 1024
+MAX_WHOLE_QUERIES = 2 * QUERY_CHUNK
 
 
 def attend(
@@ -33,7 +34,7 @@ def attend(
         return (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
 
     batch, positions, channels = q.shape
-    if positions <= 2 * QUERY_CHUNK:
+    if positions <= MAX_WHOLE_QUERIES:
         return attend_queries(q)
     num_chunks = -(-positions // QUERY_CHUNK)
     padded = jnp.pad(q, ((0, 0), (0, num_chunks * QUERY_CHUNK - positions), (0, 0)))
@@ -47,6 +48,12 @@ def _is_known(shape: tuple[Any, ...]) -> bool:
     return not any(map(export.is_symbolic_dim, shape))
 
 
+def _has_fused_attention(device: Any) -> bool:
+    """Whether it is an NVIDIA GPU on which cuDNN's attention takes bfloat16: Ampere and newer."""
+    is_nvidia = device.platform == "gpu" and "NVIDIA" in device.device_kind
+    return is_nvidia and float(device.compute_capability) >= 8
+
+
 def multi_head_attend(
     q: Float[Array, "B N H D"], k: Float[Array, "B M H D"], v: Float[Array, "B M H D"]
 ) -> Float[Array, "B N H D"]:
@@ -55,8 +62,8 @@ def multi_head_attend(
     NVIDIA GPUs run it in bfloat16 through JAX's fused attention, which never stores the weights, where a head has
     a multiple of 8 and at most 128 channels. Programs for all sizes (`jax.export`) cannot call it.
     """
-    fused = q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _is_known(q.shape)
-    if fused and jax.default_backend() == "gpu" and "NVIDIA" in jax.devices()[0].device_kind:
+    fits = q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _is_known(q.shape)
+    if fits and _has_fused_attention(jax.devices()[0]):
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
     def heads_first(x: Array) -> Array:

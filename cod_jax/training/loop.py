@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.initial import Initial, load_initial, with_initial
 from cod_jax.training.meter import Meter
-from cod_jax.training.objectives.objective import Update
+from cod_jax.training.objectives.objective import Objective, Update
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
 from cod_jax.training.state import TrainState, chosen, replaced
@@ -84,7 +85,7 @@ def train(
         shapes, shardings = plan.shapes, plan.shardings
         given = load_frozen()
         frozen_params = _placed_frozen(plan, given)
-        frozen_digests = {name: _digest(given[name]) for name in plan.objective.frozen}
+        frozen_digests = _digests(plan.objective, given)
         key = jax.random.key(config.seed)
 
         # The order matters: own checkpoint, else a model to start from, else scratch; never a mixture.
@@ -101,11 +102,7 @@ def train(
             if config.init_from:
                 _logger.info("init_from is not used: the run has a checkpoint of its own")
         else:
-            initial = _load_initial(config, shapes) if config.init_from else None
-            state = _fresh_state(plan, key, given)
-            if initial is not None:
-                trained = {name for update in plan.objective.updates for name in update.trains}
-                state = with_initial(state, shardings, initial, trained)
+            state = _initial_state(config, plan, key, given)
         del given
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
@@ -261,14 +258,40 @@ def _check_same_frozen(workdir: Path, meta: Mapping[str, Any], digests: Mapping[
         )
 
 
-def _digest(params: Params) -> str:
-    """SHA-256 of a frozen network's parameters, as they were given."""
-    digest = hashlib.sha256()
+def _digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]:
+    """SHA-256 of what each frozen network is and of its parameters, as they were given.
+
+    Raises:
+      ValueError: The processes were given different ones.
+    """
+    digests = {name: _digest(given[name], objective.frozen_configs.get(name)) for name in sorted(objective.frozen)}
+    if digests and jax.process_count() > 1:
+        own = np.frombuffer(bytes.fromhex("".join(digests.values())), np.uint8).reshape(len(digests), -1)
+        of_all = np.asarray(multihost_utils.process_allgather(own))
+        differ = (of_all != of_all[0]).any(axis=(0, 2))
+        if differ.any():
+            names = ", ".join(np.array(list(digests))[differ])
+            raise ValueError(f"the processes were given different weights of {names}; give all of them the same files")
+    return digests
+
+
+def _digest(params: Params, config: Mapping[str, Any] | None = None) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(flatten_params(params).items()):
         array = np.ascontiguousarray(value)
         digest.update(f"{name} {array.shape} {array.dtype}".encode())
         digest.update(array.view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
+    """A fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
+    initial = _load_initial(config, plan.shapes) if config.init_from else None
+    state = _fresh_state(plan, key, frozen)
+    if initial is None:
+        return state
+    trained = {name for update in plan.objective.updates for name in update.trains}
+    return with_initial(state, plan.shardings, initial, trained)
 
 
 def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
@@ -324,8 +347,11 @@ def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
         return Meter(config.batch_size, None, None)
-    # What is computed again to save memory is no use of the device.
-    objective = build_objective(dataclasses.replace(config, compute=dataclasses.replace(config.compute, remat="none")))
+    # What is computed again to save memory is no use of the device; and fused attention, which float32 never takes,
+    # would hide its products.
+    compute = dataclasses.replace(config.compute, remat="none", dtype="float32")
+    frozen = dataclasses.replace(config.frozen, dtype="float32")
+    objective = build_objective(dataclasses.replace(config, compute=compute, frozen=frozen))
     flops = [_flops_of(plan, update) for update in objective.updates]
     return Meter(
         config.batch_size, sum(flops[i] for i in objective.schedule) // len(objective.schedule), peak * mesh.size

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cod_jax.bundle import load_bundle, load_config
+from cod_jax.bundle import load_bundle, load_description
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.models.functional import Params
 from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
@@ -21,7 +21,7 @@ def load_teacher_config(path: str) -> ModelConfig:
         settings = load_meta(Path(path), step)["config"]
         config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
     else:
-        config, facts = load_config(path)
+        config, facts = load_description(path)
     match facts:
         case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
             raise ValueError(

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,24 @@ def test_chunked_queries_give_what_all_at_once_gives(monkeypatch):
     q, k, v = (normal(seed, 2, 37, 8) for seed in range(3))
     whole = attend(q, k, v)
     monkeypatch.setattr(attention, "QUERY_CHUNK", 8)
+    monkeypatch.setattr(attention, "MAX_WHOLE_QUERIES", 16)
     np.testing.assert_allclose(attend(q, k, v), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "capability", "expected"),
+    [
+        ("gpu", "NVIDIA H100 80GB HBM3", "9.0", True),
+        ("gpu", "NVIDIA A100-SXM4-40GB", "8.0", True),
+        ("gpu", "NVIDIA GeForce RTX 2080 Ti", "7.5", False),
+        ("gpu", "AMD Instinct MI300X", "gfx942", False),
+        ("tpu", "TPU v5p", None, False),
+        ("cpu", "cpu", None, False),
+    ],
+)
+def test_fused_attention_is_for_gpus_that_have_it(platform, kind, capability, expected):
+    device = SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
+    assert attention._has_fused_attention(device) == expected
 
 
 def test_maps_no_larger_than_a_window_attend_globally(layer):

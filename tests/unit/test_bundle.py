@@ -161,7 +161,7 @@ def test_numbers_that_are_not_finite_are_refused(model_copy: Path, number: str, 
 )
 def test_an_absurd_model_is_refused(model_copy: Path, model: dict):
     _edit_description(model_copy, model=model)
-    for read in (bundle.load_bundle, bundle.load_config, bundle.read_fingerprints):
+    for read in (bundle.load_bundle, bundle.load_description, bundle.read_fingerprints):
         with pytest.raises(ValueError, match=r"model\.json: .*; export the model again"):
             read(model_copy)
 

@@ -1,16 +1,21 @@
 """The teacher of a distillation: which models may be one, and what starts from it."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from cod_jax.bundle import save_bundle
-from cod_jax.models import build_model
+from cod_jax.models import ComputeConfig, build_model
 from cod_jax.parallel import make_mesh
+from cod_jax.training import teacher
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.loop import _check_same_frozen, _digest, _fresh_state, _placed_frozen
-from cod_jax.training.plan import make_plan
+from cod_jax.training.loop import _check_same_frozen, _digest, _digests, _fresh_state, _placed_frozen
+from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
+from cod_jax.training.plan import Plan, make_plan
 from cod_jax.training.teacher import load_teacher, load_teacher_config
 from configs import base, tiny_one_step
 from tests.model_fixtures import numpy_params, tiny_model_config
@@ -42,29 +47,76 @@ def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
         load_teacher_config(str(tmp_path / "model"))
 
 
+def test_a_run_of_a_one_step_codec_is_no_teacher(tmp_path, monkeypatch):
+    config = tiny_model_config().to_dict()
+    meta = {"config": {"model": config, "objective": {"kind": "pretrain"}}}
+    monkeypatch.setattr(teacher, "latest_step", lambda _: 10)
+    monkeypatch.setattr(teacher, "load_meta", lambda *_: meta)
+    assert load_teacher_config(str(tmp_path)) == tiny_model_config()
+    meta["config"]["objective"]["kind"] = "distill"
+    with pytest.raises(ValueError, match="is a one-step codec"):
+        load_teacher_config(str(tmp_path))
+
+
 def test_other_weights_of_a_frozen_network_are_noticed(tmp_path):
     params = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}
     digest = _digest(params)
     assert digest == _digest({"b": params["b"], "a": dict(params["a"])})
     assert digest != _digest({**params, "b": np.array([0, 1e-9], np.float32)})
     assert digest != _digest({**params, "a": {"kernel": params["a"]["kernel"].T}})
+    # The same numbers mean another thing in another network.
+    assert _digest(params, {"prediction": "image"}) != _digest(params, {"prediction": "velocity"})
     _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": digest})
     with pytest.raises(ValueError, match="was trained with other weights of teacher than are given now"):
         _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": _digest({})})
 
 
+def test_processes_that_were_given_different_weights_are_told(monkeypatch):
+    objective = Pretrain(tiny_model_config(), PretrainConfig(), ComputeConfig())
+    objective.frozen = {"dinov2": objective.functional, "teacher": objective.functional}
+    given = {"dinov2": {"b": np.zeros(2, np.float32)}, "teacher": {"b": np.ones(2, np.float32)}}
+    other = {**given, "teacher": given["dinov2"]}
+    of_other = np.stack([np.frombuffer(bytes.fromhex(text), np.uint8) for text in _digests(objective, other).values()])
+    own = _digests(objective, given)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine]))
+    assert _digests(objective, given) == own
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, of_other]))
+    with pytest.raises(ValueError, match="were given different weights of teacher; give all of them the same files"):
+        _digests(objective, given)
+
+
+class TwoArrays(Plan):
+    """The smallest plan there is; making a real one's state takes a minute."""
+
+    def init(self, key):
+        return {"params": {"model": jnp.ones(2), "critic": jnp.zeros(3)}}
+
+
+def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    given = {"teacher": {"denoiser": np.full(3, 1 + 2**-20, np.float32)}}
+    plan = object.__new__(TwoArrays)
+    object.__setattr__(plan, "shardings", {"params": {"model": where, "critic": where}})
+    parts_from = SimpleNamespace(parts_from=lambda frozen: {"critic": frozen["teacher"]["denoiser"]})
+    object.__setattr__(plan, "objective", parts_from)
+    state = _fresh_state(plan, jax.random.key(0), given)
+    np.testing.assert_array_equal(state["params"]["critic"], given["teacher"]["denoiser"])
+    np.testing.assert_array_equal(state["params"]["model"], 1)
+
+
 @pytest.mark.slow
 def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp_path):
-    teacher = str(tmp_path / "teacher")
+    path = str(tmp_path / "teacher")
     settings = tiny_one_step.get_config("2")
-    base.apply(settings, {"objective.teacher": teacher, "data.source": "photos", "frozen.dtype": "bfloat16"})
+    base.apply(settings, {"objective.teacher": path, "data.source": "photos", "frozen.dtype": "bfloat16"})
     settings.model = small_settings()["model"]
     config = TrainConfig.from_dict(settings.to_dict())
     params = numpy_params(build_model(config.model).shapes)
-    save_bundle(teacher, config.model, params, training={})
+    save_bundle(path, config.model, params, training={})
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     plan = make_plan(config, mesh)
-    given = {"teacher": load_teacher(teacher)}
+    given = {"teacher": load_teacher(path)}
     placed = _placed_frozen(plan, given)
     assert {leaf.dtype for leaf in jax.tree.leaves(placed)} == {jnp.dtype("bfloat16")}
     state = _fresh_state(plan, jax.random.key(0), given)

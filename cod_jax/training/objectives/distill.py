@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +135,7 @@ class Distill:
             config.discriminator, dtype=compute.dtype, dinov2=networks.dinov2, frozen_dtype=networks.dtype
         )
         self.frozen = {**self.reconstruction.frozen, **self.discriminator.frozen, "teacher": self.teacher}
+        self.frozen_configs: Mapping[str, Mapping[str, Any]] = {"teacher": teacher.to_dict()}
         self.weights = {
             **self.reconstruction.weights,
             "distribution_matching": config.distribution_matching_weight,

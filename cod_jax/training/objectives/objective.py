@@ -62,6 +62,7 @@ class Objective(Protocol):
       buffer_axes: Logical axis names of the buffers.
       frozen: The frozen networks that are needed by name. Their parameters by the same names are what the methods call
         `frozen`.
+      frozen_configs: What those of them are that can be one thing or another, as JSON values.
       updates: The kinds of steps, which take turns: `schedule[step % len(schedule)]` is the number of a step's update.
       schedule: See `updates`.
       samples: Whether the model is trained to make pictures in more than one step.
@@ -75,6 +76,7 @@ class Objective(Protocol):
     averaged: tuple[str, ...]
     buffer_axes: Buffers
     frozen: dict[str, Functional[Any]]
+    frozen_configs: Mapping[str, Mapping[str, Any]]
     updates: tuple[Update, ...]
     schedule: tuple[int, ...]
     samples: bool

@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +106,7 @@ class OneStep:
         self.functional = self.reconstruction.functional
         self.space = Space(model_config)
         self.frozen = self.reconstruction.frozen
+        self.frozen_configs: Mapping[str, Mapping[str, Any]] = {}
         shapes = self.functional.shapes
         exclude = ("codec/*",) if config.adapt_pixel_condition else ("codec/*", PIXEL_CONDITION)
         self._adapted = adapted_names(shapes, exclude)

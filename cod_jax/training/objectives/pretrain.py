@@ -162,6 +162,7 @@ class Pretrain:
         self.time_shift = config.time_shift
         self.space = Space(model_config, networks.dtype, networks.vae)
         self.frozen: dict[str, Functional[Any]] = {}
+        self.frozen_configs: Mapping[str, Mapping[str, Any]] = {}
         if self.space.functional is not None:
             self.frozen["autoencoder"] = self.space.functional
         if config.aligns:
