@@ -31,6 +31,7 @@ from cod_jax.models.config import Dtype, from_mapping
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.models.space import Space
 from cod_jax.prior_file import PRIOR_FILE, load_prior, save_prior
+from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 FORMAT = "cod_jax model"
 VERSION = 1
@@ -296,6 +297,10 @@ def _load_description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ValueError(f"model {folder} {what}; give a model folder written by python -m cod_jax.export")
+    if (folder / COMPILED_DESCRIPTION_FILE).is_file():
+        raise ValueError(
+            f"{folder} is a compiled model, which cod_jax.runtime.load takes; give the model it was made of"
+        )
     if not file.is_file():
         raise ValueError(
             f"{folder} holds no {DESCRIPTION_FILE}, so it is no model folder; python -m cod_jax.export makes one from "

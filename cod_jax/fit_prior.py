@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cod_jax import files, images
-from cod_jax.bundle import load_bundle
+from cod_jax.bundle import load_bundle, load_description
 from cod_jax.codec import Codec
 from cod_jax.coding.prior import SymbolPrior, estimated_bits
 from cod_jax.coding.prior_fit import fit_prior
@@ -68,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     use_compilation_cache()
     try:
+        config, _ = load_description(args.model)
+        if config.codec.factorized is not None:
+            raise ValueError(
+                f"{args.model} has no codebook, and its files need no other prior than what was trained with it"
+            )
         if (Path(args.model) / PRIOR_FILE).exists() and not args.force:
             raise ValueError(
                 f"{args.model} has a prior, and files coded with it need it; pass --force to replace it, or copy the "
@@ -86,19 +91,17 @@ def fit(model: str, folder: str) -> list[str]:
     """Fit the prior of a model and write it into its folder.
 
     Args:
-        model: model folder.
+        model: folder of a model with a codebook.
         folder: folder of pictures.
 
     Returns:
         What was done and measured, in lines for people.
 
     Raises:
-        ValueError: no model folder, one whose model has no codebook, or no usable pictures.
+        ValueError: no model folder, or no usable pictures.
         OSError: a folder cannot be read or written.
     """
     bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
-    if not bundle.config.codec.codebook_bits:
-        raise ValueError(f"{model} has no codebook, and its files need no other prior than what was trained with it")
     codec = Codec(bundle)
     names = files.find_images(folder)
     if not names:

@@ -91,7 +91,7 @@ def model_lines(path: Path) -> list[tuple[str, str]]:
         case FactorizedPrior():
             prior = "factorized"
     fingerprints = bundle.symbol_coder().fingerprints
-    # Files of mode raw may name the folder as it was before the prior was fitted.
+    # Files of mode raw name the weights, whatever the prior.
     of_weights = [("fingerprint of weights", fingerprints.weights)] if isinstance(bundle.prior, SymbolPrior) else []
     lines = [
         ("model", str(path)),

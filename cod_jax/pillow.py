@@ -68,6 +68,11 @@ class CodImageFile(ImageFile.ImageFile):
             self._container = container.read(data)
         except ValueError as error:
             raise SyntaxError(str(error)) from error  # how plugins say that a file is none of theirs
+        # Nothing more is read, and programs that want the size alone never load. `Image.open` sets `_exclusive_fp` only
+        # afterwards, but gives a name to no file except those that it opened.
+        if self.fp is not None and (self._exclusive_fp or self.filename):
+            self.fp.close()
+        self.fp = None
         self._data = data
         self._size = (self._container.width, self._container.height)
         self._mode = "RGB"
@@ -88,10 +93,6 @@ class CodImageFile(ImageFile.ImageFile):
             self.im = Image.fromarray(pixels).im
             self._data = None
             self.tile = []
-            # As Pillow's own plugins do: a program may hold thousands of loaded pictures.
-            if self._exclusive_fp and self.fp is not None:
-                self.fp.close()
-            self.fp = None
         return super().load()
 
 
@@ -115,14 +116,15 @@ def _find(file: container.Container) -> Path:
 
 
 def _load_codec(path: Path) -> "Codec":
-    from cod_jax.bundle import read_fingerprints
+    from cod_jax.bundle import DESCRIPTION_FILE, read_fingerprints
 
-    return _cached_codec(path, read_fingerprints(path).folder, _registered.get(path))
+    fingerprint = read_fingerprints(path).folder
+    return _cached_codec(path, fingerprint, (path / DESCRIPTION_FILE).read_bytes(), _registered.get(path))
 
 
 @functools.lru_cache(maxsize=2)
-def _cached_codec(path: Path, _fingerprint: str, max_pixels: int | None) -> "Codec":
-    """A codec; another fingerprint at the same place is another codec."""
+def _cached_codec(path: Path, _fingerprint: str, _description: bytes, max_pixels: int | None) -> "Codec":
+    """A codec; with another fingerprint or description, which says how it decodes, the same place has another."""
     from cod_jax.codec import load
 
     return load(path) if max_pixels is None else load(path, max_pixels=max_pixels)

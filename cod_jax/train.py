@@ -26,6 +26,10 @@ from cod_jax.training.stopping import exit_when_told
 PROGRAM = "cod_jax.train"
 LOG_FILE = "train.log"
 LOCK_FILE = ".lock"
+_WHERE_FIELDS_ARE = (
+    "configs/base.py lists the fields, configs/presets.py those of other stages, denoisers and bottlenecks, which the "
+    "file has with another option after its colon"
+)
 INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
 DESCRIPTION = f"""usage: python -m {PROGRAM} --config FILE[:PRESET] --workdir DIR [--config.FIELD=VALUE ...]
 
@@ -106,7 +110,9 @@ def stage_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
     if not stages:
         raise UsageError(f"{path} has no stages; leave out :all")
     names = {stage: f"{path}:{stage}{comma}{options}" for stage in stages}
-    fields = {stage: _field_names(_load_config(name)) for stage, name in names.items()}
+    configs = [_load_config(name) for name in names.values()]
+    fields = {stage: _field_names(config) for stage, config in zip(names, configs, strict=True)}
+    _check_fields(configs, rest)
     return {
         stage: [f"--config={name}", *_own_settings(rest, fields[stage], set().union(*fields.values()))]
         for stage, name in names.items()
@@ -140,7 +146,7 @@ def parse_arguments(arguments: Sequence[str]) -> flags.FlagValues:
     """
     name, rest = _split_config(arguments)
     config = _load_config(name)
-    _check_fields(config, rest)
+    _check_fields([config], rest)
     # Apart from absl's global flags, so that the command can be called again in one process.
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[PROGRAM, *rest])
@@ -212,14 +218,15 @@ def _field_names(config: config_dict.ConfigDict) -> set[str]:
     return {*fields, *(field.rpartition(".")[0] for field in fields)}
 
 
-def _check_fields(config: config_dict.ConfigDict, arguments: Sequence[str]) -> None:
-    """Refuse a --config.FIELD that does not exist, naming the nearest that does."""
-    known = _field_names(config)
+def _check_fields(configs: Sequence[config_dict.ConfigDict], arguments: Sequence[str]) -> None:
+    """Refuse a --config.FIELD that none of these configs has, naming the nearest that one has."""
+    known = set().union(*map(_field_names, configs))
+    settable = sorted(set().union(*(flatten(config.to_dict()) for config in configs)))
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if name.startswith("config.") and (field := name.removeprefix("config.")) not in known:
-            near = difflib.get_close_matches(field, sorted(known), n=1)
-            hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py lists the fields"
+            near = difflib.get_close_matches(field, settable, n=1, cutoff=0.8)
+            hint = f"did you mean --config.{near[0]}?" if near else _WHERE_FIELDS_ARE
             raise UsageError(f"unknown field --{name}; {hint}")
 
 

@@ -114,7 +114,7 @@ def encode_factorized(tables: ChannelTables, symbols: npt.NDArray[np.int32]) -> 
     """
     if symbols.shape[-1] != len(tables.offsets):
         raise ValueError(f"symbols of {symbols.shape[-1]} channels need as many tables, not {len(tables.offsets)}")
-    if symbols.size and int(np.abs(symbols.astype(np.int64)).max()) > LARGEST_SYMBOL:
+    if not _in_range(symbols):
         raise ValueError(f"a symbol is outside +-{LARGEST_SYMBOL}, which cannot be coded")
     encoder = RangeEncoder()
     for channel, (offset, length, counts) in enumerate(zip(*tables, strict=True)):
@@ -140,9 +140,14 @@ def decode_factorized(tables: ChannelTables, data: bytes, *, rows: int, columns:
         outside = entries == escape
         entries[outside] = _decode_escapes(decoder, int(outside.sum()), escape)
         symbols[:, channel] = entries + offset
-    if symbols.size and int(np.abs(symbols).max()) > LARGEST_SYMBOL:
+    if not _in_range(symbols):
         raise ValueError("the coded symbols are damaged; get the file again")
     return symbols.reshape(rows, columns, -1)
+
+
+def _in_range(symbols: npt.NDArray[np.int32]) -> bool:
+    """Whether all symbols can be coded; nothing of their size is allocated."""
+    return not symbols.size or -LARGEST_SYMBOL <= int(symbols.min()) <= int(symbols.max()) <= LARGEST_SYMBOL
 
 
 def _encode_escapes(encoder: RangeEncoder, entries: npt.NDArray[np.int32], escape: int) -> None:

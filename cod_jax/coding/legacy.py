@@ -27,7 +27,7 @@ MAX_SIDE = 2**16 - 1
 _CELL = 16
 _ALWAYS_ALLOWED = 2**22
 
-RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels of cod_jax.load or cod_jax.pillow.register)"
+RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels where the model is loaded or registered)"
 # The pitches that models can have.
 PITCHES = (4, 8, 16, 32, 64, 128)
 _HEADER = struct.Struct("<HH")

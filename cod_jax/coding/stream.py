@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import numbers
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -30,13 +31,19 @@ class Fingerprints(NamedTuple):
     folder: str
     weights: str
 
+    def of_mode(self, mode: container.Mode) -> str:
+        """What new files of a mode name the model by.
+
+        Those of mode raw have no probabilities, so that they outlive a prior: whatever is fitted later, they are read.
+        """
+        return self.weights if mode == "raw" else self.folder
+
     def match(self, model: str, mode: container.Mode) -> bool:
         """Whether a file that names `model` is of this model.
 
-        Files of mode raw may have been written before the prior was fitted; what has no probabilities does not depend
-        on them.
+        Files of mode raw may name it with its prior, as they once did.
         """
-        names = self if mode == "raw" else (self.folder,)
+        names = {self.of_mode(mode), self.folder}
         return model in [container.model_id(name) for name in names]
 
 
@@ -102,10 +109,11 @@ class OtherModelError(ValueError):
         mode: how the file is coded.
     """
 
-    def __init__(self, file: container.Container, own: str) -> None:
+    def __init__(self, file: container.Container, own: Fingerprints) -> None:
         super().__init__(
             f"the file was made with the model of fingerprint {file.model}, and this one has "
-            f"{container.model_id(own)}; decompress with the model folder, its prior included, that compressed"
+            f"{container.model_id(own.of_mode(file.mode))}; decompress with the model folder, its prior included, that "
+            "compressed"
         )
         self.model = file.model
         self.mode: container.Mode = file.mode
@@ -139,20 +147,21 @@ def check_size(*, height: int, width: int, layout: Layout) -> None:
 
 
 def checked_quality(quality: Any, coder: SymbolCoder) -> int:
-    """A quality from 1 to the model's number of levels; None is the best.
+    """A quality, of whatever integer type, from 1 to the model's number of levels; None is the best.
 
     Raises:
         ValueError: the model has no such quality.
     """
     if quality is None:
         return coder.num_levels
-    if not isinstance(quality, int) or isinstance(quality, bool) or not 1 <= quality <= coder.num_levels:
+    is_integer = not isinstance(quality, bool) and isinstance(quality, numbers.Integral)
+    if not is_integer or not 1 <= int(quality) <= coder.num_levels:
         raise ValueError(
             f"the quality is {quality!r}, and this model has the qualities 1 to {coder.num_levels}"
             if coder.num_levels > 1
             else f"the quality is {quality!r}, and this model has one quality only; leave it out"
         )
-    return quality
+    return int(quality)
 
 
 def check_layout(layout: Layout, coder: SymbolCoder) -> None:
@@ -175,6 +184,8 @@ def encode_picture(
     layout: Layout = DEFAULT_LAYOUT,
 ) -> bytes:
     """Write a picture's symbols.
+
+    A file of mode raw names the model by its weights, any other by its weights and its prior.
 
     Args:
         indices: symbols [ceil(height / pitch), ceil(width / pitch)], with a third axis for the channels of a factorized
@@ -204,7 +215,7 @@ def encode_picture(
         mode: _encode_payload(mode, indices, coder, level) for mode in _modes(coder)
     }
     mode = min(payloads, key=lambda name: len(payloads[name]))
-    model = container.model_id(coder.fingerprint)
+    model = container.model_id(coder.fingerprints.of_mode(mode))
     return container.write(container.Container(height, width, mode, model, payloads[mode]))
 
 
@@ -213,8 +224,9 @@ def decode_picture(
 ) -> CodedPicture:
     """Read what `encode_picture`, or a published tool, wrote.
 
-    Checksum, model and size are checked before anything larger than the file is allocated. What is read is what would
-    be written: other payloads are refused, even where they could be decoded.
+    Checksum, model and size are checked before anything larger than the file is allocated. A payload is read only if
+    coding its symbols again in the file's mode gives the same bytes; others are refused, even where they could be
+    decoded. Of the model's other modes no more is asked than that raw, where there is one, would be longer.
 
     Args:
         data: the whole file.
@@ -232,7 +244,7 @@ def decode_picture(
         return CodedPicture(parsed.height, parsed.width, parsed.indices, parsed.covers_all)
     file = container.read(data)
     if not coder.fingerprints.match(file.model, file.mode):
-        raise OtherModelError(file, coder.fingerprint)
+        raise OtherModelError(file, coder.fingerprints)
     height, width = file.height, file.width
     if legacy.exceeds_limit(height=height, width=width, pitch=coder.pitch, max_pixels=max_pixels):
         raise ValueError(

@@ -138,6 +138,26 @@ def latest_step(workdir: Path) -> int | None:
     return max(steps, default=None)
 
 
+@contextlib.contextmanager
+def errors_that_name(setting: str, path: Path) -> Iterator[None]:
+    """Say which setting names a folder that is neither a model folder nor the work folder of a run.
+
+    Raises:
+      ValueError: The folder cannot be read, or holds several stages, of which one has to be named.
+    """
+    if stages := _stages(path):
+        raise ValueError(f"{setting} holds the stages {', '.join(stages)}; name one of them")
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{setting} is neither the work folder of a run nor a model folder: {error}") from error
+
+
+def _stages(workdir: Path) -> list[str]:
+    """Names of the stages in the folder of a run of several."""
+    return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
+
+
 def load_meta(workdir: Path, step: int) -> dict[str, Any]:
     """The plain values of a checkpoint; all processes of a run call it."""
     with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
@@ -186,7 +206,7 @@ def load_for_export(
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(_ITEM_OF_WEIGHTS)}")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
-        stages = sorted(path.parent.name for path in Path(workdir).glob("stage*/checkpoints"))
+        stages = _stages(Path(workdir))
         hint = f"one of its stages: {', '.join(stages)}" if stages else "the --workdir of a training run"
         raise FileNotFoundError(f"{workdir} holds no checkpoints; give {hint}")
     with _build_manager(directory, ocp.CheckpointManagerOptions(create=False)) as manager:

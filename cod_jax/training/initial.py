@@ -12,7 +12,7 @@ from cod_jax.bundle import load_bundle
 from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.parallel import put
-from cod_jax.training.checkpoint import Weights, latest_step, load_weights
+from cod_jax.training.checkpoint import Weights, errors_that_name, latest_step, load_weights
 
 _CODEBOOK = "model/codec/bottleneck/codebook"
 
@@ -121,7 +121,7 @@ def _load_sources(path: Path) -> dict[Weights, dict[str, np.ndarray]]:
     step = latest_step(path)
     if step is not None:
         return load_weights(path, step)
-    if stages := sorted(stage.parent.name for stage in path.glob("stage*/checkpoints")):
-        raise ValueError(f"init_from {path} holds the stages {', '.join(stages)}; name one of them")
-    model = {f"model/{name}": np.asarray(value) for name, value in flatten_params(load_bundle(path).params).items()}
+    with errors_that_name(f"init_from {path}", path):
+        bundle = load_bundle(path)
+    model = {f"model/{name}": np.asarray(value) for name, value in flatten_params(bundle.params).items()}
     return {"raw": model, "ema": model}

@@ -27,6 +27,7 @@ from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.initial import Initial, load_initial, with_initial
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Objective, Update
+from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
 from cod_jax.training.state import TrainState, chosen, replaced
@@ -72,6 +73,11 @@ def train(
     """
     if is_finished(config, workdir):
         return True
+    if not (config.init_from or isinstance(config.objective, PretrainConfig)) and latest_step(workdir) is None:
+        raise ValueError(
+            f"init_from names no model, but objective.kind {config.objective.kind} goes on from a pre-trained one; "
+            "give a model folder, or the work folder of a run"
+        )
     mesh = make_mesh(config.mesh)
     batch = _check_batch(config, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
@@ -113,6 +119,7 @@ def train(
             writer.hyper_parameters(flatten(config.to_dict()))
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
+        _logger.info("compiling the step; new settings take a minute or more")
         begin = time.monotonic()
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("compiled the step in %.1f s", time.monotonic() - begin)

@@ -5,7 +5,7 @@ from pathlib import Path
 from cod_jax.bundle import load_bundle, load_description
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.models.functional import Params
-from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
+from cod_jax.training.checkpoint import errors_that_name, latest_step, load_for_export, load_meta
 
 
 def load_teacher_config(path: str) -> ModelConfig:
@@ -15,18 +15,22 @@ def load_teacher_config(path: str) -> ModelConfig:
       ValueError: No folder is named, or it holds no model, or a one-step codec.
     """
     if not path:
-        raise ValueError("objective.teacher names no model; give the folder of an exported or imported pixel CoD")
+        raise ValueError(
+            "objective.teacher names no model; give a pre-trained CoD or CoD-Lite on pixels: a model folder, or the "
+            "work folder of its run"
+        )
     step = latest_step(Path(path))
     if step is not None:
         settings = load_meta(Path(path), step)["config"]
         config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
     else:
-        config, facts = load_description(path)
+        with errors_that_name(f"objective.teacher {path}", Path(path)):
+            config, facts = load_description(path)
     match facts:
         case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
             raise ValueError(
-                f"objective.teacher {path} is a one-step codec, which knows nothing of noise; give the pre-trained "
-                "pixel CoD instead"
+                f"objective.teacher {path} is a one-step codec, which knows nothing of noise; give a pre-trained CoD "
+                "or CoD-Lite instead"
             )
     return config
 

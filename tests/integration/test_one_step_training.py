@@ -103,6 +103,10 @@ def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(phot
     missing = run_trainer(settings)
     assert missing.returncode == 1
     assert "objective.teacher names no model" in missing.stderr
+    missing = run_trainer(arguments(tmp_path / "no_start", photographs, "1", Path(), **{**fields, "init_from": ""}))
+    assert missing.returncode == 1
+    assert "init_from names no model, but objective.kind one_step goes on from a pre-trained one" in missing.stderr
+    assert not (tmp_path / "no_start").exists()
 
     second = arguments(tmp_path / "second", photographs, "2", tmp_path / "first", objective__teacher=teacher, **fields)
     done = run_trainer(second)

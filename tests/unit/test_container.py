@@ -145,6 +145,28 @@ def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
         container.read(data)
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"\xcd\x20", "damaged .cod file, or none, or it has version 2 of the .cod format"),
+        (b"\xcd\x18", "damaged .cod file, or none, or it is coded in mode 4, which this cod_jax does not know"),
+        (b"\xcd\x11", "damaged .cod file, or none, or its sides 1x1 are stored with more bytes than they need"),
+    ],
+)
+def test_a_long_file_of_something_else_is_refused_without_its_checksum(start: bytes, message: str, monkeypatch):
+    monkeypatch.delattr(checksum, "crc24")  # which takes long
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        container.read(start + bytes(container.QUICK_BYTES))
+
+
+@pytest.mark.parametrize("place", [1, 3, 7, 1000, -1])
+def test_a_change_of_a_long_file_is_refused(place: int):
+    data = bytearray(container.write(Container(9, 9, "raw", "00000000", bytes(container.QUICK_BYTES))))
+    data[place] ^= 2
+    with pytest.raises(ValueError, match="its checksum does not fit its content"):
+        container.read(bytes(data))
+
+
 def test_a_long_file_is_checked_in_little_time():
     data = np.random.default_rng(0).bytes(2**19)
     assert container.read(container.write(Container(9, 9, "raw", "00000000", data))).payload == data

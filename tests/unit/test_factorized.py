@@ -1,5 +1,7 @@
 """Symbols of several channels by frozen tables."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,25 @@ def test_what_cannot_be_coded_is_refused():
         factorized.encode_factorized(tables(), np.zeros((1, 1, 4), np.int32))
     with pytest.raises(ValueError, match=r"outside \+-32767"):
         factorized.encode_factorized(tables(), np.full((1, 1, 5), -32768, np.int32))
+    with pytest.raises(ValueError, match=r"outside \+-32767"):
+        factorized.encode_factorized(tables(), np.full((1, 1, 5), -(2**31), np.int32))
+    with pytest.raises(ValueError, match=r"outside \+-32767"):
+        factorized.encode_factorized(tables(), np.full((1, 1, 5), 32768, np.int32))
+
+
+def test_many_channels_take_no_copies_of_all_symbols():
+    symbols = np.zeros((32, 32, 50), np.int32)
+    counts = np.tile(np.array([TOTAL - 1, 1], np.int32), (50, 1))
+    certain = ChannelTables(np.zeros(50, np.int32), np.full(50, 2, np.int32), counts)
+    tracemalloc.start()
+    try:
+        data = factorized.encode_factorized(certain, symbols)
+        assert tracemalloc.get_traced_memory()[1] < symbols.nbytes / 2
+        tracemalloc.reset_peak()
+        factorized.decode_factorized(certain, data, rows=32, columns=32)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * symbols.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_damaged_data_is_decoded_to_symbols_in_range_or_refused():

@@ -47,6 +47,10 @@ def test_xl_fits_256_devices_by_shape_alone():
         (["--mesh", "0x1x1"], "at least one device"),
         (["--steps", "3"], "unknown argument --steps"),
         (["--config.batch_siz=3"], "did you mean --config.batch_size"),
+        (
+            ["--config.objective.teacher=x"],
+            "unknown field --config.objective.teacher; configs/base.py lists",
+        ),
     ],
 )
 def test_unusable_arguments_are_refused(arguments, message, capsys):

@@ -1,9 +1,14 @@
 """`.cod` files in Pillow."""
 
+import copy
+import dataclasses
+import gc
 import io
 import pickle
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 import cod_jax
 from cod_jax import pillow
-from cod_jax.bundle import save_bundle
+from cod_jax.bundle import load_bundle, save_bundle
 from cod_jax.coding import container
 from cod_jax.prior_file import save_prior
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
@@ -26,6 +31,15 @@ def model(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.delenv("COD_JAX_MODELS", raising=False)
     save_tiny_model(tmp_path / "models" / "tiny")
     return tmp_path / "models" / "tiny"
+
+
+@pytest.fixture
+def photo(tmp_path: Path, monkeypatch) -> Path:
+    """A file whose model is at hand, without a folder to load."""
+    monkeypatch.setattr(pillow, "_find", lambda _: tmp_path)
+    monkeypatch.setattr(pillow, "_load_codec", lambda _: tiny_codec())
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(17, 33)))
+    return tmp_path / "photo.cod"
 
 
 def test_a_picture_is_saved_and_opened_with_a_registered_model(model: Path, tmp_path: Path):
@@ -44,16 +58,62 @@ def test_a_picture_is_saved_and_opened_with_a_registered_model(model: Path, tmp_
         assert image.resize((3, 2)).size == (3, 2)
 
 
-def test_a_loaded_picture_holds_no_file_and_can_be_pickled(model: Path, tmp_path: Path):
+def test_an_open_picture_holds_no_file(photo: Path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for opened in (Image.open, pillow.CodImageFile):
+            image = opened(photo)
+            image.getexif()
+            image.seek(0)
+            del image
+            gc.collect()
+    assert [warning for warning in caught if issubclass(warning.category, ResourceWarning)] == []
+
+
+def test_a_file_of_the_caller_stays_open(photo: Path):
+    with photo.open("rb") as file:
+        with Image.open(file) as image:
+            image.load()
+        assert not file.closed
+
+
+def _in_context(image: Image.Image) -> Image.Image:
+    with image:
+        image.load()
+    return image
+
+
+def test_whatever_pillow_does_with_a_picture(photo: Path):
+    uses: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "copy": lambda image: image.copy(),
+        "copy.copy": copy.copy,
+        "copy.deepcopy": copy.deepcopy,
+        "pickle": lambda image: pickle.loads(pickle.dumps(image)),
+        "verify": lambda image: image.verify() or image,
+        "seek": lambda image: image.seek(0) or image,
+        "draft": lambda image: (image.draft("L", (3, 2)), image)[1],
+        "thumbnail": lambda image: image.thumbnail((100, 100)) or image,
+        "context": _in_context,
+    }
+    expected = tiny_codec().decompress(photo.read_bytes())
+    for name, use in uses.items():
+        for loads_first in (False, True):
+            image = Image.open(photo)
+            if loads_first:
+                image.load()
+            np.testing.assert_array_equal(np.asarray(use(image)), expected, err_msg=f"{name}, {loads_first=}")
+
+
+def test_a_folder_that_was_exported_again_to_decode_otherwise_is_read_again(model: Path):
     pillow.register(model)
-    Image.fromarray(gradient_image(17, 33)).save(tmp_path / "photo.cod")
-    image = Image.open(tmp_path / "photo.cod")
-    file = image.fp
-    image.load()
-    assert file is not None
-    assert file.closed
-    copy = pickle.loads(pickle.dumps(image))
-    np.testing.assert_array_equal(np.asarray(copy), np.asarray(image))
+    before = pillow._load_codec(model)
+    assert pillow._load_codec(model) is before
+    bundle = load_bundle(model)
+    otherwise = dataclasses.replace(bundle.decoding, num_steps=3)
+    save_bundle(model, bundle.config, bundle.params, training={}, decoding=otherwise, force=True)
+    after = pillow._load_codec(model)
+    assert after.fingerprint == before.fingerprint
+    assert (before.decoding, after.decoding) == (bundle.decoding, otherwise)
 
 
 def test_a_quality_that_the_model_does_not_have_is_refused(model: Path, tmp_path: Path):
@@ -124,7 +184,7 @@ def test_files_from_before_the_prior_was_fitted_are_loaded(model: Path, monkeypa
 def test_pictures_above_the_limit_are_neither_loaded_nor_saved(model: Path):
     data = cod_jax.load(model).compress(gradient_image(17, 16))
     pillow.register(model, max_pixels=17 * 16 - 1)
-    message = "16x17 is more than the limit of 271 pixels; .*cod_jax.pillow.register"
+    message = "16x17 is more than the limit of 271 pixels; .*where the model is loaded or registered"
     with pytest.raises(OSError, match=message):
         Image.open(io.BytesIO(data)).load()
     with pytest.raises(OSError, match=message):

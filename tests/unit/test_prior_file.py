@@ -10,7 +10,7 @@ import safetensors.numpy
 from cod_jax import info, prior_file
 from cod_jax.bundle import load_bundle, read_fingerprints
 from cod_jax.codec import Codec
-from cod_jax.coding import container
+from cod_jax.coding import container, stream
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.model_folders import find_model
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
@@ -88,3 +88,24 @@ def test_files_from_before_the_prior_was_fitted_find_its_folder(tmp_path: Path, 
         tiny_codec().decompress(data)
     lines = dict(info.model_lines(tmp_path))
     assert (lines["fingerprint"][:8], lines["fingerprint of weights"][:8]) == (folder, weights)
+
+
+def test_files_of_mode_raw_find_their_model_whatever_the_prior(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("COD_JAX_MODELS", str(tmp_path))
+    save_tiny_model(tmp_path)
+    prior_file.save_prior(tmp_path, fitted(16))
+    symbols = np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)
+    first = load_bundle(tmp_path).symbol_coder()
+    data = stream.encode_picture(symbols, height=128, width=128, coder=first)
+    file = container.read(data)
+    for change in (
+        lambda: None,
+        lambda: prior_file.save_prior(tmp_path, SymbolPrior(fitted(16).counts)),
+        (tmp_path / prior_file.PRIOR_FILE).unlink,
+    ):
+        change()
+        assert find_model(file.model, file.mode) == tmp_path
+        coder = load_bundle(tmp_path).symbol_coder()
+        picture = stream.decode_picture(data, coder=coder, max_pixels=2**20)
+        np.testing.assert_array_equal(picture.indices, symbols)
+    assert coder.fingerprint != first.fingerprint

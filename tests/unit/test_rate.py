@@ -124,6 +124,8 @@ def test_settings_that_do_not_fit_the_bottleneck_are_refused():
     config = PretrainConfig()
     with pytest.raises(ValueError, match="rate_weights has 1 numbers, but the bottleneck has 2 quality levels"):
         Pretrain(factorized_model(), config, ComputeConfig())
+    with pytest.raises(ValueError, match="rate_weights has 2 numbers, but a codebook has one quality and no lambda"):
+        Pretrain(tiny_model_config(), dataclasses.replace(config, rate_weights=(1.0, 0.5)), ComputeConfig())
     reviving = dataclasses.replace(config, revive_codes_every=10)
     with pytest.raises(ValueError, match="revive_codes_every is 10, but a factorized bottleneck has no codes"):
         Pretrain(factorized_model(1), reviving, ComputeConfig())

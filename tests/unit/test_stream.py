@@ -179,12 +179,50 @@ def test_a_file_names_its_model_and_its_prior():
         assert (caught.value.model, caught.value.mode) == (CODER.fingerprint[:8], "context")
 
 
-def test_files_from_before_the_prior_was_fitted_are_read():
+def test_files_of_mode_raw_are_read_whatever_the_prior():
     without = SymbolCoder("ab" * 32, 16, 4)
-    indices = smooth_grid(8, 8, 16)
-    np.testing.assert_array_equal(_decode(_encode(indices, without)).indices, indices)
+    refitted = SymbolCoder("ab" * 32, 16, 4, SymbolPrior(fitted(16).counts))
+    uniform = np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)
+    for writer in (CODER, refitted, without):
+        data = _encode(uniform, writer)
+        file = container.read(data)
+        assert (file.mode, file.model) == ("raw", "ab" * 4)
+        for reader in (CODER, refitted, without):
+            np.testing.assert_array_equal(_decode(data, reader).indices, uniform)
+    # They once named the prior too.
+    once = container.write(dataclasses.replace(file, model=container.model_id(CODER.fingerprint)))
+    np.testing.assert_array_equal(_decode(once).indices, uniform)
+    other = SymbolCoder("cd" * 32, 16, 4, fitted(16))
+    message = "the model of fingerprint abababab, and this one has cdcdcdcd;"
+    with pytest.raises(OtherModelError, match=message) as caught:
+        _decode(data, other)
+    assert (caught.value.model, caught.value.mode) == ("abababab", "raw")
+
+
+def test_files_of_other_modes_name_the_prior():
+    without = SymbolCoder("ab" * 32, 16, 4)
+    indices = np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)
+    static = dataclasses.replace(container.read(_encode(indices, without)), mode="static")
     with pytest.raises(OtherModelError):
-        _decode(_encode(np.random.default_rng(0).integers(0, 16, (8, 8)).astype(np.int32)), without)
+        _decode(container.write(static))
+
+
+@pytest.mark.parametrize("integer", [int, np.int64, np.uint8])
+def test_a_quality_is_an_integer_of_any_type(integer: type):
+    tables = ChannelTables(np.zeros(1, np.int32), np.full(1, 2, np.int32), np.array([[65535, 1]], np.int32))
+    three = SymbolCoder("ab" * 32, 16, 0, FactorizedPrior((tables,) * 3))
+    qualities = [stream.checked_quality(integer(quality), three) for quality in (1, 2, 3)]
+    assert qualities == [1, 2, 3]
+    assert {type(quality) for quality in qualities} == {int}
+    for quality in (integer(0), integer(4)):
+        with pytest.raises(ValueError, match="this model has the qualities 1 to 3"):
+            stream.checked_quality(quality, three)
+
+
+@pytest.mark.parametrize("quality", [True, np.True_, 1.0, np.float32(1), "1"])
+def test_a_quality_that_is_no_integer_is_refused(quality: Any):
+    with pytest.raises(ValueError, match="this model has one quality only; leave it out"):
+        stream.checked_quality(quality, CODER)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,23 @@ def test_a_pre_trained_model_may_be_a_teacher(tmp_path):
 )
 def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
     write_model(tmp_path / "model", facts)
-    with pytest.raises(ValueError, match="is a one-step codec, which knows nothing of noise; give the pre-trained"):
+    with pytest.raises(ValueError, match="is a one-step codec, which knows nothing of noise; give a pre-trained"):
         load_teacher_config(str(tmp_path / "model"))
+
+
+def test_a_path_that_is_no_teacher_names_the_setting(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"objective.teacher names no model; give a pre-trained CoD"
+    ):
+        load_teacher_config("")
+    with pytest.raises(
+        ValueError, match=r"objective.teacher .*nowhere is neither the work folder of a run nor a"
+    ):
+        load_teacher_config(str(tmp_path / "nowhere"))
+    for stage in ("stage1", "stage2"):
+        (tmp_path / stage / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"objective.teacher .* holds the stages stage1, stage2; name one of them"):
+        load_teacher_config(str(tmp_path))
 
 
 def test_a_run_of_a_one_step_codec_is_no_teacher(tmp_path, monkeypatch):

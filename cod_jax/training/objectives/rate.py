@@ -62,10 +62,15 @@ def check_rate_settings(codec: ConditionCodecConfig, rate_weights: Sequence[floa
     """Refuse settings of an objective that do not fit the bottleneck.
 
     Raises:
-      ValueError: The bottleneck is factorized, and it has another number of quality levels than there are lambdas, or
+      ValueError: The bottleneck has another number of quality levels than there are lambdas, or it is factorized and
         codes are to be revived.
     """
     if codec.factorized is None:
+        if len(rate_weights) > 1:
+            raise ValueError(
+                f"rate_weights has {len(rate_weights)} numbers, but a codebook has one quality and no lambda; choose "
+                "the config's option bottleneck=factorized"
+            )
         return
     if len(rate_weights) != codec.factorized.num_levels:
         raise ValueError(
