@@ -2,18 +2,17 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
-from PIL import Image
 
 from cod_jax import images
 from cod_jax.bundle import Bundle, load_bundle
-from cod_jax.coding import legacy, stream
+from cod_jax.coding import legacy, pictures, stream
+from cod_jax.coding.pictures import MAX_PIXELS
 from cod_jax.decoding import DecodingConfig, Sampler, checked_seed
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
@@ -25,19 +24,8 @@ from cod_jax.models.config import PATCH_SIZE
 from cod_jax.models.functional import count_params
 from cod_jax.models.space import Space
 
-MAX_PIXELS = 2**24
-"""Largest picture taken by default, 4096x4096; 3840x2160 is half of that.
-
-One kilobyte per pixel is 17 gigabytes at this limit. Temporary memory on a CPU in kilobytes per pixel: encoding takes
-0.5 where the first convolution has stride 2 (1.3 at pitch 4) and 1.6 where it has stride 1. Decoding takes 0.1 with
-CoD-Lite (0.9 at pitch 4), 0.2 to 0.7 with pixel CoD, and 3.1 with latent CoD because of its autoencoder; with guidance
-it takes at least what encoding takes.
-"""
-
 # Accelerators run the pixel head on the whole picture up to this size (2.6 kilobytes per pixel), then row by row.
 WHOLE_HEAD_PIXELS = 2**22
-
-UNCOVERED_GREY = 128
 
 
 def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> "Codec":
@@ -67,13 +55,16 @@ class Codec:
         max_pixels: larger pictures are refused in both directions.
 
     Raises:
-        ValueError: the bundle lacks the autoencoder that its model needs.
+        ValueError: the bundle lacks the autoencoder that its model needs, or the tables that code its symbols.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
-        self._bundle = bundle
+        self._config, self._decoding = bundle.config, bundle.decoding
         self._max_pixels = max_pixels
         self._coder = bundle.symbol_coder()
+        factorized = bundle.config.codec.factorized
+        if factorized is not None:
+            pictures.check_tables(bundle.prior, (factorized.num_levels, bundle.config.codec.latent_channels))
         functional = build_model(bundle.config, ComputeConfig(bundle.dtype))
         space = Space(bundle.config, bundle.dtype)
         if space.functional is not None:
@@ -103,11 +94,14 @@ class Codec:
     @property
     def config(self) -> ModelConfig:
         """What the model is."""
-        return self._bundle.config
+        return self._config
 
     @property
     def fingerprint(self) -> str:
-        """64 hex digits that name the model and its prior; a file names the model that wrote it by the first 8."""
+        """64 hex digits that name the model and its prior; files name it by the first 8.
+
+        Those of mode raw, which need no prior, name the model without it.
+        """
         return self._coder.fingerprint
 
     @property
@@ -118,7 +112,7 @@ class Codec:
     @property
     def decoding(self) -> DecodingConfig:
         """How pictures are decoded unless something else is asked for."""
-        return self._bundle.decoding
+        return self._decoding
 
     @overload
     def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
@@ -150,20 +144,13 @@ class Codec:
         stream.check_layout(layout, self._coder)
         level = stream.checked_quality(quality, self._coder) - 1
         compress = functools.partial(self._compress, level=level, layout=layout)
-        return _for_each(compress, image) if isinstance(image, (list, tuple)) else compress(image)
+        return pictures.for_each(compress, image) if isinstance(image, (list, tuple)) else compress(image)
 
     def _compress(self, image: Any, *, level: int, layout: stream.Layout) -> bytes:
-        if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
-            raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
+        pictures.check_source(image)
         pixels = images.to_uint8_rgb(image)
         height, width, _ = pixels.shape
-        pitch = self._coder.pitch
-        if legacy.exceeds_limit(height=height, width=width, pitch=pitch, max_pixels=self._max_pixels):
-            raise ValueError(
-                f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
-                f"{legacy.RAISE_LIMIT}"
-            )
-        stream.check_size(height=height, width=width, layout=layout)
+        pictures.check_size(height=height, width=width, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         indices = self.encode(pixels, level=level)
         return stream.encode_picture(indices, height=height, width=width, coder=self._coder, level=level, layout=layout)
 
@@ -224,29 +211,18 @@ class Codec:
             "seed": checked_seed(seed),
         }
         decompress = functools.partial(self._decompress, layout=layout, **settings)
-        return _for_each(decompress, data) if isinstance(data, (list, tuple)) else decompress(data)
+        return pictures.for_each(decompress, data) if isinstance(data, (list, tuple)) else decompress(data)
 
     def _decompress(self, data: Any, *, layout: stream.Layout, **settings: Any) -> np.ndarray:
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
         try:
-            picture = stream.decode_picture(bytes(data), coder=self._coder, max_pixels=self._max_pixels, layout=layout)
+            picture = pictures.parse(data, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         except stream.OtherModelError as error:
             found = find_model(error.model, error.mode)
             raise ValueError(f"{error}, which is {found}" if found else str(error)) from error
         decoded = self.decode(picture.indices, level=picture.level, **settings)
-        height, width, pitch = picture.height, picture.width, self._coder.pitch
-        if picture.covers_all:
-            return np.ascontiguousarray(decoded[:height, :width])
-        rows, columns = picture.indices.shape[:2]
-        covered = decoded[: rows * pitch, : columns * pitch]
-        pixels = np.full((height, width, 3), UNCOVERED_GREY, np.uint8)
-        pixels[: covered.shape[0], : covered.shape[1]] = covered
-        return pixels
+        return pictures.crop(decoded, picture, self._coder.pitch)
 
-    def encode(
-        self, image_uint8: UInt8[np.ndarray, "H W 3"], *, level: int | None = None
-    ) -> Int[np.ndarray, "h w"] | Int[np.ndarray, "h w C"]:
+    def encode(self, image_uint8: np.ndarray, *, level: int | None = None) -> np.ndarray:
         """Turn a picture into symbols.
 
         Args:
@@ -256,29 +232,35 @@ class Codec:
         Returns:
             Symbols int32 [ceil(H / pitch), ceil(W / pitch)], with a third axis for the channels of a factorized
             bottleneck.
+
+        Raises:
+            ValueError: the array has another shape or dtype, or the level does not exist.
         """
+        pictures.check_pixels(image_uint8, "height", "width")
+        levels = self._levels(level)
         height, width, _ = image_uint8.shape
         rows, columns = legacy.ceil_grid(height=height, width=width, pitch=self.config.codec.pitch)
         padded = images.pad_to_multiple(image_uint8, self.config.size_multiple)
         # On GPUs with TF32 the symbols would depend on the device.
         with jax.default_matmul_precision("highest"):
-            indices = self._encode(self._params, padded[None], self._level_array(level))
+            indices = self._encode(self._params, padded[None], levels)
         return np.asarray(indices)[0, :rows, :columns]
 
     def decode(
         self,
-        indices: Int[np.ndarray, "h w"] | Int[np.ndarray, "h w C"],
+        indices: np.ndarray,
         *,
         level: int | None = None,
-        steps=None,
-        guidance=None,
-        sampler=None,
-        seed=0,
-    ) -> UInt8[np.ndarray, "H W 3"]:
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
         """Turn symbols into a picture.
 
         Args:
-            indices: symbols as `encode` gives them; the last row and column are repeated up to a grid the model takes.
+            indices: symbols [h, w] or [h, w, C] as `encode` gives them; the last row and column are repeated up to a
+                grid the model takes.
             level: the level that they are of.
             steps: see `decompress`, as the others.
             guidance: classifier-free guidance.
@@ -286,16 +268,19 @@ class Codec:
             seed: number of the noise.
 
         Returns:
-            Pixels of that grid, at least [h pitch, w pitch, 3].
+            Pixels uint8 of that grid, at least [h pitch, w pitch, 3].
 
         Raises:
-            ValueError: a setting is out of range.
+            ValueError: the array has another shape, or holds a number that is no symbol, the level does not exist, or a
+                setting is out of range.
         """
+        pictures.check_symbols(indices, "rows", "columns", coder=self._coder)
+        levels = self._levels(level)
         decoding = self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
         words = seed_words(checked_seed(seed))
         multiple = self.config.size_multiple // self.config.codec.pitch
         is_scalar = indices.ndim == 2
-        grid = images.pad_to_multiple(np.atleast_3d(indices), multiple)
+        grid = images.pad_to_multiple(np.atleast_3d(indices.astype(np.int32)), multiple)
         grid = grid[..., 0] if is_scalar else grid
         # One step is one program, whatever the settings that it does not use.
         is_one = decoding.num_steps == 1
@@ -306,33 +291,17 @@ class Codec:
                 grid[None],
                 words,
                 np.float32(decoding.guidance_scale),
-                level=self._level_array(level),
+                level=levels,
                 num_steps=decoding.num_steps,
                 method="euler" if is_one else decoding.sampler,
                 guided=not is_one and decoding.guidance_scale != 1.0,
             )
         return np.asarray(pixels)[0]
 
-    def _level_array(self, level: int | None) -> np.ndarray | None:
-        """A level for the model, of which models with a codebook take none."""
-        if self.config.codec.factorized is None:
-            return None
-        return np.array([self.num_levels - 1 if level is None else level], np.int32)
-
-
-def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Call a function with each item; an error says which one it was.
-
-    Raises:
-        ValueError: the function raised it.
-    """
-    results = []
-    for index, item in enumerate(items):
-        try:
-            results.append(function(item))
-        except ValueError as error:
-            raise ValueError(f"item [{index}]: {error}") from error
-    return results
+    def _levels(self, level: int | None) -> np.ndarray | None:
+        """The level of a picture as the model takes it, [1], which is not at all with a codebook."""
+        levels = pictures.checked_levels(level, coder=self._coder)
+        return None if self.config.codec.factorized is None else levels[None]
 
 
 def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space) -> Callable[..., jax.Array]:

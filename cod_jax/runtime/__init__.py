@@ -5,8 +5,9 @@
 
 import os
 
+from cod_jax.coding.pictures import MAX_PIXELS
 from cod_jax.compilation_cache import use_compilation_cache
-from cod_jax.runtime.codec import MAX_PIXELS, CompiledCodec
+from cod_jax.runtime.codec import CompiledCodec
 
 __all__ = ["CompiledCodec", "load"]
 

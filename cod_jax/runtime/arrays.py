@@ -1,7 +1,9 @@
 """Arrays of a compiled model: safetensors files, read without a library of their own."""
 
+import io
 import json
 import math
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import jax.numpy as jnp
@@ -27,30 +29,59 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
         ValueError: the table of tensors and the file do not fit together, or hold types that no compiled model
             has; the text does not name the file.
     """
-    table_bytes = int.from_bytes(data[:8], "little")
+    with io.BytesIO(data) as file:
+        table, start = _read_table(file, len(data))
+    arrays = {}
+    for name in table:
+        dtype, shape, begin = _entry(table, name, len(data) - start)
+        arrays[name] = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+    return arrays
+
+
+def read_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Read the shape of a tensor of a safetensors file, and nothing else of it than the table of tensors.
+
+    Args:
+        path: the file.
+        name: the tensor's name.
+
+    Raises:
+        ValueError: the table is damaged, or the tensor is not in it.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        file_bytes = path.stat().st_size
+        table, start = _read_table(file, file_bytes)
+    return _entry(table, name, file_bytes - start)[1]
+
+
+def _read_table(file: io.BufferedIOBase, file_bytes: int) -> tuple[dict[str, Any], int]:
+    """The table of tensors, and where their bytes begin."""
+    table_bytes = int.from_bytes(file.read(8), "little")
     start = 8 + table_bytes
-    if len(data) < 8 or table_bytes > MAX_TABLE_BYTES or start > len(data):
-        raise ValueError(f"the table of tensors claims {table_bytes} bytes in a file of {len(data)}")
+    if file_bytes < 8 or table_bytes > MAX_TABLE_BYTES or start > file_bytes:
+        raise ValueError(f"the table of tensors claims {table_bytes} bytes in a file of {file_bytes}")
     try:
-        table = json.loads(data[8:start].decode("utf-8"))
+        table = json.loads(file.read(table_bytes).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the table of tensors is unreadable ({error})") from error
     if not isinstance(table, dict):
         raise ValueError("the table of tensors is no JSON object")
     table.pop("__metadata__", None)
-    return {name: _tensor(data, start, name, entry) for name, entry in table.items()}
+    return table, start
 
 
-def _tensor(data: bytes, start: int, name: str, entry: Any) -> np.ndarray:
-    """The tensor of an entry of the table; `start` is where the bytes of all tensors begin."""
+def _entry(table: dict[str, Any], name: str, num_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Dtype and shape of a tensor, and where it begins among the `num_bytes` bytes of all tensors."""
+    entry = table.get(name)
     values = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = _DTYPES.get(str(values.get("dtype"))), values.get("shape"), values.get("data_offsets")
     if dtype is None or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"the entry of tensor {name[:80]!r} is unusable")
     begin, end = offsets
-    if start + end > len(data) or math.prod(shape) * dtype.itemsize != end - begin:
+    if end > num_bytes or math.prod(shape) * dtype.itemsize != end - begin:
         raise ValueError(f"tensor {name[:80]!r} of shape {shape} does not fit its {end - begin} bytes")
-    return np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+    return dtype, tuple(shape), begin
 
 
 def _are_sizes(values: Any) -> TypeGuard[list[int]]:

@@ -6,25 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import jax
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from cod_jax import images
-from cod_jax.coding import factorized, legacy, prior, stream
-from cod_jax.coding.factorized import LARGEST_SYMBOL, FactorizedPrior
+from cod_jax.coding import factorized, legacy, pictures, prior, stream
+from cod_jax.coding.pictures import MAX_PIXELS
 from cod_jax.images import ImageSource
-from cod_jax.runtime.arrays import read_arrays
-from cod_jax.runtime.folder import PRIOR_FILE, Description, read_description, read_file
+from cod_jax.runtime.arrays import read_arrays, read_shape
+from cod_jax.runtime.folder import BINS, PRIOR_FILE, WEIGHTS_FILES, Description, read_description, read_file
 from cod_jax.runtime.programs import Programs
-
-MAX_PIXELS = 2**24
-"""Largest picture taken by default, 4096x4096, as `cod_jax.load` does."""
 
 # Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
 BATCH_PIXELS = 2**21
-UNCOVERED_GREY = 128
 
 
 class CompiledCodec:
@@ -75,8 +69,7 @@ class CompiledCodec:
     @property
     def _num_channels(self) -> int | None:
         """Symbols of a grid position with a factorized bottleneck; None with a codebook."""
-        symbol_prior = self._coder.prior
-        return symbol_prior.num_channels if isinstance(symbol_prior, FactorizedPrior) else None
+        return pictures.num_channels(self._coder)
 
     @overload
     def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
@@ -109,33 +102,26 @@ class CompiledCodec:
         level = stream.checked_quality(quality, self._coder) - 1
         read = functools.partial(self._read, layout=layout)
         if isinstance(image, (list, tuple)):
-            return self._compress_all(_for_each(read, image), level, layout)
+            return self._compress_all(pictures.for_each(read, image), level, layout)
         return self._compress_all([read(image)], level, layout)[0]
 
     def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
-        if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
-            raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
+        pictures.check_source(image)
         pixels = images.to_uint8_rgb(image)
         height, width, _ = pixels.shape
-        pitch = self._coder.pitch
-        if legacy.exceeds_limit(height=height, width=width, pitch=pitch, max_pixels=self._max_pixels):
-            raise ValueError(
-                f"{width}x{height} is more than the limit of {self._max_pixels} pixels; make the picture smaller, or "
-                f"{legacy.RAISE_LIMIT}"
-            )
-        stream.check_size(height=height, width=width, layout=layout)
+        pictures.check_size(height=height, width=width, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         return pixels
 
     def _compress_all(
-        self, pictures: Sequence[npt.NDArray[np.uint8]], level: int, layout: stream.Layout
+        self, all_pixels: Sequence[npt.NDArray[np.uint8]], level: int, layout: stream.Layout
     ) -> list[bytes]:
-        levels = [level] * len(pictures)
-        symbols = _in_batches(self.encode, pictures, levels, lambda picture: picture.shape[0] * picture.shape[1])
+        levels = [level] * len(all_pixels)
+        symbols = _in_batches(self.encode, all_pixels, levels, lambda pixels: pixels.shape[0] * pixels.shape[1])
         return [
             stream.encode_picture(
-                indices, height=picture.shape[0], width=picture.shape[1], coder=self._coder, level=level, layout=layout
+                indices, height=pixels.shape[0], width=pixels.shape[1], coder=self._coder, level=level, layout=layout
             )
-            for indices, picture in zip(symbols, pictures, strict=True)
+            for indices, pixels in zip(symbols, all_pixels, strict=True)
         ]
 
     @overload
@@ -166,31 +152,17 @@ class CompiledCodec:
         """
         layout = stream.checked_layout(layout)
 
-        def parse(data: Any) -> stream.CodedPicture:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
-            return stream.decode_picture(bytes(data), coder=self._coder, max_pixels=self._max_pixels, layout=layout)
-
+        parse = functools.partial(pictures.parse, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         if isinstance(data, (list, tuple)):
-            return self._decompress_all(_for_each(parse, data))
+            return self._decompress_all(pictures.for_each(parse, data))
         return self._decompress_all([parse(data)])[0]
 
-    def _decompress_all(self, pictures: Sequence[stream.CodedPicture]) -> list[npt.NDArray[np.uint8]]:
+    def _decompress_all(self, coded: Sequence[stream.CodedPicture]) -> list[npt.NDArray[np.uint8]]:
         pitch = self._description.pitch
-        grids = [picture.indices for picture in pictures]
-        levels = [picture.level for picture in pictures]
+        grids = [picture.indices for picture in coded]
+        levels = [picture.level for picture in coded]
         decoded = _in_batches(self.decode, grids, levels, lambda grid: grid.shape[0] * grid.shape[1] * pitch**2)
-        return [self._crop(pixels, picture) for pixels, picture in zip(decoded, pictures, strict=True)]
-
-    def _crop(self, decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture) -> npt.NDArray[np.uint8]:
-        height, width, pitch = picture.height, picture.width, self._description.pitch
-        if picture.covers_all:
-            return np.ascontiguousarray(decoded[:height, :width])
-        rows, columns = picture.indices.shape
-        covered = decoded[: rows * pitch, : columns * pitch]
-        pixels = np.full((height, width, 3), UNCOVERED_GREY, np.uint8)
-        pixels[: covered.shape[0], : covered.shape[1]] = covered
-        return pixels
+        return [pictures.crop(pixels, picture, pitch) for pixels, picture in zip(decoded, coded, strict=True)]
 
     def encode(
         self, image_uint8: npt.NDArray[np.uint8], *, level: int | Sequence[int] | None = None
@@ -208,11 +180,7 @@ class CompiledCodec:
         Raises:
             ValueError: the array has another shape or dtype, or a level does not exist.
         """
-        if image_uint8.ndim != 4 or image_uint8.shape[-1] != 3 or image_uint8.dtype != np.uint8:
-            raise ValueError(
-                f"pixels of shape {image_uint8.shape} and dtype {image_uint8.dtype} cannot be encoded; give uint8 "
-                "[batch, height, width, 3]"
-            )
+        pictures.check_pixels(image_uint8, "batch", "height", "width")
         about = self._description
         padded = images.pad_to_multiple(image_uint8, about.size_multiple)
         cells = padded.shape[1] // about.size_multiple, padded.shape[2] // about.size_multiple
@@ -236,45 +204,25 @@ class CompiledCodec:
         Raises:
             ValueError: the array has another shape, or holds a number that is no symbol, or a level does not exist.
         """
-        about = self._description
-        channels = () if self._num_channels is None else (self._num_channels,)
-        if indices.ndim != 3 + len(channels) or indices.shape[3:] != channels:
-            axes = ", ".join(map(str, ("batch", "rows", "columns", *channels)))
-            raise ValueError(f"symbols of shape {indices.shape} are no [{axes}]")
-        self._check_symbols(indices)
-        multiple = about.size_multiple // about.pitch
+        pictures.check_symbols(indices, "batch", "rows", "columns", coder=self._coder)
+        multiple = self._description.size_multiple // self._description.pitch
+        is_scalar = indices.ndim == 3
         symbols = indices.astype(np.int32)
-        grid = images.pad_to_multiple(symbols if channels else symbols[..., None], multiple)
+        grid = images.pad_to_multiple(symbols[..., None] if is_scalar else symbols, multiple)
         cells = grid.shape[1] // multiple, grid.shape[2] // multiple
-        return self._decode(self._with_levels(grid if channels else grid[..., 0], level), cells)
+        return self._decode(self._with_levels(grid[..., 0] if is_scalar else grid, level), cells)
 
-    def _check_symbols(self, indices: npt.NDArray[Any]) -> None:
-        if not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(f"symbols of dtype {indices.dtype} are no integers")
-        bits = self._description.codebook_bits
-        first, last = (0, 2**bits - 1) if self._num_channels is None else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
-        if indices.size and not first <= indices.min() <= indices.max() <= last:
-            raise ValueError(f"a symbol is {indices.min()} or {indices.max()}; they are {first} to {last}")
-
-    def _with_levels(self, pictures: np.ndarray, level: int | Sequence[int] | None) -> Any:
+    def _with_levels(self, batch: np.ndarray, level: int | Sequence[int] | None) -> Any:
         """What a program takes: pictures or their symbols, with a factorized bottleneck together with their levels."""
-        levels = np.asarray(self.num_levels - 1 if level is None else level)
-        if not np.issubdtype(levels.dtype, np.integer) or levels.shape not in ((), pictures.shape[:1]):
-            raise ValueError(
-                f"the level is {level!r}; give a whole number, or one for each of {len(pictures)} pictures"
-            )
-        if levels.size and not 0 <= levels.min() <= levels.max() < self.num_levels:
-            raise ValueError(f"the level is {level!r}, and this model has the levels 0 to {self.num_levels - 1}")
-        if self._num_channels is None:
-            return pictures
-        return pictures, np.broadcast_to(levels.astype(np.int32), pictures.shape[:1])
+        levels = pictures.checked_levels(level, coder=self._coder, num_pictures=len(batch))
+        return batch if self._num_channels is None else (batch, np.broadcast_to(levels, batch.shape[:1]))
 
 
 def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
     """What the model decides about its files.
 
     Raises:
-        ValueError: the file of the prior is damaged, or a model without a codebook has none.
+        ValueError: the file of the prior is damaged, or a model without a codebook has none, or one for other weights.
     """
     about, symbol_prior = description, None
     is_factorized = about.codebook_bits == 0
@@ -289,22 +237,13 @@ def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
             raise ValueError(f"{folder / PRIOR_FILE} is damaged ({error}); make the folder again") from error
     elif is_factorized:
         raise ValueError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
-    return stream.SymbolCoder(about.weights_fingerprint, about.pitch, about.codebook_bits, symbol_prior)
-
-
-def _for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Call a function with each item; an error says which one it was.
-
-    Raises:
-        ValueError: the function raised it.
-    """
-    results = []
-    for index, item in enumerate(items):
+    for name in WEIGHTS_FILES.values() if is_factorized else ():
         try:
-            results.append(function(item))
+            bins = read_shape(folder / name, BINS)
         except ValueError as error:
-            raise ValueError(f"item [{index}]: {error}") from error
-    return results
+            raise ValueError(f"{folder / name} is damaged ({error}); make the folder again") from error
+        pictures.check_tables(symbol_prior, bins)
+    return stream.SymbolCoder(about.weights_fingerprint, about.pitch, about.codebook_bits, symbol_prior)
 
 
 def _in_batches(

@@ -26,6 +26,8 @@ Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 Dtype = Literal["float32", "bfloat16"]
 WEIGHTS_FILES: dict[Part, str] = {"encode": "encode.safetensors", "decode": "decode.safetensors"}
 PRIOR_FILE = "prior.safetensors"
+# In both files of weights, with a factorized bottleneck: the width of every bin, [levels, channels].
+BINS = "bottleneck/step"
 
 # First and last number of a range; None is no end.
 Range = tuple[int, int | None]

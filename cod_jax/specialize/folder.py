@@ -9,12 +9,14 @@ import safetensors.numpy
 
 from cod_jax import files
 from cod_jax.bundle import Bundle
+from cod_jax.coding.pictures import check_tables
 from cod_jax.models.config import Dtype
 from cod_jax.runtime.folder import (
     DESCRIPTION_FILE,
     PRIOR_FILE,
     WEIGHTS_FILES,
     Description,
+    FileFacts,
     Platform,
     Program,
     facts_of,
@@ -40,34 +42,43 @@ def write_compiled(
         force: replace an existing folder of a compiled model.
 
     Raises:
-        ValueError: the model cannot be compiled, see `programs.check_supported`.
+        ValueError: the model cannot be compiled, see `programs.check_supported`, or lacks the tables that code its
+            symbols.
         FileExistsError: the folder exists and may not be replaced.
     """
-    contents: dict[str, bytes] = {}
+    codec = bundle.config.codec
+    if codec.factorized is not None:
+        check_tables(bundle.prior, (codec.factorized.num_levels, codec.latent_channels))
+    halves = list(split(bundle.config, bundle.params, dtype))
+    written: dict[str, FileFacts] = {}
     programs: list[Program] = []
-    halves = split(bundle.config, bundle.params, dtype)
     with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
-        for half in halves:
-            contents[WEIGHTS_FILES[half.part]] = safetensors.numpy.save(half.weights)
-            for number, sizes in enumerate(size_ranges(bundle.config)):
+
+        def write(name: str, data: bytes) -> None:
+            files.write_bytes(folder / name, data)
+            written[name] = facts_of(data)
+
+        # Weights take gigabytes: no more than one half is in memory a second time, and none once it is written.
+        while halves:
+            half = halves.pop(0)
+            for number, sizes in enumerate(size_ranges(bundle.config, half.part)):
                 for platform in platforms:
                     program = Program(half.part, platform, sizes, f"{half.part}-{platform}-{number}.stablehlo")
-                    contents[program.file] = export_program(half, sizes, platform)
+                    write(program.file, export_program(half, sizes, platform))
                     programs.append(program)
+            write(WEIGHTS_FILES[half.part], safetensors.numpy.save(half.weights))
         if bundle.prior:
             tables = {name: np.ascontiguousarray(table) for name, table in bundle.prior.to_arrays().items()}
-            contents[PRIOR_FILE] = safetensors.numpy.save(tables)
+            write(PRIOR_FILE, safetensors.numpy.save(tables))
         description = Description(
             weights_fingerprint=bundle.fingerprint,
-            pitch=bundle.config.codec.pitch,
-            codebook_bits=bundle.config.codec.codebook_bits,
+            pitch=codec.pitch,
+            codebook_bits=codec.codebook_bits,
             size_multiple=bundle.config.size_multiple,
             dtype=dtype,
             jax_version=".".join(map(str, jax.__version_info__[:3])),
             programs=tuple(programs),
-            files={name: facts_of(data) for name, data in contents.items()},
+            files=written,
         )
-        for name, data in contents.items():
-            files.write_bytes(folder / name, data)
         files.write_bytes(folder / DESCRIPTION_FILE, description.to_json())
     return description

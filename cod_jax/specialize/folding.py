@@ -25,7 +25,7 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
 
     Returns:
       Parameters of `SymbolEncoder` and of `OneStepDecoder`, float32. Products are made in float64, so each number is
-      rounded once.
+      rounded once; what stays as it is shares its memory with `params`.
     """
     codec, denoiser = params["codec"], params["denoiser"]
     bottleneck = _fold_bottleneck(config.codec, codec["bottleneck"])
@@ -37,7 +37,7 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
         "trunk": fold_trunk(denoiser, config.denoiser.hidden),
         "head": _fold_head(denoiser["head"]),
     }
-    return jax.tree.map(np.float32, (encoder, decoder))
+    return jax.tree.map(lambda value: np.asarray(value, np.float32), (encoder, decoder))
 
 
 def _fold_bottleneck(config: ConditionCodecConfig, bottleneck: Params) -> Params:

@@ -20,7 +20,7 @@ from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConf
 from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.config import PATCH_SIZE, Dtype
 from cod_jax.models.functional import Params
-from cod_jax.nn.attention import QUERY_CHUNK
+from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
@@ -133,8 +133,8 @@ def export_program(half: Half, sizes: Sizes, platform: Platform) -> bytes:
     return bytes(exported.serialize())
 
 
-def size_ranges(config: ModelConfig) -> list[Sizes]:
-    """Ranges of sizes, in cells, that need a program each; every size is in exactly one.
+def size_ranges(config: ModelConfig, part: Part) -> list[Sizes]:
+    """Ranges of sizes, in cells, for which a half needs a program each; every size is in exactly one.
 
     Sizes are symbolic, so that nothing is padded and pooling and normalisation see the picture as it is. But attention
     does one thing on small maps and another on large ones, and which of them must be known when a program is traced:
@@ -143,9 +143,9 @@ def size_ranges(config: ModelConfig) -> list[Sizes]:
     symbols_per_cell = config.size_multiple // config.codec.pitch
     # Positions of a cell in the maps that are attended to as a whole.
     positions = {symbols_per_cell**2} if config.codec.attention == "global" else set()
-    if isinstance(config.denoiser, PixNerDiTConfig):
+    if part == "decode" and isinstance(config.denoiser, PixNerDiTConfig):
         positions.add((config.size_multiple // PATCH_SIZE) ** 2)
-    last_cells = [2 * QUERY_CHUNK // number for number in sorted(positions, reverse=True)]
+    last_cells = [MAX_WHOLE_QUERIES // number for number in sorted(positions, reverse=True)]
     firsts, lasts = [1, *(last + 1 for last in last_cells)], [*last_cells, None]
     cells: list[Range] = list(zip(firsts, lasts, strict=True))
     if config.codec.attention == "global":
@@ -166,4 +166,7 @@ def _constraints(sizes: Sizes) -> list[str]:
 
 def _stored(functional: Functional, params: Params) -> dict[str, np.ndarray]:
     dtypes = storage_dtypes(functional.bind(params))
-    return {name: np.asarray(value, jnp.dtype(dtypes[name])) for name, value in flatten_params(params).items()}
+    # safetensors writes memory as it lies, whatever its strides.
+    return {
+        name: np.asarray(value, jnp.dtype(dtypes[name]), order="C") for name, value in flatten_params(params).items()
+    }

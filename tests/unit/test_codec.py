@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import gc
 import shutil
 import struct
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import cod_jax
 from cod_jax import fit_prior, images, info, prior_file
 from cod_jax.bundle import Bundle, save_bundle
 from cod_jax.codec import Codec
-from cod_jax.coding import container, prior_fit, stream
+from cod_jax.coding import container, pictures, prior_fit, stream
 from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
@@ -424,13 +426,13 @@ def test_a_factorized_bottleneck_is_coded_by_its_tables(tmp_path_factory):
     assert "8 numbers for 16x16 pixels" in repr(codec)
 
 
-def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_path: Path):
+def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_path: Path, capsys):
     folder = tmp_path_factory.getbasetemp() / "factorized"
     factorized_codec(folder)
     lines = dict(info.model_lines(folder))
     assert (lines["symbols"], lines["prior"]) == ("8 numbers for 16x16 pixels, 2 quality levels", "factorized")
-    with pytest.raises(ValueError, match="factorized has no codebook, and its files need no other prior than"):
-        fit_prior.fit(str(folder), str(tmp_path))
+    assert fit_prior.main(["--model", str(folder), "--images", str(tmp_path)]) == 1
+    assert "factorized has no codebook, and its files need no other prior than" in capsys.readouterr().err
     copy = shutil.copytree(folder, tmp_path / "copy")
     prior = prior_file.load_prior(copy, 0)
     assert isinstance(prior, FactorizedPrior)
@@ -440,6 +442,57 @@ def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_p
     (copy / prior_file.PRIOR_FILE).unlink()
     with pytest.raises(ValueError, match=r"prior\.safetensors is missing, which codes the symbols; copy or export"):
         cod_jax.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda codec: codec.encode(gradient_image(16, 16)[None]), r"give uint8 \[height, width, 3\]"),
+        (lambda codec: codec.encode(np.zeros((16, 16, 3))), r"\(16, 16, 3\) and dtype float64 cannot be encoded; give"),
+        (
+            lambda codec: codec.encode(gradient_image(16, 16), level=1),
+            "the level is 1, and this model has the levels 0",
+        ),
+        (lambda codec: codec.decode(np.zeros((1, 2, 3), np.int32)), r"\(1, 2, 3\) are no \[rows, columns\]"),
+        (lambda codec: codec.decode(np.full((1, 1), 99, np.int32)), "a symbol is 99 or 99; they are 0 to 15"),
+        (lambda codec: codec.decode(np.array([[3, -1]])), "a symbol is -1 or 3; they are 0 to 15"),
+        (lambda codec: codec.decode(np.zeros((1, 1))), "symbols of dtype float64 are no integers"),
+        (lambda codec: codec.decode(np.zeros((1, 1), np.int32), level=-1), "the level is -1, and this model has the"),
+    ],
+)
+def test_symbols_and_levels_that_do_not_exist_are_refused(call: Callable[[Codec], Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        call(tiny_codec())
+
+
+def test_levels_and_symbols_that_a_factorized_model_does_not_have_are_refused(tmp_path_factory):
+    codec = factorized_codec(tmp_path_factory.getbasetemp() / "factorized")
+    picture, symbols = gradient_image(16, 16), np.zeros((1, 1, 8), np.int32)
+    for level in (7, 2, -1):
+        with pytest.raises(ValueError, match=f"the level is {level}, and this model has the levels 0 to 1"):
+            codec.encode(picture, level=level)
+        with pytest.raises(ValueError, match=f"the level is {level}, and this model has the levels 0 to 1"):
+            codec.decode(symbols, level=level)
+    with pytest.raises(ValueError, match=r"the level is True; give a whole number$"):
+        codec.encode(picture, level=True)
+    for level in (1.0, "1", [0], 2**70):
+        with pytest.raises(ValueError, match=r"the level is .*; give a whole number$"):
+            pictures.checked_levels(level, coder=codec._coder)
+    with pytest.raises(ValueError, match=r"symbols of shape \(1, 1, 7\) are no \[rows, columns, 8\]"):
+        codec.decode(symbols[..., 1:])
+    with pytest.raises(ValueError, match=r"symbols of shape \(1, 1\) are no \[rows, columns, 8\]"):
+        codec.decode(symbols[..., 0])
+    with pytest.raises(ValueError, match="a symbol is 32768 or 32768; they are -32767 to 32767"):
+        codec.decode(symbols + 2**15)
+
+
+def test_a_codec_keeps_no_second_copy_of_the_weights():
+    bundle = dataclasses.replace(tiny_bundle())
+    codec, unused = Codec(bundle), weakref.ref(bundle)
+    del bundle
+    gc.collect()
+    assert unused() is None
+    assert codec.config == tiny_bundle().config
 
 
 def test_a_quality_or_layout_that_the_model_does_not_have_is_refused(tmp_path_factory):

@@ -7,8 +7,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,14 @@ from jax import export
 from cod_jax import runtime
 from cod_jax.bundle import Bundle, load_bundle, save_bundle
 from cod_jax.codec import Codec
+from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.nn import attention
 from cod_jax.runtime import programs as runtime_programs
 from cod_jax.runtime.arrays import read_arrays
 from cod_jax.runtime.codec import CompiledCodec
-from cod_jax.runtime.folder import DESCRIPTION_FILE, Dtype, checksum_of, read_description
+from cod_jax.runtime.folder import DESCRIPTION_FILE, Dtype, Part, checksum_of, read_description
 from cod_jax.specialize import programs
 from cod_jax.specialize.folder import write_compiled
 from tests.model_fixtures import (
@@ -92,8 +95,9 @@ def test_windows_are_cut_as_in_the_model(windowed_codec, cells):
 
 def test_queries_are_cut_as_in_the_model(tmp_path, monkeypatch):
     # 9 symbols are more than twice the chunk, so that the program for many of them runs.
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 4)
     for module in (attention, programs):
-        monkeypatch.setattr(module, "QUERY_CHUNK", 4)
+        monkeypatch.setattr(module, "MAX_WHOLE_QUERIES", 8)
     codec = compiled(tmp_path / "c")
     monkeypatch.undo()
     image_uint8 = gradient_image(48, 48)
@@ -227,6 +231,64 @@ def test_a_factorized_model_needs_its_tables(factorized, tmp_path):
         runtime.load(copy)
 
 
+def test_the_tables_of_a_factorized_model_must_be_those_of_its_weights(factorized, tmp_path):
+    plain, codec = factorized
+    copy = Path(shutil.copytree(codec._encode._folder, tmp_path / "copy"))
+    message = r"tables that code the symbols are for \(levels, channels\) {}, but the model has \(2, 8\)"
+    prior = plain._coder.prior
+    fewer = [
+        FactorizedPrior(prior.levels[:1]),
+        FactorizedPrior((ChannelTables(*(a[:7] for a in prior.levels[0])),) * 2),
+    ]
+    for other, text in zip(fewer, (r"\(1, 8\)", r"\(2, 7\)"), strict=True):
+        replace_file(copy, "prior.safetensors", safetensors.numpy.save(other.to_arrays()))
+        with pytest.raises(ValueError, match=message.format(text)):
+            runtime.load(copy)
+    shutil.copy(codec._encode._folder / "prior.safetensors", copy)
+    replace_file(copy, "prior.safetensors", (copy / "prior.safetensors").read_bytes())
+    assert runtime.load(copy).num_levels == 2
+    replace_file(copy, "decode.safetensors", safetensors.numpy.save({"other": np.zeros(3, np.float32)}))
+    with pytest.raises(ValueError, match=r"decode.safetensors is damaged .the entry of tensor 'bottleneck/step' is"):
+        runtime.load(copy)
+
+
+def test_a_factorized_model_without_its_tables_is_not_compiled(factorized, tmp_path):
+    plain, codec = factorized
+    bundle = load_bundle(codec._encode._folder.parent / "model", with_prior=False)
+    for make in (Codec, lambda bundle: write_compiled(tmp_path / "c", bundle, platforms=["cpu"], dtype="float32")):
+        with pytest.raises(ValueError, match="no codebook and no tables that code its symbols; load it with its prior"):
+            make(bundle)
+        with pytest.raises(ValueError, match=r"are for \(levels, channels\) \(1, 8\), but the model has \(2, 8\)"):
+            make(dataclasses.replace(bundle, prior=FactorizedPrior(plain._coder.prior.levels[:1])))
+    assert not (tmp_path / "c").exists()
+
+
+def test_one_half_at_a_time_is_in_memory_twice(tmp_path, monkeypatch):
+    num_bytes = {"encode": 4_000_000, "decode": 6_000_000}
+
+    def unused(*_: Any) -> Any:
+        raise NotImplementedError
+
+    def split(*_: Any) -> list[programs.Half]:
+        parts: tuple[Part, ...] = ("encode", "decode")
+        return [programs.Half(part, {"w": np.zeros(num_bytes[part], np.uint8)}, unused, unused) for part in parts]
+
+    monkeypatch.setattr("cod_jax.specialize.folder.split", split)
+    monkeypatch.setattr("cod_jax.specialize.folder.export_program", lambda *_: b"program")
+    tracemalloc.start()
+    try:
+        write_compiled(tmp_path / "c", tiny_bundle(), platforms=["cpu"], dtype="float32")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Both halves and the file of the first; then the second half and its file.
+    assert 14_000_000 < peak < 15_000_000
+    assert {path.name: path.stat().st_size // 1_000_000 for path in (tmp_path / "c").glob("*.safetensors")} == {
+        "encode.safetensors": 4,
+        "decode.safetensors": 6,
+    }
+
+
 @pytest.fixture(scope="module")
 def pixel_codecs(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
     """A one-step CoD, whose transformer cuts more than four queries in chunks, plain and compiled."""
@@ -234,8 +296,9 @@ def pixel_codecs(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
     bundle = Bundle(config, numpy_params(build_model(config).shapes), "2" * 64, "float32", {})
     folder = tmp_path_factory.mktemp("pixel") / "c"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "QUERY_CHUNK", 2)
         for module in (attention, programs):
-            patch.setattr(module, "QUERY_CHUNK", 2)
+            patch.setattr(module, "MAX_WHOLE_QUERIES", 4)
         write_compiled(folder, bundle, platforms=["cpu"], dtype="float32")
     return Codec(bundle), runtime.load(folder)
 
@@ -273,6 +336,7 @@ def test_published_files_keep_their_grey_border(codec):
         (lambda codec: codec.decompress([b"\x01"]), r"item \[0\]: "),
         (lambda codec: codec.decompress(b"", layout="other"), "there is no layout 'other'"),
         (lambda codec: codec.encode(gradient_image(16, 16)), r"give uint8 \[batch, height, width, 3\]"),
+        (lambda codec: codec.encode(gradient_image(16, 16)[None], level=-1), "the level is -1, and this model has the"),
         (lambda codec: codec.decode(np.zeros((2, 3), np.int32)), r"are no \[batch, rows, columns\]"),
         (lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)), "a symbol is 16 or 16; they are 0 to 15"),
         (lambda codec: codec.decode(np.zeros((1, 1, 1), np.int32), level=1), "this model has the levels 0 to 0"),
@@ -388,10 +452,15 @@ def test_a_changed_description_is_refused(copy, change, message):
 def test_a_change_of_any_byte_of_the_description_is_refused(copy):
     file = copy / DESCRIPTION_FILE
     data, described = file.read_bytes(), read_description(copy)
-    for place in range(0, len(data), 5):  # all of them take seconds
-        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        with pytest.raises(ValueError, match=str(copy)):
-            read_description(copy)
+    with file.open("r+b", buffering=0) as opened:
+        for place, byte in enumerate(data):
+            opened.seek(place)
+            opened.write(bytes([byte ^ 1 << place % 8]))
+            with pytest.raises(ValueError, match=str(copy)):
+                read_description(copy)
+            opened.seek(place)
+            opened.write(bytes([byte]))
+    assert read_description(copy) == described
     file.write_bytes(json.dumps(json.loads(data)).encode())
     assert read_description(copy) == described
     values = json.loads(data)

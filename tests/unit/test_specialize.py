@@ -24,8 +24,8 @@ from cod_jax.models import (
 from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.config import Dtype
 from cod_jax.models.functional import count_params
-from cod_jax.nn.attention import QUERY_CHUNK
-from cod_jax.runtime.folder import Platform, Sizes
+from cod_jax.nn.attention import MAX_WHOLE_QUERIES
+from cod_jax.runtime.folder import Part, Platform, Sizes
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import FixedBins, OneStepDecoder, SymbolEncoder, storage_dtypes
 from cod_jax.specialize.programs import check_supported, export_program, size_ranges, split
@@ -81,6 +81,16 @@ def test_the_folded_decoder_is_the_model(config):
     np.testing.assert_allclose(decoded(decoder(config=config), folded_params, 16), expected, rtol=1e-5, atol=1e-5)
     # What is folded is no trifle.
     assert np.abs(whole_model(config, without_modulation(params)) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("config", [tiny_model_config(), tiny_pixel_config()], ids=["dconv", "pixnerdit"])
+def test_what_stays_as_it_is_is_not_copied(config):
+    params = numpy_params(build_model(config).shapes)
+    own = list(flatten_params(params).values())
+    halves = [flatten_params(half) for half in fold(config, params)]
+    for name, value in [*halves[0].items(), *halves[1].items()]:
+        is_shared = any(np.shares_memory(value, array) for array in own)
+        assert is_shared or name.startswith(("trunk/", "head/condition/")), name
 
 
 @pytest.mark.parametrize("num_levels", [1, 3])
@@ -184,7 +194,7 @@ def test_one_step_cod_loses_what_is_constant_and_no_more():
 def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[Platform, ...]):
     params = numpy_params(build_model(config).shapes)
     for half, platform in itertools.product(split(config, params, "bfloat16"), platforms):
-        data = export_program(half, size_ranges(config)[0], platform)
+        data = export_program(half, size_ranges(config, half.part)[0], platform)
         assert len(data) < 2**17 < sum(array.nbytes for array in half.weights.values()), "weights belong beside it"
         exported = export.deserialize(bytearray(data))
         assert exported.platforms == (platform,)
@@ -195,9 +205,10 @@ def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[
 @pytest.mark.parametrize("denoiser", [DConvConfig(), PixNerDiTConfig()], ids=["dconv", "pixnerdit"])
 @pytest.mark.parametrize("attention", ["global", "window_published", "window_masked"])
 @pytest.mark.parametrize("pitch", [4, 8, 16, 32])
-def test_every_size_has_one_program(attention, pitch, denoiser):
+@pytest.mark.parametrize("part", ["encode", "decode"])
+def test_every_size_has_one_program_and_every_program_is_another(part: Part, attention, pitch, denoiser):
     config = dataclasses.replace(tiny_model_config(pitch=pitch, attention=attention), denoiser=denoiser)
-    ranges = size_ranges(config)
+    ranges = size_ranges(config, part)
     decisions: dict[Sizes, set[tuple[bool, ...]]] = {}
     for grid in [(rows, columns) for rows in range(1, 70, 3) for columns in range(1, 70)] + [(1, 10**6), (10**6, 1)]:
         (sizes,) = (sizes for sizes in ranges if grid in sizes)
@@ -207,12 +218,13 @@ def test_every_size_has_one_program(attention, pitch, denoiser):
         # A side that is cut makes that of the other indifferent.
         decision = [is_cut[0], not is_cut[0] and is_cut[1]]
         if attention == "global":
-            decision.append(symbols[0] * symbols[1] > 2 * QUERY_CHUNK)
-        if denoiser.kind == "pixnerdit":
-            decision.append(patches > 2 * QUERY_CHUNK)
+            decision.append(symbols[0] * symbols[1] > MAX_WHOLE_QUERIES)
+        if part == "decode" and denoiser.kind == "pixnerdit":
+            decision.append(patches > MAX_WHOLE_QUERIES)
         decisions.setdefault(sizes, set()).add(tuple(decision))
     assert len(decisions) == len(ranges)
     assert all(len(made) == 1 for made in decisions.values()), "one program does one thing"
+    assert len(set.union(*decisions.values())) == len(ranges), "two programs do the same"
 
 
 def test_models_on_latents_are_refused():

@@ -48,13 +48,9 @@ def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
 
 
 def test_a_path_that_is_no_teacher_names_the_setting(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"objective.teacher names no model; give a pre-trained CoD"
-    ):
+    with pytest.raises(ValueError, match=r"objective.teacher names no model; give a pre-trained CoD"):
         load_teacher_config("")
-    with pytest.raises(
-        ValueError, match=r"objective.teacher .*nowhere is neither the work folder of a run nor a"
-    ):
+    with pytest.raises(ValueError, match=r"objective.teacher .*nowhere is neither the work folder of a run nor a"):
         load_teacher_config(str(tmp_path / "nowhere"))
     for stage in ("stage1", "stage2"):
         (tmp_path / stage / "checkpoints").mkdir(parents=True)
