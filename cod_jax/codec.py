@@ -251,10 +251,10 @@ class Codec:
         indices: np.ndarray,
         *,
         level: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        sampler: Sampler | None = None,
-        seed: int = 0,
+        steps=None,
+        guidance=None,
+        sampler=None,
+        seed=0,
     ) -> np.ndarray:
         """Turn symbols into a picture.
 
