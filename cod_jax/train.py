@@ -225,7 +225,8 @@ def _check_fields(configs: Sequence[config_dict.ConfigDict], arguments: Sequence
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if name.startswith("config.") and (field := name.removeprefix("config.")) not in known:
-            near = difflib.get_close_matches(field, settable, n=1, cutoff=0.8)
+            others = [other for other in settable if not field.startswith(f"{other}.")]
+            near = difflib.get_close_matches(field, others, n=1, cutoff=0.72)
             hint = f"did you mean --config.{near[0]}?" if near else _WHERE_FIELDS_ARE
             raise UsageError(f"unknown field --{name}; {hint}")
 
