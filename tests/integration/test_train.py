@@ -81,6 +81,7 @@ def scalars(workdir: Path, tag: str) -> dict[int, float]:
     return {event.step: event.value for event in events(workdir).Scalars(tag)}
 
 
+@pytest.mark.slow
 def test_a_killed_run_repeats_the_uninterrupted_one_bit_for_bit(straight, photographs, tmp_path):
     workdir = tmp_path / "killed"
     arguments = small_arguments(workdir, photographs, **STEPS)
@@ -252,10 +253,14 @@ def test_stages_are_the_command_lines_of_their_presets():
 )
 def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
     config = str(CONFIG).replace("tiny.py", "tiny_one_step.py")
-    given = [f"--config={config}:all", *teacher, "--config.seed=3", "--config.sead=3"]
-    shared = ["--config.seed=3", "--config.sead=3"]
-    expected = {"1": [f"--config={config}:1", *shared], "2": [f"--config={config}:2", *teacher, *shared]}
+    given = [f"--config={config}:all", *teacher, "--config.seed=3"]
+    expected = {
+        "1": [f"--config={config}:1", "--config.seed=3"],
+        "2": [f"--config={config}:2", *teacher, "--config.seed=3"],
+    }
     assert train.stage_arguments(given) == expected
+    with pytest.raises(train.UsageError, match=r"unknown field --config.sead; did you mean --config.seed\?"):
+        train.stage_arguments([*given, "--config.sead=3"])
 
 
 @pytest.mark.slow

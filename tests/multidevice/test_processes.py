@@ -51,6 +51,7 @@ def assert_alike(one: Path, two: Path, tags: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of the launcher in /proc")
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_stop_together(photographs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = run_trainer(small_arguments(one, photographs, **SETTINGS), env=two_devices())

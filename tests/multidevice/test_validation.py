@@ -33,6 +33,7 @@ def validate(num_devices: int, images: np.ndarray) -> dict[str, float]:
     return validator(params, {})[0]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_devices_and_keep_every_condition():
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     one, eight = validate(1, images), validate(8, images)

@@ -78,7 +78,7 @@ def head(published: dict, theirs: str, config, name: str) -> dict:
 FAST = ("repa_trainer_dconv_pred_x", "repa_trainer_pixnerdit", "repa_trainer_ddt_latent")
 
 
-@pytest.mark.parametrize("one_step_weight", [0.0, 1.0])
+@pytest.mark.parametrize("one_step_weight", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("folder", "name"), cases("repa_trainer_*", fast=FAST))
 def test_pretraining_terms_match_the_published_trainer(folder, name, one_step_weight):
     case = Case(name, folder)

@@ -276,7 +276,9 @@ def sampled(kind: str, indices: np.ndarray, *, seed: int, num_steps: int, guidan
     return np.asarray(whole(numpy_params(functional.shapes))[0])
 
 
-@pytest.mark.parametrize(("kind", "size"), [("pixel", (20, 30)), ("latent", (32, 32))])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("pixel", (20, 30)), pytest.param("latent", (32, 32), marks=pytest.mark.slow)]
+)
 def test_a_sampled_picture_is_what_the_model_samples(kind, size: tuple[int, int]):
     codec = tiny_sampling_codec(kind)
     data = codec.compress(gradient_image(*size))

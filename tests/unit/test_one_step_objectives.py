@@ -83,6 +83,7 @@ def images() -> jax.Array:
     return jax.random.randint(jax.random.key(2), (4, 32, 32, 3), 0, 256).astype(jnp.uint8)
 
 
+@pytest.mark.slow
 def test_the_first_stage_moves_codec_depthwise_convolutions_and_adaptations_only(images):
     objective = one_step()
     state, optimizers, frozen = start(objective)

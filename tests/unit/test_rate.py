@@ -68,6 +68,7 @@ def test_steps_train_the_densities_and_the_steps_of_the_levels(objective, images
     jax.tree.map(lambda a, b: np.testing.assert_equal(np.any(np.asarray(a) != np.asarray(b)), True), before, moved)
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_held_out_image_is_that_of_its_symbols(objective, images):
     params = jax.tree.map(jnp.asarray, numpy_params(jax.eval_shape(objective.init_params, jax.random.key(0))))
     key = jax.random.key(7)

@@ -82,7 +82,7 @@ def windowed_codec(tmp_path_factory) -> CompiledCodec:
     return compiled(tmp_path_factory.mktemp("windowed") / "c", attention="window_published")
 
 
-@pytest.mark.parametrize("cells", [(1, 33), (33, 1)])
+@pytest.mark.parametrize("cells", [(1, 33), pytest.param((33, 1), marks=pytest.mark.slow)])
 def test_windows_are_cut_as_in_the_model(windowed_codec, cells):
     # One side beyond a window of 32 symbols, so that the other is padded to it.
     image_uint8 = gradient_image(16 * cells[0], 16 * cells[1])
@@ -115,6 +115,7 @@ def test_symbols_finer_than_the_patch_grid(tmp_path):
     assert levels_apart(codec.decode(symbols)[0], plain.decode(symbols[0])) <= 1
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close(tmp_path, codec):
     rounded = compiled(tmp_path / "c", dtype="bfloat16")
     files = {path.name: path.stat().st_size for path in (tmp_path / "c").iterdir()}
@@ -303,7 +304,7 @@ def pixel_codecs(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
     return Codec(bundle), runtime.load(folder)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (40, 45)])
+@pytest.mark.parametrize("size", [pytest.param((16, 16), marks=pytest.mark.slow), (40, 45)])
 def test_one_step_cod_is_that_of_the_model(pixel_codecs, size):
     plain, codec = pixel_codecs
     picture = gradient_image(*size)

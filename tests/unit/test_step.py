@@ -168,6 +168,7 @@ def test_codes_come_from_every_part_of_an_accumulated_batch(objective, optimizer
     assert changed.tolist() == [False, True] * 8
 
 
+@pytest.mark.slow
 def test_extra_pass_at_zero_is_a_term_of_its_own(objective, images):
     config = dataclasses.replace(objective.config, one_step_weight=2.0, one_step_noise_level=0.0)
     unified = Pretrain(objective.model_config, config, ComputeConfig())
