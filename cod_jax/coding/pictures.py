@@ -113,7 +113,9 @@ def check_symbols(indices: npt.NDArray[Any], *axes: str, coder: stream.SymbolCod
         raise ValueError(f"symbols of dtype {indices.dtype} are no integers")
     first, last = (0, 2**coder.bits - 1) if channels is None else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
     if indices.size and not first <= indices.min() <= indices.max() <= last:
-        raise ValueError(f"a symbol is {indices.min()} or {indices.max()}; they are {first} to {last}")
+        raise ValueError(
+            f"the symbols are {indices.min()} to {indices.max()}; those of this model are {first} to {last}"
+        )
 
 
 def checked_levels(level: Any, *, coder: stream.SymbolCoder, num_pictures: int | None = None) -> npt.NDArray[np.int32]:

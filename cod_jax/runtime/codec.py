@@ -58,7 +58,7 @@ class CompiledCodec:
 
     @property
     def fingerprint(self) -> str:
-        """64 hex digits that name the model and its prior; files are exchanged with all codecs of the same."""
+        """64 hex digits that name the model and its prior, see `Codec.fingerprint`."""
         return self._coder.fingerprint
 
     @property
@@ -151,7 +151,6 @@ class CompiledCodec:
                 item.
         """
         layout = stream.checked_layout(layout)
-
         parse = functools.partial(pictures.parse, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         if isinstance(data, (list, tuple)):
             return self._decompress_all(pictures.for_each(parse, data))

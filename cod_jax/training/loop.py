@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +17,15 @@ from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
-from cod_jax.models.functional import Params, flatten_params
+from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import count_flops, peak_flops_per_second
+from cod_jax.training.frozen import check_same, digests, placed
 from cod_jax.training.initial import Initial, load_initial, with_initial
 from cod_jax.training.meter import Meter
-from cod_jax.training.objectives.objective import Objective, Update
+from cod_jax.training.objectives.objective import Update
 from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
@@ -90,8 +89,8 @@ def train(
         plan = make_plan(config, mesh)
         shapes, shardings = plan.shapes, plan.shardings
         given = load_frozen()
-        frozen_params = _placed_frozen(plan, given)
-        frozen_digests = _digests(plan.objective, given)
+        frozen_params = placed(plan, given)
+        frozen_digests = digests(plan.objective, given)
         key = jax.random.key(config.seed)
 
         # The order matters: own checkpoint, else a model to start from, else scratch; never a mixture.
@@ -101,7 +100,7 @@ def train(
         if start:
             meta = store.meta(start)
             _check_same_model(config, workdir, meta)
-            _check_same_frozen(workdir, meta, frozen_digests)
+            check_same(workdir, meta, frozen_digests)
             batches.set_state(meta["data"])
             state = store.restore(start, shapes, shardings)
             _logger.info("resumed after step %d of %d", start, config.total_steps)
@@ -255,42 +254,6 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
         _logger.info("settings changed since the checkpoint: %s", text)
 
 
-def _check_same_frozen(workdir: Path, meta: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Refuse to go on with other frozen networks than a checkpoint was trained with: a critic follows one teacher."""
-    stored = meta.get("frozen", {})
-    if changed := sorted(name for name in digests if stored.get(name, digests[name]) != digests[name]):
-        raise ValueError(
-            f"{workdir} was trained with other weights of {', '.join(changed)} than are given now; give the same ones, "
-            "or use another --workdir"
-        )
-
-
-def _digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]:
-    """SHA-256 of what each frozen network is and of its parameters, as they were given.
-
-    Raises:
-      ValueError: The processes were given different ones.
-    """
-    digests = {name: _digest(given[name], objective.frozen_configs.get(name)) for name in sorted(objective.frozen)}
-    if digests and jax.process_count() > 1:
-        own = np.frombuffer(bytes.fromhex("".join(digests.values())), np.uint8).reshape(len(digests), -1)
-        of_all = np.asarray(multihost_utils.process_allgather(own))
-        differ = (of_all != of_all[0]).any(axis=(0, 2))
-        if differ.any():
-            names = ", ".join(np.array(list(digests))[differ])
-            raise ValueError(f"the processes were given different weights of {names}; give all of them the same files")
-    return digests
-
-
-def _digest(params: Params, config: Mapping[str, Any] | None = None) -> str:
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, value in sorted(flatten_params(params).items()):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(array.view(np.uint8).data)
-    return digest.hexdigest()
-
-
 def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
     """A fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
     initial = _load_initial(config, plan.shapes) if config.init_from else None
@@ -316,20 +279,6 @@ def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> Tr
     state = {**state, "params": {**state["params"], **placed}}
     _logger.info("initialised the state in %.1f s", time.monotonic() - begin)
     return state
-
-
-def _placed_frozen(plan: Plan, given: Mapping[str, Params]) -> Params:
-    """The frozen networks' parameters on the mesh."""
-    for name, network in plan.objective.frozen.items():
-        if name not in given:
-            raise ValueError(f"the frozen network {name!r} is missing; this objective and this model need it")
-        network.check(given[name])
-    return jax.tree.map(
-        lambda value, shape, sharding: put(np.asarray(value, shape.dtype), sharding),
-        {name: given[name] for name in plan.objective.frozen},
-        plan.frozen_shapes,
-        plan.frozen_shardings,
-    )
 
 
 def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:

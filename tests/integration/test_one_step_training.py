@@ -77,7 +77,7 @@ def test_distillation_goes_on_where_it_stopped_bit_for_bit(photographs, teacher,
     save_bundle(other, config, numpy_params(build_model(config).shapes, seed=9), training={}, force=True)
     refused = run_trainer(arguments(tmp_path / "stopped", photographs, "2", teacher, total_steps=6, **fields))
     assert refused.returncode == 1
-    assert "was trained with other weights of teacher than are given now" in refused.stderr
+    assert "was trained with other weights of the frozen teacher than are given now" in refused.stderr
     fields["objective__teacher"] = teacher
     assert "resumed after step 4 of 6" in train("stopped", 6)
     straight, stopped = (final_state(tmp_path / name, 6) for name in ("straight", "stopped"))

@@ -456,8 +456,11 @@ def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_p
             "the level is 1, and this model has the levels 0",
         ),
         (lambda codec: codec.decode(np.zeros((1, 2, 3), np.int32)), r"\(1, 2, 3\) are no \[rows, columns\]"),
-        (lambda codec: codec.decode(np.full((1, 1), 99, np.int32)), "a symbol is 99 or 99; they are 0 to 15"),
-        (lambda codec: codec.decode(np.array([[3, -1]])), "a symbol is -1 or 3; they are 0 to 15"),
+        (
+            lambda codec: codec.decode(np.full((1, 1), 99, np.int32)),
+            "the symbols are 99 to 99; those of this model are 0 to 15",
+        ),
+        (lambda codec: codec.decode(np.array([[3, -1]])), "the symbols are -1 to 3; those of this model are 0 to 15"),
         (lambda codec: codec.decode(np.zeros((1, 1))), "symbols of dtype float64 are no integers"),
         (lambda codec: codec.decode(np.zeros((1, 1), np.int32), level=-1), "the level is -1, and this model has the"),
     ],
@@ -484,7 +487,7 @@ def test_levels_and_symbols_that_a_factorized_model_does_not_have_are_refused(tm
         codec.decode(symbols[..., 1:])
     with pytest.raises(ValueError, match=r"symbols of shape \(1, 1\) are no \[rows, columns, 8\]"):
         codec.decode(symbols[..., 0])
-    with pytest.raises(ValueError, match="a symbol is 32768 or 32768; they are -32767 to 32767"):
+    with pytest.raises(ValueError, match="the symbols are 32768 to 32768; those of this model are -32767 to 32767"):
         codec.decode(symbols + 2**15)
 
 

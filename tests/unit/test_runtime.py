@@ -213,7 +213,7 @@ def test_what_a_factorized_model_does_not_have_is_refused(factorized):
     symbols = np.zeros((1, 1, 1, 8), np.int32)
     with pytest.raises(ValueError, match=r"symbols of shape \(1, 1, 1, 7\) are no \[batch, rows, columns, 8\]"):
         codec.decode(symbols[..., 1:])
-    with pytest.raises(ValueError, match="a symbol is 32768 or 32768; they are -32767 to 32767"):
+    with pytest.raises(ValueError, match="the symbols are 32768 to 32768; those of this model are -32767 to 32767"):
         codec.decode(symbols + 2**15)
     for level in (2, -1):
         with pytest.raises(ValueError, match=f"the level is {level}, and this model has the levels 0 to 1"):
@@ -339,7 +339,10 @@ def test_published_files_keep_their_grey_border(codec):
         (lambda codec: codec.encode(gradient_image(16, 16)), r"give uint8 \[batch, height, width, 3\]"),
         (lambda codec: codec.encode(gradient_image(16, 16)[None], level=-1), "the level is -1, and this model has the"),
         (lambda codec: codec.decode(np.zeros((2, 3), np.int32)), r"are no \[batch, rows, columns\]"),
-        (lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)), "a symbol is 16 or 16; they are 0 to 15"),
+        (
+            lambda codec: codec.decode(np.full((1, 1, 1), 16, np.int32)),
+            "the symbols are 16 to 16; those of this model are 0 to 15",
+        ),
         (lambda codec: codec.decode(np.zeros((1, 1, 1), np.int32), level=1), "this model has the levels 0 to 0"),
         (lambda codec: codec.compress(gradient_image(1, 1), quality=2), "this model has one quality only; leave it"),
     ],

@@ -13,7 +13,8 @@ from cod_jax.models import ComputeConfig, build_model
 from cod_jax.parallel import make_mesh
 from cod_jax.training import teacher
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.loop import _check_same_frozen, _digest, _digests, _fresh_state, _placed_frozen
+from cod_jax.training.frozen import _digest, check_same, digests, placed
+from cod_jax.training.loop import _fresh_state
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.plan import Plan, make_plan
 from cod_jax.training.teacher import load_teacher, load_teacher_config
@@ -77,9 +78,9 @@ def test_other_weights_of_a_frozen_network_are_noticed(tmp_path):
     assert digest != _digest({**params, "a": {"kernel": params["a"]["kernel"].T}})
     # The same numbers mean another thing in another network.
     assert _digest(params, {"prediction": "image"}) != _digest(params, {"prediction": "velocity"})
-    _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": digest})
-    with pytest.raises(ValueError, match="was trained with other weights of teacher than are given now"):
-        _check_same_frozen(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": _digest({})})
+    check_same(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": digest})
+    with pytest.raises(ValueError, match="was trained with other weights of the frozen teacher than are given now"):
+        check_same(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": _digest({})})
 
 
 def test_processes_that_were_given_different_weights_are_told(monkeypatch):
@@ -87,14 +88,14 @@ def test_processes_that_were_given_different_weights_are_told(monkeypatch):
     objective.frozen = {"dinov2": objective.functional, "teacher": objective.functional}
     given = {"dinov2": {"b": np.zeros(2, np.float32)}, "teacher": {"b": np.ones(2, np.float32)}}
     other = {**given, "teacher": given["dinov2"]}
-    of_other = np.stack([np.frombuffer(bytes.fromhex(text), np.uint8) for text in _digests(objective, other).values()])
-    own = _digests(objective, given)
+    of_other = np.stack([np.frombuffer(bytes.fromhex(text), np.uint8) for text in digests(objective, other).values()])
+    own = digests(objective, given)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine]))
-    assert _digests(objective, given) == own
+    assert digests(objective, given) == own
     monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, of_other]))
     with pytest.raises(ValueError, match="were given different weights of teacher; give all of them the same files"):
-        _digests(objective, given)
+        digests(objective, given)
 
 
 class TwoArrays(Plan):
@@ -128,7 +129,7 @@ def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     plan = make_plan(config, mesh)
     given = {"teacher": load_teacher(path)}
-    placed = _placed_frozen(plan, given)
-    assert {leaf.dtype for leaf in jax.tree.leaves(placed)} == {jnp.dtype("bfloat16")}
+    rounded = placed(plan, given)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("bfloat16")}
     state = _fresh_state(plan, jax.random.key(0), given)
     jax.tree.map(np.testing.assert_array_equal, state["params"]["critic"], given["teacher"]["denoiser"])
