@@ -142,7 +142,7 @@ class Codec:
         """
         layout = stream.checked_layout(layout)
         stream.check_layout(layout, self._coder)
-        level = stream.checked_quality(quality, self._coder) - 1
+        level = stream.checked_quality(quality, self.num_levels) - 1
         compress = functools.partial(self._compress, level=level, layout=layout)
         return pictures.for_each(compress, image) if isinstance(image, (list, tuple)) else compress(image)
 

@@ -73,6 +73,7 @@ examples:
   cod info photo.cod --json                     width, height, mode, model, file_bytes, payload_bytes, ...
   cod info old.cod --format legacy-lite         a file of the published CoD-Lite tool
   cod info MODEL
+  cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
 """
 
 
@@ -192,15 +193,25 @@ def _build_parser() -> _Parser:
 
 
 def _compress(args: argparse.Namespace) -> int:
+    def check(codec: Any) -> None:
+        from cod_jax.coding import stream
+
+        stream.checked_quality(args.quality, codec.num_levels)
+
     def convert(codec: Any, source: Path) -> tuple[bytes, str]:
         from cod_jax import images
 
-        image_uint8 = images.to_uint8_rgb(source)
+        try:
+            image_uint8 = images.to_uint8_rgb(source)
+        except ValueError as error:
+            if source.suffix.lower() != COMPRESSED_SUFFIX:
+                raise
+            raise ValueError(f"this is a {COMPRESSED_SUFFIX} file and no picture; decompress it first") from error
         data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
         height, width, _ = image_uint8.shape
         return data, f"{width}x{height}, {_rate(len(data), height, width)}"
 
-    return _convert_files(args, COMPRESSED_SUFFIX, convert)
+    return _convert_files(args, COMPRESSED_SUFFIX, convert, check)
 
 
 def _decompress(args: argparse.Namespace) -> int:
@@ -213,10 +224,16 @@ def _decompress(args: argparse.Namespace) -> int:
     return _convert_files(args, PICTURE_SUFFIX, convert)
 
 
-def _convert_files(args: argparse.Namespace, suffix: str, convert: Callable[[Any, Path], tuple[bytes, str]]) -> int:
+def _convert_files(
+    args: argparse.Namespace,
+    suffix: str,
+    convert: Callable[[Any, Path], tuple[bytes, str]],
+    check: Callable[[Any], None] = lambda codec: None,
+) -> int:
     """Convert file after file; one that fails is named and does not stop the others.
 
-    `convert` gets the codec and the file to read, and returns the bytes to write and what to say about them.
+    `convert` gets the codec and the file to read, and returns the bytes to write and what to say about them. `check`
+    raises a ValueError if the codec cannot do what is asked of it, whatever the file.
     """
     try:
         plan = plan_outputs(args.inputs, args.output, suffix)
@@ -233,6 +250,7 @@ def _convert_files(args: argparse.Namespace, suffix: str, convert: Callable[[Any
     use_compilation_cache()
     try:
         codec = load(args.model, **chosen_limit(args))
+        check(codec)
     except (ValueError, OSError) as error:
         raise _NothingDone(files.reason(error)) from error
 
@@ -304,8 +322,8 @@ def _info(args: argparse.Namespace) -> int:
     path = Path(args.path)
     try:
         if path.is_dir():
-            lines = info.model_lines(path)
-            facts: dict[str, Any] = dict(lines)
+            facts = info.describe_model(path)
+            lines = info.model_lines(path, facts)
         elif not path.exists():
             raise ValueError(f"{path} does not exist; give a {COMPRESSED_SUFFIX} file or a model folder")
         else:

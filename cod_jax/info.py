@@ -1,10 +1,12 @@
 """What `cod info` says about a `.cod` file, without a model, or about a model folder."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cod_jax.coding import container, legacy, stream
+from cod_jax.decoding import DecodingConfig
 
 
 def describe_file(data: bytes, *, layout: stream.Layout) -> dict[str, Any]:
@@ -57,55 +59,87 @@ def file_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def model_lines(path: Path) -> list[tuple[str, str]]:
-    """Describe a model folder in titles and values for people.
+def describe_model(path: Path) -> dict[str, Any]:
+    """What a model folder holds.
+
+    Returns:
+        JSON values: `fingerprint` and `weights_fingerprint` (64 hex digits each, with and without the prior), `pitch`
+        (pixels per symbol in each direction), `codebook_bits` and `bits_per_pixel` (of a symbol, and what they come to
+        in files of mode raw; both None with a factorized bottleneck), `latent_channels`, `quality_levels`, `prior`
+        ("static", "context", "factorized" or None), `parameters`, `autoencoder` (None, or "name" and "parameters"),
+        `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its training.
 
     Raises:
         ValueError: no model folder, or a damaged one.
     """
     # A file is described without loading JAX.
     from cod_jax.bundle import load_bundle
-    from cod_jax.coding.factorized import FactorizedPrior
     from cod_jax.coding.prior import SymbolPrior
     from cod_jax.models.config import DDTConfig
     from cod_jax.models.functional import count_params
 
     bundle = load_bundle(path)
-    codec = bundle.config.codec
-    cell = f"for {codec.pitch}x{codec.pitch} pixels"
-    if codec.factorized:
-        symbols = f"{codec.latent_channels} numbers {cell}, {codec.factorized.num_levels} quality levels"
-    else:
-        symbols = f"{codec.codebook_bits} bits {cell}, {codec.nominal_bits_per_pixel:.4g} bits per pixel"
-    denoiser = bundle.config.denoiser
-    autoencoder = denoiser.autoencoder if isinstance(denoiser, DDTConfig) else "none, the model works on pixels"
-    if bundle.autoencoder:
-        autoencoder += f", {count_params(bundle.autoencoder):,} parameters"
+    codec, denoiser, coder = bundle.config.codec, bundle.config.denoiser, bundle.symbol_coder()
     match bundle.prior:
         case None:
-            prior = "none, symbols are stored with a fixed number of bits"
-        case SymbolPrior(context=None):
-            prior = "static"
+            prior = None
         case SymbolPrior():
-            prior = "static and context"
-        case FactorizedPrior():
+            prior = "static" if bundle.prior.context is None else "context"
+        case _:
             prior = "factorized"
-    fingerprints = bundle.symbol_coder().fingerprints
+    autoencoder = None
+    if isinstance(denoiser, DDTConfig):
+        autoencoder = {"name": denoiser.autoencoder, "parameters": count_params(bundle.autoencoder)}
+    return {
+        "fingerprint": coder.fingerprints.folder,
+        "weights_fingerprint": coder.fingerprints.weights,
+        "pitch": codec.pitch,
+        "codebook_bits": None if codec.factorized else codec.codebook_bits,
+        "bits_per_pixel": None if codec.factorized else codec.nominal_bits_per_pixel,
+        "latent_channels": codec.latent_channels,
+        "quality_levels": coder.num_levels,
+        "prior": prior,
+        "parameters": count_params(bundle.params),
+        "autoencoder": autoencoder,
+        "attention": codec.attention,
+        "decoding": dataclasses.asdict(bundle.decoding),
+        "dtype": bundle.dtype,
+        "training": dict(bundle.training),
+    }
+
+
+def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Put what `describe_model` found into titles and values for people."""
+    cell = f"for {facts['pitch']}x{facts['pitch']} pixels"
+    if facts["codebook_bits"] is None:
+        symbols = f"{facts['latent_channels']} numbers {cell}, {facts['quality_levels']} quality levels"
+    else:
+        symbols = f"{facts['codebook_bits']} bits {cell}, {facts['bits_per_pixel']:.4g} bits per pixel"
+    autoencoder = "none, the model works on pixels"
+    if facts["autoencoder"]:
+        number = facts["autoencoder"]["parameters"]
+        autoencoder = facts["autoencoder"]["name"] + (f", {number:,} parameters" if number else "")
+    prior = {
+        None: "none, symbols are stored with a fixed number of bits",
+        "static": "static",
+        "context": "static and context",
+        "factorized": "factorized",
+    }[facts["prior"]]
     # Files of mode raw name the weights, whatever the prior.
-    of_weights = [("fingerprint of weights", fingerprints.weights)] if isinstance(bundle.prior, SymbolPrior) else []
+    has_raw_files = facts["prior"] in ("static", "context")
     lines = [
         ("model", str(path)),
-        ("fingerprint", fingerprints.folder),
-        *of_weights,
+        ("fingerprint", facts["fingerprint"]),
+        *([("fingerprint of weights", facts["weights_fingerprint"])] if has_raw_files else []),
         ("symbols", symbols),
         ("prior", prior),
-        ("parameters", f"{count_params(bundle.params):,}"),
+        ("parameters", f"{facts['parameters']:,}"),
         ("autoencoder", autoencoder),
-        ("attention", codec.attention),
-        ("decoding", bundle.decoding.summary()),
-        ("dtype", bundle.dtype),
+        ("attention", facts["attention"]),
+        ("decoding", DecodingConfig(**facts["decoding"]).summary()),
+        ("dtype", facts["dtype"]),
     ]
     found = dict(lines)
     # Facts from a stranger do not replace what was found here.
-    facts = [(name, str(value)) for name, value in bundle.training.items() if isinstance(value, (str, int, float))]
-    return lines + [(name, value) for name, value in facts if name not in found]
+    told = [(name, str(value)) for name, value in facts["training"].items() if isinstance(value, (str, int, float))]
+    return lines + [(name, value) for name, value in told if name not in found]

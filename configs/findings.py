@@ -4,7 +4,7 @@ r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small sca
         python -m cod_jax.train --config configs/findings.py:all,pretraining=$pretraining \
             --workdir runs/findings/$pretraining --config.data.source=PHOTOS
         python -m cod_jax.export --workdir runs/findings/$pretraining/stage2 --output models/findings_$pretraining
-        python -m cod_jax.evaluate --model models/findings_$pretraining --data KODAK
+        python -m cod_jax.evaluate --model models/findings_$pretraining --images KODAK --output results/$pretraining
     done
 
 Stage 1 pre-trains at 256 pixels, stage 2 makes a one-step codec of it.

@@ -146,19 +146,19 @@ def check_size(*, height: int, width: int, layout: Layout) -> None:
     (container if layout == "cod" else legacy).check_size(height=height, width=width)
 
 
-def checked_quality(quality: Any, coder: SymbolCoder) -> int:
+def checked_quality(quality: Any, num_levels: int) -> int:
     """A quality, of whatever integer type, from 1 to the model's number of levels; None is the best.
 
     Raises:
         ValueError: the model has no such quality.
     """
     if quality is None:
-        return coder.num_levels
+        return num_levels
     is_integer = not isinstance(quality, bool) and isinstance(quality, numbers.Integral)
-    if not is_integer or not 1 <= int(quality) <= coder.num_levels:
+    if not is_integer or not 1 <= int(quality) <= num_levels:
         raise ValueError(
-            f"the quality is {quality!r}, and this model has the qualities 1 to {coder.num_levels}"
-            if coder.num_levels > 1
+            f"the quality is {quality!r}, and this model has the qualities 1 to {num_levels}"
+            if num_levels > 1
             else f"the quality is {quality!r}, and this model has one quality only; leave it out"
         )
     return int(quality)

@@ -99,7 +99,7 @@ class CompiledCodec:
         """
         layout = stream.checked_layout(layout)
         stream.check_layout(layout, self._coder)
-        level = stream.checked_quality(quality, self._coder) - 1
+        level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
         if isinstance(image, (list, tuple)):
             return self._compress_all(pictures.for_each(read, image), level, layout)

@@ -431,7 +431,7 @@ def test_a_factorized_bottleneck_is_coded_by_its_tables(tmp_path_factory):
 def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_path: Path, capsys):
     folder = tmp_path_factory.getbasetemp() / "factorized"
     factorized_codec(folder)
-    lines = dict(info.model_lines(folder))
+    lines = dict(info.model_lines(folder, info.describe_model(folder)))
     assert (lines["symbols"], lines["prior"]) == ("8 numbers for 16x16 pixels, 2 quality levels", "factorized")
     assert fit_prior.main(["--model", str(folder), "--images", str(tmp_path)]) == 1
     assert "factorized has no codebook, and its files need no other prior than" in capsys.readouterr().err

@@ -137,8 +137,15 @@ def test_the_limit_on_the_size_is_an_option(cod: Cod, photo: Path, tmp_path: Pat
 def test_a_quality_that_the_model_does_not_have_is_refused(cod: Cod, photo: Path):
     assert cod("compress", "-m", "MODEL", "photo.png", "--quality", "1").status == 0
     result = cod("compress", "-m", "MODEL", "photo.png", "--quality", "2", "--force")
+    assert result.status == 2
+    assert result.err == "cod: error: the quality is 2, and this model has one quality only; leave it out\n"
+
+
+def test_a_compressed_file_is_no_picture_to_compress(cod: Cod, photo: Path):
+    assert cod("compress", "-m", "MODEL", "photo.png").status == 0
+    result = cod("compress", "-m", "MODEL", "photo.cod", "-o", "out/")
     assert result.status == 1
-    assert result.err.startswith("cod: error: photo.png: the quality is 2, and this model has one quality only")
+    assert result.err == "cod: error: photo.cod: this is a .cod file and no picture; decompress it first\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -348,7 +355,10 @@ def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
     save_tiny_model(tmp_path / "model")
     facts = json.loads(cod("info", "--json", "model").out)
     assert facts["fingerprint"] == load_bundle("model").fingerprint
-    assert facts["prior"] == "none, symbols are stored with a fixed number of bits"
+    assert (facts["prior"], facts["pitch"], facts["codebook_bits"]) == (None, 16, 4)
+    assert facts["bits_per_pixel"] == 4 / 16**2
+    assert facts["decoding"]["num_steps"] >= 1
+    assert isinstance(facts["parameters"], int)
 
 
 @pytest.mark.parametrize(

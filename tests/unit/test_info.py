@@ -11,7 +11,9 @@ def test_facts_of_the_training_do_not_replace_what_was_found(tmp_path: Path):
     bundle = tiny_bundle()
     facts = {"fingerprint": "ffff", "model": "other", "step": 12}
     fingerprint = save_bundle(tmp_path / "model", bundle.config, bundle.params, training=facts)
-    lines = info.model_lines(tmp_path / "model")
+    found = info.describe_model(tmp_path / "model")
+    assert (found["fingerprint"], found["training"]) == (fingerprint, facts)
+    lines = info.model_lines(tmp_path / "model", found)
     titles = [title for title, _ in lines]
     assert len(titles) == len(set(titles))
     assert (dict(lines)["fingerprint"], dict(lines)["step"]) == (fingerprint, "12")

@@ -86,7 +86,7 @@ def test_files_from_before_the_prior_was_fitted_find_its_folder(tmp_path: Path, 
     }
     with pytest.raises(ValueError, match=f"fingerprint {weights}, and this one has 00000000; .*, which is {tmp_path}$"):
         tiny_codec().decompress(data)
-    lines = dict(info.model_lines(tmp_path))
+    lines = dict(info.model_lines(tmp_path, info.describe_model(tmp_path)))
     assert (lines["fingerprint"][:8], lines["fingerprint of weights"][:8]) == (folder, weights)
 
 

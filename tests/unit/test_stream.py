@@ -209,20 +209,18 @@ def test_files_of_other_modes_name_the_prior():
 
 @pytest.mark.parametrize("integer", [int, np.int64, np.uint8])
 def test_a_quality_is_an_integer_of_any_type(integer: type):
-    tables = ChannelTables(np.zeros(1, np.int32), np.full(1, 2, np.int32), np.array([[65535, 1]], np.int32))
-    three = SymbolCoder("ab" * 32, 16, 0, FactorizedPrior((tables,) * 3))
-    qualities = [stream.checked_quality(integer(quality), three) for quality in (1, 2, 3)]
+    qualities = [stream.checked_quality(integer(quality), 3) for quality in (1, 2, 3)]
     assert qualities == [1, 2, 3]
     assert {type(quality) for quality in qualities} == {int}
     for quality in (integer(0), integer(4)):
         with pytest.raises(ValueError, match="this model has the qualities 1 to 3"):
-            stream.checked_quality(quality, three)
+            stream.checked_quality(quality, 3)
 
 
 @pytest.mark.parametrize("quality", [True, np.True_, 1.0, np.float32(1), "1"])
 def test_a_quality_that_is_no_integer_is_refused(quality: Any):
     with pytest.raises(ValueError, match="this model has one quality only; leave it out"):
-        stream.checked_quality(quality, CODER)
+        stream.checked_quality(quality, 1)
 
 
 @pytest.mark.parametrize(

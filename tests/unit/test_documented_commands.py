@@ -1,0 +1,88 @@
+"""Every command in the documentation and in the files' own descriptions has the options that it is shown with."""
+
+import contextlib
+import functools
+import importlib
+import io
+import re
+from typing import Any
+
+from ml_collections import config_dict
+
+from configs import lite, one_step
+from tests.conftest import REPOSITORY
+
+FOLDERS = ("docs", "launch", "configs", "data", "cod_jax")
+PATHS = (REPOSITORY / "README.md", *(path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*"))))
+TEXTS = {str(path.relative_to(REPOSITORY)): path.read_text() for path in PATHS if path.suffix in (".md", ".py", ".sh")}
+COMMAND = re.compile(
+    r"(?:python -m ((?:cod_jax|launch|data)\.\w+)|\b(cod) (?=compress|decompress|info))((?:\\\n|(?!, )[^`\n#])*)"
+)
+SUBCOMMANDS = {"cod_jax.benchmark": ("codec", "train"), "cod": ("compress", "decompress", "info")}
+
+
+def commands() -> list[tuple[str, str, str]]:
+    """Where, which module, and what follows its name."""
+    found = []
+    for where, text in TEXTS.items():
+        for module, cod, rest in COMMAND.findall(text):
+            found.append((where, module or cod, rest))
+    return found
+
+
+@functools.cache
+def options(module: str, subcommand: str) -> frozenset[str]:
+    """The options that a command names in its help."""
+    main = importlib.import_module("cod_jax.compress" if module == "cod" else module).main
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        try:
+            status = main([subcommand, "--help"] if subcommand else ["--help"])
+        except SystemExit as stop:
+            status = stop.code
+    assert not status
+    return frozenset(re.findall(r"--[a-z][\w-]*", text.getvalue()))
+
+
+def unknown_options(module: str, rest: str) -> list[str]:
+    own, _, passed_on = rest.partition(" -- ")
+    words = own.split()
+    subcommand = words[0] if words and words[0] in SUBCOMMANDS.get(module, ()) else ""
+    known = options(module, subcommand)
+    named = re.findall(r"(?<=\s)--[a-z][\w-]*", " " + own)
+    unknown = [name for name in named if name not in known]
+    return unknown + (unknown_options("cod_jax.train", passed_on) if passed_on else [])
+
+
+def test_the_search_finds_commands_of_all_kinds():
+    modules = {module for _, module, _ in commands()}
+    assert {"cod", "cod_jax.train", "cod_jax.evaluate", "cod_jax.benchmark", "launch.sweep", "data.prepare"} <= modules
+    assert unknown_options("cod_jax.evaluate", "--model M --data KODAK") == ["--data"]
+    assert unknown_options("launch.local", "--processes 2 -- --config c --work D") == ["--work"]
+
+
+def test_documented_options_exist():
+    wrong = {f"{where}: {module} {rest.strip()}": unknown_options(module, rest) for where, module, rest in commands()}
+    assert not {command: names for command, names in wrong.items() if names}
+
+
+def test_documented_settings_exist():
+    settings = [
+        lite.get_config("1"),
+        lite.get_config("1,bottleneck=factorized"),
+        one_step.get_config("1"),
+        one_step.get_config("2"),
+    ]
+    for where, text in TEXTS.items():
+        for name in re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", text):
+            assert any(has(config, name) for config in settings), f"{where}: {name}"
+
+
+def has(config: config_dict.ConfigDict, name: str) -> bool:
+    """Whether a configuration has a field, whatever it is below its settings."""
+    found: Any = config
+    for part in name.split("."):
+        if not isinstance(found, config_dict.ConfigDict) or part not in found:
+            return False
+        found = found[part]
+    return True
