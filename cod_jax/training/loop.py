@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
+from cod_jax import files
 from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
@@ -112,11 +113,10 @@ def train(
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
-        table = _parameter_table(shapes, shardings)
-        _logger.info("parameters:\n%s", table)
+        _report_parameters(shapes, shardings, workdir)
         if start == 0:
             writer.hyper_parameters(flatten(config.to_dict()))
-            writer.texts(0, {"parameters": f"```\n{table}\n```"})
+            writer.texts(0, {"parameters": f"```\n{_parameter_table(shapes, shardings)}\n```"})
 
         _logger.info("compiling the step; new settings take a minute or more")
         begin = time.monotonic()
@@ -288,14 +288,20 @@ def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
     return initial
 
 
-def _parameter_table(shapes: TrainState, shardings: Any) -> str:
-    """Name, shape, spec and bytes per device of the parameters, and the size of the whole state."""
-    rows = sharding_rows(shapes["params"], shardings["params"])
+def _report_parameters(shapes: TrainState, shardings: Any, workdir: Path) -> None:
+    """Log the number of parameters and the size of the whole state; the table, of hundreds of rows, is a file."""
+    file = workdir / "parameters.txt"
+    if jax.process_index() == 0:
+        files.write_bytes(file, (_parameter_table(shapes, shardings) + "\n").encode())
     sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
-    per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings))
-    table = parameter_overview.make_table(rows)
+    per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings)) / 2**20
     parts = ", ".join(f"{size:,} of {part}" for part, size in sizes.items() if size)
-    return f"{table}\nparameters: {parts}; the state takes {per_device / 2**20:,.1f} MiB per device"
+    _logger.info("parameters: %s; the state takes %s MiB per device; listed in %s", parts, f"{per_device:,.1f}", file)
+
+
+def _parameter_table(shapes: TrainState, shardings: Any) -> str:
+    """Name, shape, spec and bytes per device of the parameters."""
+    return parameter_overview.make_table(sharding_rows(shapes["params"], shardings["params"]))
 
 
 def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:

@@ -104,12 +104,13 @@ def test_a_run_leaves_what_people_look_at(straight):
     log = (straight / "train.log").read_text()
     for text in (
         "devices: 1 x cpu, processes: 1, mesh: data 1 x fsdp 1 x tensor 1",
-        "model/codec/bottleneck/codebook",
+        "MiB per device; listed in",
         "image left out: broken.jpg",
         "step 20/20: loss ",
         "validation after step 20: loss ",
     ):
         assert text in log
+    assert "model/codec/bottleneck/codebook" in (straight / "parameters.txt").read_text()
     assert sorted(scalars(straight, "loss")) == list(range(1, 21))
     tags = set(events(straight).Tags()["scalars"])
     assert tags >= {
