@@ -81,6 +81,7 @@ class Report:
             "psnr_one_step": "PSNR {:.2f} dB in one step",
             "psnr_sampled": "{:.2f} dB sampled",
             "codebook/perplexity": "perplexity {:.1f}",
+            "codebook/usage": "{:.2f} of the codes in use",
             "nominal_bits_per_pixel": "nominal {:.4f} bits per pixel",
             "estimated_bits_per_pixel": "estimated {:.4f} bits per pixel",
         }
@@ -130,5 +131,7 @@ def _summary(scope: str, values: Mapping[str, float]) -> str:
     terms = [f"{name.removeprefix(lead)} {value:.4f}" for name, value in values.items() if name.startswith(lead)]
     text = f"{scope.replace('/', ' ')}loss {values[f'{scope}loss']:.4f} ({', '.join(terms)})"
     text += f", gradient_norm {values[f'{scope}gradient_norm']:.3g}"
-    perplexity = values.get(f"{scope}codebook/perplexity")
-    return text if perplexity is None else f"{text}, perplexity {perplexity:.1f}"
+    if f"{scope}codebook/perplexity" not in values:
+        return text
+    perplexity, usage = (values[f"{scope}codebook/{name}"] for name in ("perplexity", "usage"))
+    return f"{text}, perplexity {perplexity:.1f}, {usage:.2f} of the codes in use"

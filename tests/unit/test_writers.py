@@ -27,6 +27,7 @@ def metrics(step: int, loss: float = 1.0, consecutive_skipped: int = 0, gradient
         "skipped": consecutive_skipped,
         "consecutive_skipped": consecutive_skipped,
         "codebook/perplexity": 4.0,
+        "codebook/usage": 0.625,
     }
     return {name: np.array(value, np.float32) for name, value in values.items()}
 
@@ -83,8 +84,8 @@ def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, c
     first, line, last = [record.getMessage() for record in caplog.records]
     assert first == "image left out: bad.jpg: truncated"
     assert line == (
-        "step 5/10: loss 0.5000 (flow 0.5000), gradient_norm 1, perplexity 4.0, 8 images/s, 0.5 s/step, "
-        "25 % waiting for data"
+        "step 5/10: loss 0.5000 (flow 0.5000), gradient_norm 1, perplexity 4.0, 0.62 of the codes in use, 8 images/s, "
+        "0.5 s/step, 25 % waiting for data"
     )
     assert last.endswith("40.0 % of peak")
 
