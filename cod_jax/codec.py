@@ -20,7 +20,7 @@ from cod_jax.images import ImageSource
 from cod_jax.model_folders import find_model
 from cod_jax.models import CoD, ComputeConfig, Functional, ModelConfig, build_model
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
-from cod_jax.models.config import PATCH_SIZE
+from cod_jax.models.config import PATCH_SIZE, matmul_precision
 from cod_jax.models.functional import count_params
 from cod_jax.models.space import Space
 
@@ -66,17 +66,17 @@ class Codec:
         if factorized is not None:
             pictures.check_tables(bundle.prior, (factorized.num_levels, bundle.config.codec.latent_channels))
         functional = build_model(bundle.config, ComputeConfig(bundle.dtype))
+        self._precision = matmul_precision(bundle.dtype)
         space = Space(bundle.config, bundle.dtype)
         if space.functional is not None:
             if not bundle.autoencoder:
                 raise ValueError("the model's latents need an autoencoder, and the bundle has none; export it again")
             space.functional.check(bundle.autoencoder)
-        attention = bundle.config.codec.attention
         self._params, self._autoencoder = jax.tree.map(jnp.asarray, (bundle.params, bundle.autoencoder))
 
         def encode(params, image_uint8, level=None):
             codec = functional.bind(params).codec
-            z = codec.encode(images.uint8_to_unit(image_uint8), attention=attention)
+            z = codec.encode(images.uint8_to_unit(image_uint8))
             return codec.quantize(z, level=level).indices
 
         self._encode = jax.jit(encode)
@@ -241,8 +241,7 @@ class Codec:
         height, width, _ = image_uint8.shape
         rows, columns = legacy.ceil_grid(height=height, width=width, pitch=self.config.codec.pitch)
         padded = images.pad_to_multiple(image_uint8, self.config.size_multiple)
-        # On GPUs with TF32 the symbols would depend on the device.
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(self._precision):
             indices = self._encode(self._params, padded[None], levels)
         return np.asarray(indices)[0, :rows, :columns]
 
@@ -284,7 +283,7 @@ class Codec:
         grid = grid[..., 0] if is_scalar else grid
         # One step is one program, whatever the settings that it does not use.
         is_one = decoding.num_steps == 1
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(self._precision):
             pixels = self._decode(
                 self._params,
                 self._autoencoder,
@@ -310,11 +309,10 @@ def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space)
     Of these `num_steps`, `method` and `guided` are static; the words of the seed, the guidance scale and the level are
     not.
     """
-    attention = config.codec.attention
 
     def decode(params, autoencoder, indices, words, guidance_scale, *, num_steps, method, guided, level=None):
         model = functional.bind(params)
-        condition = model.codec.decode(model.codec.dequantize(indices, level=level), attention=attention)
+        condition = model.codec.decode(model.codec.dequantize(indices, level=level))
         batch, rows, columns, _ = condition.shape
         image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
         pixels = image_shape[1] * image_shape[2] * (2 if guided else 1)
@@ -323,8 +321,8 @@ def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space)
             return pixels_of(autoencoder, model.one_step(condition, by_rows=by_rows))
         unconditional = None
         if guided:
-            z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE), attention=attention)
-            unconditional = model.codec.decode(model.codec.quantize(z, level=level).values, attention=attention)
+            z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE))
+            unconditional = model.codec.decode(model.codec.quantize(z, level=level).values)
         values = sample(
             functools.partial(model.velocity, by_rows=by_rows),
             seeded_noise(words, config.values_shape(image_shape)),

@@ -9,6 +9,9 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place."""
     import jax
 
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # JAX keeps programs of more than a second, which is about what encoder and decoder take to compile.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     if sys.platform == "win32":

@@ -135,7 +135,7 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
         multiple: number that both sides shall divide by, at least 1.
 
     Returns:
-        The padded pixels; cropping to [:H, :W] undoes it.
+        The padded pixels, or the image itself where nothing is missing; cropping to [:H, :W] undoes it.
 
     Raises:
         ValueError: `multiple` is below 1, or the image is empty or has fewer than three axes.
@@ -145,6 +145,8 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
     if image.ndim < 3 or 0 in image.shape:
         raise ValueError(f"image has shape {image.shape}; [..., height, width, channels] without empty axes is needed")
     height, width = image.shape[-3:-1]
+    if not (height % multiple or width % multiple):
+        return image
     padding = [(0, 0)] * (image.ndim - 3) + [(0, -height % multiple), (0, -width % multiple), (0, 0)]
     if isinstance(image, np.ndarray):
         return np.pad(image, padding, mode="edge")

@@ -14,6 +14,13 @@ a discriminator on pixels. `losses=plain` needs no files: structural distance in
 `bottleneck=factorized` continues a model that was pre-trained with that option; its rate follows from lambda,
 `objective.reconstruction.rate_weights`, and the rate above chooses the pixels per position only.
 
+The encoder's and decoder's attention runs in windows of 32 x 32 symbols, in training as in use; the published trainer
+attends globally and cuts windows in use only (`--config.model.codec.attention=global` attends globally in both).
+
+Stage 2 holds the teacher and trains two more networks. What does not fit is split over devices
+(`--config.mesh.fsdp=8`) or computed in parts (`--config.accumulation_steps=8`); `python -m cod_jax.memory` says how
+much a run holds.
+
 Hardware: the authors report 244 hours of one A100 for one rate. The files read here have not been trained to the end.
 """
 
@@ -38,6 +45,9 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
     if size is not None:
         base.replace_denoiser(config, presets.pixel_denoiser(**size))
         base.apply(config, {"model.codec.decoder_depth": 3, "model.codec.attention": "global"})
+    if size is not None or stage == "2":
+        # A transformer takes part: pixel CoD, as the student or as the teacher and the critic.
+        base.apply(config, {"compute.remat": "dots"})
     if stage == "1":
         base.replace_objective(config, presets.one_step_objective(reconstruction=losses))
         base.apply(config, {"batch_size": 16, "optimizer.learning_rate": 1e-4, "init_fresh": ("codec/*",)})

@@ -14,8 +14,9 @@ _LOADERS = {
     "lpips_alex": partial(load_lpips, trunk="alex"),
 }
 _OTHERWISE = {
-    "dinov2": "set the objective's feature_alignment_weight and condition_alignment_weight to 0 to do without; the "
-    "second stage of the one-step codec needs it for its discriminator too, unless losses=plain is chosen",
+    "dinov2": "do without: in pre-training set objective.feature_alignment_weight and "
+    "objective.condition_alignment_weight to 0, for the one-step codec choose losses=lpips or losses=plain after the "
+    "config file",
     "autoencoder": "set model.denoiser.autoencoder to space_to_depth to try things out without it",
     "lpips_vgg": "set objective.reconstruction.lpips_vgg_weight to 0 to do without",
     "lpips_alex": "set objective.reconstruction.lpips_alex_weight to 0 to do without",

@@ -163,13 +163,16 @@ class ConditionCodec(nnx.Module):
         kernel_init: Initializer = xavier_uniform,
         rngs: nnx.Rngs,
     ):
+        self.attention: AttentionMode = config.attention
         self.encoder = ConditionEncoder(config, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.bottleneck = _build_bottleneck(config, rngs)
         self.decoder = ConditionDecoder(config, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
-    def encode(self, image01: Float[Array, "B H W 3"], attention: AttentionMode = "global") -> Float[Array, "B h w C"]:
-        """Latents of image01 in [0, 1], before quantisation."""
-        return self.encoder(image01, attention)
+    def encode(
+        self, image01: Float[Array, "B H W 3"], attention: AttentionMode | None = None
+    ) -> Float[Array, "B h w C"]:
+        """Latents of image01 in [0, 1], before quantisation; `attention` is the model's own by default."""
+        return self.encoder(image01, attention or self.attention)
 
     def quantize(
         self,
@@ -207,7 +210,7 @@ class ConditionCodec(nnx.Module):
         return self.bottleneck.lookup(indices)
 
     def decode(
-        self, codes: Float[Array, "B h w C"], attention: AttentionMode = "global"
+        self, codes: Float[Array, "B h w C"], attention: AttentionMode | None = None
     ) -> Float[Array, "B H16 W16 hidden"]:
-        """Condition of the code vectors."""
-        return self.decoder(codes, attention)
+        """Condition of the code vectors; `attention` is the model's own by default."""
+        return self.decoder(codes, attention or self.attention)

@@ -12,6 +12,17 @@ from cod_jax.nn.stack import Remat
 
 Prediction = Literal["image", "velocity"]
 Dtype = Literal["float32", "bfloat16"]
+
+
+def matmul_precision(dtype: Dtype) -> str:
+    """Precision in use of the products of a network that computes in `dtype`, for `jax.default_matmul_precision`.
+
+    In float32 the highest: in TF32 the symbols of a picture would depend on the device. Products of bfloat16 numbers
+    are exact either way, and XLA has faster kernels for those that do not ask for more.
+    """
+    return "highest" if dtype == "float32" else "default"
+
+
 Config = TypeVar("Config")
 
 # Pixels per side of a condition cell; every published model uses this grid.
@@ -92,7 +103,7 @@ class ConditionCodecConfig:
       codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has none.
       decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
       num_groups: Groups of every group normalisation.
-      attention: How the codec attends in use; training always attends globally.
+      attention: How the codec attends, in training and in use: the published trainer attends globally.
       factorized: The factorized bottleneck; None is vector quantisation.
     """
 

@@ -65,7 +65,8 @@ class DDT(nnx.Module):
             hidden, 2 * hidden, axes=("embed", "modulation"), dtype=dtype, kernel_init=fan_in_uniform, rngs=rngs
         )
         # In float32 for the same reason as in `PixelHead`.
-        self.out = Linear(hidden, num_values, axes=("embed", "features"), dtype="float32", kernel_init=zeros, rngs=rngs)
+        make = {"dtype": "float32", "precision": jax.lax.Precision.HIGHEST, "kernel_init": zeros, "rngs": rngs}
+        self.out = Linear(hidden, num_values, axes=("embed", "features"), **make)
 
     def __call__(
         self,

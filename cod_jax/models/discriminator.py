@@ -173,39 +173,27 @@ class Discriminator:
         state = jax.eval_shape(lambda p: init_singular_vectors(p, jax.random.key(0)), self.functional.shapes)
         self.state_axes: Params = jax.tree.map(lambda _: ("features",), state)
 
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        """Fresh parameters and the state that goes with them (the layers' singular vectors), float32."""
-        key_params, key_state = jax.random.split(key)
-        params = self.functional.init(key_params)
-        return params, init_singular_vectors(params, key_state)
-
     def logits(
-        self,
-        params: Params,
-        state: Params,
-        image: Float[Array, "B H W 3"],
-        frozen: Mapping[str, Params],
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "B h w L"], Params]:
+        self, params: Params, vectors: Params, image: Float[Array, "B H W 3"], frozen: Mapping[str, Params]
+    ) -> Float[Array, "B h w L"]:
         """Judge every patch: the higher the logit, the more it looks like one of a picture.
 
         Args:
           params: Parameters of the trained layers.
-          state: Their singular vectors.
+          vectors: Their singular vectors, as `spectral_norm.init_singular_vectors` makes and `spectral_normalize` moves
+            them.
           image: Pictures in [-1, 1]; their sides are multiples of 16 for DINOv2.
           frozen: Parameters of the frozen networks by name.
-          train: Whether the singular vectors take a step towards the present parameters' before they are used.
 
         Returns:
-          Logits, float32, and the state after this call.
+          Logits, float32.
 
         Raises:
           ValueError: The pictures' size does not fit.
         """
-        normalized, state = spectral_normalize(params, state, train=train)
+        normalized, _ = spectral_normalize(params, vectors, train=False)
         network = self.functional.bind(normalized)
         if isinstance(self.config, PatchDiscriminatorConfig):
-            return network(image), state
+            return network(image)
         dinov2 = self.frozen["dinov2"].bind(frozen["dinov2"])
-        return network(dinov2.discriminator_layers(image, self.config.layers)), state
+        return network(dinov2.discriminator_layers(image, self.config.layers))

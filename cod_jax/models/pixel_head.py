@@ -33,7 +33,8 @@ class PixelHead(nnx.Module):
         self.embed = Linear(3 + features + num_position_features, features, axes=("features", "pixel"), **make)
         self.norm_out = RMSNorm(features)
         # An image rounded to bfloat16 would put its error, divided by 0.05, into the velocity.
-        self.out = Linear(features, 3, axes=("pixel", "features"), dtype="float32", kernel_init=zeros, rngs=rngs)
+        make = {"dtype": "float32", "precision": jax.lax.Precision.HIGHEST, "kernel_init": zeros, "rngs": rngs}
+        self.out = Linear(features, 3, axes=("pixel", "features"), **make)
 
     def embedding(self) -> tuple[Float[Array, "in C"], Float[Array, " C"]]:
         """Kernel and bias of the map from [pixel, condition, position] to the channels of a pixel."""

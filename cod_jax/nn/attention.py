@@ -14,7 +14,8 @@ from cod_jax.nn.norms import GroupNorm
 
 AttentionMode = Literal["global", "window_published", "window_masked"]
 
-# More queries than MAX_WHOLE_QUERIES are handled in chunks, so that the weights never take N * M floats.
+# More queries than MAX_WHOLE_QUERIES are handled in chunks, so that the weights never take N * M floats; for gradients
+# those of large maps are computed again, because all chunks' or windows' together would be as many.
 QUERY_CHUNK = 1024
 MAX_WHOLE_QUERIES = 2 * QUERY_CHUNK
 
@@ -39,7 +40,7 @@ def attend(
     num_chunks = -(-positions // QUERY_CHUNK)
     padded = jnp.pad(q, ((0, 0), (0, num_chunks * QUERY_CHUNK - positions), (0, 0)))
     chunks = padded.reshape(batch, num_chunks, QUERY_CHUNK, channels).swapaxes(0, 1)
-    mixed = jax.lax.map(attend_queries, chunks).swapaxes(0, 1)
+    mixed = jax.lax.map(jax.checkpoint(attend_queries), chunks).swapaxes(0, 1)
     return mixed.reshape(batch, -1, channels)[:, :positions]
 
 
@@ -148,5 +149,5 @@ class SelfAttention(nnx.Module):
                 inside = jnp.ones((x.shape[0], height, width, 1), jnp.float32)
                 mask = _to_windows(jnp.pad(inside, _padding(inside, self.window)), self.window)[..., 0] > 0
             q, k, v = (_to_windows(a, self.window) for a in (q, k, v))
-            mixed = _from_windows(attend(q, k, v, mask), height, width, self.window)
+            mixed = _from_windows(jax.checkpoint(attend)(q, k, v, mask), height, width, self.window)
         return x + self.out(mixed)

@@ -39,6 +39,8 @@ class Linear(nnx.Module):
       kernel_init: Initialiser of the kernel [in_features, out_features].
       uniform_bias: Whether biases start uniform in +-1/sqrt(in_features) instead of at zero; by default where kernels
         do, with `fan_in_uniform`.
+      precision: Of the product; by default what the device takes for the dtype, which in float32 is TF32 on GPUs and
+        bfloat16 on TPUs.
       rngs: Source of the initial values.
     """
 
@@ -52,9 +54,10 @@ class Linear(nnx.Module):
         use_bias: bool = True,
         kernel_init: Initializer = xavier_uniform,
         uniform_bias: bool | None = None,
+        precision: jax.lax.Precision | None = None,
         rngs: nnx.Rngs,
     ):
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, precision
         uniform = kernel_init is fan_in_uniform if uniform_bias is None else uniform_bias
         kernel = kernel_init(rngs.params(), (in_features, out_features), jnp.float32)
         self.kernel = nnx.Param(kernel, axes=axes)
@@ -63,7 +66,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*shape _in"]) -> Float[Array, "*shape _out"]:
         """Map [..., in_features] to [..., out_features]."""
-        y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype), precision=self.precision)
         return (
             y if self.bias is None else y + jnp.expand_dims(self.bias[...].astype(self.dtype), tuple(range(y.ndim - 1)))
         )

@@ -18,7 +18,7 @@ from jax import export
 
 from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConfig, flatten_params, unflatten_params
 from cod_jax.models.condition_codec import WINDOW
-from cod_jax.models.config import PATCH_SIZE, Dtype
+from cod_jax.models.config import PATCH_SIZE, Dtype, matmul_precision
 from cod_jax.models.functional import Params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes
@@ -86,11 +86,14 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     encoder_params, decoder_params = fold(config, params)
 
     def encode(weights: dict[str, Any], encoder_input: Any, platform: Platform) -> jax.Array:
-        return encoder.bind(unflatten_params(weights, encoder.shapes))(*arguments(encoder_input))
+        module = encoder.bind(unflatten_params(weights, encoder.shapes))
+        with jax.default_matmul_precision(matmul_precision(dtype)):
+            return module(*arguments(encoder_input))
 
     def decode(weights: dict[str, Any], decoder_input: Any, platform: Platform) -> jax.Array:
         module = decoder.bind(unflatten_params(weights, decoder.shapes))
-        return module(*arguments(decoder_input), patches_per_chunk=PATCHES_PER_CHUNK[platform])
+        with jax.default_matmul_precision(matmul_precision(dtype)):
+            return module(*arguments(decoder_input), patches_per_chunk=PATCHES_PER_CHUNK[platform])
 
     def arguments(given: Any) -> tuple[Any, ...]:
         return (given,) if config.codec.factorized is None else given
@@ -125,11 +128,7 @@ def export_program(half: Half, sizes: Sizes, platform: Platform) -> bytes:
     def program(weights, batch):
         return half.apply(weights, batch, platform)
 
-    # As in `Codec`: on GPUs with TF32 the symbols would depend on the device.
-    with jax.default_matmul_precision("highest"):
-        exported = export.export(jax.jit(program), platforms=[platform])(
-            weights, half.cells_to_input(batch, rows, columns)
-        )
+    exported = export.export(jax.jit(program), platforms=[platform])(weights, half.cells_to_input(batch, rows, columns))
     return bytes(exported.serialize())
 
 

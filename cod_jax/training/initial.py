@@ -102,7 +102,10 @@ def with_initial(
     def placed(item: str, values: Mapping[str, np.ndarray]) -> Params:
         current, where = flatten_params(state[item]), flatten_params(shardings[item])
         # The step gives its inputs' memory away, so the parameters and their average may not share any.
-        flat = {name: put(values[name], where[name]) if name in values else current[name].copy() for name in current}
+        fresh = {
+            name: value.copy() if item == "ema" else value for name, value in current.items() if name not in values
+        }
+        flat = {name: fresh[name] if name in fresh else put(values[name], where[name]) for name in current}
         return unflatten_params(flat, state[item])
 
     started = {**state, "params": placed("params", initial.params), "ema": placed("ema", average)}

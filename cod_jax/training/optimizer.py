@@ -14,6 +14,8 @@ Schedule = Literal["constant", "cosine", "tenth"]
 class OptimizerConfig:
     """AdamW; the defaults are the published first stage.
 
+    Warm-up and schedule count the steps of the run: where updates take turns, those of the others too.
+
     Attributes:
       learning_rate: Peak learning rate.
       warmup_steps: Steps of linear rise from zero.

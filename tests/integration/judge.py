@@ -10,6 +10,7 @@ import optax
 
 from cod_jax.losses.adversarial import discriminator_loss
 from cod_jax.models.discriminator import Discriminator, PatchDiscriminatorConfig
+from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
 
 STEPS = 200
 BATCH = 32
@@ -26,7 +27,8 @@ def judge(
       seed: Of the discriminator's initial values and of the order of the pictures.
     """
     discriminator = Discriminator(PatchDiscriminatorConfig(widths=(16, 32, 64)))
-    params, vectors = discriminator.init(jax.random.key(seed))
+    params = discriminator.functional.init(jax.random.key(seed))
+    vectors = init_singular_vectors(params, jax.random.key(seed + 1))
     optimizer = optax.adam(1e-3, b1=0.5)
     state = optimizer.init(params)
     generator = np.random.default_rng(seed)
@@ -34,12 +36,12 @@ def judge(
     @jax.jit
     def step(params: Any, vectors: Any, state: Any, real: jax.Array, fake: jax.Array):
         def loss(params: Any):
-            logits, after = discriminator.logits(params, vectors, jnp.concatenate([real, fake]), {}, train=True)
-            return discriminator_loss(*jnp.split(logits, 2)), after
+            logits = discriminator.logits(params, vectors, jnp.concatenate([real, fake]), {})
+            return discriminator_loss(*jnp.split(logits, 2))
 
-        gradients, after = jax.grad(loss, has_aux=True)(params)
-        updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), after, state
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        params = optax.apply_updates(params, updates)
+        return params, spectral_normalize(params, vectors, train=True)[1], state
 
     real, first, second = train
     for _ in range(STEPS):
@@ -48,7 +50,7 @@ def judge(
         fake = np.where(from_first, first[rows[1]], second[rows[1]])
         params, vectors, state = step(params, vectors, state, real[rows[0]], fake)
     pictures = map(jnp.asarray, test)
-    logits = [float(jnp.mean(discriminator.logits(params, vectors, x, {}, train=False)[0])) for x in pictures]
+    logits = [float(jnp.mean(discriminator.logits(params, vectors, x, {}))) for x in pictures]
     return logits[0], logits[1]
 
 

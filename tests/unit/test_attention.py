@@ -27,6 +27,31 @@ def test_chunked_queries_give_what_all_at_once_gives(monkeypatch):
     np.testing.assert_allclose(attend(q, k, v), whole, atol=1e-6)
 
 
+def attend_in_chunks(layer: SelfAttention, x: jax.Array) -> jax.Array:
+    return layer(x, "global")
+
+
+def attend_in_windows(layer: SelfAttention, x: jax.Array) -> jax.Array:
+    return layer(x, "window_masked")
+
+
+@pytest.mark.parametrize("function", [attend_in_chunks, attend_in_windows])
+def test_gradients_keep_no_weights_of_large_maps(monkeypatch, function):
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 16)
+    monkeypatch.setattr(attention, "MAX_WHOLE_QUERIES", 16)
+    layer = SelfAttention(8, 4, window=8, dtype="float32", rngs=nnx.Rngs(0))
+    graph, params = nnx.split(layer)
+    x = normal(0, 1, 32, 32, 8)
+
+    def loss(params: nnx.State) -> jax.Array:
+        return jnp.sum(function(nnx.merge(graph, params), x) ** 2)
+
+    _, pullback = jax.vjp(loss, params)
+    largest = max(leaf.size for leaf in jax.tree.leaves(pullback))
+    # Kept are maps such as the queries; weights would be 32^4 numbers, or 8^4 for each of 16 windows.
+    assert largest <= 3 * x.size
+
+
 @pytest.mark.parametrize(
     ("platform", "kind", "capability", "expected"),
     [

@@ -9,7 +9,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from configs import lite, one_step
+from cod_jax.interop.frozen import _OTHERWISE
+from configs import latent, lite, one_step, pixel
 from tests.conftest import REPOSITORY
 
 FOLDERS = ("docs", "launch", "configs", "data", "cod_jax")
@@ -19,6 +20,15 @@ COMMAND = re.compile(
     r"(?:python -m ((?:cod_jax|launch|data)\.\w+)|\b(cod) (?=compress|decompress|info))((?:\\\n|(?!, )[^`\n#])*)"
 )
 SUBCOMMANDS = {"cod_jax.benchmark": ("codec", "train"), "cod": ("compress", "decompress", "info")}
+
+SETTINGS = [
+    lite.get_config("1"),
+    lite.get_config("1,bottleneck=factorized"),
+    one_step.get_config("1"),
+    one_step.get_config("2"),
+    pixel.get_config("1"),
+    latent.get_config("1"),
+]
 
 
 def commands() -> list[tuple[str, str, str]]:
@@ -67,15 +77,15 @@ def test_documented_options_exist():
 
 
 def test_documented_settings_exist():
-    settings = [
-        lite.get_config("1"),
-        lite.get_config("1,bottleneck=factorized"),
-        one_step.get_config("1"),
-        one_step.get_config("2"),
-    ]
     for where, text in TEXTS.items():
         for name in re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", text):
-            assert any(has(config, name) for config in settings), f"{where}: {name}"
+            assert any(has(config, name) for config in SETTINGS), f"{where}: {name}"
+
+
+def test_settings_that_do_without_a_weight_file_exist():
+    for text in _OTHERWISE.values():
+        for name in re.findall(r"(?:objective|model)\.[a-z_.]+", text):
+            assert any(has(config, name) for config in SETTINGS), name
 
 
 def has(config: config_dict.ConfigDict, name: str) -> bool:

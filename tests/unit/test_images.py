@@ -329,6 +329,8 @@ def test_padding_repeats_the_border_and_is_undone_by_cropping(shape):
     )
     jitted = jax.jit(images.pad_to_multiple, static_argnums=1)(jnp.asarray(image), 16)
     np.testing.assert_array_equal(jitted, padded)
+    # Where nothing is missing nothing is copied.
+    assert images.pad_to_multiple(padded, 16) is padded
 
 
 def test_padding_refuses_nonsense():

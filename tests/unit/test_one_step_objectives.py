@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from cod_jax.codec import Codec
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.lpips import Stage
 from cod_jax.models import ComputeConfig, flatten_params
@@ -19,7 +20,14 @@ from cod_jax.training.objectives.reconstruction import ReconstructionConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer
 from cod_jax.training.state import init_state, state_axes
 from cod_jax.training.step import make_update
-from tests.model_fixtures import numpy_params, tiny_latent_config, tiny_model_config, tiny_pixel_config
+from tests.model_fixtures import (
+    numpy_params,
+    tiny_bundle,
+    tiny_codec,
+    tiny_latent_config,
+    tiny_model_config,
+    tiny_pixel_config,
+)
 
 TRUNK = (Stage((4,)),)
 NETWORKS = FrozenNetworks(
@@ -66,10 +74,10 @@ def start(objective) -> tuple[dict, dict, dict]:
     return state, optimizers, frozen
 
 
-def run(objective, state, optimizers, frozen, images, number=0, parts=1):
+def run(objective, state, optimizers, frozen, images, number=0, parts=1, ema_warmup=False):
     update = objective.updates[number]
     rate = optax.constant_schedule(1e-2)
-    step = make_update(objective, update, optimizers[update.name], rate, EmaConfig(0.9), parts)
+    step = make_update(objective, update, optimizers[update.name], rate, EmaConfig(0.9, ema_warmup), parts)
     return jax.jit(step)(state, frozen, {"image": images})
 
 
@@ -152,6 +160,58 @@ def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     assert any(name.startswith("model/codec/decoder/") for name in moved)
     assert changed(after["ema"], later["ema"]) == moved
     assert set(metrics) >= {"student/loss/distribution_matching", "student/loss/adversarial", "student/loss/l1"}
+
+
+def test_student_and_discriminator_play_against_each_other(images):
+    objective = distill()
+    state, _, frozen = start(objective)
+    params, buffers = state["params"], state["buffers"]
+    draws = objective.draw(jax.random.key(0), images.shape)
+
+    @jax.jit
+    def run_both(params):
+        image01 = images.astype(jnp.float32) / 255
+        reconstruction = objective.reconstruction(params["model"], image01).image
+        real, fake = (
+            objective.discriminator.logits(params["discriminator"], buffers["singular_vectors"], picture, {})
+            for picture in (2 * image01 - 1, reconstruction)
+        )
+        both = (
+            loss(params, buffers, frozen, images, draws) for loss in (objective.student_loss, objective.critic_loss)
+        )
+        return real, fake, *both
+
+    real, fake, (student, student_output), (critic, critic_output) = run_both(params)
+    hinge = 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+    np.testing.assert_allclose(critic_output.terms["discriminator"], hinge, rtol=1e-5)
+    np.testing.assert_allclose(student_output.terms["adversarial"], -jnp.mean(fake), rtol=1e-5)
+    np.testing.assert_allclose(critic, critic_output.terms["flow"] + hinge, rtol=1e-5)
+    weighted = sum(objective.weights[name] * term for name, term in student_output.terms.items())
+    np.testing.assert_allclose(student, weighted, rtol=1e-5)
+    assert objective.weights["adversarial"] == 0.01
+    assert objective.weights["distribution_matching"] == 2.0
+
+
+def test_the_average_of_what_takes_turns_counts_its_own_steps(images):
+    objective = distill(critic_updates=4)
+    state, optimizers, frozen = start(objective)
+    state["step"] = jnp.int32(4)  # the student's first
+    after, _ = run(objective, state, optimizers, frozen, images, 0, ema_warmup=True)
+    name = "model/codec/decoder/conv_in/bias"
+    before, trained, average = (flatten_params(tree)[name] for tree in (state["ema"], after["params"], after["ema"]))
+    np.testing.assert_allclose(average, before + 0.9 * (trained - before), rtol=1e-5)
+
+
+def test_training_attends_as_the_codec_in_use_does():
+    bundle = tiny_bundle(pitch=4, attention="window_masked")
+    objective = OneStep(bundle.config, OneStepConfig(reconstruction=PLAIN), ComputeConfig())
+    # More symbols than a window has in a row.
+    image_uint8 = np.random.default_rng(0).integers(0, 256, (16, 4 * 40, 3), np.uint8)
+    image01 = image_uint8[None].astype(np.float32) / 255
+    reconstructed = jax.jit(objective.reconstruction)(jax.tree.map(jnp.asarray, bundle.params), image01)
+    np.testing.assert_array_equal(reconstructed.quantized.indices[0], Codec(bundle).encode(image_uint8))
+    everywhere = tiny_codec(pitch=4, attention="global").encode(image_uint8)
+    assert not np.array_equal(reconstructed.quantized.indices[0], everywhere)
 
 
 def test_steps_without_finite_gradients_are_counted_per_update(images):

@@ -296,7 +296,7 @@ class Distill:
 
     def _logits(self, params: Params, buffers: Buffers, frozen: Params, image: jax.Array) -> jax.Array:
         vectors = buffers["singular_vectors"]
-        return self.discriminator.logits(params["discriminator"], vectors, image, frozen, train=False)[0]
+        return self.discriminator.logits(params["discriminator"], vectors, image, frozen)
 
 
 def _condition(model: CoD, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w hidden"]:
