@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,8 @@ from cod_jax.models import (
     flatten_params,
     unflatten_params,
 )
-from cod_jax.models.functional import count_params
-from tests.model_fixtures import numpy_params, tiny_model_config
+from cod_jax.models.functional import Params, count_params
+from tests.model_fixtures import numpy_params, tiny_model_config, tiny_pixel_config
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,26 @@ def test_parameters_that_do_not_fit_are_refused_with_three_lists(tiny):
     swapped = {"denoiser": params["denoiser"], "codec": {**params["codec"], "decoder": params["codec"]["encoder"]}}
     with pytest.raises(ValueError, match="do not fit"):
         functional.bind(swapped)
+
+
+def test_how_blocks_are_computed_changes_neither_images_nor_gradients():
+    config = tiny_pixel_config()
+    params = jax.tree.map(jnp.asarray, numpy_params(build_model(config).shapes))
+    x_t = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    condition = jax.random.normal(jax.random.key(1), (1, 2, 2, 32))
+
+    def run(**compute: Any) -> tuple[jax.Array, Params]:
+        functional = build_model(config, ComputeConfig(**compute))
+
+        def loss(params: Params) -> jax.Array:
+            return jnp.mean(functional.bind(params).velocity(x_t, jnp.full((1,), 0.5), condition) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    expected = run()
+    for compute in ({"remat": "full"}, {"remat": "dots", "unroll": True}):
+        for found, wanted in zip(jax.tree.leaves(run(**compute)), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_config_survives_plain_values():
