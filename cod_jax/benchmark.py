@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from cod_jax.benchmarks import tables
-from cod_jax.benchmarks.codec import CODECS, measure_calls, measure_start, prepare
+from cod_jax.benchmarks.codec import CALLS, CODECS, measure_calls, measure_start, prepare
 from cod_jax.benchmarks.training import measure_training
 
 DESCRIPTION = "Measure speed and memory of training and of the codec on this machine."
@@ -25,8 +25,11 @@ examples:
   python -m cod_jax.benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
 
 The codec is measured as the plain model and as python -m cod_jax.compile makes it, in turn. Times are those of calls
-from and to host memory; a start is that of a process that compresses and decompresses one picture, cold with an empty
-compilation cache and warm with a filled one. One device is measured; a running training reports the speed of all.
+from and to host memory; "on device" are the compiled programs by themselves, with input and output on the device.
+"first s" is the first call, which compiles and, of a compiled model, reads the weights. A start is that of a process
+that compresses and decompresses one picture, cold with an empty compilation cache and warm with a filled one.
+A step of a training is timed by itself, and images per second without waiting between steps, as a training does it;
+frozen networks have random weights. One device is measured; a running training reports the speed of all.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)
@@ -84,24 +87,31 @@ def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
             result = _in_own_process(measure_calls, one)
             for part in ("encode", "decode"):
                 result[part]["flops"] = flops[part]
-                for codec in CODECS:
-                    rate = flops[part] / result[part][codec]["median_seconds"]
-                    result[part][codec]["flops_per_second"] = rate
-                    result[part][codec]["share_of_peak"] = None if peak is None else rate / peak
+                for call in CALLS:
+                    rate = flops[part] / result[part][call]["median_seconds"]
+                    result[part][call]["flops_per_second"] = rate
+                    result[part][call]["share_of_peak"] = None if peak is None else rate / peak
             result["start"] = {codec: measure_start(folder, codec, width, height) for codec in CODECS}
             results.append(result)
     return {**prepared, "results": results}
 
 
 def _measure_training(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, Any]:
-    """The report on a training config, see `measure_training`."""
+    """The report on a training config: "system", "model" and "results", one for each kind of step."""
     job = {
         "arguments": [f"--config={args.config}", *fields],
         "image_size": args.image_size,
         "batch_size": args.batch_size,
         "repeats": args.repeats,
     }
-    return _in_own_process(measure_training, job)
+    # Each kind in a process of its own, because a peak of memory is that of a process.
+    first = _in_own_process(measure_training, {**job, "update": 0})
+    others = [_in_own_process(measure_training, {**job, "update": number}) for number in range(1, first["num_updates"])]
+    return {
+        "system": first["system"],
+        "model": first["model"],
+        "results": [measured["result"] for measured in (first, *others)],
+    }
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -6,12 +6,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cod_jax.benchmarks import timing
 
+if TYPE_CHECKING:
+    from cod_jax.runtime.folder import Part
+
 CODECS = ("plain", "compiled")
+# What is timed: the codecs from and to host memory, and the programs of the compiled one by themselves.
+CALLS = (*CODECS, "on_device")
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
@@ -85,31 +91,55 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
-    """Time encoding and decoding of one picture size, plain and compiled in turn, from and to host memory.
+    """Time encoding and decoding of one picture size, in turn plain, compiled and compiled on the device.
+
+    The first two go from and to arrays in host memory, with checks, padding and copies. The last finds its padded input
+    on the device and leaves its output there: the time is that of the program, until it is done.
 
     Args:
         job: "folder" of `prepare`, "width" and "height" in pixels, "repeats".
 
     Returns:
-        JSON values: the size, and for "encode" and "decode" a timing for each of `CODECS` and "ratio", the plain
+        JSON values: the size, and for "encode" and "decode" a timing for each of `CALLS` and "ratio", the plain
         median over the compiled one.
     """
     timing.disable_compilation_cache()
+    import jax
     import numpy as np
 
-    from cod_jax import codec, runtime
+    from cod_jax import codec, images, runtime
+    from cod_jax.runtime.programs import Programs
 
     folder, width, height = Path(job["folder"]), job["width"], job["height"]
     pixels = width * height
     plain = codec.load(folder / "plain", max_pixels=pixels)
     compiled = runtime.load(folder / "compiled", max_pixels=pixels)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    about = compiled.description
+    programs = {part: Programs(folder / "compiled", about, part) for part in ("encode", "decode")}
+    cells = -(-height // about.size_multiple), -(-width // about.size_multiple)
+    levels = () if about.codebook_bits else (np.full(1, compiled.num_levels - 1, np.int32),)
+
+    def program_call(part: "Part", batch: Any) -> Callable[[], Any]:
+        """Its input is on the device before any clock starts."""
+        given = jax.block_until_ready(jax.device_put((batch, *levels) if levels else batch))
+        return lambda: jax.block_until_ready(programs[part].on_device(given, cells))
+
     encode, symbols = timing.time_calls(
-        {"plain": lambda: plain.encode(image), "compiled": lambda: compiled.encode(image[None])}, job["repeats"]
+        {
+            "plain": lambda: plain.encode(image),
+            "compiled": lambda: compiled.encode(image[None]),
+            "on_device": program_call("encode", images.pad_to_multiple(image[None], about.size_multiple)),
+        },
+        job["repeats"],
     )
     indices = symbols["plain"]
     decode, _ = timing.time_calls(
-        {"plain": lambda: plain.decode(indices, steps=1), "compiled": lambda: compiled.decode(indices[None])},
+        {
+            "plain": lambda: plain.decode(indices, steps=1),
+            "compiled": lambda: compiled.decode(indices[None]),
+            "on_device": program_call("decode", symbols["on_device"]),
+        },
         job["repeats"],
     )
     for timings in (encode, decode):

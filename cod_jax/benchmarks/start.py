@@ -6,10 +6,12 @@ import sys
 import numpy as np
 
 from cod_jax.benchmarks import timing
+from cod_jax.compilation_cache import use_compilation_cache
 
 
 def main() -> None:
     """Run with the arguments CODEC FOLDER WIDTH HEIGHT; the last line on stdout is JSON."""
+    use_compilation_cache()
     codec, folder, width, height = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     if codec == "compiled":

@@ -7,20 +7,24 @@ from cod_jax.benchmarks import timing
 
 
 def measure_training(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the optimizer steps of a training config on random pictures, in this process.
+    """Time optimizer steps of one kind of a training config on random pictures, in this process.
 
     Args:
-        job: "arguments" of the command line for the config, "image_size" in pixels, "batch_size" and "repeats".
+        job: "arguments" of the command line for the config, "image_size" in pixels, "batch_size", "repeats", and
+            "update", the place of the kind of step among the objective's.
 
     Returns:
-        JSON values: "system", "model" and "results": for each kind of step its name as "update", sizes, "loss_terms",
-        the "step" timing, "images_per_second", "compile_seconds", "peak_memory_bytes".
+        JSON values: "system", "model", "num_updates" of the objective and "result": its name as "update", sizes,
+        "loss_terms", the timing "step" of steps that are each waited for, "images_per_second" of as many steps that are
+        handed to the device without waiting, "compile_seconds", and of this process "peak_memory_bytes" and
+        "peak_device_memory_bytes".
 
     Raises:
         ValueError: the config cannot be used, or a loss is not finite.
     """
     timing.disable_compilation_cache()
     import jax
+    import jax.numpy as jnp
 
     from cod_jax import train
     from cod_jax.models.functional import count_params
@@ -36,12 +40,16 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     config = TrainConfig.from_dict(settings)
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     plan = make_plan(config, mesh)
-    held = {
-        "state": jax.jit(plan.init, out_shardings=plan.shardings)(jax.random.key(config.seed)),
-        # Their values do not change the time, and their files are large.
-        "frozen": jax.jit(lambda: _zeros(plan.frozen_shapes), out_shardings=plan.frozen_shardings)(),
-        "batch": batch_sharding(mesh, config.sharding.batch),
-    }
+    frozen = jax.jit(lambda: random_params(plan.frozen_shapes), out_shardings=plan.frozen_shardings)()
+
+    def init(key: jax.Array, frozen: Any) -> Any:
+        state = plan.init(key)
+        # Copies, because a step gives the memory of its state away.
+        parts = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), plan.objective.parts_from(frozen))
+        return {**state, "params": {**state["params"], **parts}}
+
+    state = jax.jit(init, out_shardings=plan.shardings)(jax.random.key(config.seed), frozen)
+    update = plan.objective.updates[job["update"]]
     return {
         "system": timing.system(),
         "model": {
@@ -50,41 +58,60 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
             "dtype": config.compute.dtype,
             "config": config.model.to_dict(),
         },
-        "results": [_measure(plan, config, update, held, job["repeats"]) for update in plan.objective.updates],
+        "num_updates": len(plan.objective.updates),
+        "result": _measure(
+            plan, config, update, state, frozen, batch_sharding(mesh, config.sharding.batch), job["repeats"]
+        ),
     }
 
 
-def _zeros(shapes: Any) -> Any:
+def random_params(shapes: Any) -> Any:
+    """Small numbers for parameters whose files are large; with zeros GPUs would draw less power and run faster."""
     import jax
-    import jax.numpy as jnp
 
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    leaves, tree = jax.tree.flatten(shapes)
+    # The generator that compiles fastest.
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), len(leaves))
+    return tree.unflatten(
+        0.03 * jax.random.uniform(key, leaf.shape, leaf.dtype, minval=-1)
+        for key, leaf in zip(keys, leaves, strict=True)
+    )
 
 
-def _measure(plan: Any, config: Any, update: Any, held: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Time one kind of step; it trains the state in `held` on."""
+def _measure(
+    plan: Any, config: Any, update: Any, state: Any, frozen: Any, sharding: Any, repeats: int
+) -> dict[str, Any]:
+    """Time one kind of step, which trains the state on."""
     import jax
     import numpy as np
 
     from cod_jax.training.plan import compile_step
 
     pixels = np.random.default_rng(0).integers(0, 256, plan.batch_shape.shape, np.uint8)
-    batch = {"image": jax.device_put(pixels, held["batch"])}
+    batch = {"image": jax.device_put(pixels, sharding)}
     start, start_cpu = time.perf_counter(), time.process_time()
-    compiled = compile_step(plan, config, update, held["batch"])
+    compiled = compile_step(plan, config, update, sharding)
     compile_seconds, compile_cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     # Where updates take turns, their numbers carry their names.
     scope = f"{update.name}/" if len(plan.objective.updates) > 1 else ""
-    losses, metrics = [], {}
+    metrics = {}
 
     def step() -> None:
-        nonlocal metrics
-        held["state"], metrics = compiled(held["state"], held["frozen"], batch)
-        losses.append(float(jax.block_until_ready(metrics)[f"{scope}loss"]))
+        nonlocal state, metrics
+        state, metrics = compiled(state, frozen, batch)
 
-    timings, _ = timing.time_calls({"step": step}, repeats)
-    if not np.isfinite(losses).all():
-        raise ValueError("the loss is not finite; a step that is skipped is no measurement: change the config")
+    def step_to_the_end() -> None:
+        step()
+        jax.block_until_ready(metrics)
+
+    timings, _ = timing.time_calls({"step": step_to_the_end}, repeats)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    jax.block_until_ready(metrics)
+    seconds = time.perf_counter() - start
+    if metrics["skipped"]:
+        raise ValueError("a step without finite loss and gradients is skipped and no measurement; change the config")
     prefix = f"{scope}loss/"
     return {
         "update": update.name,
@@ -92,7 +119,7 @@ def _measure(plan: Any, config: Any, update: Any, held: dict[str, Any], repeats:
         "batch_size": config.batch_size,
         "loss_terms": sorted(name.removeprefix(prefix) for name in metrics if name.startswith(prefix)),
         "step": timings["step"],
-        "images_per_second": config.batch_size / timings["step"]["median_seconds"],
+        "images_per_second": config.batch_size * repeats / seconds,
         "compile_seconds": compile_seconds,
         "compile_cpu_seconds": compile_cpu_seconds,
         "peak_memory_bytes": timing.peak_memory_bytes(),

@@ -26,20 +26,30 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
         data: the whole file.
 
     Raises:
-        ValueError: the table of tensors and the file do not fit together, or hold types that no compiled model
-            has; the text does not name the file.
+        ValueError: the table of tensors and the file do not fit together, tensors overlap or leave gaps, or hold
+            types that no compiled model has; the text does not name the file.
     """
     with io.BytesIO(data) as file:
         table, start = _read_table(file, len(data))
-    arrays = {}
-    for name in table:
-        dtype, shape, begin = _entry(table, name, len(data) - start)
-        arrays[name] = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
-    return arrays
+    entries = {name: _entry(table, name, len(data) - start) for name in table}
+    # As the format demands; also, arrays that share bytes could together be many times larger than the file.
+    position = 0
+    for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if begin != position:
+            raise ValueError(f"tensor {name[:80]!r} begins at byte {begin} instead of {position}, where others end")
+        position = end
+    if start + position != len(data):
+        raise ValueError(f"the tensors end at byte {position} of {len(data) - start}")
+    return {
+        name: np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+        for name, (dtype, shape, begin, _) in entries.items()
+    }
 
 
 def read_shape(path: Path, name: str) -> tuple[int, ...]:
     """Read the shape of a tensor of a safetensors file, and nothing else of it than the table of tensors.
+
+    Other tensors are not checked, nor that they lie beside this one.
 
     Args:
         path: the file.
@@ -71,8 +81,8 @@ def _read_table(file: io.BufferedIOBase, file_bytes: int) -> tuple[dict[str, Any
     return table, start
 
 
-def _entry(table: dict[str, Any], name: str, num_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Dtype and shape of a tensor, and where it begins among the `num_bytes` bytes of all tensors."""
+def _entry(table: dict[str, Any], name: str, num_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
+    """Dtype and shape of a tensor, and where it begins and ends among the `num_bytes` bytes of all tensors."""
     entry = table.get(name)
     values = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = _DTYPES.get(str(values.get("dtype"))), values.get("shape"), values.get("data_offsets")
@@ -81,7 +91,7 @@ def _entry(table: dict[str, Any], name: str, num_bytes: int) -> tuple[np.dtype[A
     begin, end = offsets
     if end > num_bytes or math.prod(shape) * dtype.itemsize != end - begin:
         raise ValueError(f"tensor {name[:80]!r} of shape {shape} does not fit its {end - begin} bytes")
-    return dtype, tuple(shape), begin
+    return dtype, tuple(shape), begin, end
 
 
 def _are_sizes(values: Any) -> TypeGuard[list[int]]:

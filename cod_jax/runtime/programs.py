@@ -36,7 +36,8 @@ def current_platform() -> Platform:
 class Programs:
     """One part of a compiled model, for pictures of all sizes.
 
-    Nothing but the description is read before the first call; weights stay on the device from then on.
+    Nothing but the description is read before the first call; weights stay on the device from then on. They get there
+    only when a program has been found to take just these.
 
     Args:
         folder: the folder.
@@ -57,11 +58,11 @@ class Programs:
                 f"{folder} is compiled for {', '.join(description.platforms)}, and JAX computes on {platform} here; "
                 f"make it again with python -m cod_jax.compile --platforms {platform}"
             )
-        self._weights: dict[str, jax.Array] | None = None
+        self._weights: dict[str, jax.Array] = {}
         self._callables: dict[str, Callable[[dict[str, jax.Array], Any], jax.Array]] = {}
 
     def __call__(self, batch: Any, grid: tuple[int, int]) -> np.ndarray:
-        """Run on a batch of pictures of (rows, columns) cells.
+        """Run on a batch of pictures of (rows, columns) cells, and copy the result to host memory.
 
         Args:
             batch: what the program takes beside its weights: an array, or a pair of them, see `Description`.
@@ -70,40 +71,97 @@ class Programs:
         Raises:
             ValueError: the files of the programs or weights are damaged, or made for a newer JAX.
         """
+        return np.asarray(self.on_device(batch, grid))
+
+    def on_device(self, batch: Any, grid: tuple[int, int]) -> jax.Array:
+        """Run as a call does, and leave the result on the device.
+
+        Returns when the work is handed to the device, which may be before it is done; `jax.block_until_ready` waits.
+
+        Args:
+            batch: as for a call; arrays in host memory are copied to the device.
+            grid: rows and columns of each picture.
+
+        Raises:
+            ValueError: as of a call.
+        """
         program = next((program for program in self._programs if grid in program.sizes), None)
         if program is None:
             raise ValueError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
-        if self._weights is None:
-            self._weights = self._load_weights()
         if program.file not in self._callables:
             self._callables[program.file] = self._load_program(program)
-        return np.asarray(self._callables[program.file](self._weights, batch))
+        return self._callables[program.file](self._weights, batch)
 
-    def _load_weights(self) -> dict[str, jax.Array]:
+    def _read_weights(self) -> dict[str, np.ndarray]:
         data = read_file(self._folder, self._description, self._weights_file)
         try:
-            weights = read_arrays(data)
+            return read_arrays(data)
         except ValueError as error:
             raise ValueError(
                 f"{self._folder / self._weights_file} is damaged ({error}); make the folder again"
             ) from error
-        return {name: jax.device_put(value) for name, value in weights.items()}
 
     def _load_program(self, program: Program) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
+        """A program, compiled when it is called; once one is loaded, the weights are on the device."""
         data = read_file(self._folder, self._description, program.file)
         file = self._folder / program.file
         try:
             exported = export.deserialize(bytearray(data))
-            text = exported.mlir_module()
-            (weights, _), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
-            expected = {name: (value.shape, value.dtype) for name, value in weights.items()}
+            is_foreign = calls_other_code(exported)
         except _UNREADABLE as error:
             raise ValueError(
                 f"{file} cannot be read by jax {jax.__version__}; it was made with {self._description.jax_version}: "
                 "install that release or a newer one, or make the folder again with this one"
             ) from error
-        if len(re.findall("custom_call", text)) != text.count(_HARMLESS_CALL):
+        if is_foreign:
             raise ValueError(f"{file} calls code outside of itself, which compiled models never do; it is not trusted")
-        if expected != {name: (value.shape, value.dtype) for name, value in (self._weights or {}).items()}:
+        if exported.platforms != (program.platform,):
+            raise ValueError(
+                f"{file} is made for {', '.join(exported.platforms)}, not for {program.platform}; make the folder again"
+            )
+        expected = _weights_taken(exported, program.part, self._description)
+        if expected is None:
+            raise ValueError(
+                f"{file} takes or returns other arrays than programs that {program.part} do; make the folder again"
+            )
+        weights = self._weights or self._read_weights()
+        if expected != {name: (value.shape, value.dtype) for name, value in weights.items()}:
             raise ValueError(f"{file} takes other weights than {self._weights_file} holds; make the folder again")
+        # What is there already stays where it is.
+        self._weights = jax.device_put(weights)
         return jax.jit(exported.call)
+
+
+def calls_other_code(exported: export.Exported) -> bool:
+    """Whether a program calls code outside of StableHLO, which could do anything."""
+    text = exported.mlir_module()
+    return len(re.findall("custom_call", text)) != text.count(_HARMLESS_CALL)
+
+
+def _weights_taken(
+    exported: export.Exported, part: Part, description: Description
+) -> dict[str, tuple[tuple[int, ...], Any]] | None:
+    """Shapes and dtypes of the weights that a program takes; None if it is not one of that part of a model.
+
+    Such a program takes weights by name and pictures [B, pitch h, pitch w, 3] or their symbols [B, h, w], for B, h and
+    w that are not fixed, and returns the other. With a factorized bottleneck symbols are [B, h, w, C], and what is
+    taken is a pair with the quality levels [B].
+    """
+    is_factorized = description.codebook_bits == 0
+    try:
+        (weights, taken), keywords = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+        taken, levels = taken if is_factorized else (taken, None)
+        returned = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+        pictures, symbols = (taken, returned) if part == "encode" else (returned, taken)
+        batch, rows, columns = symbols.shape[:3]
+        fits = (
+            not keywords
+            and (pictures.dtype, symbols.dtype) == (np.uint8, np.int32)
+            and all(map(export.is_symbolic_dim, (batch, rows, columns)))
+            and symbols.ndim == (4 if is_factorized else 3)
+            and pictures.shape == (batch, description.pitch * rows, description.pitch * columns, 3)
+            and (levels is None or (levels.shape, levels.dtype) == ((batch,), np.int32))
+        )
+        return {name: (value.shape, value.dtype) for name, value in weights.items()} if fits else None
+    except (TypeError, ValueError, AttributeError):
+        return None

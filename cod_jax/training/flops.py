@@ -12,7 +12,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 PEAK_FLOPS_PER_SECOND = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA H200 NVL": 835e12,
+    "NVIDIA GH200": 989e12,
+    "NVIDIA B200": 2250e12,
     "NVIDIA L4": 121e12,
     "NVIDIA L40S": 362e12,
     "TPU v3": 61.5e12,
@@ -33,7 +38,8 @@ def peak_flops_per_second(device_kind: str) -> float | None:
 def count_flops(function: Callable[..., Any], *shapes: Any) -> int:
     """Operations of the matrix products and convolutions in one call; a multiply-add counts as two.
 
-    Counted on the traced program because the compiler's own analysis counts the body of a loop once.
+    Counted on the traced program because the compiler's own analysis counts the body of a loop once. What a gradient
+    computes again because of `jax.checkpoint` counts again.
 
     Args:
       function: A traceable function.

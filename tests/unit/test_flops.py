@@ -26,10 +26,31 @@ def test_products_and_convolutions_are_counted_through_loops_and_checkpoints():
     assert count_flops(function, *arguments) == expected
 
 
+def test_what_a_gradient_computes_again_counts_again():
+    def loss(weights, x, product):
+        return jnp.sum(product(weights, x))
+
+    def gradients(product):
+        return lambda weights, x: jax.grad(loss, argnums=(0, 1))(weights, x, product)
+
+    def product(weights, x):
+        return jnp.tanh(x @ weights)
+
+    arguments, one = (shape(8, 8), shape(4, 8)), 2 * 4 * 8 * 8
+    assert count_flops(gradients(product), *arguments) == 3 * one
+    assert count_flops(gradients(jax.checkpoint(product)), *arguments) == 4 * one
+
+
 @pytest.mark.parametrize(
     ("kind", "peak"),
     [
         ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA B200", 2250e12),
         ("TPU v5 lite", 197e12),
         ("TPU v5p", 459e12),
         ("NVIDIA L40", None),

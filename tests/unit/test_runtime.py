@@ -493,22 +493,104 @@ def test_the_platform_must_be_there(folder, monkeypatch):
         runtime.load(folder)
 
 
-def test_a_program_that_calls_other_code_is_refused(copy, codec):
-    weights = {name: jax.ShapeDtypeStruct(w.shape, w.dtype) for name, w in codec._encode._load_weights().items()}
+def program_of(function: Callable, batch: Any, platform: str = "cpu", weight: str = "w") -> bytes:
+    """A program of (weights, batch); the batch by its dtypes and symbolic shapes of b, h and w."""
+    scope = export.SymbolicScope()
+    taken = [jax.ShapeDtypeStruct(export.symbolic_shape(sizes, scope=scope), dtype) for dtype, sizes in batch]
+    weights = {weight: jax.ShapeDtypeStruct((2,), np.float32)}
+    exported = export.export(jax.jit(function), platforms=[platform])(weights, *taken)
+    return bytes(exported.serialize())
 
-    def program(weights, batch):
-        return jnp.linalg.cholesky(jnp.eye(3) + batch.size)
 
-    exported = export.export(jax.jit(program))(weights, jax.ShapeDtypeStruct((1, 16, 16, 3), np.uint8))
-    replace_file(copy, "encode-cpu-0.stablehlo", bytes(exported.serialize()))
+PICTURES, SYMBOLS = (np.uint8, "b, 16*h, 16*w, 3"), (np.int32, "b, h, w")
+
+
+def to_symbols(weights, pictures):
+    return pictures[:, ::16, ::16, 0].astype(np.int32)
+
+
+def to_pictures(weights, symbols):
+    return jnp.repeat(jnp.repeat(jnp.stack([symbols] * 3, -1), 16, 1), 16, 2).astype(np.uint8)
+
+
+def test_a_program_that_calls_other_code_is_refused(copy):
+    def program(weights, pictures):
+        return to_symbols(weights, pictures) + jnp.linalg.cholesky(jnp.eye(3))[0, 0].astype(np.int32)
+
+    replace_file(copy, "encode-cpu-0.stablehlo", program_of(program, [PICTURES]))
     with pytest.raises(ValueError, match="calls code outside of itself"):
         use(copy)
 
 
-def test_a_program_for_other_weights_is_refused(copy, folder):
-    replace_file(copy, "encode-cpu-0.stablehlo", (folder / "decode-cpu-0.stablehlo").read_bytes())
+def test_a_program_for_other_weights_is_refused_before_they_take_device_memory(copy, monkeypatch):
+    def refuse(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(jax, "device_put", refuse)
+    replace_file(copy, "encode-cpu-0.stablehlo", program_of(to_symbols, [PICTURES]))
     with pytest.raises(ValueError, match=r"takes other weights than encode.safetensors holds"):
         use(copy)
+
+
+def test_a_program_for_another_platform_is_refused(copy):
+    replace_file(copy, "encode-cpu-0.stablehlo", program_of(to_symbols, [PICTURES], platform="cuda"))
+    with pytest.raises(
+        ValueError, match=r"encode-cpu-0.stablehlo is made for cuda, not for cpu; make the folder again"
+    ):
+        use(copy)
+
+
+@pytest.mark.parametrize(
+    ("function", "batch"),
+    [
+        (lambda weights, pictures: jnp.sum(pictures), [PICTURES]),
+        (lambda weights, pictures: to_symbols(weights, pictures).astype(np.float32), [PICTURES]),
+        (lambda weights, pictures: to_symbols(weights, pictures)[..., None], [PICTURES]),
+        (lambda weights, pictures: to_symbols(weights, pictures)[:, :-1], [PICTURES]),
+        (lambda weights, pictures: [to_symbols(weights, pictures)], [PICTURES]),
+        (lambda weights, pictures: (to_symbols(weights, pictures), pictures), [PICTURES]),
+        (to_symbols, [(np.float32, PICTURES[1])]),
+        (to_symbols, [(np.uint8, "b, 16*h, 16*w, 4")]),
+        (to_symbols, [(np.uint8, "b, 16, 16, 3")]),
+        (lambda weights, pictures: to_symbols(weights, pictures[..., None]), [(np.uint8, "b, 16*h, 16*w")]),
+        (lambda weights, pictures, levels: to_symbols(weights, pictures), [PICTURES, (np.int32, "b")]),
+        (lambda weights: weights["w"], []),
+        (to_pictures, [SYMBOLS]),
+    ],
+)
+def test_a_program_of_another_form_is_refused(copy, function, batch):
+    replace_file(copy, "encode-cpu-0.stablehlo", program_of(function, batch))
+    message = f"{copy / 'encode-cpu-0.stablehlo'} takes or returns other arrays than programs that encode do; make"
+    with pytest.raises(ValueError, match=message):
+        use(copy)
+
+
+def test_a_program_that_decodes_to_something_else_is_refused(copy):
+    def use_decoder() -> None:
+        programs = runtime_programs.Programs(copy, read_description(copy), "decode")
+        programs(np.zeros((1, 1, 1), np.int32), (1, 1))
+
+    def program(weights, symbols):
+        return to_pictures(weights, symbols)[..., :1]
+
+    replace_file(copy, "decode-cpu-0.stablehlo", program_of(program, [SYMBOLS]))
+    with pytest.raises(
+        ValueError, match=r"decode-cpu-0.stablehlo takes or returns other arrays than programs that dec"
+    ):
+        use_decoder()
+    replace_file(copy, "decode-cpu-0.stablehlo", program_of(to_pictures, [SYMBOLS]))
+    with pytest.raises(ValueError, match=r"takes other weights than decode.safetensors holds"):
+        use_decoder()
+
+
+def test_weights_are_taken_once_and_results_stay_on_the_device_if_asked_to(folder, codec, monkeypatch):
+    programs = runtime_programs.Programs(folder, read_description(folder), "encode")
+    pictures = gradient_image(32, 48)[None]
+    symbols = programs.on_device(jax.device_put(pictures), (2, 3))
+    assert isinstance(symbols, jax.Array)
+    np.testing.assert_array_equal(symbols, codec.encode(pictures))
+    monkeypatch.setattr(runtime_programs, "read_file", None)
+    np.testing.assert_array_equal(programs(pictures, (2, 3)), symbols)
 
 
 def test_a_program_that_this_jax_cannot_read_is_explained(copy, folder):
@@ -535,6 +617,20 @@ def test_weights_are_what_the_library_for_their_format_reads():
     read = read_arrays(safetensors.numpy.save({"h": halves}, metadata={"a": "b"}))
     assert read["h"].dtype == halves.dtype
     np.testing.assert_array_equal(read["h"], halves)
+    empty = {"a": np.ones(1, np.float32), "b": np.zeros((0, 3), np.float32), "c": np.ones(2, np.float32)}
+    assert {name: array.shape for name, array in read_arrays(safetensors.numpy.save(empty)).items()} == {
+        name: array.shape for name, array in empty.items()
+    }
+
+
+def table_of(**spans: tuple[int, int]) -> bytes:
+    """A table of float32 tensors, each with first and last byte."""
+    return json.dumps(
+        {
+            name: {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+            for name, (begin, end) in spans.items()
+        }
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -549,6 +645,12 @@ def test_weights_are_what_the_library_for_their_format_reads():
         (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "does not fit its 4 bytes"),
         (b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}', "does not fit its 16 bytes"),
         (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}', "does not fit its -4 bytes"),
+        (table_of(a=(0, 8), b=(0, 8), c=(0, 8)), "tensor 'b' begins at byte 0 instead of 8"),
+        (table_of(a=(0, 8), b=(4, 8)), "tensor 'b' begins at byte 4 instead of 8"),
+        (table_of(a=(0, 8), b=(4, 4)), "tensor 'b' begins at byte 4 instead of 8"),
+        (table_of(a=(4, 8)), "tensor 'a' begins at byte 4 instead of 0"),
+        (table_of(a=(0, 4)), "the tensors end at byte 4 of 8"),
+        (table_of(), "the tensors end at byte 0 of 8"),
     ],
 )
 def test_damaged_weights_are_refused(table, message):

@@ -26,6 +26,7 @@ from cod_jax.models.config import Dtype
 from cod_jax.models.functional import count_params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import Part, Platform, Sizes
+from cod_jax.runtime.programs import calls_other_code
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import FixedBins, OneStepDecoder, SymbolEncoder, storage_dtypes
 from cod_jax.specialize.programs import check_supported, export_program, size_ranges, split
@@ -198,6 +199,7 @@ def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[
         assert len(data) < 2**17 < sum(array.nbytes for array in half.weights.values()), "weights belong beside it"
         exported = export.deserialize(bytearray(data))
         assert exported.platforms == (platform,)
+        assert not calls_other_code(exported), "the runtime would refuse it"
         batch, rows, columns = exported.in_avals[-1].shape[:3]
         assert all(map(export.is_symbolic_dim, (batch, rows, columns)))
 
