@@ -35,7 +35,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
             presets.distill_objective(
                 reconstruction=_LOSSES,
                 distribution_matching_weight=0.1,
-                adversarial_weight=0.12,
+                adversarial_weight=0.05,
                 guidance_scale=1.0,
                 critic_updates=1,
                 critic_optimizer=presets.optimizer(learning_rate=3e-4, warmup_steps=10, gradient_clip=1.0, b1=0.5),
