@@ -401,6 +401,18 @@ def test_info_refuses_what_no_published_tool_writes(cod: Cod, photo: Path, tmp_p
     assert message in result.err
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    command = [sys.executable, "-m", "cod_jax.compress", "info", str(tmp_path / "photo.cod")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["compress", "--help"], ["decompress", "--help"], ["info", "--help"]])
 def test_help_has_examples_and_exit_status(cod: Cod, argv: list[str]):
     result = cod(*argv)
