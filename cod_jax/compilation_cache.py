@@ -4,14 +4,21 @@ import os
 import sys
 from pathlib import Path
 
+# What JAX takes unless it is told otherwise.
+_JAX_MIN_COMPILE_SECONDS = 1.0
+
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place."""
+    """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place.
+
+    Programs that take more than 0.2 seconds to compile are kept, unless JAX was told another time: its own second is
+    about what an encoder or a decoder takes.
+    """
     import jax
 
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # JAX keeps programs of more than a second, which is about what encoder and decoder take to compile.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    name = "jax_persistent_cache_min_compile_time_secs"
+    if name.upper() not in os.environ and jax.config.values[name] == _JAX_MIN_COMPILE_SECONDS:
+        jax.config.update(name, 0.2)
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     if sys.platform == "win32":

@@ -95,24 +95,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    status = DONE
+    try:
+        status = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        # A reader such as `head` may have seen enough, which is no failure.
+        if not isinstance(error, BrokenPipeError):
+            _print_error(f"the output cannot be written ({error.strerror})")
+            return SOME_FAILED
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         args = _build_parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        status = args.run(args)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # Whoever reads the output has seen enough, as `head` has; what is left is for nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
+        return args.run(args)
     except _NothingDone as error:
         _print_error(str(error))
         return NOTHING_DONE
     except KeyboardInterrupt:
         _print_error("interrupted")
         return INTERRUPTED
+
+
+def _drop_output() -> None:
+    """Send what is still printed nowhere, also what is left in the buffer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
@@ -210,7 +226,7 @@ def _compress(args: argparse.Namespace) -> int:
         try:
             image_uint8 = images.to_uint8_rgb(source)
         except ValueError as error:
-            if source.suffix.lower() != COMPRESSED_SUFFIX:
+            if not _is_compressed(source):
                 raise
             raise ValueError(f"this is a {COMPRESSED_SUFFIX} file and no picture; decompress it first") from error
         data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
@@ -275,7 +291,10 @@ def _convert_files(
                 tqdm.write(files.printable(f"cod: error: {line}"), file=sys.stderr)
             else:
                 done = files.printable(f"{source} -> {target}: {summary}", sys.stdout.encoding)
-                tqdm.write(done, file=sys.stdout)
+                try:
+                    tqdm.write(done, file=sys.stdout)
+                except BrokenPipeError:
+                    _drop_output()  # the files are wanted all the same
         for warning in caught:
             if issubclass(warning.category, UserWarning):
                 tqdm.write(files.printable(f"cod: warning: {warning.message}"), file=sys.stderr)
@@ -313,6 +332,13 @@ def _read_compressed(path: Path) -> bytes:
             _explain_picture(path) or f"{size} bytes are too many for a .cod file; this is a file of another kind"
         )
     return path.read_bytes()
+
+
+def _is_compressed(path: Path) -> bool:
+    from cod_jax.coding import container
+
+    with path.open("rb") as file:
+        return path.suffix.lower() == COMPRESSED_SUFFIX and file.read(1) == bytes([container.MAGIC])
 
 
 def _explain_picture(path: Path) -> str:

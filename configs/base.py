@@ -22,7 +22,7 @@ def get_config() -> config_dict.ConfigDict:
                     "codebook_bits": 4,  # bits per symbol; the codebook has 2^bits vectors
                     "decoder_depth": 2,  # pairs of residual block and attention
                     "num_groups": 32,  # groups of the group normalisations
-                    "attention": "window_masked",  # within 32 x 32 positions; "window_published" or "global"
+                    "attention": "window_masked",  # of 32 x 32 positions of a map; "window_published", "global"
                     "factorized": None,  # a bottleneck without codebook; for its fields see configs/presets.py
                 },
                 "denoiser": {

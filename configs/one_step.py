@@ -14,8 +14,8 @@ a discriminator on pixels. `losses=plain` needs no files: structural distance in
 `bottleneck=factorized` continues a model that was pre-trained with that option; its rate follows from lambda,
 `objective.reconstruction.rate_weights`, and the rate above chooses the pixels per position only.
 
-The encoder's and decoder's attention runs in windows of 32 x 32 symbols, in training as in use; the published trainer
-attends globally and cuts windows in use only (`--config.model.codec.attention=global` attends globally in both).
+Attention runs in windows of 32 x 32 positions of a map, in training as in use; the published trainer attends globally
+and cuts windows in use only (`--config.model.codec.attention=global` attends globally in both).
 
 Stage 2 holds the teacher and trains two more networks. What does not fit is split over devices
 (`--config.mesh.fsdp=8`) or computed in parts (`--config.accumulation_steps=8`); `python -m cod_jax.memory` says how

@@ -18,7 +18,8 @@ def matmul_precision(dtype: Dtype) -> str:
     """Precision in use of the products of a network that computes in `dtype`, for `jax.default_matmul_precision`.
 
     In float32 the highest: in TF32 the symbols of a picture would depend on the device. Products of bfloat16 numbers
-    are exact either way, and XLA has faster kernels for those that do not ask for more.
+    are exact either way, and XLA has faster kernels for those that do not ask for more; the float32 products that
+    matter in a bfloat16 network ask for the highest themselves.
     """
     return "highest" if dtype == "float32" else "default"
 
@@ -103,7 +104,8 @@ class ConditionCodecConfig:
       codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has none.
       decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
       num_groups: Groups of every group normalisation.
-      attention: How the codec attends, in training and in use: the published trainer attends globally.
+      attention: How the codec attends, in training and in use. The published CoD-Lite trains globally and cuts windows
+        in use only, which no setting does.
       factorized: The factorized bottleneck; None is vector quantisation.
     """
 

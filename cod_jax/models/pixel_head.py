@@ -81,7 +81,9 @@ class PixelHead(nnx.Module):
         kernel, bias = self.embedding()
         position_features = pixel_position_features(PATCH_SIZE)
         num_positions = position_features.shape[-1]
-        positions = jnp.asarray(position_features) @ kernel[-num_positions:] + bias[None]
+        positions = (
+            jnp.dot(position_features, kernel[-num_positions:], precision=jax.lax.Precision.HIGHEST) + bias[None]
+        )
         kernel = kernel.astype(self.dtype)
         per_pixel = self.condition(condition).reshape(*pixels.shape[:-1], -1)
         x = pixels @ kernel[:3] + per_pixel @ kernel[3:-num_positions]

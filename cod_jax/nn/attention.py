@@ -40,7 +40,7 @@ def attend(
     num_chunks = -(-positions // QUERY_CHUNK)
     padded = jnp.pad(q, ((0, 0), (0, num_chunks * QUERY_CHUNK - positions), (0, 0)))
     chunks = padded.reshape(batch, num_chunks, QUERY_CHUNK, channels).swapaxes(0, 1)
-    mixed = jax.lax.map(jax.checkpoint(attend_queries), chunks).swapaxes(0, 1)
+    mixed = jax.lax.map(jax.checkpoint(attend_queries, prevent_cse=False), chunks).swapaxes(0, 1)
     return mixed.reshape(batch, -1, channels)[:, :positions]
 
 

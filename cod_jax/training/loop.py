@@ -113,10 +113,11 @@ def train(
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
-        _report_parameters(shapes, shardings, workdir)
+        table = parameter_overview.make_table(sharding_rows(shapes["params"], shardings["params"]))
+        _report_parameters(shapes, shardings, table, workdir)
         if start == 0:
             writer.hyper_parameters(flatten(config.to_dict()))
-            writer.texts(0, {"parameters": f"```\n{_parameter_table(shapes, shardings)}\n```"})
+            writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
         _logger.info("compiling the step; new settings take a minute or more")
         begin = time.monotonic()
@@ -288,20 +289,15 @@ def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
     return initial
 
 
-def _report_parameters(shapes: TrainState, shardings: Any, workdir: Path) -> None:
+def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: Path) -> None:
     """Log the number of parameters and the size of the whole state; the table, of hundreds of rows, is a file."""
     file = workdir / "parameters.txt"
     if jax.process_index() == 0:
-        files.write_bytes(file, (_parameter_table(shapes, shardings) + "\n").encode())
+        files.write_bytes(file, f"{table}\n".encode())
     sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
     per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings)) / 2**20
     parts = ", ".join(f"{size:,} of {part}" for part, size in sizes.items() if size)
     _logger.info("parameters: %s; the state takes %s MiB per device; listed in %s", parts, f"{per_device:,.1f}", file)
-
-
-def _parameter_table(shapes: TrainState, shardings: Any) -> str:
-    """Name, shape, spec and bytes per device of the parameters."""
-    return parameter_overview.make_table(sharding_rows(shapes["params"], shardings["params"]))
 
 
 def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
@@ -309,8 +305,8 @@ def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
         return Meter(config.batch_size, None, None)
-    # What is computed again to save memory is no use of the device; and fused attention, which float32 never takes,
-    # would hide its products.
+    # What is computed again to save memory is no use of the device (the codec's attention on maps larger than a window
+    # always is and counts twice); and fused attention, which float32 never takes, would hide its products.
     compute = dataclasses.replace(config.compute, remat="none", dtype="float32")
     frozen = dataclasses.replace(config.frozen, dtype="float32")
     objective = build_objective(dataclasses.replace(config, compute=compute, frozen=frozen))

@@ -35,14 +35,22 @@ def commands() -> list[tuple[str, str, str]]:
     """Where, which module, and what follows its name."""
     found = []
     for where, text in TEXTS.items():
-        for module, cod, rest in COMMAND.findall(text):
+        for module, cod, rest in COMMAND.findall(unwrapped(text)):
             found.append((where, module or cod, rest))
     return found
 
 
+def unwrapped(text: str) -> str:
+    """A text whose inline code has no line ends; blocks of code keep theirs."""
+    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)
+    inline = re.compile("`[^`]+`")
+    parts[::2] = [inline.sub(lambda code: code.group().replace("\n", " "), part) for part in parts[::2]]
+    return "".join(parts)
+
+
 @functools.cache
 def options(module: str, subcommand: str) -> frozenset[str]:
-    """The options that a command names in its help."""
+    """The options that a command lists in its help; what its examples name does not count."""
     main = importlib.import_module("cod_jax.compress" if module == "cod" else module).main
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
@@ -51,7 +59,8 @@ def options(module: str, subcommand: str) -> frozenset[str]:
         except SystemExit as stop:
             status = stop.code
     assert not status
-    return frozenset(re.findall(r"--[a-z][\w-]*", text.getvalue()))
+    listed = (re.split(r"\s{2,}", line[2:])[0] for line in text.getvalue().split("\n") if line.startswith("  -"))
+    return frozenset(name for definition in listed for name in re.findall(r"--[a-z][\w-]*", definition))
 
 
 def unknown_options(module: str, rest: str) -> list[str]:
@@ -69,6 +78,9 @@ def test_the_search_finds_commands_of_all_kinds():
     assert {"cod", "cod_jax.train", "cod_jax.evaluate", "cod_jax.benchmark", "launch.sweep", "data.prepare"} <= modules
     assert unknown_options("cod_jax.evaluate", "--model M --data KODAK") == ["--data"]
     assert unknown_options("launch.local", "--processes 2 -- --config c --work D") == ["--work"]
+    # Named in an example of the help, and no option of the command itself.
+    assert "--config" not in options("cod_jax.export", "")
+    assert any(rest.split()[-1] == "8x32x1" for _, module, rest in commands() if module == "cod_jax.memory")
 
 
 def test_documented_options_exist():
