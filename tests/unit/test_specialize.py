@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -200,6 +201,11 @@ def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[
         exported = export.deserialize(bytearray(data))
         assert exported.platforms == (platform,)
         assert not calls_other_code(exported), "the runtime would refuse it"
+        products = re.findall(r"(?:dot_general|convolution)\b.*", exported.mlir_module())
+        # Fast kernels do not take bfloat16 products that ask for more; float32 ones must ask for it.
+        exact = [line for line in products if "HIGHEST" in line]
+        assert exact
+        assert not any("bf16" in line for line in exact)
         batch, rows, columns = exported.in_avals[-1].shape[:3]
         assert all(map(export.is_symbolic_dim, (batch, rows, columns)))
 
