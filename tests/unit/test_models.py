@@ -168,6 +168,7 @@ def test_parameters_that_do_not_fit_are_refused_with_three_lists(tiny):
         functional.bind(swapped)
 
 
+@pytest.mark.slow
 def test_how_blocks_are_computed_changes_neither_images_nor_gradients():
     config = tiny_pixel_config()
     params = jax.tree.map(jnp.asarray, numpy_params(build_model(config).shapes))
