@@ -26,10 +26,13 @@ examples:
 
 The codec is measured as the plain model and as python -m cod_jax.compile makes it, in turn. Times are those of calls
 from and to host memory; "on device" are the compiled programs by themselves, with input and output on the device.
-"first s" is the first call, which compiles and, of a compiled model, reads the weights. A start is that of a process
-that compresses and decompresses one picture, cold with an empty compilation cache and warm with a filled one.
-A step of a training is timed by itself, and images per second without waiting between steps, as a training does it;
-frozen networks have random weights. One device is measured; a running training reports the speed of all.
+"ratio" is plain over compiled, "of peak" the share of the bfloat16 rate of a device that is known. "first s" is the
+first call, which compiles and, of a compiled model, reads the weights. A start is that of a process that compresses and
+decompresses one picture, cold with an empty compilation cache and warm with a filled one.
+
+A step of a training is timed by itself, and images per second without waiting between steps, as a training does it.
+Frozen networks have random weights; a teacher has to be named all the same (--config.objective.teacher=MODEL), because
+its folder says what it is. One device is measured; a running training reports the speed of all.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)
@@ -51,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = [name for name in config_arguments if args.command == "train" and name.startswith("--config.")]
         if fields != config_arguments:
             parser.error(f"unknown argument {next(name for name in config_arguments if name not in fields)}")
+        for field, option in (("batch_size", "--batch-size"), ("data.image_size", "--image-size")):
+            if any(name.split("=")[0] == f"--config.{field}" for name in fields):
+                parser.error(f"--config.{field} is not used; {option} says what is measured")
     except SystemExit as stop:
         return int(stop.code or 0)
     load_before = os.getloadavg()

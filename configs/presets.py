@@ -258,7 +258,8 @@ def choose(what: str, value: str, choices: Any) -> Any:
       ValueError: There is no such choice.
     """
     if value not in choices:
-        raise ValueError(f"there is no {what} {value!r}; choose one of {', '.join(filter(None, choices))}")
+        more = "; the trainer takes all, too" if what == "stage" else ""
+        raise ValueError(f"there is no {what} {value!r}; choose one of {', '.join(filter(None, choices))}{more}")
     return choices[value] if isinstance(choices, dict) else value
 
 

@@ -145,7 +145,7 @@ def errors_that_name(setting: str, path: Path) -> Iterator[None]:
     Raises:
       ValueError: The folder cannot be read, or holds several stages, of which one has to be named.
     """
-    if stages := _stages(path):
+    if stages := stages_of(path):
         raise ValueError(f"{setting} holds the stages {', '.join(stages)}; name one of them")
     try:
         yield
@@ -153,7 +153,7 @@ def errors_that_name(setting: str, path: Path) -> Iterator[None]:
         raise ValueError(f"{setting} is neither the work folder of a run nor a model folder: {error}") from error
 
 
-def _stages(workdir: Path) -> list[str]:
+def stages_of(workdir: Path) -> list[str]:
     """Names of the stages in the folder of a run of several."""
     return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
 
@@ -206,7 +206,7 @@ def load_for_export(
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(_ITEM_OF_WEIGHTS)}")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
-        stages = _stages(Path(workdir))
+        stages = stages_of(Path(workdir))
         hint = f"one of its stages: {', '.join(stages)}" if stages else "the --workdir of a training run"
         raise FileNotFoundError(f"{workdir} holds no checkpoints; give {hint}")
     with _build_manager(directory, ocp.CheckpointManagerOptions(create=False)) as manager:

@@ -14,6 +14,8 @@ from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.parallel import put
 from cod_jax.training.checkpoint import Weights, errors_that_name, latest_step, load_weights
 
+# More names than these are hard to read in a line of a log.
+_MAX_NAMES = 20
 _CODEBOOK = "model/codec/bottleneck/codebook"
 
 
@@ -35,15 +37,22 @@ class Initial(NamedTuple):
     left_out: list[str]
 
     def summary(self) -> str:
-        """Which parameters were carried, grown, left fresh or left out, for people; carried ones by their module."""
-        modules = Counter("/".join(name.split("/")[:3]) for name in self.params)
+        """Which parameters were carried, grown, left fresh or left out, for people; many of them by their modules."""
         lists = {
-            f"{len(self.params)} parameters carried": [f"{module} ({count})" for module, count in modules.items()],
-            "grown (new layers)": self.grown,
-            "fresh (another shape)": self.fresh,
-            "left out (not in this model)": self.left_out,
+            f"{len(self.params)} parameters carried": _by_module(self.params),
+            "grown (new layers)": _by_module(self.grown),
+            "fresh (another shape)": _by_module(self.fresh),
+            "left out (not in this model)": _by_module(self.left_out),
         }
         return "; ".join(f"{title}: {', '.join(names) or 'none'}" for title, names in lists.items())
+
+
+def _by_module(names: Collection[str]) -> list[str]:
+    """The names, or if they are many their modules with the number of each."""
+    if len(names) <= _MAX_NAMES:
+        return list(names)
+    modules = Counter("/".join(name.split("/")[:3]) for name in names)
+    return [f"{module} ({count})" for module, count in modules.items()]
 
 
 def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[str]) -> Initial:

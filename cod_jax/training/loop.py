@@ -20,7 +20,7 @@ from cod_jax import files
 from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
-from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta
+from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta, stages_of
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.frozen import check_same, digests, placed
@@ -73,6 +73,11 @@ def train(
     """
     if is_finished(config, workdir):
         return True
+    if stages := stages_of(workdir):
+        raise ValueError(
+            f"{workdir} holds the stages {', '.join(stages)} of another run; name one of them to go on with it, or use "
+            "another --workdir"
+        )
     if not (config.init_from or isinstance(config.objective, PretrainConfig)) and latest_step(workdir) is None:
         raise ValueError(
             f"init_from names no model, but objective.kind {config.objective.kind} goes on from a pre-trained one; "

@@ -320,6 +320,12 @@ def test_tiny_relatives_of_the_published_models_learn_from_photographs(kind, tmp
     assert list(scalars(workdir, "codebook/perplexity").values())[-1] > 6
 
 
+def test_a_folder_of_stages_takes_no_run_of_one(tmp_path, capsys):
+    (tmp_path / "run" / "stage1" / "checkpoints").mkdir(parents=True)
+    assert train.main([f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", f"--config.data.source={tmp_path}"]) == 1
+    assert "run holds the stages stage1 of another run; name one of them" in capsys.readouterr().err
+
+
 def test_a_folder_that_another_run_is_using_is_refused(photographs, tmp_path, capsys):
     workdir = tmp_path / "run"
     workdir.mkdir()

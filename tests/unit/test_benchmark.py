@@ -243,6 +243,8 @@ def test_the_table_of_training(monkeypatch, capsys):
         (["codec", "--repeats", "-1"], 2, "'-1' is no positive number"),
         (["codec", "--config.model.codec.pitch=16"], 2, "unknown argument --config.model.codec.pitch=16"),
         (["train", "--confi=x"], 2, "unknown argument --confi=x"),
+        (["train", "--config.batch_size=2"], 2, "--config.batch_size is not used; --batch-size says what is measured"),
+        (["train", "--config.data.image_size=32"], 2, "--image-size says what is measured"),
         (["train", "--config", "missing.py"], 1, "there is no config file missing.py"),
     ],
 )

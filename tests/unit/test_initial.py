@@ -68,6 +68,12 @@ def test_listed_layers_stay_fresh_in_a_later_stage(folder):
     assert "grown (new layers): model/codec/decoder/output/1/" in initial.summary()
 
 
+def test_many_names_are_summed_up_by_their_modules():
+    names = [f"lora/denoiser/blocks/{number}/a" for number in range(30)]
+    summary = Initial({}, {}, names, ["model/codec/x"], []).summary()
+    assert "grown (new layers): lora/denoiser/blocks (30); fresh (another shape): model/codec/x;" in summary
+
+
 def test_anything_else_that_does_not_fit_is_refused_with_lists(folder):
     shapes = with_heads(build_model(tiny_model_config(pitch=32, input_stride=2)).shapes)
     with pytest.raises(ValueError, match=r"init_from .*missing \(\d+\): codec/decoder/output/1.*init_fresh"):
