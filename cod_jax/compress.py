@@ -95,17 +95,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    status = DONE
     try:
-        status = _run(argv)
+        return _flushed(_run(argv))
+    except BrokenPipeError:
+        # A reader such as `head` has seen enough, which is no failure.
+        _drop_output()
+        return DONE
+
+
+def _flushed(status: int) -> int:
+    """The exit status when all that was printed has been written."""
+    try:
         if sys.stdout is not None:
             sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
     except OSError as error:
         _drop_output()
-        # A reader such as `head` may have seen enough, which is no failure.
-        if not isinstance(error, BrokenPipeError):
-            _print_error(f"the output cannot be written ({error.strerror})")
-            return SOME_FAILED
+        _print_error(f"the output cannot be written ({error.strerror})")
+        return SOME_FAILED
     return status
 
 

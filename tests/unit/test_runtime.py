@@ -523,10 +523,7 @@ def test_a_program_that_calls_other_code_is_refused(copy):
 
 
 def test_a_program_for_other_weights_is_refused_before_they_take_device_memory(copy, monkeypatch):
-    def refuse(*_):
-        raise NotImplementedError
-
-    monkeypatch.setattr(jax, "device_put", refuse)
+    monkeypatch.setattr(jax, "device_put", lambda *_: pytest.fail("weights were placed before they were checked"))
     replace_file(copy, "encode-cpu-0.stablehlo", program_of(to_symbols, [PICTURES]))
     with pytest.raises(ValueError, match=r"takes other weights than encode.safetensors holds"):
         use(copy)
