@@ -14,6 +14,7 @@ from typing import Any
 from cod_jax.benchmarks import tables
 from cod_jax.benchmarks.codec import CALLS, CODECS, measure_calls, measure_start, prepare
 from cod_jax.benchmarks.training import measure_training
+from cod_jax.errors import UserError
 
 DESCRIPTION = "Measure speed and memory of training and of the codec on this machine."
 EXAMPLES = """
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 measured, 1 failed, 2 usage.
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from cod_jax.files import write_bytes
 
             write_bytes(args.output, (json.dumps(report, indent=2) + "\n").encode())
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         # Errors of the config library span lines.
         print(f"cod_jax.benchmark: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -177,14 +178,14 @@ def _in_own_process(measure: Callable[[dict[str, Any]], dict[str, Any]], job: di
     """Run `measure(job)` in a fresh process; this one has not imported JAX, so the child starts small.
 
     Raises:
-        ValueError: the job cannot be done, or its process died.
+        UserError: The job cannot be done, or its process died.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(measure, job).result()
         except BrokenProcessPool:
-            raise ValueError("the measuring process was killed; was there enough memory?") from None
+            raise UserError("the measuring process was killed; was there enough memory?") from None
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from cod_jax import images
-from cod_jax.bundle import Bundle, load_bundle
 from cod_jax.coding import legacy, pictures, stream
 from cod_jax.coding.pictures import MAX_PIXELS
-from cod_jax.decoding import DecodingConfig, Sampler, checked_seed
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
+from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
-from cod_jax.model_folders import find_model
+from cod_jax.model_folder.bundle import Bundle, load_bundle
+from cod_jax.model_folder.decoding import DecodingConfig, Sampler, checked_seed
+from cod_jax.model_folder.search import find_model
 from cod_jax.models import CoD, ComputeConfig, Functional, ModelConfig, build_model
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.config import PATCH_SIZE, matmul_precision
@@ -32,14 +33,14 @@ def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> "Code
     """Load a model folder written by `python -m cod_jax.export`.
 
     Args:
-        path: model folder.
-        max_pixels: larger pictures are refused, so that a few bytes from a stranger cannot ask for all memory.
+        path: Model folder.
+        max_pixels: Larger pictures are refused, so that a few bytes from a stranger cannot ask for all memory.
 
     Raises:
-        ValueError: no model folder, or one that is damaged or from another version.
+        UserError: No model folder, or one that is damaged or from another version.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"a model is named by the path of its folder, not by {path!r}; give a path")
+        raise UserError(f"a model is named by the path of its folder, not by {path!r}; give a path")
     return Codec(load_bundle(path), max_pixels=max_pixels)
 
 
@@ -51,11 +52,11 @@ class Codec:
     seed or strength of guidance.
 
     Args:
-        bundle: a loaded model folder.
-        max_pixels: larger pictures are refused in both directions.
+        bundle: A loaded model folder.
+        max_pixels: Larger pictures are refused in both directions.
 
     Raises:
-        ValueError: the bundle lacks the autoencoder that its model needs, or the tables that code its symbols.
+        UserError: The bundle lacks the autoencoder that its model needs, or the tables that code its symbols.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
@@ -70,7 +71,7 @@ class Codec:
         space = Space(bundle.config, bundle.dtype)
         if space.functional is not None:
             if not bundle.autoencoder:
-                raise ValueError("the model's latents need an autoencoder, and the bundle has none; export it again")
+                raise UserError("the model's latents need an autoencoder, and the bundle has none; export it again")
             space.functional.check(bundle.autoencoder)
         self._params, self._autoencoder = jax.tree.map(jnp.asarray, (bundle.params, bundle.autoencoder))
 
@@ -126,9 +127,9 @@ class Codec:
         """Compress one picture or a list of them.
 
         Args:
-            image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or
-                tuple of those, of equal or different sizes.
-            quality: level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
+            image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or tuple
+                of those, of equal or different sizes.
+            quality: Level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -136,7 +137,7 @@ class Codec:
             The content of a `.cod` file; for a list, a list of them.
 
         Raises:
-            ValueError: something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
+            UserError: Something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
                 layout, a quality that the model does not have, or an unknown layout; of a list the message says which
                 item.
         """
@@ -185,13 +186,13 @@ class Codec:
         settings and the same seed a file gives the same picture on every device, up to rounding.
 
         Args:
-            data: the content of a `.cod` file, or a list or tuple of them.
-            steps: evaluations of the denoiser, 1 to 1000. One step comes closest to the original and has no randomness;
+            data: The content of a `.cod` file, or a list or tuple of them.
+            steps: Evaluations of the denoiser, 1 to 1000. One step comes closest to the original and has no randomness;
                 from two steps on the picture starts from noise, and with about 25 it looks most natural.
-            guidance: classifier-free guidance, 0 to 1000; 1 is none and takes half the time. It has no effect on one
+            guidance: Classifier-free guidance, 0 to 1000; 1 is none and takes half the time. It has no effect on one
                 step.
             sampler: "euler" or "adams".
-            seed: number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
+            seed: Number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
             layout: "cod", or the layout of a published tool, see `compress`.
 
         Returns:
@@ -199,8 +200,8 @@ class Codec:
             rows and W mod pitch columns were never stored; they are mid grey.
 
         Raises:
-            ValueError: damaged, truncated or foreign data, a file of another model, or a setting out of range; of a
-                list the message says which item.
+            UserError: Damaged, truncated or foreign data, a file of another model, or a setting out of range; of a list
+                the message says which item.
         """
         layout = stream.checked_layout(layout)
         self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
@@ -218,7 +219,7 @@ class Codec:
             picture = pictures.parse(data, coder=self._coder, max_pixels=self._max_pixels, layout=layout)
         except stream.OtherModelError as error:
             found = find_model(error.model, error.mode)
-            raise ValueError(f"{error}, which is {found}" if found else str(error)) from error
+            raise UserError(f"{error}, which is {found}" if found else str(error)) from error
         decoded = self.decode(picture.indices, level=picture.level, **settings)
         return pictures.crop(decoded, picture, self._coder.pitch)
 
@@ -226,15 +227,15 @@ class Codec:
         """Turn a picture into symbols.
 
         Args:
-            image_uint8: pixels [H, W, 3]; repeated at the bottom and the right up to a size the model takes.
-            level: quality level of a factorized bottleneck, from 0; None is the best.
+            image_uint8: Pixels [H, W, 3]; repeated at the bottom and the right up to a size the model takes.
+            level: Quality level of a factorized bottleneck, from 0; None is the best.
 
         Returns:
             Symbols int32 [ceil(H / pitch), ceil(W / pitch)], with a third axis for the channels of a factorized
             bottleneck.
 
         Raises:
-            ValueError: the array has another shape or dtype, or the level does not exist.
+            UserError: The array has another shape or dtype, or the level does not exist.
         """
         pictures.check_pixels(image_uint8, "height", "width")
         levels = self._levels(level)
@@ -258,19 +259,19 @@ class Codec:
         """Turn symbols into a picture.
 
         Args:
-            indices: symbols [h, w] or [h, w, C] as `encode` gives them; the last row and column are repeated up to a
+            indices: Symbols [h, w] or [h, w, C] as `encode` gives them; the last row and column are repeated up to a
                 grid the model takes.
-            level: the level that they are of.
-            steps: see `decompress`, as the others.
-            guidance: classifier-free guidance.
+            level: The level that they are of.
+            steps: See `decompress`, as the others.
+            guidance: Classifier-free guidance.
             sampler: "euler" or "adams".
-            seed: number of the noise.
+            seed: Number of the noise.
 
         Returns:
             Pixels uint8 of that grid, at least [h pitch, w pitch, 3].
 
         Raises:
-            ValueError: the array has another shape, or holds a number that is no symbol, the level does not exist, or a
+            UserError: The array has another shape, or holds a number that is no symbol, the level does not exist, or a
                 setting is out of range.
         """
         pictures.check_symbols(indices, "rows", "columns", coder=self._coder)

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, get_args
 
-from cod_jax.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
+from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
 
 # As in `cod_jax.coding.stream`, whose import would make --help slow.
 LAYOUTS = ("cod", "legacy-lite", "legacy-cod")
@@ -14,8 +15,8 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> 
     """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
 
     Args:
-        parser: what to add them to.
-        default: whose settings are meant where an option is left out.
+        parser: What to add them to.
+        default: Whose settings are meant where an option is left out.
     """
     parser.add_argument(
         "--steps",
@@ -107,9 +108,9 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> C
 
 def _check_quality(quality: int) -> None:
     if quality < 1:
-        raise ValueError(f"the quality is {quality}; the lowest is 1")
+        raise UserError(f"the quality is {quality}; the lowest is 1")
 
 
 def _check_limit(max_pixels: int) -> None:
     if max_pixels < 1:
-        raise ValueError(f"the limit is {max_pixels} pixels; it must be at least 1")
+        raise UserError(f"the limit is {max_pixels} pixels; it must be at least 1")

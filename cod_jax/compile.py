@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cod_jax.errors import UserError
+
 DESCRIPTION = (
     "Write a model as compiled programs that encode, and decode in one step, without the model's code: CoD-Lite or "
     "pixel CoD, with a codebook or a factorized bottleneck, but no model on latents and no 64-bit codec."
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 usage.
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
 
     from cod_jax import files
-    from cod_jax.bundle import load_bundle
+    from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.specialize.folder import write_compiled
 
     try:
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             bundle = load_bundle(args.model)
             platforms = list(dict.fromkeys(args.platforms))
             description = write_compiled(args.output, bundle, platforms=platforms, dtype=args.dtype, force=args.force)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.compile: error: {files.reason(error)}"), file=sys.stderr)
         return 1
     num_bytes = sum(facts.num_bytes for facts in description.files.values())

@@ -20,6 +20,7 @@ from cod_jax.command_options import (
     chosen_limit,
 )
 from cod_jax.compilation_cache import use_compilation_cache
+from cod_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cod_jax.coding.stream import Layout
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status.
@@ -143,12 +144,12 @@ def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list
     """Pair every input with the file it becomes.
 
     Args:
-        inputs: files to read.
+        inputs: Files to read.
         output: None for beside each input; a name ending in `suffix` for a file; anything else for a folder.
-        suffix: suffix of the outputs.
+        suffix: Suffix of the outputs.
 
     Raises:
-        ValueError: the output is a file of another kind, one file for several inputs, or the same for two inputs, or
+        UserError: The output is a file of another kind, one file for several inputs, or the same for two inputs, or
             would replace an input.
     """
     paths = [Path(name) for name in inputs]
@@ -156,12 +157,12 @@ def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list
         targets = [path.with_name(path.stem + suffix) for path in paths]
     elif os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix:
         if os.path.exists(output) and not os.path.isdir(output):
-            raise ValueError(f"-o {output} is a file, not a folder; end the name in {suffix} to write a file")
+            raise UserError(f"-o {output} is a file, not a folder; end the name in {suffix} to write a file")
         targets = [Path(output) / (path.stem + suffix) for path in paths]
     elif Path(output).suffix.lower() != suffix:
-        raise ValueError(f"-o {output}: end the name in {suffix} to write a file, or in / to write into a folder")
+        raise UserError(f"-o {output}: end the name in {suffix} to write a file, or in / to write into a folder")
     elif len(paths) > 1:
-        raise ValueError(f"-o {output} is one file but there are {len(paths)} inputs; give a folder, ending in /")
+        raise UserError(f"-o {output} is one file but there are {len(paths)} inputs; give a folder, ending in /")
     else:
         targets = [Path(output)]
 
@@ -170,11 +171,9 @@ def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list
     for path, target in zip(paths, targets, strict=True):
         place = os.path.realpath(target)
         if place in sources:
-            raise ValueError(f"{path} would be written to {target}, which is an input; choose another output with -o")
+            raise UserError(f"{path} would be written to {target}, which is an input; choose another output with -o")
         if place in taken:
-            raise ValueError(
-                f"{taken[place]} and {path} would both be written to {target}; run them one by one with -o"
-            )
+            raise UserError(f"{taken[place]} and {path} would both be written to {target}; run them one by one with -o")
         taken[place] = path
     return list(zip(paths, targets, strict=True))
 
@@ -233,10 +232,10 @@ def _compress(args: argparse.Namespace) -> int:
 
         try:
             image_uint8 = images.to_uint8_rgb(source)
-        except ValueError as error:
+        except UserError as error:
             if not _is_compressed(source):
                 raise
-            raise ValueError(f"this is a {COMPRESSED_SUFFIX} file and no picture; decompress it first") from error
+            raise UserError(f"this is a {COMPRESSED_SUFFIX} file and no picture; decompress it first") from error
         data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
         height, width, _ = image_uint8.shape
         return data, f"{width}x{height}, {_rate(len(data), height, width)}"
@@ -267,7 +266,7 @@ def _convert_files(
     """
     try:
         plan = plan_outputs(args.inputs, args.output, suffix)
-    except ValueError as error:
+    except UserError as error:
         raise _NothingDone(str(error)) from error
 
     # A codec is one program among others on its device: it takes memory as needed, not most of it at once.
@@ -281,7 +280,7 @@ def _convert_files(
     try:
         codec = load(args.model, **chosen_limit(args))
         check(codec)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         raise _NothingDone(files.reason(error)) from error
 
     num_failed = 0
@@ -292,7 +291,7 @@ def _convert_files(
                 _check_paths(source, target, args.force)
                 data, summary = convert(codec, source)
                 _write(target, data)
-            except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            except (UserError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 num_failed += 1
                 reason = files.reason(error)
                 line = reason if reason.startswith(f"{source}: ") else f"{source}: {reason}"
@@ -313,13 +312,13 @@ def _convert_files(
 
 def _check_paths(source: Path, target: Path, force: bool) -> None:
     if source.is_dir():
-        raise ValueError("is a folder; name the files in it, for example with a *")
+        raise UserError("is a folder; name the files in it, for example with a *")
     if not source.exists():
-        raise ValueError("does not exist; check the name")
+        raise UserError("does not exist; check the name")
     if not source.is_file():
-        raise ValueError("is not a regular file; save its content as a file first")
+        raise UserError("is not a regular file; save its content as a file first")
     if target.exists() and not force:
-        raise ValueError(f"{target} already exists; pass --force to replace it, or choose another output with -o")
+        raise UserError(f"{target} already exists; pass --force to replace it, or choose another output with -o")
 
 
 def _write(target: Path, data: bytes) -> None:
@@ -328,7 +327,7 @@ def _write(target: Path, data: bytes) -> None:
     except OSError as error:
         if not error.strerror:
             raise  # `files` has put it into words
-        raise ValueError(f"{target} cannot be written ({error.strerror}); choose another output") from error
+        raise UserError(f"{target} cannot be written ({error.strerror}); choose another output") from error
 
 
 def _read_compressed(path: Path) -> bytes:
@@ -336,7 +335,7 @@ def _read_compressed(path: Path) -> bytes:
 
     size = path.stat().st_size
     if size > container.MAX_BYTES:
-        raise ValueError(
+        raise UserError(
             _explain_picture(path) or f"{size} bytes are too many for a .cod file; this is a file of another kind"
         )
     return path.read_bytes()
@@ -365,11 +364,11 @@ def _info(args: argparse.Namespace) -> int:
             facts = info.describe_model(path)
             lines = info.model_lines(path, facts)
         elif not path.exists():
-            raise ValueError(f"{path} does not exist; give a {COMPRESSED_SUFFIX} file or a model folder")
+            raise UserError(f"{path} does not exist; give a {COMPRESSED_SUFFIX} file or a model folder")
         else:
             facts = _describe_file(path, args.format)
             lines = info.file_lines(path, facts)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         _print_error(files.reason(error))
         return SOME_FAILED
     if args.json:
@@ -385,17 +384,17 @@ def _describe_file(path: Path, layout: "Layout") -> dict[str, Any]:
     from cod_jax import info
 
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file; give a {COMPRESSED_SUFFIX} file or a model folder")
+        raise UserError(f"{path} is no regular file; give a {COMPRESSED_SUFFIX} file or a model folder")
     try:
         # Published layouts have no magic number: without this rule any file could be a picture of some size.
         if layout != "cod" and path.suffix.lower() != COMPRESSED_SUFFIX:
-            raise ValueError(
+            raise UserError(
                 _explain_picture(path)
                 or f"this is no {COMPRESSED_SUFFIX} file; give a {COMPRESSED_SUFFIX} file or a model folder"
             )
         return info.describe_file(_read_compressed(path), layout=layout)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _rate(num_bytes: int, height: int, width: int) -> str:

@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from cod_jax import files, images
-from cod_jax.bundle import load_bundle
+from cod_jax.errors import UserError
 from cod_jax.evaluation import baseline
 from cod_jax.evaluation.demo_report import ends_of_curve, findings, measure, table_rows, write_report
+from cod_jax.model_folder.bundle import load_bundle
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 # Only photographs, not the charts and drawings that scikit-image also has.
@@ -41,10 +42,10 @@ def write_photographs(output: Path) -> tuple[Path, Path]:
     """Write scikit-image's photographs as PNG with a short edge of SHORT_EDGE pixels.
 
     Returns:
-      The folders of the training photographs and of the held-out one.
+        The folders of the training photographs and of the held-out one.
 
     Raises:
-      DemoError: scikit-image or one of its pictures is missing.
+        DemoError: Scikit-image or one of its pictures is missing.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
@@ -67,7 +68,7 @@ def run(module: str, *arguments: str | Path) -> str:
     """Run a command of the package, its output on the terminal, and return the command line as a user types it.
 
     Raises:
-      DemoError: The command failed.
+        DemoError: The command failed.
     """
     words = [str(argument) for argument in arguments]
     shown = shlex.join([*(["cod"] if module == "cod_jax.compress" else ["python", "-m", module]), *words])
@@ -82,7 +83,7 @@ def read_scalars(folder: Path, tag: str) -> tuple[list[int], list[float]]:
     """Return steps and values of a scalar in the TensorBoard files below a folder.
 
     Raises:
-      DemoError: The scalar was never written.
+        DemoError: The scalar was never written.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -102,7 +103,7 @@ def clear_output(output: Path) -> None:
     """Make the output folder, or empty the one an earlier demo left.
 
     Raises:
-      DemoError: The folder holds something else.
+        DemoError: The folder holds something else.
     """
     if output.exists() and not output.is_dir():
         raise DemoError(f"{output} is a file; choose another --output")
@@ -119,14 +120,14 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     """Do everything from photographs to report.
 
     Args:
-      output: Folder to write.
-      trainer_flags: Flags added to the trainer's.
+        output: Folder to write.
+        trainer_flags: Flags added to the trainer's.
 
     Returns:
-      What did not go as it should, a sentence each.
+        What did not go as it should, a sentence each.
 
     Raises:
-      DemoError: A step failed.
+        DemoError: A step failed.
     """
     start = time.monotonic()
     if not CONFIG.is_file():
@@ -174,10 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-      argv: Arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
-      The exit status: 0 a working codec, 1 something failed or the codec is worse than it should be, 2 wrong usage.
+        The exit status: 0 a working codec, 1 something failed or the codec is worse than it should be, 2 wrong usage.
     """
     parser = argparse.ArgumentParser(
         prog="python -m cod_jax.demo",
@@ -192,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         problems = demonstrate(args.output, args.trainer)
-    except (DemoError, ValueError, OSError) as error:
+    except (DemoError, UserError, OSError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
         problems = ["interrupted"]

@@ -29,9 +29,10 @@ from cod_jax.command_options import (
     chosen_limit,
 )
 from cod_jax.compilation_cache import use_compilation_cache
-from cod_jax.decoding import checked_seed
+from cod_jax.errors import UserError
 from cod_jax.evaluation import metrics
 from cod_jax.losses.perceptual import SCALE_WEIGHTS, num_ms_ssim_scales
+from cod_jax.model_folder.decoding import checked_seed
 
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "per_image.csv"
@@ -56,14 +57,14 @@ class Measurement:
     """What was measured on one picture.
 
     Attributes:
-        name: its path below the folder.
+        name: Its path below the folder.
         height: rows.
         width: columns.
-        file_bytes: length of the compressed file.
+        file_bytes: Length of the compressed file.
         bits_per_pixel: 8 file_bytes / (height width).
-        psnr: in dB, infinite when nothing changed.
-        ms_ssim: in [0, 1].
-        ms_ssim_scales: scales it was measured at, 5 unless the picture is small.
+        psnr: In dB, infinite when nothing changed.
+        ms_ssim: In [0, 1].
+        ms_ssim_scales: Scales it was measured at, 5 unless the picture is small.
     """
 
     name: str
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 all measured, 1 some or all failed, 2 usage.
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 decoding=chosen_decoding(args),
                 force=args.force,
             )
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.evaluate: error: {files.reason(error)}"), file=sys.stderr)
         return 1
     for warning in caught:
@@ -147,31 +148,31 @@ def evaluate(
     """Measure a codec on every picture below a folder and write the results, all or none.
 
     Args:
-        codec: a loaded model.
-        images_folder: folder of pictures.
-        output: folder to make, with a table, a summary, and the compressed and decoded pictures.
-        quality: as `Codec.compress` takes it.
-        decoding: steps, guidance, sampler and seed, as `Codec.decompress` takes them, where they are not the model's.
-        force: replace the folder of an earlier evaluation.
+        codec: A loaded model.
+        images_folder: Folder of pictures.
+        output: Folder to make, with a table, a summary, and the compressed and decoded pictures.
+        quality: As `Codec.compress` takes it.
+        decoding: Steps, guidance, sampler and seed, as `Codec.decompress` takes them, where they are not the model's.
+        force: Replace the folder of an earlier evaluation.
 
     Returns:
         The summary, and the pictures that could not be measured with the reason.
 
     Raises:
-        ValueError: a setting is out of range, there are no pictures, none could be read, or two of them would be
-            written to the same file.
-        OSError: a folder cannot be read or written.
+        UserError: A setting is out of range, there are no pictures, none could be read, or two of them would be written
+            to the same file.
+        OSError: A folder cannot be read or written.
     """
     decoding = decoding or {}
     used = _describe_decoding(codec, **decoding)
     names = files.find_images(images_folder)
     if not names:
-        raise ValueError(f"{images_folder} holds no {files.IMAGE_FORMATS} files; give another folder of pictures")
+        raise UserError(f"{images_folder} holds no {files.IMAGE_FORMATS} files; give another folder of pictures")
     stems: dict[Path, str] = {}
     for name in names:
         first = stems.setdefault(Path(name).with_suffix(""), name)
         if first != name:
-            raise ValueError(f"{first} and {name} in {images_folder} differ only in their suffix; rename one of them")
+            raise UserError(f"{first} and {name} in {images_folder} differ only in their suffix; rename one of them")
 
     rows: list[Measurement] = []
     failed: dict[str, str] = {}
@@ -179,11 +180,11 @@ def evaluate(
         for name in tqdm(names, unit="picture", leave=False, disable=None):
             try:
                 rows.append(_measure(codec, Path(images_folder), name, folder, quality, decoding))
-            except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 failed[name] = files.reason(error).removeprefix(f"{name}: ")
         if not rows:
             name, reason = next(iter(failed.items()))
-            raise ValueError(f"no picture could be measured; the first of {len(names)}: {name}: {reason}")
+            raise UserError(f"no picture could be measured; the first of {len(names)}: {name}: {reason}")
         summary = _summarize(rows, codec.fingerprint, failed)
         summary |= {"quality": quality or codec.num_levels, "decoding": used}
         files.write_bytes(folder / TABLE_FILE, _table(rows, summary).encode(errors="surrogateescape"))
@@ -197,7 +198,7 @@ def _describe_decoding(codec: Codec, *, seed: int = 0, **chosen: Any) -> dict[st
     """Return how pictures are decoded, for the summary: the codec's own settings where none are chosen.
 
     Raises:
-        ValueError: a setting is out of range.
+        UserError: A setting is out of range.
     """
     return {**dataclasses.asdict(codec.decoding.override(**chosen)), "seed": checked_seed(seed)}
 
@@ -209,7 +210,7 @@ def _measure(
     try:
         content = files.read_bytes(images_folder / name)
     except OSError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     original = images.to_uint8_rgb(content, name)
     compressed = folder / "compressed" / Path(name).with_suffix(".cod")
     files.write_bytes(compressed, codec.compress(original, quality=quality))

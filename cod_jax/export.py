@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax.command_options import add_decoding_arguments, chosen_decoding
+from cod_jax.errors import UserError
 
 DESCRIPTION = "Write the model of a training folder as a self-contained model folder."
 EXAMPLES = """
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 usage.
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
 
     from cod_jax import files
-    from cod_jax.bundle import default_decoding, save_bundle
+    from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
     from cod_jax.training.checkpoint import load_for_export
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ),
                 force=args.force,
             )
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.export: error: {error}"), file=sys.stderr)
         return 1
     best = ", the best by validation" if args.step is None and training.get("validation_loss") is not None else ""
@@ -100,15 +101,15 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
     """Read the frozen autoencoder from `folder`, or from where the run had it.
 
     Raises:
-        ValueError: no folder is known, or the file is damaged.
-        FileNotFoundError: the file is missing.
+        UserError: No folder is known, or the file is damaged.
+        FileNotFoundError: The file is missing.
     """
     from cod_jax.interop.pretrained import load_sd_vae
 
     folder = folder or settings["frozen"]["weights"]
     way_out = "give its folder with --frozen-weights"
     if not folder:
-        raise ValueError(f"the model decodes with sd-vae-ft-ema, and its run names no folder of that file; {way_out}")
+        raise UserError(f"the model decodes with sd-vae-ft-ema, and its run names no folder of that file; {way_out}")
     return load_sd_vae(folder, otherwise=way_out)
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cod_jax.errors import UserError
+
 DESCRIPTION = "Write the weights of a model folder under the published names, so that the published code runs them."
 EXAMPLES = """
 examples:
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 usage.
@@ -67,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     import safetensors.numpy
 
     from cod_jax import files
-    from cod_jax.bundle import load_bundle
     from cod_jax.interop.published import published_network
     from cod_jax.interop.published_yaml import network_yaml
     from cod_jax.interop.reference import state_dict_from_params
+    from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.models import build_model
 
     outputs = [Path(name) for name in (args.output, args.config_output) if name]
     try:
         with files.clean_exit_on_sigterm():
             if outputs[0].suffix != SUFFIX:
-                raise ValueError(f"--output {args.output}: end the name in {SUFFIX}")
+                raise UserError(f"--output {args.output}: end the name in {SUFFIX}")
             for output in outputs:
                 if output.exists() and not args.force:
                     raise FileExistsError(f"{output} already exists; choose another output or pass --force")
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files.write_bytes(outputs[0], safetensors.numpy.save(named, metadata={"format": "pt"}))
             if args.config_output:
                 files.write_bytes(outputs[1], network_yaml(network).encode())
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.export_checkpoint: error: {error}"), file=sys.stderr)
         return 1
     written = " and ".join(map(str, outputs))

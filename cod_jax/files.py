@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from cod_jax.errors import UserError
+
 # What `images.to_uint8_rgb` reads, and the names that such files have.
 IMAGE_FORMATS = "JPEG, PNG, WebP, TIFF, BMP or GIF"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -22,16 +24,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Missing parent folders are made. A symbolic link is followed, so its target is replaced and not the link.
 
     Args:
-        path: file to write; an existing regular file is replaced.
-        data: the whole content.
+        path: File to write; an existing regular file is replaced.
+        data: The whole content.
 
     Raises:
-        ValueError: the path names something that is not a regular file (a folder, a device).
-        OSError: the folder cannot be written; the old file, if any, is untouched.
+        UserError: The path names something that is not a regular file (a folder, a device).
+        OSError: The folder cannot be written; the old file, if any, is untouched.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise ValueError(f"{path} is not a regular file; choose another output")
+        raise UserError(f"{path} is not a regular file; choose another output")
     make_directory(target.parent)
     temporary = _temporary_sibling(target)
     try:
@@ -48,7 +50,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a file.
 
     Raises:
-        OSError: it cannot be read; the message does not name it and says why in words.
+        OSError: It cannot be read; the message does not name it and says why in words.
     """
     try:
         return Path(path).read_bytes()
@@ -62,8 +64,8 @@ def make_directory(path: str | os.PathLike[str]) -> None:
     """Make a folder and those above it; one that is there stays as it is.
 
     Raises:
-        NotADirectoryError: the folder, or one above it, is a file.
-        OSError: it cannot be made.
+        NotADirectoryError: The folder, or one above it, is a file.
+        OSError: It cannot be made.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -77,16 +79,16 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
     """Fill a temporary folder that takes its place when the block ends without an error.
 
     Args:
-        path: folder to make; parents are made as needed. An empty folder counts as absent.
-        force: replace an existing folder instead of refusing it. The old one stays until the new one is complete.
-        marker: name of a file that an existing folder must hold to be replaced, so that a slip in a command line
-            cannot delete a folder of another kind. Empty means that any folder may be replaced.
+        path: Folder to make; parents are made as needed. An empty folder counts as absent.
+        force: Replace an existing folder instead of refusing it. The old one stays until the new one is complete.
+        marker: Name of a file that an existing folder must hold to be replaced, so that a slip in a command line cannot
+            delete a folder of another kind. Empty means that any folder may be replaced.
 
     Yields:
         The temporary folder. It is removed when the block raises.
 
     Raises:
-        FileExistsError: the path exists and may not be replaced.
+        FileExistsError: The path exists and may not be replaced.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
@@ -139,8 +141,8 @@ def printable(text: str, encoding: str | None = None) -> str:
     """Put text from a stranger, such as a file name, in a form that every terminal takes.
 
     Args:
-        text: any text of one line.
-        encoding: that of the stream, for one that fails on other characters; stdout does, stderr does not.
+        text: Any text of one line.
+        encoding: That of the stream, for one that fails on other characters; stdout does, stderr does not.
 
     Returns:
         The text with control characters, line ends, bytes that are no text in a file name, and characters outside the
@@ -163,14 +165,14 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     Hidden files and folders are left out; files are recognised by suffix, in any case.
 
     Args:
-        folder: folder to search with all folders below it.
+        folder: Folder to search with all folders below it.
 
     Returns:
         Paths relative to the folder with "/" between parts, sorted, so that every machine sees the same order.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
-        NotADirectoryError: the path is not a folder.
+        FileNotFoundError: The folder does not exist.
+        NotADirectoryError: The path is not a folder.
     """
     root = Path(folder)
     if not root.exists():

@@ -12,12 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from cod_jax import files, images
-from cod_jax.bundle import load_bundle, load_description
 from cod_jax.codec import Codec
 from cod_jax.coding.prior import SymbolPrior, estimated_bits
 from cod_jax.coding.prior_fit import fit_prior
 from cod_jax.compilation_cache import use_compilation_cache
-from cod_jax.prior_file import PRIOR_FILE, save_prior
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import load_bundle, load_description
+from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
 
 DESCRIPTION = "Fit the prior of a model's symbols, with which the same pictures make smaller files."
 EXAMPLES = f"""
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status.
@@ -70,16 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, _ = load_description(args.model)
         if config.codec.factorized is not None:
-            raise ValueError(
+            raise UserError(
                 f"{args.model} has no codebook, and its files need no other prior than what was trained with it"
             )
         if (Path(args.model) / PRIOR_FILE).exists() and not args.force:
-            raise ValueError(
+            raise UserError(
                 f"{args.model} has a prior, and files coded with it need it; pass --force to replace it, or copy the "
                 "model folder first"
             )
         report = fit(args.model, args.images)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.fit_prior: error: {files.reason(error)}"), file=sys.stderr)
         return 1
     for line in report:
@@ -91,26 +92,26 @@ def fit(model: str, folder: str) -> list[str]:
     """Fit the prior of a model and write it into its folder.
 
     Args:
-        model: folder of a model with a codebook.
-        folder: folder of pictures.
+        model: Folder of a model with a codebook.
+        folder: Folder of pictures.
 
     Returns:
         What was done and measured, in lines for people.
 
     Raises:
-        ValueError: no model folder, or no usable pictures.
-        OSError: a folder cannot be read or written.
+        UserError: No model folder, or no usable pictures.
+        OSError: A folder cannot be read or written.
     """
     bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
     codec = Codec(bundle)
     names = files.find_images(folder)
     if not names:
-        raise ValueError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
+        raise UserError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
     random.Random(0).shuffle(names)
     unused: list[str] = []
     grids = list(_encode_centres(codec, Path(folder), names, unused))
     if not grids:
-        raise ValueError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
+        raise UserError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
     held_out = grids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     fitted = [grid for index, grid in enumerate(grids) if (index + 1) % HELD_OUT_EVERY]
     prior = fit_prior(fitted, np.asarray(bundle.params["codec"]["bottleneck"]["codebook"]))
@@ -134,7 +135,7 @@ def _encode_centres(codec: Codec, folder: Path, names: Sequence[str], unused: li
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # how single pictures were converted is not of interest
                 image_uint8 = images.to_uint8_rgb(folder / name)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             unused.append(files.reason(error))
             continue
         height, width = (min(CROP, side) // CROP_STEP * CROP_STEP for side in image_uint8.shape[:2])

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from cod_jax import files
+from cod_jax.errors import UserError
 
 MAX_PIXELS = 2**27
 """Largest picture that is decoded; Pillow itself refuses a little more than this."""
@@ -73,19 +74,19 @@ def to_uint8_rgb(
     most 1/255 leaves the pixels as they are.
 
     Args:
-        source: path, encoded bytes, Pillow image, or array of uint8 or uint16 with shape [H, W] or [H, W, C] where C is
+        source: Path, encoded bytes, Pillow image, or array of uint8 or uint16 with shape [H, W] or [H, W, C] where C is
             1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Files are JPEG, PNG, WebP, TIFF, BMP or GIF.
-        name: how messages call the picture; the path, or "image", when empty.
-        warn: whether transparency and unusable colour profiles give a `UserWarning`.
-        short_edge: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
+        name: How messages call the picture; the path, or "image", when empty.
+        warn: Whether transparency and unusable colour profiles give a `UserWarning`.
+        short_edge: A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
             its shorter side keeps this many pixels. None decodes at full size.
 
     Returns:
         The pixels [H, W, 3].
 
     Raises:
-        ValueError: broken, truncated, animated or too large picture, or an array of another shape or dtype.
-        OSError: the path cannot be opened.
+        UserError: Broken, truncated, animated or too large picture, or an array of another shape or dtype.
+        OSError: The path cannot be opened.
     """
     notes: list[str] = []
     if isinstance(source, (np.ndarray, jax.Array)):
@@ -107,10 +108,10 @@ def uint8_to_unit(image_uint8: Array) -> Array:
     """Convert uint8 pixels to float32 in [0, 1], any shape; works under jit.
 
     Raises:
-        ValueError: the pixels are not uint8.
+        UserError: The pixels are not uint8.
     """
     if image_uint8.dtype != np.uint8:
-        raise ValueError(f"image_uint8 has dtype {image_uint8.dtype}; uint8 is needed")
+        raise UserError(f"image_uint8 has dtype {image_uint8.dtype}; uint8 is needed")
     return image_uint8.astype(np.float32) / 255
 
 
@@ -131,19 +132,19 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
     """Repeat the last row and column until height and width are multiples of a number.
 
     Args:
-        image: pixels [..., H, W, C], H and W at least 1.
-        multiple: number that both sides shall divide by, at least 1.
+        image: Pixels [..., H, W, C], H and W at least 1.
+        multiple: Number that both sides shall divide by, at least 1.
 
     Returns:
         The padded pixels, or the image itself where nothing is missing; cropping to [:H, :W] undoes it.
 
     Raises:
-        ValueError: `multiple` is below 1, or the image is empty or has fewer than three axes.
+        UserError: `multiple` is below 1, or the image is empty or has fewer than three axes.
     """
     if multiple < 1:
-        raise ValueError(f"multiple is {multiple}; it must be at least 1")
+        raise UserError(f"multiple is {multiple}; it must be at least 1")
     if image.ndim < 3 or 0 in image.shape:
-        raise ValueError(f"image has shape {image.shape}; [..., height, width, channels] without empty axes is needed")
+        raise UserError(f"image has shape {image.shape}; [..., height, width, channels] without empty axes is needed")
     height, width = image.shape[-3:-1]
     if not (height % multiple or width % multiple):
         return image
@@ -162,9 +163,9 @@ def encode(image_uint8: npt.NDArray[np.uint8], image_format: str, **options: Any
     """Encode a picture with Pillow.
 
     Args:
-        image_uint8: pixels [H, W, 3].
+        image_uint8: Pixels [H, W, 3].
         image_format: Pillow's name of the format, for example "PNG" or "JPEG".
-        **options: handed to Pillow's `save`.
+        **options: Handed to Pillow's `save`.
     """
     buffer = io.BytesIO()
     Image.fromarray(image_uint8).save(buffer, image_format, **options)
@@ -173,12 +174,12 @@ def encode(image_uint8: npt.NDArray[np.uint8], image_format: str, **options: Any
 
 def _from_array(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     if array.dtype.name not in ("uint8", "uint16"):
-        raise ValueError(f"{name}: pixels of dtype {array.dtype} are refused; give uint8 (or uint16), 0 black")
+        raise UserError(f"{name}: pixels of dtype {array.dtype} are refused; give uint8 (or uint16), 0 black")
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4):
-        raise ValueError(f"{name}: shape {array.shape} is refused; give [height, width] or [height, width, 1 to 4]")
+        raise UserError(f"{name}: shape {array.shape} is refused; give [height, width] or [height, width, 1 to 4]")
     if 0 in pixels.shape:
-        raise ValueError(f"{name}: shape {array.shape} holds no pixels; each side must be at least 1")
+        raise UserError(f"{name}: shape {array.shape} holds no pixels; each side must be at least 1")
     if pixels.dtype == np.uint16:
         pixels = _round_to_8_bits(pixels)
     if pixels.shape[-1] in (2, 4):
@@ -188,14 +189,14 @@ def _from_array(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
 
 def _from_file(file: io.BytesIO | io.BufferedReader, name: str, notes: list[str], short_edge: int | None) -> np.ndarray:
     if not file.read(1):
-        raise ValueError(f"{name}: the file is empty; replace or remove it")
+        raise UserError(f"{name}: the file is empty; replace or remove it")
     file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image in a known format; give a {files.IMAGE_FORMATS} file") from None
+        raise UserError(f"{name}: not an image in a known format; give a {files.IMAGE_FORMATS} file") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{name}: more than {MAX_PIXELS} pixels; make the picture smaller") from None
+        raise UserError(f"{name}: more than {MAX_PIXELS} pixels; make the picture smaller") from None
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     with image:
@@ -211,9 +212,9 @@ def _from_pillow(
     """Convert a Pillow image; `file` is what it was opened from, needed for colour of more than 8 bits."""
     width, height = image.size
     if width * height == 0:
-        raise ValueError(f"{name}: the picture has no pixels; each side must be at least 1")
+        raise UserError(f"{name}: the picture has no pixels; each side must be at least 1")
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{name}: {width}x{height} is more than {MAX_PIXELS} pixels; make the picture smaller")
+        raise UserError(f"{name}: {width}x{height} is more than {MAX_PIXELS} pixels; make the picture smaller")
     try:
         # Phones store a second picture (stereo, gain map) in MPO files: the first frame is the photograph.
         animated = getattr(image, "is_animated", False) and image.format != "MPO"
@@ -223,14 +224,14 @@ def _from_pillow(
             image.load()
             wide = _read_16_bit_colour(image, raw_mode, file) if file and raw_mode in _RAW_MODE_OF_LOW_BYTES else None
     except Image.DecompressionBombError:
-        raise ValueError(f"{name}: more than {MAX_PIXELS} pixels; make the picture smaller") from None
+        raise UserError(f"{name}: more than {MAX_PIXELS} pixels; make the picture smaller") from None
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     if animated:
-        raise ValueError(f"{name}: the picture has several frames; save one of them as a still picture")
+        raise UserError(f"{name}: the picture has several frames; save one of them as a still picture")
 
     if image.mode == "F":
-        raise ValueError(f"{name}: floating-point pixels are refused; save the picture with 8 or 16 bits per channel")
+        raise UserError(f"{name}: floating-point pixels are refused; save the picture with 8 or 16 bits per channel")
     if image.mode.startswith("I"):
         wide = _read_16_bit_grey(image, name)
     if wide is None:
@@ -246,9 +247,9 @@ def _from_pillow(
     return _apply_orientation(pixels, image)
 
 
-def _damaged(name: str, error: BaseException) -> ValueError:
+def _damaged(name: str, error: BaseException) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{name}: the picture cannot be read ({reason}); replace or remove the file")
+    return UserError(f"{name}: the picture cannot be read ({reason}); replace or remove the file")
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -295,7 +296,7 @@ def _read_16_bit_grey(image: Image.Image, name: str) -> np.ndarray:
     """Return uint16 [H, W, 1] of a picture of mode I or I;16."""
     grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError(f"{name}: grey values outside 0 to 65535 are refused; save the picture with 16 bits")
+        raise UserError(f"{name}: grey values outside 0 to 65535 are refused; save the picture with 16 bits")
     return grey.astype(np.uint16)[..., None]
 
 

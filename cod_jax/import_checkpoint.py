@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cod_jax.command_options import add_decoding_arguments, chosen_decoding
+from cod_jax.errors import UserError
 
 DESCRIPTION = "Read a released CoD or CoD-Lite checkpoint and its YAML file, and write a model folder."
 EXAMPLES = """
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 usage.
@@ -78,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 config = reference_config(network.class_name, network.init_args)
                 decoding = published_decoding(network).override(**chosen_decoding(args))
-            except ValueError as error:
-                raise ValueError(f"{args.config}: {error}") from error
+            except UserError as error:
+                raise UserError(f"{args.config}: {error}") from error
             if config.is_latent and not args.frozen_weights:
-                raise ValueError(
+                raise UserError(
                     f"{network.class_name} works on the latents of sd-vae-ft-ema; name the folder of its weights with "
                     "--frozen-weights (they are at https://huggingface.co/stabilityai/sd-vae-ft-ema)"
                 )
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fingerprint = checkpoint.model.save(
                 output, training=checkpoint.facts, autoencoder=autoencoder, decoding=decoding, force=args.force
             )
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(files.printable(f"cod_jax.import_checkpoint: error: {error}"), file=sys.stderr)
         return 1
     if checkpoint.left_out:

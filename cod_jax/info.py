@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax.coding import container, legacy, stream
-from cod_jax.decoding import DecodingConfig
+from cod_jax.model_folder.decoding import DecodingConfig
 
 
 def describe_file(data: bytes, *, layout: stream.Layout) -> dict[str, Any]:
     """What a file says about itself.
 
     Args:
-        data: the whole file.
-        layout: how it is laid out; published layouts do not say so themselves.
+        data: The whole file.
+        layout: How it is laid out; published layouts do not say so themselves.
 
     Returns:
         JSON values: `format` (the layout), `version` of the container or None, `width` and `height` in pixels, `mode`,
         `model` (8 hex digits, None in published layouts), `file_bytes`, `payload_bytes` and `bits_per_pixel`.
 
     Raises:
-        ValueError: no such file, or a damaged one.
+        UserError: No such file, or a damaged one.
     """
     if layout == "cod":
         file = container.read(data)
@@ -70,11 +70,11 @@ def describe_model(path: Path) -> dict[str, Any]:
         `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its training.
 
     Raises:
-        ValueError: no model folder, or a damaged one.
+        UserError: No model folder, or a damaged one.
     """
     # A file is described without loading JAX.
-    from cod_jax.bundle import load_bundle
     from cod_jax.coding.prior import SymbolPrior
+    from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.models.config import DDTConfig
     from cod_jax.models.functional import count_params
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cod_jax.errors import UserError
+
 DESCRIPTION = "Say how many bytes a training run holds on each device, exactly, from shapes and shardings."
 EXAMPLES = """
 examples:
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status: 0 done, 2 usage or settings that cannot be used.
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         values = train.parse_arguments([f"--config={args.config}", *fields]).config.to_dict()
         rows = [_measure(values, mesh, args.compile) for mesh in args.mesh]
-    except (ValueError, train.UsageError) as error:
+    except (UserError, train.UsageError) as error:
         print(f"cod_jax.memory: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"MiB per device, {args.config}; all but the frozen networks is float32")

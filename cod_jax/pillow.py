@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile
 
 from cod_jax.coding import container
+from cod_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cod_jax.codec import Codec
@@ -37,17 +38,17 @@ def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) ->
     """Make a model known, and the one to save with; its weights are read when they are needed.
 
     Args:
-        model: model folder.
-        max_pixels: larger pictures are neither loaded nor saved with the model; by default what `cod_jax.load` takes,
+        model: Model folder.
+        max_pixels: Larger pictures are neither loaded nor saved with the model; by default what `cod_jax.load` takes,
             which also holds for the models that are found in COD_JAX_MODELS.
 
     Raises:
-        ValueError: no model folder, or a limit below 1.
+        UserError: No model folder, or a limit below 1.
     """
-    from cod_jax.bundle import read_fingerprints
+    from cod_jax.model_folder.bundle import read_fingerprints
 
     if max_pixels is not None and max_pixels < 1:
-        raise ValueError(f"the limit is {max_pixels} pixels; it must be at least 1")
+        raise UserError(f"the limit is {max_pixels} pixels; it must be at least 1")
     read_fingerprints(model)
     path = Path(model).resolve()
     _registered.pop(path, None)
@@ -66,7 +67,7 @@ class CodImageFile(ImageFile.ImageFile):
         data = self.fp.read(container.MAX_BYTES + 1)  # pyright: ignore[reportOptionalMemberAccess]
         try:
             self._container = container.read(data)
-        except ValueError as error:
+        except UserError as error:
             raise SyntaxError(str(error)) from error  # how plugins say that a file is none of theirs
         # Nothing more is read, and programs that want the size alone never load. `Image.open` sets `_exclusive_fp` only
         # afterwards, but gives a name to no file except those that it opened.
@@ -82,13 +83,13 @@ class CodImageFile(ImageFile.ImageFile):
         """Decode the pixels.
 
         Raises:
-            OSError: the model is not known, or the file cannot be decoded with it.
+            OSError: The model is not known, or the file cannot be decoded with it.
         """
         if self._data is not None:
             model = _find(self._container)
             try:
                 pixels = _load_codec(model).decompress(self._data)
-            except ValueError as error:
+            except UserError as error:
                 raise OSError(str(error)) from error
             self.im = Image.fromarray(pixels).im
             self._data = None
@@ -97,14 +98,14 @@ class CodImageFile(ImageFile.ImageFile):
 
 
 def _find(file: container.Container) -> Path:
-    from cod_jax.bundle import read_fingerprints
-    from cod_jax.model_folders import SEARCH_PATH, find_model
+    from cod_jax.model_folder.bundle import read_fingerprints
+    from cod_jax.model_folder.search import SEARCH_PATH, find_model
 
     for path in reversed(_registered):
         try:
             if read_fingerprints(path).match(file.model, file.mode):
                 return path
-        except (ValueError, OSError):
+        except (UserError, OSError):
             continue  # no model folder any more
     path = find_model(file.model, file.mode)
     if path is None:
@@ -116,7 +117,7 @@ def _find(file: container.Container) -> Path:
 
 
 def _load_codec(path: Path) -> "Codec":
-    from cod_jax.bundle import DESCRIPTION_FILE, read_fingerprints
+    from cod_jax.model_folder.bundle import DESCRIPTION_FILE, read_fingerprints
 
     fingerprint = read_fingerprints(path).folder
     return _cached_codec(path, fingerprint, (path / DESCRIPTION_FILE).read_bytes(), _registered.get(path))
@@ -140,7 +141,7 @@ def _save(image: Image.Image, fp: Any, filename: str | bytes) -> None:
     try:
         quality = getattr(image, "encoderinfo", {}).get("quality")
         fp.write(_load_codec(next(reversed(_registered))).compress(image, quality=quality))
-    except ValueError as error:
+    except UserError as error:
         raise OSError(str(error)) from error
 
 

@@ -19,6 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import config_dict, config_flags
 from tqdm import tqdm
 
+from cod_jax.errors import UserError
 from cod_jax.files import make_directory
 from cod_jax.training.config import flatten
 from cod_jax.training.stopping import exit_when_told
@@ -66,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-      argv: Arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
-      The exit status: 0 done or told to stop, 1 failed, 2 unusable arguments or settings, 130 interrupted.
+        The exit status: 0 done or told to stop, 1 failed, 2 unusable arguments or settings, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(argument in ("-h", "--help", "-help", "-?") for argument in arguments):
@@ -96,10 +97,10 @@ def stage_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
     """The command line of each stage, if the preset is "all"; else the command line itself under the name "".
 
     Args:
-      arguments: Those after the program's name.
+        arguments: Those after the program's name.
 
     Raises:
-      UsageError: The config file cannot be used, or has no stages.
+        UsageError: The config file cannot be used, or has no stages.
     """
     name, rest = _split_config(arguments)
     path, _, preset = name.partition(":")
@@ -136,13 +137,13 @@ def parse_arguments(arguments: Sequence[str]) -> flags.FlagValues:
     """Understand the command line, for other commands that take the trainer's settings too.
 
     Args:
-      arguments: Those after the program's name.
+        arguments: Those after the program's name.
 
     Returns:
-      The flags; `config` is what the config file gives, with the fields that were set.
+        The flags; `config` is what the config file gives, with the fields that were set.
 
     Raises:
-      UsageError: It cannot be used.
+        UsageError: It cannot be used.
     """
     name, rest = _split_config(arguments)
     config = _load_config(name)
@@ -235,7 +236,7 @@ def _join_processes(values: flags.FlagValues) -> None:
     """Start `jax.distributed` if this process is one of several.
 
     Raises:
-      UsageError: The flags are incomplete, or the processes do not find each other.
+        UsageError: The flags are incomplete, or the processes do not find each other.
     """
     given = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -278,7 +279,7 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
             if runs:
                 config = dataclasses.replace(config, init_from=str(runs[-1][1]))
             runs.append((config, workdir / f"stage{stage}" if stage else workdir))
-    except ValueError as error:
+    except UserError as error:
         raise UsageError(error) from error
     is_first = jax.process_index() == 0
     progress = is_first and sys.stderr.isatty()
@@ -300,7 +301,7 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
 
                 if not train(config, directory, load_frozen=load, progress=progress):
                     break
-    except (ValueError, OSError, TrainingError, jax.errors.JaxRuntimeError) as error:
+    except (UserError, OSError, TrainingError, jax.errors.JaxRuntimeError) as error:
         if values.debug:
             raise
         if is_first and is_new:
@@ -330,7 +331,7 @@ def _alone(workdir: Path) -> Iterator[None]:
     The first process holds it for all of a run, and all learn how it went.
 
     Raises:
-      ValueError: Another process holds the folder.
+        UserError: Another process holds the folder.
     """
     import jax
     import numpy as np
@@ -350,7 +351,7 @@ def _alone(workdir: Path) -> Iterator[None]:
         if jax.process_count() > 1:
             free = bool(multihost_utils.broadcast_one_to_all(np.int32(free)))
         if not free:
-            raise ValueError(f"{workdir} is in use by another run; wait for it or choose another --workdir")
+            raise UserError(f"{workdir} is in use by another run; wait for it or choose another --workdir")
         yield
 
 

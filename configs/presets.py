@@ -108,7 +108,7 @@ def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
     """Take the bottleneck of this name, "codebook" or "factorized".
 
     Raises:
-      ValueError: There is no such bottleneck.
+        ValueError: There is no such bottleneck.
     """
     if choose("bottleneck", bottleneck, BOTTLENECKS) == "factorized":
         base.replace_bottleneck(config, factorized_bottleneck())
@@ -206,10 +206,10 @@ def cod(
     """All settings of a published stage of CoD, in pixels or on latents.
 
     Args:
-      argument: What follows the colon of the config file: stage, size, rate and bottleneck.
-      sizes: Fields of the denoiser by size.
-      denoiser: Completes them.
-      guidance: The published guidance by rate.
+        argument: What follows the colon of the config file: stage, size, rate and bottleneck.
+        sizes: Fields of the denoiser by size.
+        denoiser: Completes them.
+        guidance: The published guidance by rate.
     """
     chosen = options(argument, stage="1", size="xl", rate="0.0039", bottleneck="codebook")
     stage = choose("stage", chosen["stage"], STAGES)
@@ -235,11 +235,11 @@ def options(argument: str, **defaults: str) -> dict[str, str]:
     """Read what follows the colon of a config file: "2,size=114m" is the stage 2 and the size 114m.
 
     Args:
-      argument: A value without a name, which is the stage's, and name=value pairs; all may be left out.
-      **defaults: The names there are, with their defaults.
+        argument: A value without a name, which is the stage's, and name=value pairs; all may be left out.
+        **defaults: The names there are, with their defaults.
 
     Raises:
-      ValueError: A name is unknown.
+        ValueError: A name is unknown.
     """
     chosen = dict(defaults)
     for part in filter(None, argument.split(",")):
@@ -255,7 +255,7 @@ def choose(what: str, value: str, choices: Any) -> Any:
     """`choices[value]`, or `value` where choices are a list.
 
     Raises:
-      ValueError: There is no such choice.
+        ValueError: There is no such choice.
     """
     if value not in choices:
         more = "; the trainer takes all, too" if what == "stage" else ""

@@ -12,6 +12,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from cod_jax import files, images
+from cod_jax.errors import UserError
 from cod_jax.input import records, transforms
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
         The exit status.
@@ -98,31 +99,31 @@ def prepare(
     The output folder appears when it is complete. The result depends on the photographs and settings alone.
 
     Args:
-        source: folder of photographs.
-        output: folder to make.
-        size: length of the shorter side, pixels.
+        source: Folder of photographs.
+        output: Folder to make.
+        size: Length of the shorter side, pixels.
         image_format: "jpeg" (full colour resolution) or "png".
         quality: JPEG quality, 1 to 100.
-        images_per_shard: largest number of images in a shard.
-        num_threads: threads that decode, resize and encode.
-        force: replace an existing output, if an earlier run made it.
+        images_per_shard: Largest number of images in a shard.
+        num_threads: Threads that decode, resize and encode.
+        force: Replace an existing output, if an earlier run made it.
 
     Returns:
-        The number of images written; the photographs skipped because they are too small, and those that cannot be
-        read, by name with the reason.
+        The number of images written; the photographs skipped because they are too small, and those that cannot be read,
+        by name with the reason.
 
     Raises:
-        OSError: the source does not exist, or the output exists or cannot be written.
-        ValueError: no photograph can be used, or a setting is out of range.
+        OSError: The source does not exist, or the output exists or cannot be written.
+        UserError: No photograph can be used, or a setting is out of range.
     """
     for name, value in (("size", size), ("images per shard", images_per_shard), ("threads", num_threads)):
         if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+            raise UserError(f"{name} is {value}; it must be at least 1")
     if not 1 <= quality <= 100:
-        raise ValueError(f"quality is {quality}; it must be from 1 to 100")
+        raise UserError(f"quality is {quality}; it must be from 1 to 100")
     names = files.find_images(source)
     if not names:
-        raise ValueError(f"{source} holds no {files.IMAGE_FORMATS} files; give a folder of photographs with --source")
+        raise UserError(f"{source} holds no {files.IMAGE_FORMATS} files; give a folder of photographs with --source")
     options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
     too_small: dict[str, str] = {}
     unreadable: dict[str, str] = {}
@@ -147,7 +148,7 @@ def prepare(
         skipped = dict(sorted((too_small | unreadable).items()))
         if not shards:
             name, reason = next(iter(skipped.items()))
-            raise ValueError(
+            raise UserError(
                 f"{source}: none of the {len(names)} photographs can be used (for example {name}: {reason}); "
                 "give larger or intact photographs, or a smaller --size"
             )

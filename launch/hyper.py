@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cod_jax.errors import UserError
+
 Point = dict[str, Any]
 Points = list[Point]
 
@@ -21,17 +23,17 @@ def sweep(name: str, values: Iterable[Any]) -> Points:
     """One point for each value of a field.
 
     Args:
-      name: Dotted name, "config.FIELD".
-      values: At least one.
+        name: Dotted name, "config.FIELD".
+        values: At least one.
 
     Raises:
-      ValueError: There is no list of values.
+        UserError: There is no list of values.
     """
     if isinstance(values, str):
-        raise ValueError(f"the values of {name} are the text {values!r}; give a list")
+        raise UserError(f"the values of {name} are the text {values!r}; give a list")
     points = [{name: value} for value in values]
     if not points:
-        raise ValueError(f"{name} has no values; give at least one")
+        raise UserError(f"{name} has no values; give at least one")
     return points
 
 
@@ -39,9 +41,9 @@ def fixed(name: str, value: Any, length: int = 1) -> Points:
     """Points that all have the same value of a field.
 
     Args:
-      name: Dotted name, "config.FIELD".
-      value: The value.
-      length: Number of points, for `zipit`; in a `product` 1 is right.
+        name: Dotted name, "config.FIELD".
+        value: The value.
+        length: Number of points, for `zipit`; in a `product` 1 is right.
     """
     return sweep(name, [value] * length)
 
@@ -50,7 +52,7 @@ def product(sweeps: Sequence[Points]) -> Points:
     """Every combination; the last sweep varies fastest.
 
     Raises:
-      ValueError: Two of the sweeps set one field.
+        UserError: Two of the sweeps set one field.
     """
     return [_merged(parts) for parts in itertools.product(*sweeps)]
 
@@ -59,11 +61,11 @@ def zipit(sweeps: Sequence[Points]) -> Points:
     """The first points of all sweeps together, then the second ones, and so on.
 
     Raises:
-      ValueError: The sweeps differ in length, or two of them set one field.
+        UserError: The sweeps differ in length, or two of them set one field.
     """
     lengths = [len(points) for points in sweeps]
     if len(set(lengths)) > 1:
-        raise ValueError(f"zipit got sweeps of {', '.join(map(str, lengths))} points; they must be equally long")
+        raise UserError(f"zipit got sweeps of {', '.join(map(str, lengths))} points; they must be equally long")
     return [_merged(parts) for parts in zip(*sweeps, strict=True)]
 
 
@@ -77,6 +79,6 @@ def _merged(parts: Iterable[Point]) -> Point:
     for part in parts:
         for name, value in part.items():
             if name in merged:
-                raise ValueError(f"two sweeps that are combined set {name}; leave it out of one")
+                raise UserError(f"two sweeps that are combined set {name}; leave it out of one")
             merged[name] = value
     return merged

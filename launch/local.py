@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from cod_jax.errors import UserError
+
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 
@@ -36,20 +38,20 @@ def device_environment(platform: str, devices_per_process: int, process_id: int)
     """Return the environment variables that give a process its own devices.
 
     Args:
-      platform: "cpu" makes virtual devices, "cuda" hands out GPUs in order: those of CUDA_VISIBLE_DEVICES where it is
-        set, else the machine's.
-      devices_per_process: Devices each process sees.
-      process_id: Number of the process, from 0.
+        platform: "cpu" makes virtual devices, "cuda" hands out GPUs in order: those of CUDA_VISIBLE_DEVICES where it is
+            set, else the machine's.
+        devices_per_process: Devices each process sees.
+        process_id: Number of the process, from 0.
 
     Raises:
-      ValueError: CUDA_VISIBLE_DEVICES names fewer GPUs than that.
+        UserError: CUDA_VISIBLE_DEVICES names fewer GPUs than that.
     """
     if platform == "cuda":
         first, end = process_id * devices_per_process, (process_id + 1) * devices_per_process
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = [str(i) for i in range(end)] if visible is None else [gpu for gpu in visible.split(",") if gpu]
         if end > len(gpus):
-            raise ValueError(f"{end} GPUs are needed, but CUDA_VISIBLE_DEVICES={visible} names {len(gpus)}; use fewer")
+            raise UserError(f"{end} GPUs are needed, but CUDA_VISIBLE_DEVICES={visible} names {len(gpus)}; use fewer")
         return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first:end])}
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices_per_process}")
@@ -60,11 +62,11 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
     """Run commands side by side until all have ended or one has failed.
 
     Args:
-      commands: One command line per process.
-      environments: For each process the variables added to the environment.
+        commands: One command line per process.
+        environments: For each process the variables added to the environment.
 
     Returns:
-      0 when all ended well, else the exit code of the first that failed (128 + N when signal N ended it).
+        0 when all ended well, else the exit code of the first that failed (128 + N when signal N ended it).
     """
     processes: list[subprocess.Popen[str]] = []
     signals_received = 0
@@ -193,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environments = [
             device_environment(args.platform, args.devices_per_process, index) for index in range(args.processes)
         ]
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     return run(commands, environments)
 

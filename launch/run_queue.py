@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from cod_jax import files
+from cod_jax.errors import UserError
 from cod_jax.training.checkpoint import checkpoint_directory
 from launch.local import device_environment
 
@@ -29,10 +30,10 @@ class Run:
     """One point of a sweep.
 
     Attributes:
-      name: For people, and of the folder.
-      workdir: Folder of the run.
-      arguments: Arguments of the trainer except --workdir.
-      settings: All settings that come out of them.
+        name: For people, and of the folder.
+        workdir: Folder of the run.
+        arguments: Arguments of the trainer except --workdir.
+        settings: All settings that come out of them.
     """
 
     name: str
@@ -78,17 +79,17 @@ def run_queue(runs: Sequence[Run], parallel: int, gpus_per_point: int | None = N
     kills.
 
     Args:
-      runs: The points.
-      parallel: How many run at a time.
-      gpus_per_point: GPUs that each run sees, its own ones; without it a run sees what this process sees.
+        runs: The points.
+        parallel: How many run at a time.
+        gpus_per_point: GPUs that each run sees, its own ones; without it a run sees what this process sees.
 
     Returns:
-      0 when all are done, 1 when some failed, 2 without enough GPUs for those that run at a time, 128 + N when signal
-      N stopped the queue.
+        0 when all are done, 1 when some failed, 2 without enough GPUs for those that run at a time, 128 + N when signal
+        N stopped the queue.
     """
     try:
         queue = _Queue(runs, parallel, gpus_per_point)
-    except ValueError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     with _signals() as received:

@@ -64,14 +64,14 @@ def write(folder: Path, runs: Sequence[Run], job: str, parallel: int | None, gpu
     """Write the script and the file with one line of arguments per run.
 
     Args:
-      folder: For both files; it is made if it is missing.
-      runs: The points.
-      job: Name of the job.
-      parallel: How many run at a time; None leaves it to Slurm.
-      gpus_per_point: GPUs that each run gets, 1 if None.
+        folder: For both files; it is made if it is missing.
+        runs: The points.
+        job: Name of the job.
+        parallel: How many run at a time; None leaves it to Slurm.
+        gpus_per_point: GPUs that each run gets, 1 if None.
 
     Returns:
-      The script.
+        The script.
     """
     script, arguments = folder / SCRIPT_FILE, folder / ARGUMENTS_FILE
     files.write_bytes(arguments, "".join(f"{shlex.join(run.trainer_arguments)}\n" for run in runs).encode())

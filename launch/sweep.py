@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cod_jax import files, train
+from cod_jax.errors import UserError
 from cod_jax.input.sources import open_source
 from cod_jax.input.tfds_source import PREFIX as TFDS_PREFIX
 from cod_jax.training.config import TrainConfig
@@ -63,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-      argv: Arguments without the program's name; those of the process when absent.
+        argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
-      The exit status.
+        The exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     own, extra = _split(arguments)
@@ -102,13 +103,13 @@ def load_points(file: str) -> list[Point]:
     """Run `get_hyper` of a sweep file.
 
     Args:
-      file: Path of the sweep file.
+        file: Path of the sweep file.
 
     Returns:
-      The points in order; one that is there twice is taken once.
+        The points in order; one that is there twice is taken once.
 
     Raises:
-      UsageError: The file is missing or cannot be used.
+        UsageError: The file is missing or cannot be used.
     """
     if not Path(file).is_file():
         raise train.UsageError(f"there is no sweep file {file}; configs/sweeps/ holds one to start from")
@@ -131,13 +132,13 @@ def plan(points: Sequence[Point], config: str, workdir: Path, extra: Sequence[st
     """Turn points into runs of the trainer, each with its folder, after checking all of them.
 
     Args:
-      points: Values by dotted name.
-      config: Config file with its preset, FILE[:PRESET].
-      workdir: Folder of the sweep.
-      extra: Further arguments of the trainer.
+        points: Values by dotted name.
+        config: Config file with its preset, FILE[:PRESET].
+        workdir: Folder of the sweep.
+        extra: Further arguments of the trainer.
 
     Raises:
-      UsageError: A field does not exist, or the trainer could not use its value.
+        UsageError: A field does not exist, or the trainer could not use its value.
     """
     common = [f"--config={config}", *extra]
     _check_extra(extra, points)
@@ -147,7 +148,7 @@ def plan(points: Sequence[Point], config: str, workdir: Path, extra: Sequence[st
         try:
             arguments = [*common, *(f"--{field}={value}" for field, value in point.items())]
             settings = TrainConfig.from_dict(train.parse_arguments(arguments).config.to_dict())
-        except (ValueError, train.UsageError) as error:
+        except (UserError, train.UsageError) as error:
             raise train.UsageError(f"point {name}: {error}") from error
         runs.append(Run(name, workdir / name, tuple(arguments), settings.to_dict()))
     return runs
@@ -157,18 +158,18 @@ def check_data(runs: Sequence[Run], *, here: bool) -> None:
     """Refuse runs without training images.
 
     Args:
-      runs: The points.
-      here: Whether they will run on this machine, so that it has the images. Datasets of tensorflow-datasets are left
-        to the trainer.
+        runs: The points.
+        here: Whether they will run on this machine, so that it has the images. Datasets of tensorflow-datasets are left
+            to the trainer.
 
     Raises:
-      ValueError: A point names no images, or what it names holds none.
-      OSError: What a point names is missing.
+        UserError: A point names no images, or what it names holds none.
+        OSError: What a point names is missing.
     """
     data = [run.settings["data"] for run in runs]
     for run, settings in zip(runs, data, strict=True):
         if not settings["source"]:
-            raise ValueError(
+            raise UserError(
                 f"point {run.name} has no data.source; add -- --config.data.source=FOLDER, a folder of photographs"
             )
     sources = [settings[name] for settings in data for name in ("source", "validation_source")]
@@ -183,7 +184,7 @@ def point_names(points: Sequence[Point]) -> list[str]:
     The names hold letters, digits and "._+-=,~" only, and differ even where upper and lower case are the same.
 
     Args:
-      points: Values by dotted name; no two points are the same.
+        points: Values by dotted name; no two points are the same.
     """
     values = collections.defaultdict(list)
     for point in points:
@@ -225,17 +226,17 @@ def _text(value: Any) -> str:
     """A value as the trainer reads it on the command line.
 
     Raises:
-      ValueError: It has no such form.
+        UserError: It has no such form.
     """
     if hasattr(value, "item"):
         value = value.item()  # a number of numpy
     if isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, bool | int | float | str | tuple):
-        raise ValueError(f"a value is {value!r}; use numbers, text, booleans or tuples of them")
+        raise UserError(f"a value is {value!r}; use numbers, text, booleans or tuples of them")
     text = str(value)
     if "\n" in text:
-        raise ValueError(f"a value is {text!r}; it must be one line")
+        raise UserError(f"a value is {text!r}; it must be one line")
     return text
 
 

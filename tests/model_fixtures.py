@@ -7,9 +7,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from cod_jax.bundle import Bundle, save_bundle
 from cod_jax.codec import Codec
-from cod_jax.decoding import DecodingConfig
+from cod_jax.model_folder.bundle import Bundle, save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import (
     ConditionCodecConfig,
     DConvConfig,

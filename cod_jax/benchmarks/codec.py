@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cod_jax.benchmarks import timing
+from cod_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cod_jax.runtime.folder import Part
@@ -32,11 +33,11 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         "flops" of encoding and decoding a picture of each size, counted on the compiled programs.
 
     Raises:
-        ValueError: the model cannot be loaded, or not be compiled.
+        UserError: The model cannot be loaded, or not be compiled.
     """
     import jax
 
-    from cod_jax.bundle import Bundle, load_bundle, save_bundle
+    from cod_jax.model_folder.bundle import Bundle, load_bundle, save_bundle
     from cod_jax.models import ConditionCodecConfig, ModelConfig, build_model
     from cod_jax.models.functional import count_params
     from cod_jax.runtime.programs import current_platform
@@ -100,8 +101,8 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
         job: "folder" of `prepare`, "width" and "height" in pixels, "repeats".
 
     Returns:
-        JSON values: the size, and for "encode" and "decode" a timing for each of `CALLS` and "ratio", the plain
-        median over the compiled one.
+        JSON values: the size, and for "encode" and "decode" a timing for each of `CALLS` and "ratio", the plain median
+        over the compiled one.
     """
     timing.disable_compilation_cache()
     import jax
@@ -153,8 +154,8 @@ def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str,
     """Time processes that compress and decompress one picture each, with an empty and with a filled cache.
 
     Args:
-        folder: that of `prepare`.
-        codec: one of `CODECS`.
+        folder: That of `prepare`.
+        codec: One of `CODECS`.
         width: pixels.
         height: pixels.
 
@@ -164,7 +165,7 @@ def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str,
         nothing: "peak_memory_bytes" when it had "encoded" and when it had "decoded", and "peak_device_memory_bytes".
 
     Raises:
-        ValueError: a process failed.
+        UserError: A process failed.
     """
     command = [
         sys.executable,
@@ -190,7 +191,7 @@ def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str,
             measured[f"{cache_state}_cpu_seconds"] = _cpu_seconds_of_children() - start_cpu
             if result.returncode:
                 last = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
-                raise ValueError(f"the process that measures the start of the {codec} codec failed: {last}")
+                raise UserError(f"the process that measures the start of the {codec} codec failed: {last}")
             measured |= json.loads(result.stdout.splitlines()[-1])
     return measured
 

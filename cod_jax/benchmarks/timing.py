@@ -15,8 +15,8 @@ def time_calls(calls: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[di
     """Time calls that return when their work is done, in turn, so that what disturbs one disturbs the others.
 
     Args:
-        calls: the calls by name.
-        repeats: measured calls of each, after the first and a warm-up.
+        calls: The calls by name.
+        repeats: Measured calls of each, after the first and a warm-up.
 
     Returns:
         Timings and last results by name.

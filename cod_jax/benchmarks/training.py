@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from cod_jax.benchmarks import timing
+from cod_jax.errors import UserError
 
 
 def measure_training(job: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
         "peak_device_memory_bytes".
 
     Raises:
-        ValueError: the config cannot be used, or a loss is not finite.
+        UserError: The config cannot be used, or a loss is not finite.
     """
     timing.disable_compilation_cache()
     import jax
@@ -35,7 +36,7 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     try:
         settings = train.parse_arguments(job["arguments"]).config.to_dict()
     except train.UsageError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     settings["data"]["image_size"], settings["batch_size"] = job["image_size"], job["batch_size"]
     config = TrainConfig.from_dict(settings)
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
@@ -111,7 +112,7 @@ def _measure(
     jax.block_until_ready(metrics)
     seconds = time.perf_counter() - start
     if metrics["skipped"]:
-        raise ValueError("a step without finite loss and gradients is skipped and no measurement; change the config")
+        raise UserError("a step without finite loss and gradients is skipped and no measurement; change the config")
     prefix = f"{scope}loss/"
     return {
         "update": update.name,

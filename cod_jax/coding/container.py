@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from cod_jax.coding import checksum
 from cod_jax.coding.legacy import explain_picture
+from cod_jax.errors import UserError
 
 Mode = Literal["raw", "static", "context", "factorized"]
 
@@ -35,11 +36,11 @@ class Container:
     """What a file holds.
 
     Attributes:
-        height: rows of the picture, 1 to 2^24.
-        width: columns of the picture, 1 to 2^24.
-        mode: how the payload is coded.
-        model: the first 8 hex digits of a fingerprint of the model that wrote it.
-        payload: the coded symbols.
+        height: Rows of the picture, 1 to 2^24.
+        width: Columns of the picture, 1 to 2^24.
+        mode: How the payload is coded.
+        model: The first 8 hex digits of a fingerprint of the model that wrote it.
+        payload: The coded symbols.
     """
 
     height: int
@@ -58,17 +59,17 @@ def check_size(*, height: int, width: int) -> None:
     """Refuse a picture that the container cannot describe.
 
     Raises:
-        ValueError: a side is below 1 or above 2^24.
+        UserError: A side is below 1 or above 2^24.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ValueError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+        raise UserError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
 
 
 def write(container: Container) -> bytes:
     """Write a file: 12 bytes beside the payload for sides up to 4096, else 15.
 
     Raises:
-        ValueError: a side is out of range, or the file would be longer than `MAX_BYTES`.
+        UserError: A side is out of range, or the file would be longer than `MAX_BYTES`.
     """
     height, width = container.height, container.width
     check_size(height=height, width=width)
@@ -83,7 +84,7 @@ def write(container: Container) -> bytes:
         )
     )
     if len(data) + checksum.NUM_BYTES > MAX_BYTES:
-        raise ValueError(
+        raise UserError(
             f"a payload of {len(container.payload)} bytes makes a file above the limit of {MAX_BYTES}; make the "
             "picture smaller"
         )
@@ -97,31 +98,31 @@ def read(data: bytes) -> Container:
     as most that begin with the magic number by chance are found out by it.
 
     Args:
-        data: the whole file; of one that is too long, `MAX_BYTES` + 1 bytes are enough to refuse it.
+        data: The whole file; of one that is too long, `MAX_BYTES` + 1 bytes are enough to refuse it.
 
     Raises:
-        ValueError: no `.cod` file, one that is cut off, damaged or too long, or from a version not known here.
+        UserError: No `.cod` file, one that is cut off, damaged or too long, or from a version not known here.
     """
     if data[:1] != bytes((MAGIC,)):
-        raise ValueError(explain_not_a_container(data))
+        raise UserError(explain_not_a_container(data))
     if len(data) < MIN_BYTES:
-        raise ValueError(f"{len(data)} bytes are too short for a .cod file; it is cut off: get it again")
+        raise UserError(f"{len(data)} bytes are too short for a .cod file; it is cut off: get it again")
     if len(data) > MAX_BYTES:
-        raise ValueError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
+        raise UserError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
     if len(data) <= QUICK_BYTES:
         _check_checksum(data)
         return _parse(data)
     try:
         file = _parse(data)
-    except ValueError as error:
-        raise ValueError(f"this is a damaged .cod file, or none, or {error}") from error
+    except UserError as error:
+        raise UserError(f"this is a damaged .cod file, or none, or {error}") from error
     _check_checksum(data)
     return file
 
 
 def _check_checksum(data: bytes) -> None:
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
-        raise ValueError(
+        raise UserError(
             "its checksum does not fit its content, so this is a damaged or cut off .cod file, or none: get it again"
         )
 
@@ -130,24 +131,24 @@ def _parse(data: bytes) -> Container:
     """Take a file apart that has the magic number and at least `MIN_BYTES`, whatever its checksum.
 
     Raises:
-        ValueError: it is from a version not known here, or no writer makes it.
+        UserError: It is from a version not known here, or no writer makes it.
     """
     version, mode, wide = data[1] >> 4, data[1] >> 1 & 7, data[1] & 1
     if version != VERSION:
-        raise ValueError(
+        raise UserError(
             f"it has version {version} of the .cod format and this cod_jax reads version {VERSION}; use a newer cod_jax"
         )
     if mode >= len(MODES):
-        raise ValueError(f"it is coded in mode {mode}, which this cod_jax does not know; use a newer one")
+        raise UserError(f"it is coded in mode {mode}, which this cod_jax does not know; use a newer one")
     bits = WIDE_BITS if wide else NARROW_BITS
     sides_at = 2 + MODEL_BYTES
     payload_at = sides_at + 2 * bits // 8
     if len(data) < payload_at + checksum.NUM_BYTES:
-        raise ValueError(f"{len(data)} bytes are too short for a .cod file with wide sides; it was not written so")
+        raise UserError(f"{len(data)} bytes are too short for a .cod file with wide sides; it was not written so")
     sides = int.from_bytes(data[sides_at:payload_at], "big")
     height, width = (sides >> bits) + 1, (sides & (1 << bits) - 1) + 1
     if wide and max(height, width) <= 2**NARROW_BITS:
-        raise ValueError(f"its sides {width}x{height} are stored with more bytes than they need; it was not written so")
+        raise UserError(f"its sides {width}x{height} are stored with more bytes than they need; it was not written so")
     return Container(
         height=height,
         width=width,
@@ -161,7 +162,7 @@ def explain_not_a_container(data: bytes) -> str:
     """Say what data is that does not begin like a `.cod` file.
 
     Args:
-        data: a file, or its first 16 bytes.
+        data: A file, or its first 16 bytes.
     """
     if not data:
         return "the file is empty; get it again"

@@ -23,9 +23,9 @@ class Batch:
     """Symbols that are coded together.
 
     Attributes:
-        kind: which tables they use, 0 to NUM_CLASSES - 1.
-        place: index arrays of the rows [r, 1] and the columns [1, c] of the grid.
-        neighbours: index arrays of rows and columns of their neighbours, on the grid with a border.
+        kind: Which tables they use, 0 to NUM_CLASSES - 1.
+        place: Index arrays of the rows [r, 1] and the columns [1, c] of the grid.
+        neighbours: Index arrays of rows and columns of their neighbours, on the grid with a border.
     """
 
     kind: int

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.prior import tables_fingerprint
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.errors import UserError
 
 LARGEST_SYMBOL = 2**15 - 1
 # A symbol is at most 2^16 outside a table, on either side.
@@ -27,9 +28,9 @@ class ChannelTables(NamedTuple):
     out of 2^16. Entry `lengths[c] - 1` is the escape. Every entry up to there is at least 1 and they sum to 2^16.
 
     Attributes:
-        offsets: smallest symbol of each table [C].
-        lengths: entries of each table, the escape among them, at least 2 [C].
-        counts: frequencies [C, L].
+        offsets: Smallest symbol of each table [C].
+        lengths: Entries of each table, the escape among them, at least 2 [C].
+        counts: Frequencies [C, L].
     """
 
     offsets: npt.NDArray[np.int32]
@@ -42,7 +43,7 @@ class FactorizedPrior:
     """The tables of a model with a factorized bottleneck.
 
     Attributes:
-        levels: those of each quality level, the best last; all of the same channels.
+        levels: Those of each quality level, the best last; all of the same channels.
     """
 
     levels: tuple[ChannelTables, ...]
@@ -72,14 +73,14 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> FactorizedPrior:
     """Make a prior of tables from a stranger.
 
     Raises:
-        ValueError: tables are missing, unknown, of a wrong type or shape, or hold numbers that cannot be coded with.
+        UserError: Tables are missing, unknown, of a wrong type or shape, or hold numbers that cannot be coded with.
     """
     num_axes = {"offsets": 2, "lengths": 2, "counts": 3}
     if {name: array.ndim for name, array in arrays.items()} != num_axes:
-        raise ValueError("the tables are not the offsets, lengths and counts of levels and channels")
+        raise UserError("the tables are not the offsets, lengths and counts of levels and channels")
     stacked = [arrays[name] for name in num_axes]
     if any(array.dtype != np.int32 or 0 in array.shape for array in stacked) or len({len(a) for a in stacked}) > 1:
-        raise ValueError("the tables are empty, not int32, or not of the same levels")
+        raise UserError("the tables are empty, not int32, or not of the same levels")
     levels = tuple(ChannelTables(*tables) for tables in zip(*stacked, strict=True))
     for tables in levels:
         check_tables(tables)
@@ -90,32 +91,32 @@ def check_tables(tables: ChannelTables) -> None:
     """Refuse tables from a stranger that cannot be coded with.
 
     Raises:
-        ValueError: shapes do not go together, a table is empty or has no escape, or counts are not positive numbers
-            that sum to 2^16.
+        UserError: Shapes do not go together, a table is empty or has no escape, or counts are not positive numbers that
+            sum to 2^16.
     """
     offsets, lengths, counts = tables
     if offsets.ndim != 1 or lengths.shape != offsets.shape or counts.shape[:-1] != offsets.shape:
-        raise ValueError(
+        raise UserError(
             f"tables of channels have shapes {offsets.shape}, {lengths.shape} and {counts.shape}; give [C], [C], [C, L]"
         )
     if any(abs(int(offset)) > LARGEST_SYMBOL for offset in offsets):
-        raise ValueError(f"a table of a channel begins outside +-{LARGEST_SYMBOL}")
+        raise UserError(f"a table of a channel begins outside +-{LARGEST_SYMBOL}")
     for channel, length in enumerate(lengths):
         entries = counts[channel, :length]
         if not 2 <= length <= counts.shape[-1] or entries.min() < 1 or int(entries.sum(dtype=np.int64)) != TOTAL:
-            raise ValueError(f"the counts of channel {channel} are not positive numbers that add up to {TOTAL}")
+            raise UserError(f"the counts of channel {channel} are not positive numbers that add up to {TOTAL}")
 
 
 def encode_factorized(tables: ChannelTables, symbols: npt.NDArray[np.int32]) -> bytes:
     """Code symbols [h, w, C], channel after channel, the escapes of a channel after its entries.
 
     Raises:
-        ValueError: another number of channels, or a symbol outside +-32767.
+        UserError: Another number of channels, or a symbol outside +-32767.
     """
     if symbols.shape[-1] != len(tables.offsets):
-        raise ValueError(f"symbols of {symbols.shape[-1]} channels need as many tables, not {len(tables.offsets)}")
+        raise UserError(f"symbols of {symbols.shape[-1]} channels need as many tables, not {len(tables.offsets)}")
     if not _in_range(symbols):
-        raise ValueError(f"a symbol is outside +-{LARGEST_SYMBOL}, which cannot be coded")
+        raise UserError(f"a symbol is outside +-{LARGEST_SYMBOL}, which cannot be coded")
     encoder = RangeEncoder()
     for channel, (offset, length, counts) in enumerate(zip(*tables, strict=True)):
         entries = symbols[..., channel].reshape(-1) - offset
@@ -130,7 +131,7 @@ def decode_factorized(tables: ChannelTables, data: bytes, *, rows: int, columns:
     """Undo `encode_factorized`.
 
     Raises:
-        ValueError: damaged data.
+        UserError: Damaged data.
     """
     decoder = RangeDecoder(data)
     symbols = np.zeros((rows * columns, len(tables.offsets)), np.int32)
@@ -141,7 +142,7 @@ def decode_factorized(tables: ChannelTables, data: bytes, *, rows: int, columns:
         entries[outside] = _decode_escapes(decoder, int(outside.sum()), escape)
         symbols[:, channel] = entries + offset
     if not _in_range(symbols):
-        raise ValueError("the coded symbols are damaged; get the file again")
+        raise UserError("the coded symbols are damaged; get the file again")
     return symbols.reshape(rows, columns, -1)
 
 

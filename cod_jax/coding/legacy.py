@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax.coding import bits as bit_packing
+from cod_jax.errors import UserError
 
 Layout = Literal["legacy-lite", "legacy-cod"]
 
@@ -47,9 +48,9 @@ class LegacyHeader:
     """What a file says about itself.
 
     Attributes:
-        height: rows of the picture.
-        width: columns of the picture.
-        payload_bytes: bytes after the header.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        payload_bytes: Bytes after the header.
     """
 
     height: int
@@ -62,10 +63,10 @@ class LegacyPicture:
     """A parsed file.
 
     Attributes:
-        height: rows of the picture.
-        width: columns of the picture.
-        indices: symbols int32 [rows, columns] of the ceil grid, or of the published floor grid.
-        covers_all: whether the grid is the ceil grid; else the last height % pitch rows and width % pitch columns of
+        height: Rows of the picture.
+        width: Columns of the picture.
+        indices: Symbols int32 [rows, columns] of the ceil grid, or of the published floor grid.
+        covers_all: Whether the grid is the ceil grid; else the last height % pitch rows and width % pitch columns of
             the picture have no symbols.
     """
 
@@ -95,10 +96,10 @@ def check_size(*, height: int, width: int) -> None:
     """Refuse a picture that the header cannot describe.
 
     Raises:
-        ValueError: a side is below 1 or above 65535.
+        UserError: A side is below 1 or above 65535.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ValueError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+        raise UserError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
 
 
 def encode_legacy(
@@ -113,20 +114,20 @@ def encode_legacy(
     """Write a picture's symbols.
 
     Args:
-        indices: symbols [ceil(height / pitch), ceil(width / pitch)].
-        height: rows of the picture, 1 to 65535.
-        width: columns of the picture, 1 to 65535.
-        pitch: pixels per symbol in each direction.
-        bits: bits of a symbol.
-        layout: which of the published tools shall read the file.
+        indices: Symbols [ceil(height / pitch), ceil(width / pitch)].
+        height: Rows of the picture, 1 to 65535.
+        width: Columns of the picture, 1 to 65535.
+        pitch: Pixels per symbol in each direction.
+        bits: Bits of a symbol.
+        layout: Which of the published tools shall read the file.
 
     Raises:
-        ValueError: a side is out of range, the grid has another size, or a symbol does not fit.
+        UserError: A side is out of range, the grid has another size, or a symbol does not fit.
     """
     check_size(height=height, width=width)
     grid = ceil_grid(height=height, width=width, pitch=pitch)
     if indices.shape != grid:
-        raise ValueError(f"{width}x{height} pixels at pitch {pitch} need {grid} symbols, not {indices.shape}")
+        raise UserError(f"{width}x{height} pixels at pitch {pitch} need {grid} symbols, not {indices.shape}")
     sides = (width, height) if layout == "legacy-lite" else (height, width)
     return _HEADER.pack(*sides) + bit_packing.pack(indices, bits)
 
@@ -135,18 +136,18 @@ def decode_legacy_header(data: bytes, layout: Layout = "legacy-lite") -> LegacyH
     """Read the header alone, without knowing the model.
 
     Args:
-        data: the whole file.
-        layout: which of the published tools it was written for.
+        data: The whole file.
+        layout: Which of the published tools it was written for.
 
     Raises:
-        ValueError: the data is shorter than a header and one byte, or a side is zero.
+        UserError: The data is shorter than a header and one byte, or a side is zero.
     """
     if len(data) <= HEADER_BYTES:
-        raise ValueError(f"{len(data)} bytes are too short for a .cod file; it is empty or cut off: get it again")
+        raise UserError(f"{len(data)} bytes are too short for a .cod file; it is empty or cut off: get it again")
     first, second = _HEADER.unpack_from(data)
     width, height = (first, second) if layout == "legacy-lite" else (second, first)
     if width == 0 or height == 0:
-        raise ValueError(
+        raise UserError(
             explain_picture(data) or f"its header gives {width}x{height} pixels; this is no .cod file, or a damaged one"
         )
     return LegacyHeader(height=height, width=width, payload_bytes=len(data) - HEADER_BYTES)
@@ -156,11 +157,11 @@ def check_header(data: bytes, header: LegacyHeader) -> None:
     """Refuse a file that no model can have written, whatever its pitch and its codebook.
 
     Args:
-        data: the whole file.
-        header: what it says about itself.
+        data: The whole file.
+        header: What it says about itself.
 
     Raises:
-        ValueError: the length of the file does not go with the size of the picture.
+        UserError: The length of the file does not go with the size of the picture.
     """
     height, width = header.height, header.width
     grids = {ceil_grid(height=height, width=width, pitch=pitch) for pitch in PITCHES}
@@ -171,7 +172,7 @@ def check_header(data: bytes, header: LegacyHeader) -> None:
         for bits in range(1, bit_packing.MAX_BITS + 1)
     }
     if header.payload_bytes not in lengths:
-        raise ValueError(
+        raise UserError(
             explain_picture(data)
             or f"its header gives {width}x{height} pixels, which no model stores in {len(data)} bytes; this is no .cod "
             "file, or a damaged one"
@@ -184,7 +185,7 @@ def explain_picture(data: bytes) -> str:
     A `.cod` file may happen to begin like one, so this explains why data is refused and is no reason to refuse it.
 
     Args:
-        data: a file, or its first 16 bytes.
+        data: A file, or its first 16 bytes.
 
     Returns:
         A sentence, or "" if no format is recognised.
@@ -204,14 +205,14 @@ def decode_legacy(
     Nothing is allocated before the length and the size of the picture are checked.
 
     Args:
-        data: the whole file.
-        pitch: pixels per symbol of the model that wrote it.
-        bits: bits of a symbol of that model.
-        max_pixels: larger pictures are refused.
-        layout: which of the published tools it was written for.
+        data: The whole file.
+        pitch: Pixels per symbol of the model that wrote it.
+        bits: Bits of a symbol of that model.
+        max_pixels: Larger pictures are refused.
+        layout: Which of the published tools it was written for.
 
     Raises:
-        ValueError: the data is cut off, too long, damaged, or from a model with another pitch or codebook, or the
+        UserError: The data is cut off, too long, damaged, or from a model with another pitch or codebook, or the
             picture is too large.
     """
     header = decode_legacy_header(data, layout)
@@ -224,14 +225,14 @@ def decode_legacy(
     if not covers_all:
         if header.payload_bytes != published:
             length = f"{expected} byte{'' if expected == 1 else 's'}"
-            raise ValueError(
+            raise UserError(
                 explain_picture(data)
                 or f"{width}x{height} pixels take {length} after the header with this model, but there are "
                 f"{header.payload_bytes}; the file is cut off, damaged, or was made with another model"
             )
         rows, columns = floor_rows, floor_columns
     if exceeds_limit(height=height, width=width, pitch=pitch, max_pixels=max_pixels):
-        raise ValueError(
+        raise UserError(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; the file is damaged, or was made with a "
             f"higher limit: {RAISE_LIMIT}"
         )

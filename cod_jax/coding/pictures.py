@@ -12,6 +12,7 @@ from PIL import Image
 from cod_jax.coding import legacy, stream
 from cod_jax.coding.factorized import LARGEST_SYMBOL, FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
+from cod_jax.errors import UserError
 
 MAX_PIXELS = 2**24
 """Largest picture taken by default, 4096x4096; 3840x2160 is half of that.
@@ -29,14 +30,14 @@ def for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Call a function with each item; an error says which one it was.
 
     Raises:
-        ValueError: the function raised it.
+        UserError: The function raised it.
     """
     results: list[Any] = []
     for index, item in enumerate(items):
         try:
             results.append(function(item))
-        except ValueError as error:
-            raise ValueError(f"item [{index}]: {error}") from error
+        except UserError as error:
+            raise UserError(f"item [{index}]: {error}") from error
     return results
 
 
@@ -44,10 +45,10 @@ def check_source(image: Any) -> None:
     """Refuse what cannot be a picture: no array, no Pillow image, no path, and not the content of a file.
 
     Raises:
-        ValueError: it is something else.
+        UserError: It is something else.
     """
     if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
-        raise ValueError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
+        raise UserError(f"{type(image).__name__} is no picture; give a uint8 array or a Pillow image")
 
 
 def check_size(
@@ -56,10 +57,10 @@ def check_size(
     """Refuse a picture that is too large for a codec or its files.
 
     Raises:
-        ValueError: it has more than `max_pixels`, or a side that the layout cannot describe.
+        UserError: It has more than `max_pixels`, or a side that the layout cannot describe.
     """
     if legacy.exceeds_limit(height=height, width=width, pitch=coder.pitch, max_pixels=max_pixels):
-        raise ValueError(
+        raise UserError(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; make the picture smaller, or "
             f"{legacy.RAISE_LIMIT}"
         )
@@ -70,10 +71,10 @@ def check_pixels(image_uint8: npt.NDArray[Any], *axes: str) -> None:
     """Refuse an array that is not uint8 of the given axes and three colours.
 
     Raises:
-        ValueError: it has another shape or dtype.
+        UserError: It has another shape or dtype.
     """
     if image_uint8.ndim != len(axes) + 1 or image_uint8.shape[-1] != 3 or image_uint8.dtype != np.uint8:
-        raise ValueError(
+        raise UserError(
             f"pixels of shape {image_uint8.shape} and dtype {image_uint8.dtype} cannot be encoded; give uint8 "
             f"[{', '.join(axes)}, 3]"
         )
@@ -83,11 +84,11 @@ def parse(data: Any, *, coder: stream.SymbolCoder, max_pixels: int, layout: stre
     """Read the content of a file, see `stream.decode_picture`.
 
     Raises:
-        OtherModelError: the file names another model.
-        ValueError: the data is no bytes, or no such file.
+        OtherModelError: The file names another model.
+        UserError: The data is no bytes, or no such file.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise ValueError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
+        raise UserError(f"compressed data is bytes, not {type(data).__name__}; read the file first")
     content = bytes(data)  # pyright: ignore[reportUnknownArgumentType]
     return stream.decode_picture(content, coder=coder, max_pixels=max_pixels, layout=layout)
 
@@ -103,17 +104,17 @@ def check_symbols(indices: npt.NDArray[Any], *axes: str, coder: stream.SymbolCod
     Without this a model would take another symbol instead, and make a picture of it.
 
     Raises:
-        ValueError: it has another shape, is of no integers, or holds a number that is no symbol.
+        UserError: It has another shape, is of no integers, or holds a number that is no symbol.
     """
     channels = num_channels(coder)
     expected = axes if channels is None else (*axes, str(channels))
     if indices.ndim != len(expected) or channels not in (None, indices.shape[-1]):
-        raise ValueError(f"symbols of shape {indices.shape} are no [{', '.join(expected)}]")
+        raise UserError(f"symbols of shape {indices.shape} are no [{', '.join(expected)}]")
     if not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"symbols of dtype {indices.dtype} are no integers")
+        raise UserError(f"symbols of dtype {indices.dtype} are no integers")
     first, last = (0, 2**coder.bits - 1) if channels is None else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
     if indices.size and not first <= indices.min() <= indices.max() <= last:
-        raise ValueError(
+        raise UserError(
             f"the symbols are {indices.min()} to {indices.max()}; those of this model are {first} to {last}"
         )
 
@@ -122,23 +123,23 @@ def checked_levels(level: Any, *, coder: stream.SymbolCoder, num_pictures: int |
     """Quality levels from 0 as int32; None is the best.
 
     Args:
-        level: one for all pictures, or one for each if `num_pictures` is given.
-        coder: the model's.
-        num_pictures: pictures of a batch; None stands for a single picture without an axis for batches.
+        level: One for all pictures, or one for each if `num_pictures` is given.
+        coder: The model's.
+        num_pictures: Pictures of a batch; None stands for a single picture without an axis for batches.
 
     Returns:
         One level [], or one for each picture [num_pictures], as they were given.
 
     Raises:
-        ValueError: a level is no whole number, there are too many or too few, or the model does not have one.
+        UserError: A level is no whole number, there are too many or too few, or the model does not have one.
     """
     levels = np.asarray(coder.num_levels - 1 if level is None else level)
     shapes = [()] if num_pictures is None else [(), (num_pictures,)]
     if not np.issubdtype(levels.dtype, np.integer) or levels.shape not in shapes:
         for_each_picture = "" if num_pictures is None else f", or one for each of {num_pictures} pictures"
-        raise ValueError(f"the level is {level!r}; give a whole number{for_each_picture}")
+        raise UserError(f"the level is {level!r}; give a whole number{for_each_picture}")
     if levels.size and not 0 <= levels.min() <= levels.max() < coder.num_levels:
-        raise ValueError(f"the level is {level!r}, and this model has the levels 0 to {coder.num_levels - 1}")
+        raise UserError(f"the level is {level!r}, and this model has the levels 0 to {coder.num_levels - 1}")
     return levels.astype(np.int32)
 
 
@@ -146,17 +147,17 @@ def check_tables(symbol_prior: SymbolPrior | FactorizedPrior | None, bins: tuple
     """Refuse a factorized bottleneck without the tables that code its symbols, or with those of another.
 
     Args:
-        symbol_prior: the prior that came with the model.
-        bins: shape of its bins, (quality levels, channels).
+        symbol_prior: The prior that came with the model.
+        bins: Shape of its bins, (quality levels, channels).
 
     Raises:
-        ValueError: they do not go together.
+        UserError: They do not go together.
     """
     if not isinstance(symbol_prior, FactorizedPrior):
-        raise ValueError("the model has no codebook and no tables that code its symbols; load it with its prior")
+        raise UserError("the model has no codebook and no tables that code its symbols; load it with its prior")
     tables = len(symbol_prior.levels), symbol_prior.num_channels
     if tables != bins:
-        raise ValueError(
+        raise UserError(
             f"the tables that code the symbols are for (levels, channels) {tables}, but the model has {bins}; make its "
             "folder again"
         )
@@ -166,9 +167,9 @@ def crop(decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture, pitch: in
     """Cut the picture of a file out of what its symbols were decoded to.
 
     Args:
-        decoded: pixels [H, W, 3] of the whole grid, or of a larger one.
-        picture: what the file stands for.
-        pitch: pixels per symbol in each direction.
+        decoded: Pixels [H, W, 3] of the whole grid, or of a larger one.
+        picture: What the file stands for.
+        pitch: Pixels per symbol in each direction.
 
     Returns:
         Pixels [height, width, 3]; where no symbols were stored they are mid grey.

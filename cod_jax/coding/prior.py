@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cod_jax.coding import context
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.errors import UserError
 
 # The tables of a pair of symbols grow with the square of the codebook; at 8 bits they are 3 megabytes.
 MAX_CONTEXT_BITS = 8
@@ -32,11 +33,11 @@ class ContextTables:
     of a binary tree. The logit of a 1 at a node is the sum of the node's bias and one number for each neighbour.
 
     Attributes:
-        codes: code of each symbol, a permutation of 0 to 2^bits - 1 in which similar symbols are near each other [K].
-        bias: logits of the nodes 1 to 2^bits - 1 for each class of batches [classes, K]; those of node 0 are 0.
-        pair: what each neighbour adds to them [classes, neighbours, K + 1, K]; the last symbol is none, at a border.
-        probabilities: probability of a 1 in units of 2^-16 for each logit from -LOGIT_LIMIT to LOGIT_LIMIT - 1, so
-            that no machine has to compute an exponential.
+        codes: Code of each symbol, a permutation of 0 to 2^bits - 1 in which similar symbols are near each other [K].
+        bias: Logits of the nodes 1 to 2^bits - 1 for each class of batches [classes, K]; those of node 0 are 0.
+        pair: What each neighbour adds to them [classes, neighbours, K + 1, K]; the last symbol is none, at a border.
+        probabilities: Probability of a 1 in units of 2^-16 for each logit from -LOGIT_LIMIT to LOGIT_LIMIT - 1, so that
+            no machine has to compute an exponential.
     """
 
     codes: npt.NDArray[np.int32]
@@ -50,8 +51,8 @@ class SymbolPrior:
     """The tables of one model.
 
     Attributes:
-        counts: how often each symbol occurs, in units of 2^-16: each at least 1, together 65536 [K].
-        context: the tables of mode "context"; None where there are none.
+        counts: How often each symbol occurs, in units of 2^-16: each at least 1, together 65536 [K].
+        context: The tables of mode "context"; None where there are none.
     """
 
     counts: npt.NDArray[np.int32]
@@ -99,30 +100,30 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], bits: int) -> SymbolPrio
     """Make a prior of tables from a stranger.
 
     Args:
-        arrays: tables by name, as `SymbolPrior.to_arrays` gives them.
-        bits: bits of a symbol of the model they are for.
+        arrays: Tables by name, as `SymbolPrior.to_arrays` gives them.
+        bits: Bits of a symbol of the model they are for.
 
     Raises:
-        ValueError: tables are missing, unknown, of another shape or type, or hold numbers that cannot be coded with.
+        UserError: Tables are missing, unknown, of another shape or type, or hold numbers that cannot be coded with.
     """
     with_context = set(arrays) != {"counts"}
     layout = table_layout(bits, with_context=with_context and bits <= MAX_CONTEXT_BITS)
     given = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
     if given != layout:
         wrong = sorted(name for name in {*given, *layout} if given.get(name) != layout.get(name))
-        raise ValueError(
+        raise UserError(
             f"the tables {', '.join(wrong)} of the prior are missing, unknown, or not those of symbols of {bits} bits"
         )
     counts = arrays["counts"]
     if counts.min() < 1 or int(counts.sum(dtype=np.int64)) != TOTAL:
-        raise ValueError(f"the counts of the prior are not positive numbers that add up to {TOTAL}")
+        raise UserError(f"the counts of the prior are not positive numbers that add up to {TOTAL}")
     if not with_context:
         return SymbolPrior(counts)
     tables = ContextTables(**{name: array for name, array in arrays.items() if name != "counts"})
     if sorted(tables.codes.tolist()) != list(range(2**bits)):
-        raise ValueError("the codes of the prior are no permutation of the symbols")
+        raise UserError("the codes of the prior are no permutation of the symbols")
     if tables.probabilities.min() < 1:
-        raise ValueError("the prior holds a probability of zero")
+        raise UserError("the prior holds a probability of zero")
     return SymbolPrior(counts, tables)
 
 
@@ -137,7 +138,7 @@ def decode_static(prior: SymbolPrior, data: bytes, *, rows: int, columns: int) -
     """Undo `encode_static`.
 
     Raises:
-        ValueError: damaged data.
+        UserError: Damaged data.
     """
     return RangeDecoder(data).decode_symbols(rows * columns, prior.counts).reshape(rows, columns)
 
@@ -154,7 +155,7 @@ def decode_context(tables: ContextTables, data: bytes, *, rows: int, columns: in
     """Undo `encode_context`.
 
     Raises:
-        ValueError: damaged data.
+        UserError: Damaged data.
     """
     size = tables.codes.size
     symbol_of_code = np.argsort(tables.codes).astype(np.int32)
@@ -201,9 +202,9 @@ class _NodeLogits:
     """The probabilities of the bits of one batch.
 
     Args:
-        tables: the tables of the prior.
-        grid: symbols with a border, known where the batch has neighbours [h + 1, w + 1].
-        batch: which symbols.
+        tables: The tables of the prior.
+        grid: Symbols with a border, known where the batch has neighbours [h + 1, w + 1].
+        batch: Which symbols.
     """
 
     def __init__(self, tables: ContextTables, grid: npt.NDArray[np.int32], batch: context.Batch) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cod_jax.coding import context
 from cod_jax.coding.prior import LOGIT_LIMIT, LOGIT_UNIT, MAX_CONTEXT_BITS, ContextTables, SymbolPrior
 from cod_jax.coding.range_coder import TOTAL
+from cod_jax.errors import UserError
 
 ITERATIONS = 40
 # Inverse variances of the weights, found by trial on the symbols of a small model, and barely critical.
@@ -27,21 +28,21 @@ def fit_prior(grids: Sequence[npt.NDArray[np.int32]], codebook: npt.NDArray[np.f
     """Fit a prior.
 
     Args:
-        grids: symbols of pictures [h, w], of equal or different sizes; the more the better.
-        codebook: code vector of each symbol [K, channels], K a power of two; similar symbols get similar codes.
+        grids: Symbols of pictures [h, w], of equal or different sizes; the more the better.
+        codebook: Code vector of each symbol [K, channels], K a power of two; similar symbols get similar codes.
 
     Returns:
         The prior, with context tables for at most 256 symbols.
 
     Raises:
-        ValueError: there are no symbols.
+        UserError: There are no symbols.
     """
     size = len(codebook)
     occurrences = np.zeros(size)
     for grid in grids:
         occurrences += np.bincount(grid.reshape(-1), minlength=size)
     if not occurrences.any():
-        raise ValueError("there are no symbols to fit a prior to; give more pictures")
+        raise UserError("there are no symbols to fit a prior to; give more pictures")
     counts = _counts_out_of_total(occurrences + 0.5)
     if size > 2**MAX_CONTEXT_BITS:
         return SymbolPrior(counts)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cod_jax.errors import UserError
+
 TOTAL_BITS = 16
 TOTAL = 2**TOTAL_BITS
 _WORD_BYTES = 4
@@ -28,7 +30,7 @@ class RangeEncoder:
 
         Args:
             bits: 0 or 1 [n].
-            probabilities: that of a 1 in units of 2^-16, 1 to 65535 [n].
+            probabilities: That of a 1 in units of 2^-16, 1 to 65535 [n].
         """
         if bits.size:
             self._encoder.encode(bits.astype(np.int32), self._models.Bernoulli(perfect=False), _exact(probabilities))
@@ -37,8 +39,8 @@ class RangeEncoder:
         """Code symbols that all have the same distribution.
 
         Args:
-            symbols: from 0 to len(counts) - 1 [n].
-            counts: probabilities in units of 2^-16, each at least 1, together 65536.
+            symbols: From 0 to len(counts) - 1 [n].
+            counts: Probabilities in units of 2^-16, each at least 1, together 65536.
         """
         if symbols.size and counts.size > 1:
             self._encoder.encode(symbols.astype(np.int32), self._models.Categorical(_exact(counts), perfect=False))
@@ -64,7 +66,7 @@ class RangeDecoder:
     """Undoes `RangeEncoder`: the same calls in the same order, with the same probabilities.
 
     Args:
-        data: what `RangeEncoder.finish` returned.
+        data: What `RangeEncoder.finish` returned.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -76,7 +78,7 @@ class RangeDecoder:
         """Read bits int32 [n]; see `RangeEncoder.encode_bits`.
 
         Raises:
-            ValueError: no bits can have been coded so.
+            UserError: No bits can have been coded so.
         """
         if not probabilities.size:
             return np.zeros(0, np.int32)
@@ -86,7 +88,7 @@ class RangeDecoder:
         """Read symbols int32 [n]; see `RangeEncoder.encode_symbols`.
 
         Raises:
-            ValueError: no symbols can have been coded so.
+            UserError: No symbols can have been coded so.
         """
         if not num_symbols or counts.size == 1:
             return np.zeros(num_symbols, np.int32)
@@ -96,7 +98,7 @@ class RangeDecoder:
         try:
             return self._decoder.decode(*arguments)
         except AssertionError as error:
-            raise ValueError("the coded symbols are damaged; get the file again") from error
+            raise UserError("the coded symbols are damaged; get the file again") from error
 
 
 def _exact(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

@@ -13,6 +13,7 @@ from cod_jax.coding import bits as bit_packing
 from cod_jax.coding import container, factorized, legacy, prior
 from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.coding.prior import ContextTables, SymbolPrior
+from cod_jax.errors import UserError
 
 Layout = Literal["cod", "legacy-lite", "legacy-cod"]
 """The container, or one of the layouts of the published tools."""
@@ -24,8 +25,8 @@ class Fingerprints(NamedTuple):
     """What names a model: 64 hex digits each.
 
     Attributes:
-        folder: names it with its prior: whatever decides what a file stands for.
-        weights: names it without its prior; the same where it has none.
+        folder: Names it with its prior: whatever decides what a file stands for.
+        weights: Names it without its prior; the same where it has none.
     """
 
     folder: str
@@ -53,9 +54,9 @@ class SymbolCoder:
 
     Attributes:
         weights_fingerprint: 64 hex digits that name the model without its prior.
-        pitch: pixels per symbol in each direction.
-        bits: bits of a symbol; 0 with a factorized bottleneck.
-        prior: how probable symbols are. Without one they are stored with a fixed number of bits; with a factorized
+        pitch: Pixels per symbol in each direction.
+        bits: Bits of a symbol; 0 with a factorized bottleneck.
+        prior: How probable symbols are. Without one they are stored with a fixed number of bits; with a factorized
             bottleneck there always is one.
     """
 
@@ -85,13 +86,13 @@ class CodedPicture:
     """What a file stands for.
 
     Attributes:
-        height: rows of the picture.
-        width: columns of the picture.
-        indices: symbols int32 of the grid that covers the picture, [rows, columns], or [rows, columns, channels] with a
+        height: Rows of the picture.
+        width: Columns of the picture.
+        indices: Symbols int32 of the grid that covers the picture, [rows, columns], or [rows, columns, channels] with a
             factorized bottleneck; a file of a published tool may have those of the floor grid.
-        covers_all: whether the grid covers the picture; else the last height % pitch rows and width % pitch columns
+        covers_all: Whether the grid covers the picture; else the last height % pitch rows and width % pitch columns
             have no symbols.
-        level: quality level, from 0.
+        level: Quality level, from 0.
     """
 
     height: int
@@ -105,8 +106,8 @@ class OtherModelError(ValueError):
     """A file was written by another model.
 
     Attributes:
-        model: the first 8 hex digits of that model's fingerprint.
-        mode: how the file is coded.
+        model: The first 8 hex digits of that model's fingerprint.
+        mode: How the file is coded.
     """
 
     def __init__(self, file: container.Container, own: Fingerprints) -> None:
@@ -130,10 +131,10 @@ def checked_layout(layout: Any) -> Layout:
     """Return the name of a layout.
 
     Raises:
-        ValueError: it is unknown.
+        UserError: It is unknown.
     """
     if layout not in get_args(Layout):
-        raise ValueError(f"there is no layout {layout!r}; choose {', '.join(get_args(Layout))}")
+        raise UserError(f"there is no layout {layout!r}; choose {', '.join(get_args(Layout))}")
     return layout
 
 
@@ -141,7 +142,7 @@ def check_size(*, height: int, width: int, layout: Layout) -> None:
     """Refuse a picture that a layout cannot describe.
 
     Raises:
-        ValueError: a side is out of range.
+        UserError: A side is out of range.
     """
     (container if layout == "cod" else legacy).check_size(height=height, width=width)
 
@@ -150,13 +151,13 @@ def checked_quality(quality: Any, num_levels: int) -> int:
     """A quality, of whatever integer type, from 1 to the model's number of levels; None is the best.
 
     Raises:
-        ValueError: the model has no such quality.
+        UserError: The model has no such quality.
     """
     if quality is None:
         return num_levels
     is_integer = not isinstance(quality, bool) and isinstance(quality, numbers.Integral)
     if not is_integer or not 1 <= int(quality) <= num_levels:
-        raise ValueError(
+        raise UserError(
             f"the quality is {quality!r}, and this model has the qualities 1 to {num_levels}"
             if num_levels > 1
             else f"the quality is {quality!r}, and this model has one quality only; leave it out"
@@ -168,10 +169,10 @@ def check_layout(layout: Layout, coder: SymbolCoder) -> None:
     """Refuse a published layout for a model without a codebook.
 
     Raises:
-        ValueError: the layout has no place for such symbols.
+        UserError: The layout has no place for such symbols.
     """
     if layout != "cod" and isinstance(coder.prior, FactorizedPrior):
-        raise ValueError(f"the model has no codebook, and {layout} holds the symbols of one; use the layout cod")
+        raise UserError(f"the model has no codebook, and {layout} holds the symbols of one; use the layout cod")
 
 
 def encode_picture(
@@ -188,16 +189,16 @@ def encode_picture(
     A file of mode raw names the model by its weights, any other by its weights and its prior.
 
     Args:
-        indices: symbols [ceil(height / pitch), ceil(width / pitch)], with a third axis for the channels of a factorized
+        indices: Symbols [ceil(height / pitch), ceil(width / pitch)], with a third axis for the channels of a factorized
             bottleneck.
-        height: rows of the picture.
-        width: columns of the picture.
-        coder: the model's.
-        level: quality level that the symbols are of, from 0.
-        layout: the container, in which the smallest of the modes is taken; or a published layout, which has one only.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        coder: The model's.
+        level: Quality level that the symbols are of, from 0.
+        layout: The container, in which the smallest of the modes is taken; or a published layout, which has one only.
 
     Raises:
-        ValueError: a side is out of range, the grid has another size, a symbol is out of range, or the layout has no
+        UserError: A side is out of range, the grid has another size, a symbol is out of range, or the layout has no
             place for such symbols.
     """
     check_layout(layout, coder)
@@ -210,7 +211,7 @@ def encode_picture(
     if isinstance(coder.prior, FactorizedPrior):
         shape = (*shape, coder.prior.num_channels)
     if indices.shape != shape:
-        raise ValueError(f"{width}x{height} pixels at pitch {coder.pitch} need {shape} symbols, not {indices.shape}")
+        raise UserError(f"{width}x{height} pixels at pitch {coder.pitch} need {shape} symbols, not {indices.shape}")
     payloads: dict[container.Mode, bytes] = {
         mode: _encode_payload(mode, indices, coder, level) for mode in _modes(coder)
     }
@@ -229,14 +230,14 @@ def decode_picture(
     decoded. Of the model's other modes no more is asked than that raw, where there is one, would be longer.
 
     Args:
-        data: the whole file.
-        coder: the model's.
-        max_pixels: larger pictures are refused.
-        layout: how the file is laid out; published layouts do not say so themselves.
+        data: The whole file.
+        coder: The model's.
+        max_pixels: Larger pictures are refused.
+        layout: How the file is laid out; published layouts do not say so themselves.
 
     Raises:
-        OtherModelError: the file names another model.
-        ValueError: the data is no such file, damaged, from a newer version, or the picture is too large.
+        OtherModelError: The file names another model.
+        UserError: The data is no such file, damaged, from a newer version, or the picture is too large.
     """
     check_layout(layout, coder)
     if layout != "cod":
@@ -247,7 +248,7 @@ def decode_picture(
         raise OtherModelError(file, coder.fingerprints)
     height, width = file.height, file.width
     if legacy.exceeds_limit(height=height, width=width, pitch=coder.pitch, max_pixels=max_pixels):
-        raise ValueError(
+        raise UserError(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; if the file is to be trusted, "
             f"{legacy.RAISE_LIMIT}"
         )
@@ -301,7 +302,7 @@ def _decode_payload(
             level = 0
             if len(levels) > 1:
                 if not payload or payload[0] >= len(levels):
-                    raise ValueError("the file names a quality level that its model does not have; it is damaged")
+                    raise UserError("the file names a quality level that its model does not have; it is damaged")
                 level, payload = payload[0], payload[1:]
             return level, factorized.decode_factorized(levels[level], payload, rows=rows, columns=columns)
         case _:
@@ -316,8 +317,8 @@ def _check_payload(file: container.Container, indices: npt.NDArray[np.int32], co
     num_bytes = len(file.payload)
     not_shorter = file.mode in ("static", "context") and num_bytes >= bit_packing.packed_size(indices.size, coder.bits)
     if not_shorter or _encode_payload(file.mode, indices, coder, level) != file.payload:
-        raise ValueError(f"no encoder makes such a payload of {num_bytes} bytes; the file is damaged")
+        raise UserError(f"no encoder makes such a payload of {num_bytes} bytes; the file is damaged")
 
 
-def _other_mode(mode: container.Mode) -> ValueError:
-    return ValueError(f"the file is coded in mode {mode}, which its model does not have; the file is damaged")
+def _other_mode(mode: container.Mode) -> UserError:
+    return UserError(f"the file is coded in mode {mode}, which its model does not have; the file is damaged")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from numpy.polynomial import polynomial
 
 from cod_jax.diffusion.flow import shift_time
+from cod_jax.errors import UserError
 
 Method = Literal["euler", "adams"]
 VelocityFunction = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -24,21 +25,21 @@ def sampling_timesteps(
     """The num_steps + 1 timesteps of a sampler: linspace(0, 1 - last_step, num_steps), then 1, shifted.
 
     Args:
-      num_steps: Evaluations of the network, at least 1. With one step the path is a single step from 0 to 1.
-      last_step: Length of the last step before shifting; None is 1 / num_steps.
-      time_shift: See `flow.shift_time`.
+        num_steps: Evaluations of the network, at least 1. With one step the path is a single step from 0 to 1.
+        last_step: Length of the last step before shifting; None is 1 / num_steps.
+        time_shift: See `flow.shift_time`.
 
     Raises:
-      ValueError: num_steps is below 1, last_step is outside (0, 1], or time_shift is not positive.
+        UserError: num_steps is below 1, last_step is outside (0, 1], or time_shift is not positive.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; a sampler takes at least one step")
+        raise UserError(f"num_steps is {num_steps}; a sampler takes at least one step")
     if last_step is None or num_steps == 1:
         last_step = 1.0 / num_steps
     if not 0 < last_step <= 1:
-        raise ValueError(f"last_step is {last_step}; it must be in (0, 1]")
+        raise UserError(f"last_step is {last_step}; it must be in (0, 1]")
     if time_shift <= 0:
-        raise ValueError(f"time_shift is {time_shift}; it must be positive")
+        raise UserError(f"time_shift is {time_shift}; it must be positive")
     grid = np.append(np.linspace(0.0, 1.0 - last_step, num_steps), 1.0)
     return shift_time(grid, time_shift).astype(np.float32)
 
@@ -83,27 +84,27 @@ def sample(
     one outside. Jit-compatible: the steps are one scan, and the guidance scale may be a traced number.
 
     Args:
-      velocity: Velocity of (x_t, t [B], condition).
-      noise: Start of the path, standard normal [B, ...].
-      condition: Conditions of the batch.
-      unconditional: Null conditions of the batch; needed unless guidance_scale is the number 1, which evaluates the
-        conditional velocity alone.
-      num_steps: Evaluations of the network.
-      method: "euler", or "adams" (Adams-Bashforth on the uneven grid).
-      order: Velocities that an Adams step combines.
-      guidance_scale: g above.
-      guidance_interval: Open interval of t where guidance applies.
-      last_step: See `sampling_timesteps`.
-      time_shift: See `sampling_timesteps`.
+        velocity: Velocity of (x_t, t [B], condition).
+        noise: Start of the path, standard normal [B, ...].
+        condition: Conditions of the batch.
+        unconditional: Null conditions of the batch; needed unless guidance_scale is the number 1, which evaluates the
+            conditional velocity alone.
+        num_steps: Evaluations of the network.
+        method: "euler", or "adams" (Adams-Bashforth on the uneven grid).
+        order: Velocities that an Adams step combines.
+        guidance_scale: G above.
+        guidance_interval: Open interval of t where guidance applies.
+        last_step: See `sampling_timesteps`.
+        time_shift: See `sampling_timesteps`.
 
     Raises:
-      ValueError: An argument is outside its range, or guidance lacks a null condition.
+        UserError: An argument is outside its range, or guidance lacks a null condition.
     """
     if order < 1:
-        raise ValueError(f"order is {order}; it must be at least 1")
+        raise UserError(f"order is {order}; it must be at least 1")
     guided = isinstance(guidance_scale, jax.Array) or guidance_scale != 1.0
     if guided and unconditional is None:
-        raise ValueError(f"guidance_scale is {guidance_scale} but there is no unconditional condition; pass one")
+        raise UserError(f"guidance_scale is {guidance_scale} but there is no unconditional condition; pass one")
 
     order = 1 if method == "euler" else order
     timesteps = sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from cod_jax.errors import UserError
+
 NUM_ITERATIONS = 30
 
 
@@ -32,21 +34,21 @@ def fit_colours(
     """Return the colours that paint the cells of some pictures best, by k-means.
 
     Args:
-      images_uint8: Pictures of any size.
-      pitch: Pixels per side of a cell.
-      num_colours: Colours to find; fewer come back when the pictures have fewer different cells.
-      seed: Seed of the starting colours.
+        images_uint8: Pictures of any size.
+        pitch: Pixels per side of a cell.
+        num_colours: Colours to find; fewer come back when the pictures have fewer different cells.
+        seed: Seed of the starting colours.
 
     Returns:
-      Colours [K, 3] in [0, 255].
+        Colours [K, 3] in [0, 255].
 
     Raises:
-      ValueError: No picture, or a pitch or number of colours below 1.
+        UserError: No picture, or a pitch or number of colours below 1.
     """
     if not images_uint8:
-        raise ValueError("no pictures to find colours in; give at least one")
+        raise UserError("no pictures to find colours in; give at least one")
     if pitch < 1 or num_colours < 1:
-        raise ValueError(f"pitch is {pitch} and num_colours {num_colours}; both must be at least 1")
+        raise UserError(f"pitch is {pitch} and num_colours {num_colours}; both must be at least 1")
     cells = np.concatenate([cell_means(image, pitch).reshape(-1, 3) for image in images_uint8])
     colours = _spread_colours(cells, num_colours, np.random.default_rng(seed))
     for _ in range(NUM_ITERATIONS):

@@ -22,14 +22,14 @@ class Measured:
     """One photograph and what the codec and the baselines made of it.
 
     Attributes:
-      name: Name of the photograph.
-      original: Pixels uint8 [H, W, 3].
-      decoded: Pixels of the decompressed file.
-      flat: The equal-rate baseline: each symbol's cell painted in one of 2^bits colours.
-      mean: The photograph painted in its mean colour.
-      file_bytes: Size of the compressed file.
-      bits_per_pixel: From the size of the file.
-      ms_ssim: Of the decompressed file.
+        name: Name of the photograph.
+        original: Pixels uint8 [H, W, 3].
+        decoded: Pixels of the decompressed file.
+        flat: The equal-rate baseline: each symbol's cell painted in one of 2^bits colours.
+        mean: The photograph painted in its mean colour.
+        file_bytes: Size of the compressed file.
+        bits_per_pixel: From the size of the file.
+        ms_ssim: Of the decompressed file.
     """
 
     name: str
@@ -180,12 +180,12 @@ def write_report(
     """Write report.html and report.md with their pictures into a folder.
 
     Args:
-      output: Folder to write into.
-      training: The photographs the codec was trained on.
-      held_out: Photographs it has not seen.
-      curve: Steps and values of the training loss.
-      commands: What was run.
-      sentences: What there is to say about the run.
+        output: Folder to write into.
+        training: The photographs the codec was trained on.
+        held_out: Photographs it has not seen.
+        curve: Steps and values of the training loss.
+        commands: What was run.
+        sentences: What there is to say about the run.
     """
     caption = "Original, decoded from the file, flat cells at the same rate, mean colour"
     draw_curve(*curve, output / "loss.png")

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from cod_jax.errors import UserError
 from cod_jax.losses.perceptual import K1, K2, WINDOW, WINDOW_SIGMA, ms_ssim_weights
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
@@ -12,15 +13,15 @@ def psnr(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> floa
     """Compute the peak signal-to-noise ratio in dB over all pixels and channels.
 
     Args:
-        reference: original [H, W, C].
-        image: decoded picture of the same shape.
-        data_range: difference between white and black: 255 for uint8, 1 for image01.
+        reference: Original [H, W, C].
+        image: Decoded picture of the same shape.
+        data_range: Difference between white and black: 255 for uint8, 1 for image01.
 
     Returns:
         10 log10(data_range^2 / mean squared error); infinity for equal pictures.
 
     Raises:
-        ValueError: the shapes differ.
+        UserError: The shapes differ.
     """
     reference64, image64 = _pair(reference, image)
     squared_error = float(np.mean((reference64 - image64) ** 2))
@@ -36,15 +37,15 @@ def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> f
     same sum, and below 11 pixels with a window cut to the side. Such values are not comparable with five-scale ones.
 
     Args:
-        reference: original [H, W, C].
-        image: decoded picture of the same shape.
-        data_range: difference between white and black: 255 for uint8, 1 for image01.
+        reference: Original [H, W, C].
+        image: Decoded picture of the same shape.
+        data_range: Difference between white and black: 255 for uint8, 1 for image01.
 
     Returns:
         A value in [0, 1]; 1 for equal pictures.
 
     Raises:
-        ValueError: the shapes differ.
+        UserError: The shapes differ.
     """
     x, y = _pair(reference, image)
     weights = ms_ssim_weights(*x.shape[:2])
@@ -60,7 +61,7 @@ def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> f
 
 def _pair(reference: Pixels, image: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if reference.shape != image.shape or reference.ndim != 3 or 0 in reference.shape:
-        raise ValueError(
+        raise UserError(
             f"pictures of shapes {reference.shape} and {image.shape} cannot be compared; both must be [H, W, C]"
         )
     return reference.astype(np.float64), image.astype(np.float64)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cod_jax import files
+from cod_jax.errors import UserError
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -19,7 +20,7 @@ class Report:
     """Headings, paragraphs, commands, tables and pictures in order.
 
     Attributes:
-      title: Title of the report.
+        title: Title of the report.
     """
 
     def __init__(self, title: str):
@@ -47,11 +48,11 @@ class Report:
         """Add a table; the first column is text, the others are numbers.
 
         Raises:
-          ValueError: A row has another number of cells than the header.
+            UserError: A row has another number of cells than the header.
         """
         for row in rows:
             if len(row) != len(header):
-                raise ValueError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
+                raise UserError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
         align = ["---"] + ["---:"] * (len(header) - 1)
         self._markdown.append("\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)))
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)

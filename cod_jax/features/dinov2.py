@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
 from cod_jax.features.resize import bicubic_resize
 from cod_jax.nn.attention import multi_head_attend
 from cod_jax.nn.embeddings import patchify
@@ -32,12 +33,12 @@ class DINOv2Config:
     """A vision transformer; the defaults are the published ViT-B/14 without registers.
 
     Attributes:
-      patch_size: Pixels per side of a token.
-      width: Channels of a token.
-      num_blocks: Transformer blocks.
-      num_heads: Attention heads, a divisor of `width`.
-      mlp_width: Hidden channels of a block's MLP.
-      table_side: Side of the grid that position embeddings are stored for.
+        patch_size: Pixels per side of a token.
+        width: Channels of a token.
+        num_blocks: Transformer blocks.
+        num_heads: Attention heads, a divisor of `width`.
+        mlp_width: Hidden channels of a block's MLP.
+        table_side: Side of the grid that position embeddings are stored for.
     """
 
     patch_size: int = 14
@@ -50,9 +51,9 @@ class DINOv2Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}; it must be at least 1")
+                raise UserError(f"{field.name} is {getattr(self, field.name)}; it must be at least 1")
         if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+            raise UserError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
 
 
 class Block(nnx.Module):
@@ -86,10 +87,10 @@ class DINOv2(nnx.Module):
     """Picture to patch tokens.
 
     Args:
-      config: The network's description.
-      dtype: Dtype of the computation, "float32" or "bfloat16"; norm statistics, the attention's softmax and the resizes
-        are float32, as are the parameters.
-      rngs: Source of the initial values, which are of no use but for tests.
+        config: The network's description.
+        dtype: Dtype of the computation, "float32" or "bfloat16"; norm statistics, the attention's softmax and the
+            resizes are float32, as are the parameters.
+        rngs: Source of the initial values, which are of no use but for tests.
     """
 
     def __init__(self, config: DINOv2Config, *, dtype: str, rngs: nnx.Rngs):
@@ -109,10 +110,10 @@ class DINOv2(nnx.Module):
         """Tokens of the last block, normalised, [B, H / patch_size, W / patch_size, width].
 
         Args:
-          x: Pictures whose sides are multiples of patch_size, in whatever range the caller wants the network to see.
+            x: Pictures whose sides are multiples of patch_size, in whatever range the caller wants the network to see.
 
         Raises:
-          ValueError: A side is no multiple of patch_size.
+            UserError: A side is no multiple of patch_size.
         """
         return self._to_grid(self.norm(self._run(self.embed(x), keep=False)[0]), x)
 
@@ -120,15 +121,15 @@ class DINOv2(nnx.Module):
         """Tokens after some blocks, each normalised by the final norm, [L, B, H / patch_size, W / patch_size, width].
 
         Args:
-          x: As for a call.
-          layers: Numbers of the blocks, 0 is the first.
+            x: As for a call.
+            layers: Numbers of the blocks, 0 is the first.
 
         Raises:
-          ValueError: There is no such block, or a side is no multiple of patch_size.
+            UserError: There is no such block, or a side is no multiple of patch_size.
         """
         wrong = [layer for layer in layers if not 0 <= layer < self.config.num_blocks]
         if wrong or not layers:
-            raise ValueError(f"layers are {tuple(layers)}; name blocks from 0 to {self.config.num_blocks - 1}")
+            raise UserError(f"layers are {tuple(layers)}; name blocks from 0 to {self.config.num_blocks - 1}")
         streams = self.streams(self.embed(x))
         return jnp.stack([self._to_grid(self.norm(streams[layer]), x) for layer in layers])
 
@@ -136,10 +137,10 @@ class DINOv2(nnx.Module):
         """One token per cell of 16 pixels, [B, H / 16, W / 16, width], as CoD's alignment loss takes them.
 
         Args:
-          image01: Pictures in [0, 1]; they are normalised by ImageNet's statistics and then resized.
+            image01: Pictures in [0, 1]; they are normalised by ImageNet's statistics and then resized.
 
         Raises:
-          ValueError: A side is no multiple of 16.
+            UserError: A side is no multiple of 16.
         """
         return self(self._resize_cells(normalize_imagenet(image01)))
 
@@ -147,11 +148,11 @@ class DINOv2(nnx.Module):
         """Tokens after some blocks, one per cell of 16 pixels, as CoD's discriminator takes them.
 
         Args:
-          image: Pictures in [-1, 1], which is what the network sees: CoD does not normalise here.
-          layers: Numbers of the blocks, 0 is the first.
+            image: Pictures in [-1, 1], which is what the network sees: CoD does not normalise here.
+            layers: Numbers of the blocks, 0 is the first.
 
         Raises:
-          ValueError: There is no such block, or a side is no multiple of 16.
+            UserError: There is no such block, or a side is no multiple of 16.
         """
         return self.layers(self._resize_cells(image), layers)
 
@@ -160,7 +161,7 @@ class DINOv2(nnx.Module):
         batch, height, width, _ = x.shape
         patch, side = self.config.patch_size, self.config.table_side
         if height % patch or width % patch:
-            raise ValueError(f"picture of {height}x{width} pixels; both sides must be multiples of {patch}")
+            raise UserError(f"picture of {height}x{width} pixels; both sides must be multiples of {patch}")
         grid = patchify(x, patch)
         tokens = self.patch_embed(grid.reshape(*grid.shape[:3], -1))
         table = self.positions[...]
@@ -189,7 +190,7 @@ class DINOv2(nnx.Module):
     def _resize_cells(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H2 W2 3"]:
         _, height, width, _ = x.shape
         if height % CELL or width % CELL:
-            raise ValueError(f"picture of {height}x{width} pixels; both sides must be multiples of {CELL}")
+            raise UserError(f"picture of {height}x{width} pixels; both sides must be multiples of {CELL}")
         patch = self.config.patch_size
         return bicubic_resize(x, height // CELL * patch, width // CELL * patch)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
 from cod_jax.nn.embeddings import patchify, unpatchify
 
 STRIDE = 8
@@ -38,11 +39,11 @@ class SpaceToDepthProjection:
         """Latents [B, H / 8, W / 8, 4] of about [-1.7, 1.7], float32, of pictures in [-1, 1].
 
         Raises:
-          ValueError: A side is no multiple of 8.
+            UserError: A side is no multiple of 8.
         """
         _, height, width, _ = image.shape
         if height % STRIDE or width % STRIDE:
-            raise ValueError(
+            raise UserError(
                 f"picture of {height}x{width} pixels; both sides must be multiples of {STRIDE}: use "
                 "images.pad_to_multiple first"
             )

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
 from cod_jax.nn.layers import Conv
 
 # Mean and standard deviation that the trunks were trained with, of colours in [-1, 1].
@@ -23,11 +24,11 @@ class Stage:
     """Convolutions, each followed by ReLU; the output of the last is compared.
 
     Attributes:
-      widths: Output channels of the convolutions.
-      kernel_size: Side of their kernels in pixels.
-      stride: Their step in both directions.
-      padding: Zeros on each of the four sides.
-      pool: Side of the max pooling window in front of them, which moves by 2 pixels; 0 does without.
+        widths: Output channels of the convolutions.
+        kernel_size: Side of their kernels in pixels.
+        stride: Their step in both directions.
+        padding: Zeros on each of the four sides.
+        pool: Side of the max pooling window in front of them, which moves by 2 pixels; 0 does without.
     """
 
     widths: tuple[int, ...]
@@ -57,12 +58,13 @@ class LPIPS(nnx.Module):
     """Two pictures to their distance.
 
     Args:
-      stages: The trunk, `VGG16` or `ALEXNET`.
-      dtype: Dtype of the trunk's computation, "float32" or "bfloat16"; what follows is float32, as are the parameters.
-      rngs: Source of the initial values, which are of no use but for tests.
+        stages: The trunk, `VGG16` or `ALEXNET`.
+        dtype: Dtype of the trunk's computation, "float32" or "bfloat16"; what follows is float32, as are the
+            parameters.
+        rngs: Source of the initial values, which are of no use but for tests.
 
     Attributes:
-      smallest_side: Sides of pictures have at least this many pixels.
+        smallest_side: Sides of pictures have at least this many pixels.
     """
 
     def __init__(self, stages: Sequence[Stage], *, dtype: str, rngs: nnx.Rngs):
@@ -92,7 +94,7 @@ class LPIPS(nnx.Module):
         """Distance of each pair of pictures in [-1, 1]; 0 for equal ones.
 
         Raises:
-          ValueError: A side is shorter than `smallest_side`.
+            UserError: A side is shorter than `smallest_side`.
         """
         return jnp.sum(self.stage_distances(a, b), axis=0)
 
@@ -100,7 +102,7 @@ class LPIPS(nnx.Module):
         """What each stage adds to the distance (Zhang et al. 2018, equation 1).
 
         Raises:
-          ValueError: A side is shorter than `smallest_side`.
+            UserError: A side is shorter than `smallest_side`.
         """
         # The pictures go through the trunk one by one, so that no gradient is computed for one that needs none.
         pairs = zip(self.features(a), self.features(b), self.weights, strict=True)
@@ -115,11 +117,11 @@ class LPIPS(nnx.Module):
         """Output of every stage, for pictures in [-1, 1].
 
         Raises:
-          ValueError: A side is shorter than `smallest_side`.
+            UserError: A side is shorter than `smallest_side`.
         """
         _, height, width, _ = image.shape
         if min(height, width) < self.smallest_side:
-            raise ValueError(
+            raise UserError(
                 f"picture of {height}x{width} pixels; both sides must have at least {self.smallest_side} for this trunk"
             )
         shift, scale = (np.array(values, np.float32)[None, None, None] for values in (SHIFT, SCALE))

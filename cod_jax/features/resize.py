@@ -20,10 +20,10 @@ def bicubic_resize(
     (i + 0.5) * size / (new_size + extent_offset) - 0.5 of the input.
 
     Args:
-      x: Any range.
-      height: New number of rows.
-      width: New number of columns.
-      extent_offset: Added to both new sizes where positions are computed; 0 covers the whole input.
+        x: Any range.
+        height: New number of rows.
+        width: New number of columns.
+        extent_offset: Added to both new sizes where positions are computed; 0 covers the whole input.
     """
     rows = jnp.asarray(_resize_matrix(x.shape[1], height, extent_offset))
     columns = jnp.asarray(_resize_matrix(x.shape[2], width, extent_offset))

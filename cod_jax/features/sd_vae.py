@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
 from cod_jax.nn.attention import SelfAttention
 from cod_jax.nn.blocks import Downsample, ResBlock
 from cod_jax.nn.layers import Conv, Linear
@@ -25,10 +26,10 @@ class SDVAEConfig:
     """Encoder and decoder; the defaults are the published ones.
 
     Attributes:
-      widths: Channels of the levels from the finest to the coarsest; each level but the last halves the picture.
-      encoder_blocks: Residual blocks per level of the encoder; the decoder has one more.
-      latent_channels: Channels of the latent.
-      num_groups: Groups of every group normalisation, a divisor of every width.
+        widths: Channels of the levels from the finest to the coarsest; each level but the last halves the picture.
+        encoder_blocks: Residual blocks per level of the encoder; the decoder has one more.
+        latent_channels: Channels of the latent.
+        num_groups: Groups of every group normalisation, a divisor of every width.
     """
 
     widths: tuple[int, ...] = (128, 256, 512, 512)
@@ -38,13 +39,13 @@ class SDVAEConfig:
 
     def __post_init__(self):
         if not self.widths:
-            raise ValueError("widths is empty; name the channels of one level at least")
+            raise UserError("widths is empty; name the channels of one level at least")
         for name in ("encoder_blocks", "latent_channels", "num_groups"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for width in self.widths:
             if width < 1 or width % self.num_groups:
-                raise ValueError(f"widths are {self.widths}; all must be multiples of num_groups {self.num_groups}")
+                raise UserError(f"widths are {self.widths}; all must be multiples of num_groups {self.num_groups}")
 
     @property
     def stride(self) -> int:
@@ -56,8 +57,8 @@ class Moments(NamedTuple):
     """A normal distribution of latents without correlations, float32.
 
     Attributes:
-      mean: [B, h, w, latent_channels].
-      logvar: Logarithm of the variance, the same shape, in [-30, 20].
+        mean: [B, h, w, latent_channels].
+        logvar: Logarithm of the variance, the same shape, in [-30, 20].
     """
 
     mean: Float[Array, "B h w C"]
@@ -177,10 +178,10 @@ class SDVAE(nnx.Module):
     """Pictures to latents and back.
 
     Args:
-      config: The network's description.
-      dtype: Dtype of the computation, "float32" or "bfloat16"; norm statistics, the attention's softmax and the results
-        are float32, as are the parameters.
-      rngs: Source of the initial values.
+        config: The network's description.
+        dtype: Dtype of the computation, "float32" or "bfloat16"; norm statistics, the attention's softmax and the
+            results are float32, as are the parameters.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: SDVAEConfig, *, dtype: str, rngs: nnx.Rngs):
@@ -196,12 +197,12 @@ class SDVAE(nnx.Module):
         """The distribution of the latent of pictures [B, H, W, 3] in [-1, 1], not scaled by LATENT_SCALE.
 
         Raises:
-          ValueError: A side is no multiple of the stride.
+            UserError: A side is no multiple of the stride.
         """
         _, height, width, _ = image.shape
         stride = self.config.stride
         if height % stride or width % stride:
-            raise ValueError(
+            raise UserError(
                 f"picture of {height}x{width} pixels; both sides must be multiples of {stride}: use "
                 "images.pad_to_multiple first"
             )

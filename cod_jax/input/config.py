@@ -3,26 +3,28 @@
 import dataclasses
 from typing import Literal
 
+from cod_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where images come from and how they are cropped.
 
     Attributes:
-        source: folder of pictures (JPEG, PNG, WebP, TIFF, BMP, GIF), searched with all folders below it, or folder or
+        source: Folder of pictures (JPEG, PNG, WebP, TIFF, BMP, GIF), searched with all folders below it, or folder or
             file of ArrayRecord shards made by `python -m data.prepare`, or "tfds:NAME[:SPLIT]", a dataset that
             tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`.
-        validation_source: the same for validation. Empty: a part of `source` is held out instead.
-        validation_modulus: an image of `source` is held out if the CRC-32 of its file name (without folders) divides by
+        validation_source: The same for validation. Empty: a part of `source` is held out instead.
+        validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) divides by
             this number; 0 holds nothing out. In a dataset, a record goes by its file and its place there. Not used when
             `validation_source` is given.
-        image_size: side of the square crops, pixels. Smaller images are left out, never enlarged.
+        image_size: Side of the square crops, pixels. Smaller images are left out, never enlarged.
         crop: "random_resized" (a random square, resized) or "center" (the largest centred square, resized).
-        min_scale: smallest area of the random square as a fraction of the largest square that fits, in (0, 1]. The
+        min_scale: Smallest area of the random square as a fraction of the largest square that fits, in (0, 1]. The
             square is never smaller than `image_size`.
-        flip: whether half of the training images, at random, are mirrored left to right.
-        num_threads: decoding threads; 0 decodes in the calling thread.
-        prefetch: batches kept ready, at least 1; there are never fewer than `num_threads`.
+        flip: Whether half of the training images, at random, are mirrored left to right.
+        num_threads: Decoding threads; 0 decodes in the calling thread.
+        prefetch: Batches kept ready, at least 1; there are never fewer than `num_threads`.
     """
 
     source: str = ""
@@ -39,19 +41,19 @@ class DataConfig:
         """Check every field.
 
         Raises:
-            ValueError: a value is outside its range.
+            UserError: A value is outside its range.
         """
         if self.image_size < 1:
-            raise ValueError(f"data.image_size is {self.image_size}; it must be at least 1")
+            raise UserError(f"data.image_size is {self.image_size}; it must be at least 1")
         if self.crop not in ("random_resized", "center"):
-            raise ValueError(f"data.crop is {self.crop!r}; it must be 'random_resized' or 'center'")
+            raise UserError(f"data.crop is {self.crop!r}; it must be 'random_resized' or 'center'")
         if not 0 < self.min_scale <= 1:
-            raise ValueError(f"data.min_scale is {self.min_scale}; it must be above 0 and at most 1")
+            raise UserError(f"data.min_scale is {self.min_scale}; it must be above 0 and at most 1")
         if self.validation_modulus < 0 or self.validation_modulus == 1:
-            raise ValueError(
+            raise UserError(
                 f"data.validation_modulus is {self.validation_modulus}; use 0 to hold nothing out, or 2 or more"
             )
         if self.num_threads < 0:
-            raise ValueError(f"data.num_threads is {self.num_threads}; it must be at least 0")
+            raise UserError(f"data.num_threads is {self.num_threads}; it must be at least 0")
         if self.prefetch < 1:
-            raise ValueError(f"data.prefetch is {self.prefetch}; it must be at least 1")
+            raise UserError(f"data.prefetch is {self.prefetch}; it must be at least 1")

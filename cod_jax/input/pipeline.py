@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cod_jax import images
+from cod_jax.errors import UserError
 from cod_jax.input import transforms
 from cod_jax.input.config import DataConfig
 from cod_jax.input.sources import Source, name_checksum, open_source, split_by_name
@@ -27,7 +28,7 @@ class UsableImages:
     Which image replaces which depends on the files alone, so every process and every resumed run agree.
 
     Attributes:
-        skipped: the names of unusable images met so far, each with the reason.
+        skipped: The names of unusable images met so far, each with the reason.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], config: DataConfig) -> None:
@@ -63,14 +64,14 @@ class UsableImages:
         """Return the image at a position, or the first usable one after it, in a circle.
 
         Raises:
-            ValueError: no image can be used.
+            UserError: No image can be used.
         """
         for offset in range(len(self)):
             image_uint8 = self.load((position + offset) % len(self))
             if image_uint8 is not None:
                 return image_uint8
         name, reason = next(iter(self.skipped.items()))
-        raise ValueError(
+        raise UserError(
             f"{self._source.location}: none of the {len(self)} files can be used (for example {name}: {reason}); "
             "give larger or intact photographs, or set a smaller data.image_size"
         )
@@ -102,7 +103,7 @@ class TrainBatches(Iterator[Batch]):
     """This process's share of an endless sequence of batches, a function of the seed and the step alone.
 
     Attributes:
-        num_images: files or records in an epoch, including those that turn out to be unusable.
+        num_images: Files or records in an epoch, including those that turn out to be unusable.
     """
 
     def __init__(self, dataset: grain.IterDataset, usable: UsableImages, identity: dict[str, int]) -> None:
@@ -116,7 +117,7 @@ class TrainBatches(Iterator[Batch]):
         """Return the next batch.
 
         Raises:
-            ValueError: no image can be used.
+            UserError: No image can be used.
         """
         batch = next(self._iterator)
         self._step += 1
@@ -135,11 +136,11 @@ class TrainBatches(Iterator[Batch]):
         """Go to a position that `get_state` returned.
 
         Raises:
-            ValueError: the state belongs to another seed, batch size or set of images.
+            UserError: The state belongs to another seed, batch size or set of images.
         """
         changes = _describe_changes(state, self._identity)
         if changes:
-            raise ValueError(
+            raise UserError(
                 f"what the run trains on has changed since the checkpoint: {', and '.join(changes)}; undo that, or "
                 "start a new run from the exported weights (config.init_from)"
             )
@@ -148,7 +149,7 @@ class TrainBatches(Iterator[Batch]):
     def set_step(self, step: int) -> None:
         """Go to the position after a number of batches, whatever the number of processes."""
         if step < 0:
-            raise ValueError(f"step is {step}; it must be at least 0")
+            raise UserError(f"step is {step}; it must be at least 0")
         self._iterator.set_state({"next_index": step})
         self._step = step
 
@@ -166,29 +167,29 @@ def build_train_batches(
     that a single process would see, row by row.
 
     Args:
-        config: where the images are and how they are cropped.
-        batch_size: images in a batch over all processes.
-        seed: decides order, crops and flips; in [0, 2**32).
-        process_index: this process, from 0.
-        process_count: number of processes; divides `batch_size`.
+        config: Where the images are and how they are cropped.
+        batch_size: Images in a batch over all processes.
+        seed: Decides order, crops and flips; in [0, 2**32).
+        process_index: This process, from 0.
+        process_count: Number of processes; divides `batch_size`.
 
     Returns:
         Batches {"image": uint8 [batch_size // process_count, S, S, 3]}.
 
     Raises:
-        ValueError: an argument is out of range, or there are no images to train on.
-        FileNotFoundError: the source does not exist.
+        UserError: An argument is out of range, or there are no images to train on.
+        FileNotFoundError: The source does not exist.
     """
     if process_count < 1 or not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index}; it must be in [0, process_count={process_count})")
+        raise UserError(f"process_index is {process_index}; it must be in [0, process_count={process_count})")
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"batch_size is {batch_size}; it must be a positive multiple of {process_count} processes")
+        raise UserError(f"batch_size is {batch_size}; it must be a positive multiple of {process_count} processes")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}; it must be in [0, 2**32)")
+        raise UserError(f"seed is {seed}; it must be in [0, 2**32)")
     source = _open(config.source)
     indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     if not indices:
-        raise ValueError(
+        raise UserError(
             f"{config.source}: all {len(held_out)} files fall into validation; "
             "give more images or set data.validation_modulus=0"
         )
@@ -224,19 +225,19 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
     """Load centre crops of the held-out images.
 
     Args:
-        config: where the images are; see `DataConfig.validation_source` and `validation_modulus`.
-        limit: largest number of images. When there are more, the same mixture is taken every time: those that come
+        config: Where the images are; see `DataConfig.validation_source` and `validation_modulus`.
+        limit: Largest number of images. When there are more, the same mixture is taken every time: those that come
             first by the CRC-32 of their names.
 
     Returns:
         The crops [N, S, S, 3]. N is 0 when nothing is held out. Unusable images are left out and named in the log.
 
     Raises:
-        ValueError: `limit` is negative, or `validation_source` holds no usable image.
-        FileNotFoundError: the source does not exist.
+        UserError: `limit` is negative, or `validation_source` holds no usable image.
+        FileNotFoundError: The source does not exist.
     """
     if limit < 0:
-        raise ValueError(f"limit is {limit}; it must be at least 0")
+        raise UserError(f"limit is {limit}; it must be at least 0")
     source = _open(config.validation_source or config.source)
     train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     indices = train if config.validation_source else held_out
@@ -254,7 +255,7 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
         reasons = "; ".join(f"{name}: {reason}" for name, reason in usable.skipped.items())
         _logger.warning("%d validation images were left out: %s", len(usable.skipped), reasons)
     if config.validation_source and limit and not crops:
-        raise ValueError(
+        raise UserError(
             f"{config.validation_source}: none of the {len(usable)} files can be used for validation; "
             "give larger or intact photographs"
         )
@@ -280,5 +281,5 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
 
 def _open(path: str) -> Source:
     if not path:
-        raise ValueError("data.source is empty; set it to a folder of photographs or of shards, or to tfds:NAME")
+        raise UserError("data.source is empty; set it to a folder of photographs or of shards, or to tfds:NAME")
     return open_source(path)

@@ -10,6 +10,7 @@ from typing import Any
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from cod_jax import files
+from cod_jax.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 SHARD_SUFFIX = ".array_record"
@@ -22,10 +23,10 @@ class Shard:
     """One shard file as its manifest describes it.
 
     Attributes:
-        file: name of the file, beside the manifest.
-        size_bytes: size of the file.
-        sha256: checksum of the file, hexadecimal.
-        names: name of each record: the path of the photograph below the folder it came from.
+        file: Name of the file, beside the manifest.
+        size_bytes: Size of the file.
+        sha256: Checksum of the file, hexadecimal.
+        names: Name of each record: the path of the photograph below the folder it came from.
     """
 
     file: str
@@ -38,9 +39,9 @@ def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per
     """Write named records into shards of at most a number of records.
 
     Args:
-        folder: existing folder for the shard files.
-        records: names and encoded images, in order.
-        records_per_shard: at least 1.
+        folder: Existing folder for the shard files.
+        records: Names and encoded images, in order.
+        records_per_shard: At least 1.
 
     Returns:
         The shards, in order.
@@ -84,8 +85,8 @@ def read_manifest(folder: Path) -> list[Shard]:
     """Return the shards that the manifest of a folder lists.
 
     Raises:
-        FileNotFoundError: there is no manifest.
-        ValueError: it is damaged or of another format or version.
+        FileNotFoundError: There is no manifest.
+        UserError: It is damaged or of another format or version.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -93,9 +94,9 @@ def read_manifest(folder: Path) -> list[Shard]:
         kind = (manifest["format"], manifest["version"])
         shards = [Shard(**shard) for shard in manifest["shards"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); prepare the images again") from error
+        raise UserError(f"{path} is damaged ({error}); prepare the images again") from error
     if kind != (_FORMAT, _VERSION):
-        raise ValueError(f"{path} is {kind[0]!r} version {kind[1]}, not version {_VERSION}; prepare the images again")
+        raise UserError(f"{path} is {kind[0]!r} version {kind[1]}, not version {_VERSION}; prepare the images again")
     return shards
 
 

@@ -9,6 +9,7 @@ from typing import cast
 import grain
 
 from cod_jax import files
+from cod_jax.errors import UserError
 from cod_jax.input import records, tfds_source
 
 
@@ -16,15 +17,15 @@ class FolderSource:
     """The image files below a folder, sorted by path.
 
     Attributes:
-        location: the folder, for messages.
-        names: paths below the folder; the split into training and validation depends on nothing else.
+        location: The folder, for messages.
+        names: Paths below the folder; the split into training and validation depends on nothing else.
     """
 
     def __init__(self, folder: str) -> None:
         self.location = folder
         self.names = files.find_images(folder)
         if not self.names:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds no {files.IMAGE_FORMATS} files and no {records.SHARD_SUFFIX} shards; "
                 "give a folder of photographs"
             )
@@ -33,7 +34,7 @@ class FolderSource:
         """Return the content of the file at an index.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: It cannot be read.
         """
         return files.read_bytes(Path(self.location, self.names[index]))
 
@@ -42,9 +43,9 @@ class RecordSource:
     """ArrayRecord shards with the names that the manifest beside them gives.
 
     Attributes:
-        location: the folder or shard, for messages.
-        names: the name of each image, of the same kind as in a folder.
-        named: whether there is a manifest; without it, names are numbers.
+        location: The folder or shard, for messages.
+        names: The name of each image, of the same kind as in a folder.
+        named: Whether there is a manifest; without it, names are numbers.
     """
 
     def __init__(self, path: str) -> None:
@@ -55,7 +56,7 @@ class RecordSource:
         if self.named:
             shards = [shard for shard in records.read_manifest(folder) if only in ("", shard.file)]
             if not shards:
-                raise ValueError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
+                raise UserError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
             for shard in shards:
                 _check_size(folder / shard.file, shard.size_bytes)
             names = [name for shard in shards for name in shard.names]
@@ -66,27 +67,27 @@ class RecordSource:
         try:
             reader = grain.sources.ArrayRecordDataSource([str(folder / name) for name in shard_names])
         except RuntimeError as error:
-            raise ValueError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
+            raise UserError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
         self._records = cast(Sequence[bytes], reader)
         self.names = names if self.named else [f"record {index}" for index in range(len(self._records))]
         if len(self.names) != len(self._records):
-            raise ValueError(
+            raise UserError(
                 f"{path}: the manifest names {len(self.names)} images but the shards hold {len(self._records)}; "
                 "prepare the images again"
             )
         if not self.names:
-            raise ValueError(f"{path} holds no images; prepare them again")
+            raise UserError(f"{path} holds no images; prepare them again")
 
     def read(self, index: int) -> bytes:
         """Return the record at an index.
 
         Raises:
-            ValueError: it is damaged.
+            UserError: It is damaged.
         """
         try:
             return self._records[index]
         except RuntimeError as error:
-            raise ValueError(f"the record is damaged ({error})") from error
+            raise UserError(f"the record is damaged ({error})") from error
 
 
 Source = FolderSource | RecordSource | tfds_source.TfdsSource
@@ -96,8 +97,8 @@ def open_source(path: str) -> Source:
     """Open a folder of images, a folder of ArrayRecord shards, a single shard or "tfds:NAME".
 
     Raises:
-        FileNotFoundError: the path does not exist, or the dataset is not prepared.
-        ValueError: nothing of that kind is there, or it is damaged, or a package is missing.
+        FileNotFoundError: The path does not exist, or the dataset is not prepared.
+        UserError: Nothing of that kind is there, or it is damaged, or a package is missing.
     """
     if path.startswith(tfds_source.PREFIX):
         return tfds_source.TfdsSource(path)
@@ -117,19 +118,19 @@ def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
     The rule looks at one name at a time, so adding or removing images never moves another one across.
 
     Args:
-        source: the images.
-        modulus: validation is where the CRC-32 divides by this number; 0 puts everything into training.
+        source: The images.
+        modulus: Validation is where the CRC-32 divides by this number; 0 puts everything into training.
 
     Returns:
         Training and validation indices; both ascend.
 
     Raises:
-        ValueError: the images have no names to go by.
+        UserError: The images have no names to go by.
     """
     if modulus == 0:
         return list(range(len(source.names))), []
     if isinstance(source, RecordSource) and not source.named:
-        raise ValueError(
+        raise UserError(
             f"{source.location} has no {records.MANIFEST_NAME}, so nothing can be held out by name; "
             "make the shards with `python -m data.prepare`, or set data.validation_modulus=0"
         )
@@ -147,6 +148,6 @@ def _check_size(path: Path, size_bytes: int) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing but the manifest lists it; prepare the images again")
     if path.stat().st_size != size_bytes:
-        raise ValueError(
+        raise UserError(
             f"{path} has {path.stat().st_size} bytes but the manifest says {size_bytes}; prepare the images again"
         )

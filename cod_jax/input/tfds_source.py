@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cod_jax.errors import UserError
+
 PREFIX = "tfds:"
 DEFAULT_SPLIT = "train"
 _VERSION = r"[\d*]+\.[\d*]+\.[\d*]+"
@@ -19,8 +21,8 @@ class TfdsSource:
     begins with "/", "." or "~". Nothing is downloaded, and the code that prepared the dataset is not needed.
 
     Attributes:
-        location: what was asked for, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
-        names: dataset, version, file and place in the file of each image. They are the same whichever part of a split
+        location: What was asked for, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
+        names: Dataset, version, file and place in the file of each image. They are the same whichever part of a split
             is read, and so is what is held out of it.
     """
 
@@ -28,7 +30,7 @@ class TfdsSource:
         tfds, damage = _import(location)
         match = _LOCATION.fullmatch(location)
         if match is None:
-            raise ValueError(
+            raise UserError(
                 f"{location!r} names no dataset; write tfds:NAME or tfds:NAME:SPLIT, or the folder of a prepared "
                 "dataset in place of NAME"
             )
@@ -37,7 +39,7 @@ class TfdsSource:
         info = builder.info
         formats = info.available_file_formats()
         if tfds.core.FileFormat.ARRAY_RECORD not in formats:
-            raise ValueError(
+            raise UserError(
                 f"{location} has {' and '.join(sorted(one.value for one in formats)) or 'no'} files, which cannot be "
                 "read here; prepare the dataset with file_format='array_record'"
             )
@@ -51,7 +53,7 @@ class TfdsSource:
             )
             parts = info.splits[split].file_instructions
         except (ValueError, KeyError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{location}: the split {split!r} cannot be read ({_first_line(error).partition('. ')[0]}); "
                 f"the dataset has {', '.join(sorted(info.splits))}"
             ) from error
@@ -65,19 +67,19 @@ class TfdsSource:
             for place in range(part.skip, part.skip + part.take)
         ]
         if not self.names:
-            raise ValueError(f"{location} holds no images; name another split")
+            raise UserError(f"{location} holds no images; name another split")
 
     def read(self, index: int) -> bytes:
         """Return the encoded image at an index.
 
         Raises:
-            ValueError: the record is damaged.
+            UserError: The record is damaged.
         """
         try:
             record = self._records[index]
             return self._features.deserialize_example_np(record, decoders=self._decoders)[self._image]
         except self._damage as error:
-            raise ValueError(f"the record is damaged ({_first_line(error)})") from error
+            raise UserError(f"the record is damaged ({_first_line(error)})") from error
 
 
 def _import(location: str) -> tuple[Any, tuple[type[Exception], ...]]:
@@ -86,7 +88,7 @@ def _import(location: str) -> tuple[Any, tuple[type[Exception], ...]]:
         import tensorflow_datasets as tfds
         from google.protobuf import json_format, message
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{location} needs the package {error.name}; install the extra tfds: pip install 'cod_jax[tfds]'"
         ) from error
     return tfds, (RuntimeError, KeyError, ValueError, json_format.ParseError, message.DecodeError)
@@ -113,7 +115,7 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
             "file_format='array_record', set TFDS_DATA_DIR, or write tfds:/path/to/its/folder"
         ) from error
     except (ImportError, *damage) as error:
-        raise ValueError(
+        raise UserError(
             f"{location} cannot be opened ({_first_line(error)}); check the name, or prepare the dataset again"
         ) from error
 
@@ -131,7 +133,7 @@ def _image_feature(tfds: Any, features: Any, location: str) -> str:
         return "image"
     if len(images) != 1:
         found = f"several image features ({', '.join(sorted(images))}), none of them called" if images else "no"
-        raise ValueError(f"{location} has {found} 'image' of 8 bits per channel; choose another dataset")
+        raise UserError(f"{location} has {found} 'image' of 8 bits per channel; choose another dataset")
     return images[0]
 
 

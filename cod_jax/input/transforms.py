@@ -23,11 +23,11 @@ def random_box(height: int, width: int, image_size: int, min_scale: float, rng: 
     so that nothing is distorted.
 
     Args:
-        height: rows of the image, at least `image_size`.
-        width: columns of the image, at least `image_size`.
-        image_size: smallest side that is drawn, so that no crop is enlarged.
-        min_scale: smallest area, in (0, 1].
-        rng: source of randomness; three numbers are drawn.
+        height: Rows of the image, at least `image_size`.
+        width: Columns of the image, at least `image_size`.
+        image_size: Smallest side that is drawn, so that no crop is enlarged.
+        min_scale: Smallest area, in (0, 1].
+        rng: Source of randomness; three numbers are drawn.
     """
     short_edge = min(height, width)
     side = round(short_edge * math.sqrt(rng.uniform(min_scale, 1)))
@@ -53,8 +53,8 @@ def resize_short_edge(image_uint8: UInt8[np.ndarray, "height width 3"], size: in
     """Shrink an image with an antialiased Lanczos filter until its shorter side has a given length.
 
     Args:
-        image_uint8: pixels [H, W, 3].
-        size: new length of the shorter side, at most the present one.
+        image_uint8: Pixels [H, W, 3].
+        size: New length of the shorter side, at most the present one.
 
     Returns:
         The smaller image; the longer side is rounded to the nearest pixel.

@@ -27,13 +27,13 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
     """Parameters of frozen networks by name, float32.
 
     Args:
-      names: "dinov2", "autoencoder" (sd-vae-ft-ema), "lpips_vgg", "lpips_alex", or none.
-      weights: Folder of the published files; "" where there is none.
+        names: "dinov2", "autoencoder" (sd-vae-ft-ema), "lpips_vgg", "lpips_alex", or none.
+        weights: Folder of the published files; "" where there is none.
 
     Raises:
-      FileNotFoundError: No folder is named, or a file is missing; the message says which, where it comes from, and what
-        to set to do without.
-      ValueError: A file is damaged or another one.
+        FileNotFoundError: No folder is named, or a file is missing; the message says which, where it comes from, and
+            what to set to do without.
+        UserError: A file is damaged or another one.
     """
     if not weights and names:
         raise FileNotFoundError(

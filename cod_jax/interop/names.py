@@ -114,12 +114,12 @@ class Entry:
     """One tensor of a published state dict and its place in our parameters.
 
     Attributes:
-      published: Name in the state dict, without a checkpoint prefix.
-      name: Flat name of our parameter.
-      layer: Index into the leading axis of a stacked parameter, or None.
-      layout: How the arrays correspond.
-      channels: Channels per pixel, for the layouts that interleave them with pixels.
-      is_conv: Whether the published kernel of such a layout is a 1x1 convolution's.
+        published: Name in the state dict, without a checkpoint prefix.
+        name: Flat name of our parameter.
+        layer: Index into the leading axis of a stacked parameter, or None.
+        layout: How the arrays correspond.
+        channels: Channels per pixel, for the layouts that interleave them with pixels.
+        is_conv: Whether the published kernel of such a layout is a 1x1 convolution's.
     """
 
     published: str
@@ -180,11 +180,11 @@ def entries(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> list[
     """Every tensor of the published state dict of a model.
 
     Args:
-      shapes: Flat names and shapes of our parameters.
-      config: The model's description.
+        shapes: Flat names and shapes of our parameters.
+        config: The model's description.
 
     Raises:
-      KeyError: A parameter has no published counterpart.
+        KeyError: A parameter has no published counterpart.
     """
     result = []
     # What is per pixel does not exist in latent models.

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from cod_jax.errors import UserError
 from cod_jax.interop.raw_values import DAMAGED, quote
 
 # A state dict takes about 30 instructions and 200 bytes a tensor.
@@ -54,7 +55,7 @@ class PicklePosition:
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
         if not 0 <= count <= len(self.data) - self.position:
-            raise ValueError(f"its list of contents ends early; {DAMAGED}")
+            raise UserError(f"its list of contents ends early; {DAMAGED}")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -66,7 +67,7 @@ class PicklePosition:
         """Return the text up to the next line end."""
         end = self.data.find(b"\n", self.position, self.position + 1000)
         if end < 0:
-            raise ValueError(f"its list of contents ends early; {DAMAGED}")
+            raise UserError(f"its list of contents ends early; {DAMAGED}")
         text = self.take(end - self.position)
         self.position += 1
         return to_text(text)
@@ -77,7 +78,7 @@ def to_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"a name in it is not UTF-8 text; {DAMAGED}") from None
+        raise UserError(f"a name in it is not UTF-8 text; {DAMAGED}") from None
 
 
 class _Stack:
@@ -89,12 +90,12 @@ class _Stack:
 
     def pop(self) -> Any:
         if not self.items:
-            raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+            raise UserError(f"its list of contents is not a valid pickle; {DAMAGED}")
         return self.items.pop()
 
     def top(self, kind: type) -> Any:
         if not self.items or not isinstance(self.items[-1], kind):
-            raise ValueError(f"its list of contents fills something that is no {kind.__name__}; {DAMAGED}")
+            raise UserError(f"its list of contents fills something that is no {kind.__name__}; {DAMAGED}")
         return self.items[-1]
 
     def mark(self) -> None:
@@ -103,7 +104,7 @@ class _Stack:
 
     def pop_to_mark(self) -> list[Any]:
         if not self.marks:
-            raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+            raise UserError(f"its list of contents is not a valid pickle; {DAMAGED}")
         items, self.items = self.items, self.marks.pop()
         return items
 
@@ -116,12 +117,12 @@ def load_plain_pickle(
     """Read one pickle at the position of `source` and leave the position behind it.
 
     Args:
-        source: bytes and position.
-        functions: names the pickle may use; called with the tuple of arguments, or not at all where None.
-        load_persistent: turns a persistent id into a value.
+        source: Bytes and position.
+        functions: Names the pickle may use; called with the tuple of arguments, or not at all where None.
+        load_persistent: Turns a persistent id into a value.
 
     Raises:
-        ValueError: the pickle is damaged, or uses a name or instruction that is not known; the text names it.
+        UserError: The pickle is damaged, or uses a name or instruction that is not known; the text names it.
     """
     stack = _Stack()
     memo: dict[int, Any] = {}
@@ -130,7 +131,7 @@ def load_plain_pickle(
         if op == b".":
             value = stack.pop()
             if stack.items or stack.marks:
-                raise ValueError(f"its list of contents is not a valid pickle; {DAMAGED}")
+                raise UserError(f"its list of contents is not a valid pickle; {DAMAGED}")
             return value
         if op in _MEMO_PUT:
             memo[source.number(_MEMO_PUT[op])] = stack.top(object)
@@ -139,7 +140,7 @@ def load_plain_pickle(
         elif op in _MEMO_GET:
             number = source.number(_MEMO_GET[op])
             if number not in memo:
-                raise ValueError(f"its list of contents refers to something it has not; {DAMAGED}")
+                raise UserError(f"its list of contents refers to something it has not; {DAMAGED}")
             stack.items.append(memo[number])
         elif op in _FRAMING:
             source.number(_FRAMING[op])
@@ -157,13 +158,13 @@ def load_plain_pickle(
                 stack.items.append(load_persistent(stack.pop()))
             else:
                 _run_container(op, stack)
-    raise ValueError(f"its list of contents has more than {MAX_INSTRUCTIONS} instructions; {ADVICE}")
+    raise UserError(f"its list of contents has more than {MAX_INSTRUCTIONS} instructions; {ADVICE}")
 
 
 def _look_up(module: Any, attribute: Any, functions: _Functions) -> Name:
     text = f"{module}.{attribute}" if isinstance(module, str) and isinstance(attribute, str) else "?"
     if text not in functions:
-        raise ValueError(f"it asks for {quote(text)}, which is not read for safety; {ADVICE}")
+        raise UserError(f"it asks for {quote(text)}, which is not read for safety; {ADVICE}")
     return Name(text)
 
 
@@ -171,7 +172,7 @@ def _call(name: Any, arguments: Any, functions: _Functions) -> Any:
     function = functions[name.text] if isinstance(name, Name) else None
     if function is None or not isinstance(arguments, tuple):
         called = quote(name.text) if isinstance(name, Name) else f"a {type(name).__name__}"
-        raise ValueError(f"it calls {called}, which is not read for safety; {ADVICE}")
+        raise UserError(f"it calls {called}, which is not read for safety; {ADVICE}")
     return function(arguments)
 
 
@@ -212,16 +213,16 @@ def _run_container(op: bytes, stack: _Stack) -> None:
         stack.pop()
         stack.top(dict)
     else:
-        raise ValueError(f"it uses the pickle instruction {op!r}, which plain tensors do not need; {ADVICE}")
+        raise UserError(f"it uses the pickle instruction {op!r}, which plain tensors do not need; {ADVICE}")
 
 
 def set_items(target: dict[Any, Any], items: list[Any]) -> None:
     """Put [key, value, key, value, ...] into `target`; keys are text or numbers, whose hash is harmless."""
     if len(items) % 2:
-        raise ValueError(f"its list of contents has a key without a value; {DAMAGED}")
+        raise UserError(f"its list of contents has a key without a value; {DAMAGED}")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, Name):
-            raise ValueError(f"it has the key {quote(key.text)}, which is not read for safety; {ADVICE}")
+            raise UserError(f"it has the key {quote(key.text)}, which is not read for safety; {ADVICE}")
         if not isinstance(key, str | int | float | None):
-            raise ValueError(f"it has a {type(key).__name__} as the key of a dict; {ADVICE}")
+            raise UserError(f"it has a {type(key).__name__} as the key of a dict; {ADVICE}")
         target[key] = value

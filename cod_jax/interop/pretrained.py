@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cod_jax.errors import UserError
 from cod_jax.features.dinov2 import DINOv2, DINOv2Config
 from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16, Stage
 from cod_jax.features.sd_vae import SDVAE, SDVAEConfig
@@ -19,10 +20,10 @@ class _Official(NamedTuple):
     """Where the weights of a published network come from.
 
     Attributes:
-      title: What messages call the network.
-      url: The file, or the page that holds it.
-      names: Names of the files; all hold the same weights, the first is the one to recommend.
-      sha256: Checksums of the files, or as many of their first digits as are published; none where none is.
+        title: What messages call the network.
+        url: The file, or the page that holds it.
+        names: Names of the files; all hold the same weights, the first is the one to recommend.
+        sha256: Checksums of the files, or as many of their first digits as are published; none where none is.
     """
 
     title: str
@@ -146,16 +147,16 @@ def load_dinov2(folder: str | Path, *, otherwise: str = "") -> Params:
     """Read the official weights of DINOv2 ViT-B/14.
 
     Args:
-      folder: Folder that holds dinov2_vitb14_pretrain.pth, or that file under any name.
-      otherwise: What to do without the file, such as "set the weight of the alignment loss to 0"; ends the message
-        about a missing file.
+        folder: Folder that holds dinov2_vitb14_pretrain.pth, or that file under any name.
+        otherwise: What to do without the file, such as "set the weight of the alignment loss to 0"; ends the message
+            about a missing file.
 
     Returns:
-      Nested float32 arrays, as `Functional` of a `DINOv2` with the default description takes them.
+        Nested float32 arrays, as `Functional` of a `DINOv2` with the default description takes them.
 
     Raises:
-      FileNotFoundError: The file is not there; the message says where it comes from and where it belongs.
-      ValueError: The file is not the official one, or damaged.
+        FileNotFoundError: The file is not there; the message says where it comes from and where it belongs.
+        UserError: The file is not the official one, or damaged.
     """
     return _load([_DINOV2], folder, otherwise, dinov2_params_from_state_dict)
 
@@ -166,16 +167,16 @@ def load_sd_vae(folder: str | Path, *, otherwise: str = "") -> Params:
     No checksum of these files is published by their authors: names and shapes are checked.
 
     Args:
-      folder: Folder that holds diffusion_pytorch_model.safetensors (or .bin, or vae-ft-ema-560000-ema-pruned.ckpt or
-        .safetensors), or that file under any name.
-      otherwise: What to do without the file; ends the message about a missing file.
+        folder: Folder that holds diffusion_pytorch_model.safetensors (or .bin, or vae-ft-ema-560000-ema-pruned.ckpt or
+            .safetensors), or that file under any name.
+        otherwise: What to do without the file; ends the message about a missing file.
 
     Returns:
-      Nested float32 arrays, as `Functional` of an `SDVAE` with the default description takes them.
+        Nested float32 arrays, as `Functional` of an `SDVAE` with the default description takes them.
 
     Raises:
-      FileNotFoundError: The file is not there; the message says where it comes from and where it belongs.
-      ValueError: The file holds something else, or is damaged.
+        FileNotFoundError: The file is not there; the message says where it comes from and where it belongs.
+        UserError: The file holds something else, or is damaged.
     """
     return _load([_SD_VAE], folder, otherwise, sd_vae_params_from_state_dict)
 
@@ -184,17 +185,17 @@ def load_lpips(folder: str | Path, trunk: Literal["vgg", "alex"] = "vgg", *, oth
     """Read the official weights of LPIPS v0.1: those of its trunk, a classifier of ImageNet, and its linear layers.
 
     Args:
-      folder: Folder that holds vgg16-397923af.pth and vgg.pth, or alexnet-owt-7be5be79.pth (of an older release:
-        alexnet-owt-4df8aa71.pth) and alex.pth.
-      trunk: Which of the two.
-      otherwise: What to do without the files; ends the message about a missing file.
+        folder: Folder that holds vgg16-397923af.pth and vgg.pth, or alexnet-owt-7be5be79.pth (of an older release:
+            alexnet-owt-4df8aa71.pth) and alex.pth.
+        trunk: Which of the two.
+        otherwise: What to do without the files; ends the message about a missing file.
 
     Returns:
-      Nested float32 arrays, as `Functional` of an `LPIPS` with `VGG16` or `ALEXNET` takes them.
+        Nested float32 arrays, as `Functional` of an `LPIPS` with `VGG16` or `ALEXNET` takes them.
 
     Raises:
-      FileNotFoundError: A file is not there; the message says where it comes from and where it belongs.
-      ValueError: A file is not the official one, or damaged.
+        FileNotFoundError: A file is not there; the message says where it comes from and where it belongs.
+        UserError: A file is not the official one, or damaged.
     """
     stages = _LPIPS_STAGES[trunk]
     return _load(_LPIPS[trunk], folder, otherwise, lambda state_dict: lpips_params_from_state_dict(state_dict, stages))
@@ -204,11 +205,11 @@ def dinov2_params_from_state_dict(state_dict: Mapping[str, np.ndarray], config: 
     """Our parameters of a published state dict of DINOv2 without registers; `mask_token` may be there and is unused.
 
     Args:
-      state_dict: Arrays by published name.
-      config: The network's description; ViT-B/14 by default.
+        state_dict: Arrays by published name.
+        config: The network's description; ViT-B/14 by default.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: With the missing, the unexpected and the wrongly shaped names.
     """
     config = config or DINOv2Config()
     shapes = Functional(lambda rngs: DINOv2(config, dtype="float32", rngs=rngs)).shapes
@@ -234,11 +235,11 @@ def sd_vae_params_from_state_dict(state_dict: Mapping[str, np.ndarray], config: 
     the "-original" release, whose training-time entries (`loss.`, `model_ema.`) are left out.
 
     Args:
-      state_dict: Arrays by published name.
-      config: The network's description; sd-vae-ft-ema by default.
+        state_dict: Arrays by published name.
+        config: The network's description; sd-vae-ft-ema by default.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names, in the naming that fits best.
+        UserError: With the missing, the unexpected and the wrongly shaped names, in the naming that fits best.
     """
     config = config or SDVAEConfig()
     shapes = Functional(lambda rngs: SDVAE(config, dtype="float32", rngs=rngs)).shapes
@@ -251,11 +252,11 @@ def lpips_params_from_state_dict(state_dict: Mapping[str, np.ndarray], stages: S
     """Our parameters of the published state dicts of a trunk and of LPIPS v0.1, joined.
 
     Args:
-      state_dict: Arrays by published name; those of the classifier behind the trunk may be there and are unused.
-      stages: The trunk.
+        state_dict: Arrays by published name; those of the classifier behind the trunk may be there and are unused.
+        stages: The trunk.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: With the missing, the unexpected and the wrongly shaped names.
     """
     shapes = Functional(lambda rngs: LPIPS(stages, dtype="float32", rngs=rngs)).shapes
     flat = flatten_params(shapes)
@@ -321,7 +322,7 @@ def _params(shapes: Params, slots: Mapping[str, _Slot], given: Mapping[str, np.n
         if name in given and given[name].shape != slot.shape
     ]
     if missing or unexpected or wrong_shape:
-        raise ValueError(mismatch_message(missing, unexpected, wrong_shape))
+        raise UserError(mismatch_message(missing, unexpected, wrong_shape))
     flat = {name: np.empty(leaf.shape, np.float32) for name, leaf in flatten_params(shapes).items()}
     for name, slot in slots.items():
         ours = flat[slot.name] if slot.layer is None else flat[slot.name][slot.layer]
@@ -345,8 +346,8 @@ def _load(
         state_dict |= read_state_dict(path)
     try:
         return convert(state_dict)
-    except ValueError as error:
-        raise ValueError(f"{' and '.join(map(str, paths))}: is not {officials[0].title}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{' and '.join(map(str, paths))}: is not {officials[0].title}: {error}") from error
 
 
 def _check_sha256(official: _Official, path: Path) -> None:
@@ -355,7 +356,7 @@ def _check_sha256(official: _Official, path: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(official.sha256):
-        raise ValueError(
+        raise UserError(
             f"{path}: its SHA-256 is {found}, that of the official file is {' or '.join(official.sha256)}; download it "
             f"again from {official.url}"
         )

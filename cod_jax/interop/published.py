@@ -5,8 +5,9 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from cod_jax.bundle import default_decoding
-from cod_jax.decoding import DecodingConfig
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import default_decoding
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models.config import (
     LATENT_CHANNELS,
     LATENT_PATCH_SIZE,
@@ -72,9 +73,9 @@ class PublishedNetwork:
     """A network as the published code describes it.
 
     Attributes:
-      class_name: Name of its class, without the modules.
-      init_args: Keyword arguments of the class.
-      checkpoint_prefix: What its names begin with in a checkpoint; None where the description does not say so.
+        class_name: Name of its class, without the modules.
+        init_args: Keyword arguments of the class.
+        checkpoint_prefix: What its names begin with in a checkpoint; None where the description does not say so.
     """
 
     class_name: str
@@ -86,12 +87,12 @@ def reference_config(class_name: str, init_args: Mapping[str, Any]) -> ModelConf
     """Our description of a published network.
 
     Args:
-      class_name: "Codec", "DConv", "PixNerDiT", "DDT" or "OneStepCoD" (a transformer if `num_groups` is given).
-      init_args: Keyword arguments as in the published YAML files; missing ones take the class's defaults. For "Codec"
-        the denoiser of the result only carries the condition's width.
+        class_name: "Codec", "DConv", "PixNerDiT", "DDT" or "OneStepCoD" (a transformer if `num_groups` is given).
+        init_args: Keyword arguments as in the published YAML files; missing ones take the class's defaults. For "Codec"
+            the denoiser of the result only carries the condition's width.
 
     Raises:
-      ValueError: The class or an argument is unknown, an argument is missing, or has an unusable value.
+        UserError: The class or an argument is unknown, an argument is missing, or has an unusable value.
     """
     return reference_with_noise_level(class_name, init_args)[0]
 
@@ -99,7 +100,7 @@ def reference_config(class_name: str, init_args: Mapping[str, Any]) -> ModelConf
 def reference_with_noise_level(class_name: str, init_args: Mapping[str, Any]) -> tuple[ModelConfig, float]:
     """Our description, and the level of the noise that one-step decoding starts from; see `reference_config`."""
     if class_name not in CLASS_NAMES:
-        raise ValueError(f"class {_short(class_name)} is not supported; known are {', '.join(CLASS_NAMES)}")
+        raise UserError(f"class {_short(class_name)} is not supported; known are {', '.join(CLASS_NAMES)}")
     kind = class_name
     if class_name == ONE_STEP:
         kind = "PixNerDiT" if "num_groups" in init_args else "DConv"
@@ -112,13 +113,13 @@ def reference_with_noise_level(class_name: str, init_args: Mapping[str, Any]) ->
     patch_size, channels = (LATENT_PATCH_SIZE, LATENT_CHANNELS) if kind == "DDT" else (PATCH_SIZE, 3)
     what = "latents, 4 channels" if kind == "DDT" else "RGB pixels, 3 channels"
     if arguments["patch_size"] != patch_size:
-        raise ValueError(f"patch_size is {arguments['patch_size']}; {class_name} works on patches of {patch_size}")
+        raise UserError(f"patch_size is {arguments['patch_size']}; {class_name} works on patches of {patch_size}")
     if arguments["in_channels"] != channels:
-        raise ValueError(f"in_channels is {arguments['in_channels']}; {class_name} works on {what}")
+        raise UserError(f"in_channels is {arguments['in_channels']}; {class_name} works on {what}")
     if arguments["pred"] not in _PREDICTIONS:
-        raise ValueError(f"pred is {_short(arguments['pred'])}; it must be one of {', '.join(_PREDICTIONS)}")
+        raise UserError(f"pred is {_short(arguments['pred'])}; it must be one of {', '.join(_PREDICTIONS)}")
     if class_name in ("PixNerDiT", "DDT") and arguments["pred"] != "v":
-        raise ValueError(f"pred is x, which {class_name} does not read: it always predicts velocities; remove pred")
+        raise UserError(f"pred is x, which {class_name} does not read: it always predicts velocities; remove pred")
     if kind == "DConv":
         codec = dataclasses.replace(codec, attention="window_published")
     return ModelConfig(codec, _denoiser_config(kind, arguments)), noise_level
@@ -128,13 +129,13 @@ def published_decoding(network: PublishedNetwork) -> DecodingConfig:
     """The steps, guidance and sampler with which the published code decodes a network.
 
     Raises:
-      ValueError: Its one step starts from noise, where ours starts from none.
+        UserError: Its one step starts from noise, where ours starts from none.
     """
     config, noise_level = reference_with_noise_level(network.class_name, network.init_args)
     one_step = network.class_name == ONE_STEP
     if one_step and noise_level:
         default = "" if "noise_level" in network.init_args else ", the default of the class"
-        raise ValueError(
+        raise UserError(
             f"noise_level is {noise_level:g}{default}: this one-step decoder starts from noise, those here from none, "
             "and would decode other pictures; import one with noise_level 0, or decode it in Python with load_reference"
         )
@@ -145,16 +146,16 @@ def published_network(config: ModelConfig, *, one_step: bool, any_attention: boo
     """The published class and arguments of one of our descriptions, the opposite of `reference_config`.
 
     Args:
-      config: What the model is.
-      one_step: Whether it is to be a one-step decoder that starts from zero noise, or a denoiser to sample with.
-      any_attention: Whether the published code may attend otherwise than the model does in use.
+        config: What the model is.
+        one_step: Whether it is to be a one-step decoder that starts from zero noise, or a denoiser to sample with.
+        any_attention: Whether the published code may attend otherwise than the model does in use.
 
     Raises:
-      ValueError: The published class cannot be made so; the sentence says which field is why.
+        UserError: The published class cannot be made so; the sentence says which field is why.
     """
     kind = _KINDS[config.denoiser.kind]
     if one_step and kind == "DDT":
-        raise ValueError("there is no published one-step decoder of latents; write the model as a denoiser")
+        raise UserError("there is no published one-step decoder of latents; write the model as a denoiser")
     class_name = ONE_STEP if one_step else kind
     prefix = "net." if one_step else "ema_denoiser."
     network = PublishedNetwork(class_name, _init_args(kind, config, one_step), prefix)
@@ -164,8 +165,8 @@ def published_network(config: ModelConfig, *, one_step: bool, any_attention: boo
         expected = dataclasses.replace(expected, codec=dataclasses.replace(expected.codec, decoder_depth=3))
     try:
         implied = reference_config(class_name, network.init_args)
-    except ValueError as error:
-        raise ValueError(f"there is no published {class_name} like this model: {error}") from error
+    except UserError as error:
+        raise UserError(f"there is no published {class_name} like this model: {error}") from error
     ours, theirs = _flat(expected.to_dict()), _flat(implied.to_dict())
     if any_attention:
         ours["codec.attention"] = theirs["codec.attention"]
@@ -174,7 +175,7 @@ def published_network(config: ModelConfig, *, one_step: bool, any_attention: boo
             way_out = ""
             if field == "codec.attention":
                 way_out = "; --any-attention writes the same weights for that attention"
-            raise ValueError(
+            raise UserError(
                 f"this model cannot be written: its {field} is {value}, and that of the published {class_name} is "
                 f"always {theirs.get(field)}{way_out}"
             )
@@ -243,18 +244,18 @@ def _checked_arguments(class_name: str, defaults: Mapping[str, Any], init_args: 
     unknown = sorted(set(init_args) - set(defaults))
     if unknown:
         names = ", ".join(unknown)[:_MESSAGE_LENGTH]
-        raise ValueError(f"{class_name} has no argument {names}; known are {', '.join(defaults)}")
+        raise UserError(f"{class_name} has no argument {names}; known are {', '.join(defaults)}")
     arguments = {**defaults, **init_args}
     missing = sorted(name for name, value in arguments.items() if value is _REQUIRED)
     if missing:
-        raise ValueError(f"{class_name} needs the arguments {', '.join(missing)}")
+        raise UserError(f"{class_name} needs the arguments {', '.join(missing)}")
     for name, value in arguments.items():
         kind = int if defaults[name] is _REQUIRED else type(defaults[name])
         allowed = (int, float) if kind is float else kind
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{name} is {_short(value)}; {class_name} takes a value of type {kind.__name__}")
+            raise UserError(f"{name} is {_short(value)}; {class_name} takes a value of type {kind.__name__}")
         if kind in (int, float) and not abs(value) <= _LARGEST_NUMBER:
-            raise ValueError(f"{name} is {_short(value)}; {class_name} takes a number up to {_LARGEST_NUMBER} there")
+            raise UserError(f"{name} is {_short(value)}; {class_name} takes a number up to {_LARGEST_NUMBER} there")
     return arguments
 
 
@@ -289,9 +290,9 @@ def _denoiser_config(kind: str, arguments: Mapping[str, Any]) -> DenoiserConfig:
 def _codec_config(arguments: Mapping[str, Any]) -> ConditionCodecConfig:
     ds, up2x = arguments["ds"], arguments["up2x"]
     if ds not in (4, 8, 16, 32, 128):
-        raise ValueError(f"ds is {ds}; it must be one of 4, 8, 16, 32, 128")
+        raise UserError(f"ds is {ds}; it must be one of 4, 8, 16, 32, 128")
     if ds < 32 and not up2x:
-        raise ValueError(f"ds {ds} exists with up2x only; set up2x to true")
+        raise UserError(f"ds {ds} exists with up2x only; set up2x to true")
     return ConditionCodecConfig(
         pitch=ds if up2x else ds // 2,
         input_stride=2 if up2x else 1,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cod_jax.errors import UserError
 from cod_jax.interop.published import PREFIXES, PublishedNetwork
 from cod_jax.interop.raw_values import quote
 from cod_jax.interop.reference import ReferenceModel, load_reference
@@ -31,9 +32,9 @@ class NetworkWeights:
     """The tensors of one network in a checkpoint.
 
     Attributes:
-      tensors: Arrays by published name without prefix.
-      prefix: What their names begin with in the checkpoint.
-      left_out: How many entries of other modules there are, by the beginning of their names.
+        tensors: Arrays by published name without prefix.
+        prefix: What their names begin with in the checkpoint.
+        left_out: How many entries of other modules there are, by the beginning of their names.
     """
 
     tensors: dict[str, np.ndarray]
@@ -53,9 +54,9 @@ class PublishedCheckpoint:
     """A released checkpoint as one of our models.
 
     Attributes:
-      model: The model.
-      facts: Where its weights come from, for the model folder.
-      left_out: How many entries of other modules there are, by the beginning of their names.
+        model: The model.
+        facts: Where its weights come from, for the model folder.
+        left_out: How many entries of other modules there are, by the beginning of their names.
     """
 
     model: ReferenceModel
@@ -69,23 +70,23 @@ def load_published(
     """Build our model of a released checkpoint.
 
     Args:
-      path: A torch or safetensors file; nothing in it is run.
-      network: What its YAML file says.
-      kind: Take the moving average or the raw weights; by default the moving average where there is one.
-      key: Which dict of tensors to take where the file holds several, see `read_state_dict`.
+        path: A torch or safetensors file; nothing in it is run.
+        network: What its YAML file says.
+        kind: Take the moving average or the raw weights; by default the moving average where there is one.
+        key: Which dict of tensors to take where the file holds several, see `read_state_dict`.
 
     Raises:
-      FileNotFoundError: There is no such file.
-      ValueError: The file is damaged, refused, or does not hold this network; the message lists what is missing,
-        unexpected, or of another shape.
+        FileNotFoundError: There is no such file.
+        UserError: The file is damaged, refused, or does not hold this network; the message lists what is missing,
+            unexpected, or of another shape.
     """
     file = Path(path)
     weights = select_network(read_state_dict(file, key), file, kind=kind, prefix=network.checkpoint_prefix)
     _check_values(weights.tensors, file)
     try:
         model = load_reference(network.class_name, network.init_args, weights.tensors)
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             f"{file}: does not hold the {network.class_name} that the YAML file describes: {error}; give the YAML file "
             "that belongs to the checkpoint"
         ) from error
@@ -106,13 +107,13 @@ def select_network(
     """Pick the network's tensors.
 
     Args:
-      state_dict: Arrays by name as in the file.
-      file: For messages.
-      kind: See `load_published`.
-      prefix: What the names begin with, where it is known.
+        state_dict: Arrays by name as in the file.
+        file: For messages.
+        kind: See `load_published`.
+        prefix: What the names begin with, where it is known.
 
     Raises:
-      ValueError: The weights asked for are not there, or are no plain network's.
+        UserError: The weights asked for are not there, or are no plain network's.
     """
     present = [name for name in PREFIXES if any(_belongs(entry, name) for entry in state_dict)]
     candidates = present if prefix is None else [prefix]
@@ -123,16 +124,16 @@ def select_network(
         wanted = f"{kind} weights of a network" if kind else "network"
         begins = f" with names that begin with {quote(prefix)}, as the YAML file says" if prefix else ""
         found = ", ".join(quote(name) for name in _beginnings(state_dict)) or "nothing"
-        raise ValueError(f"{file}: holds no {wanted}{begins}; its names begin with {found}")
+        raise UserError(f"{file}: holds no {wanted}{begins}; its names begin with {found}")
     tensors = {name.removeprefix(chosen): value for name, value in state_dict.items() if _belongs(name, chosen)}
     if any(map(_CACHED.match, tensors)):
-        raise ValueError(
+        raise UserError(
             f"{file}: its condition blocks are cached (names such as blocks.0.block.*): the published code replaces "
             "their timestep modulation by constants that it does not store, which cannot be undone; give the file as "
             "it was published, or save it before eval() is called"
         )
     if any(map(_LORA.search, tensors)):
-        raise ValueError(
+        raise UserError(
             f"{file}: its layers hold LoRA updates that are not merged; merge them with the tool that trained them "
             "and give the merged file"
         )
@@ -151,9 +152,9 @@ def _beginnings(names: Any) -> dict[str, int]:
 def _check_values(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     wrong = [name for name, value in tensors.items() if value.dtype.kind != "f"]
     if wrong:
-        raise ValueError(f"{file}: {quote(wrong[0])} has type {tensors[wrong[0]].dtype}, not one of real numbers")
+        raise UserError(f"{file}: {quote(wrong[0])} has type {tensors[wrong[0]].dtype}, not one of real numbers")
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
-        raise ValueError(
+        raise UserError(
             f"{file}: {len(broken)} tensors hold NaN or infinity, such as {quote(broken[0])}; download it again"
         )

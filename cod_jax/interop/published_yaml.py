@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cod_jax.errors import UserError
 from cod_jax.interop.published import ONE_STEP, PREFIXES, PublishedNetwork
 
 # The longest of the published files has 4 kilobytes.
@@ -64,19 +65,19 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
     `model.init_args` beside `ckpt_prefix`. Everything else in the file is passed over.
 
     Raises:
-      ValueError: One line: there is no such file, it is no YAML, or describes no network.
+        UserError: One line: there is no such file, it is no YAML, or describes no network.
     """
     file = Path(path)
     content = _load(file)
     model = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(model, Mapping):
-        raise ValueError(f"{file}: has no network: there is no section called model; give the checkpoint's own YAML")
+        raise UserError(f"{file}: has no network: there is no section called model; give the checkpoint's own YAML")
     prefix = content.get("ckpt_prefix")
     if prefix is not None and not isinstance(prefix, str):
-        raise ValueError(f"{file}: ckpt_prefix is no text; it must be what names begin with, such as net.")
+        raise UserError(f"{file}: ckpt_prefix is no text; it must be what names begin with, such as net.")
     found = {name: model[name] for name in PLACES if isinstance(model.get(name), Mapping)}
     if len(found) > 1:
-        raise ValueError(f"{file}: has two networks, model.denoiser and model.net; remove the one you do not import")
+        raise UserError(f"{file}: has two networks, model.denoiser and model.net; remove the one you do not import")
     if found:
         ((name, section),) = found.items()
         where = f"model.{name}"
@@ -84,12 +85,10 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
         # The tool of one-step CoD knows one class only and does not name it.
         where, section = "model", {"class_path": _ONE_STEP_TRANSFORMER, **model}
     else:
-        raise ValueError(
-            f"{file}: has no network: neither model.denoiser nor model.net; give the checkpoint's own YAML"
-        )
+        raise UserError(f"{file}: has no network: neither model.denoiser nor model.net; give the checkpoint's own YAML")
     class_path = section.get("class_path")
     if not isinstance(class_path, str):
-        raise ValueError(f"{file}: {where} has no class_path; give the checkpoint's own YAML")
+        raise UserError(f"{file}: {where} has no class_path; give the checkpoint's own YAML")
     class_name = class_path.rpartition(".")[2]
     init_args = _init_args(section, f"{file}: {where}")
     if class_name in _ALIASES:
@@ -124,19 +123,17 @@ def network_yaml(network: PublishedNetwork) -> str:
 
 def _load(file: Path) -> Any:
     if file.is_dir():
-        raise ValueError(f"{file}: is a folder; name the YAML file in it")
+        raise UserError(f"{file}: is a folder; name the YAML file in it")
     if not file.exists():
-        raise ValueError(f"{file}: there is no such YAML file; check the path")
+        raise UserError(f"{file}: there is no such YAML file; check the path")
     if file.stat().st_size > MAX_YAML_BYTES:
-        raise ValueError(
-            f"{file}: is longer than {MAX_YAML_BYTES} bytes, so it is no YAML of a network; check the path"
-        )
+        raise UserError(f"{file}: is longer than {MAX_YAML_BYTES} bytes, so it is no YAML of a network; check the path")
     try:
         return yaml.load(file.read_bytes(), _Loader)
     # Besides its own errors, PyYAML lets those of ill-formed numbers, dates and tags through.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{file}: cannot be read as YAML ({reason}); give the checkpoint's own YAML") from error
+        raise UserError(f"{file}: cannot be read as YAML ({reason}); give the checkpoint's own YAML") from error
 
 
 def _init_args(section: Mapping[Any, Any], where: str) -> dict[str, Any]:
@@ -148,7 +145,7 @@ def _init_args(section: Mapping[Any, Any], where: str) -> dict[str, Any]:
         if given is None:
             continue
         if not isinstance(given, Mapping) or not all(isinstance(argument, str) for argument in given):
-            raise ValueError(f"{where}.{name} does not hold named arguments; give the checkpoint's own YAML")
+            raise UserError(f"{where}.{name} does not hold named arguments; give the checkpoint's own YAML")
         arguments |= given
     return {
         name: value

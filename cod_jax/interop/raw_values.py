@@ -7,6 +7,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeGuard
 
 import numpy as np
 
+from cod_jax.errors import UserError
+
 DAMAGED = "the file is cut short or damaged: download or copy it again"
 
 # numpy has no bfloat16; its 16 bits are the upper half of a float32, to which it is widened.
@@ -51,14 +53,14 @@ def read_bytes(file: BinaryIO, record: Record, what: str) -> bytes:
     """Read the bytes of `record`; `what` names it in errors.
 
     Raises:
-        ValueError: fewer bytes are left, or the checksum differs.
+        UserError: Fewer bytes are left, or the checksum differs.
     """
     file.seek(record.offset)
     data = file.read(record.num_bytes)
     if len(data) != record.num_bytes:
-        raise ValueError(f"{what} ends after {len(data)} of {record.num_bytes} bytes; {DAMAGED}")
+        raise UserError(f"{what} ends after {len(data)} of {record.num_bytes} bytes; {DAMAGED}")
     if record.crc32 and zlib.crc32(data) != record.crc32:
-        raise ValueError(f"the checksum of {what} is wrong; {DAMAGED}")
+        raise UserError(f"the checksum of {what} is wrong; {DAMAGED}")
     return data
 
 

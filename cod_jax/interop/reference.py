@@ -12,10 +12,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from cod_jax.bundle import save_bundle
-from cod_jax.decoding import DecodingConfig
+from cod_jax.errors import UserError
 from cod_jax.interop.names import CODEC_PREFIX, Entry, entries
 from cod_jax.interop.published import CLASS_NAMES, reference_config, reference_with_noise_level
+from cod_jax.model_folder.bundle import save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model
 from cod_jax.models.condition_codec import ConditionCodec
 from cod_jax.models.functional import Functional, Params, flatten_params, mismatch_message, unflatten_params
@@ -61,11 +62,11 @@ class ReferenceModel:
     """A published network with our code behind it.
 
     Attributes:
-      config: Our description of it.
-      params: Our parameters.
-      functional: The model as a pure function of its parameters.
-      noise_level: Level of the noise that one-step decoding starts from.
-      codec: Its condition codec.
+        config: Our description of it.
+        params: Our parameters.
+        functional: The model as a pure function of its parameters.
+        noise_level: Level of the noise that one-step decoding starts from.
+        codec: Its condition codec.
     """
 
     def __init__(self, config: ModelConfig, functional: Functional[Any], params: Params, noise_level: float):
@@ -105,21 +106,21 @@ class ReferenceModel:
         """Write a model folder that `cod` and `--config.init_from` take.
 
         Args:
-          path: The folder.
-          training: JSON values that say where the weights come from.
-          autoencoder: Parameters of sd-vae-ft-ema, see `load_sd_vae`; a latent model needs them.
-          decoding: How pictures are decoded unless something else is asked for; by default in one step.
-          force: Replace a model folder that is there.
+            path: The folder.
+            training: JSON values that say where the weights come from.
+            autoencoder: Parameters of sd-vae-ft-ema, see `load_sd_vae`; a latent model needs them.
+            decoding: How pictures are decoded unless something else is asked for; by default in one step.
+            force: Replace a model folder that is there.
 
         Returns:
-          The model's fingerprint.
+            The model's fingerprint.
 
         Raises:
-          ValueError: This is a condition codec without a denoiser, or a latent model without an autoencoder.
-          FileExistsError: The folder exists.
+            UserError: This is a condition codec without a denoiser, or a latent model without an autoencoder.
+            FileExistsError: The folder exists.
         """
         if "denoiser" not in self.functional.shapes:
-            raise ValueError("a condition codec alone decodes no pictures; load the whole network to save it")
+            raise UserError("a condition codec alone decodes no pictures; load the whole network to save it")
         return save_bundle(
             path,
             self.config,
@@ -147,14 +148,14 @@ def load_reference(
     """Our model of a published network with its weights.
 
     Args:
-      class_name: "Codec" (only `model.codec`), "DConv", "PixNerDiT", "DDT" or "OneStepCoD" (a transformer if
-        `num_groups` is given).
-      init_args: Keyword arguments as in the published YAML files.
-      state_dict: Arrays by published name without checkpoint prefix ("Codec": with or without "y_embedder.").
+        class_name: "Codec" (only `model.codec`), "DConv", "PixNerDiT", "DDT" or "OneStepCoD" (a transformer if
+            `num_groups` is given).
+        init_args: Keyword arguments as in the published YAML files.
+        state_dict: Arrays by published name without checkpoint prefix ("Codec": with or without "y_embedder.").
 
     Raises:
-      ValueError: An argument cannot be used, or the state dict has missing, unexpected or wrongly shaped entries; the
-        message lists all three.
+        UserError: An argument cannot be used, or the state dict has missing, unexpected or wrongly shaped entries; the
+            message lists all three.
     """
     config, noise_level = reference_with_noise_level(class_name, init_args)
     if class_name == "Codec":
@@ -195,7 +196,7 @@ def params_from_state_dict(
     """Our parameters, float32, from published arrays.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: With the missing, the unexpected and the wrongly shaped names.
     """
     expected = published_entries(functional, config)
     missing = [name for name in expected if name not in state_dict]
@@ -206,7 +207,7 @@ def params_from_state_dict(
         if name in state_dict and tuple(state_dict[name].shape) != shape
     ]
     if missing or unexpected or wrong_shape:
-        raise ValueError(mismatch_message(missing, unexpected, wrong_shape))
+        raise UserError(mismatch_message(missing, unexpected, wrong_shape))
     shapes = flatten_params(functional.shapes)
     flat = {name: np.empty(leaf.shape, np.float32) for name, leaf in shapes.items()}
     for name, (entry, _) in expected.items():
@@ -219,7 +220,7 @@ def state_dict_from_params(functional: Functional[Any], config: ModelConfig, par
     """Published arrays, float32, from our parameters: the opposite of `params_from_state_dict`.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names of ours.
+        UserError: With the missing, the unexpected and the wrongly shaped names of ours.
     """
     functional.check(params)
     flat = {name: np.asarray(jax.device_get(value), np.float32) for name, value in flatten_params(params).items()}

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cod_jax.errors import UserError
 from cod_jax.interop.raw_values import (
     BFLOAT16,
     DAMAGED,
@@ -50,17 +51,17 @@ def read_safetensors(file: BinaryIO, file_bytes: int) -> dict[str, np.ndarray]:
     The whole table is checked before the first tensor is read. bfloat16 becomes float32.
 
     Raises:
-        ValueError: the file is damaged or holds an element type that numpy has not; the text does not name the file.
+        UserError: The file is damaged or holds an element type that numpy has not; the text does not name the file.
     """
     header, data_start = _read_header(file, file_bytes)
     entries = {name: _check_entry(name, entry) for name, entry in header.items() if name != "__metadata__"}
     end = 0
     for name, (_, _, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != end:
-            raise ValueError(f"tensor {quote(name)} starts at byte {begin} where {end} is expected; {DAMAGED}")
+            raise UserError(f"tensor {quote(name)} starts at byte {begin} where {end} is expected; {DAMAGED}")
         end = stop
     if data_start + end != file_bytes:
-        raise ValueError(f"the table needs {data_start + end} bytes, the file has {file_bytes}; {DAMAGED}")
+        raise UserError(f"the table needs {data_start + end} bytes, the file has {file_bytes}; {DAMAGED}")
     tensors = {}
     for name, (kind, shape, begin, stop) in entries.items():
         data = read_bytes(file, Record(data_start + begin, stop - begin), f"tensor {quote(name)}")
@@ -74,42 +75,42 @@ def _read_header(file: BinaryIO, file_bytes: int) -> tuple[dict[str, Any], int]:
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length < 2 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
-        raise ValueError(f"its table of tensors claims {length} bytes in a file of {file_bytes}; {DAMAGED}")
+        raise UserError(f"its table of tensors claims {length} bytes in a file of {file_bytes}; {DAMAGED}")
     try:
         header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
-        raise ValueError(f"its table of tensors is not JSON or names one twice; {DAMAGED}") from None
+        raise UserError(f"its table of tensors is not JSON or names one twice; {DAMAGED}") from None
     if not isinstance(header, dict):
-        raise ValueError(f"its table of tensors is not a JSON object; {DAMAGED}")
+        raise UserError(f"its table of tensors is not a JSON object; {DAMAGED}")
     return header, 8 + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name is repeated")
+        raise UserError("a name is repeated")
     return table
 
 
 def _check_entry(name: str, entry: Any) -> tuple[ValueType, tuple[int, ...], int, int]:
     """Return (element type, shape, first byte, last byte + 1) of a table entry whose numbers fit together."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise ValueError(f"the entry of tensor {quote(name)} is not complete; {DAMAGED}")
+        raise UserError(f"the entry of tensor {quote(name)} is not complete; {DAMAGED}")
     code = _CODES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if code is None:
-        raise ValueError(
+        raise UserError(
             f"tensor {quote(name)} has the element type {quote(str(entry['dtype']))}, which is not one of "
             f"{', '.join(_CODES)}; store it as one of these"
         )
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not is_shape(shape):
-        raise ValueError(f"the shape of tensor {quote(name)} is not a list of sizes; {DAMAGED}")
+        raise UserError(f"the shape of tensor {quote(name)} is not a list of sizes; {DAMAGED}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_shape([offset]) for offset in offsets):
-        raise ValueError(f"the offsets of tensor {quote(name)} are not two sizes; {DAMAGED}")
+        raise UserError(f"the offsets of tensor {quote(name)} are not two sizes; {DAMAGED}")
     kind = value_type(code)
     needed = math.prod(shape) * kind.num_bytes
     if offsets[1] - offsets[0] != needed:
-        raise ValueError(
+        raise UserError(
             f"tensor {quote(name)} needs {needed} bytes and the table gives {offsets[1] - offsets[0]}; {DAMAGED}"
         )
     return kind, tuple(shape), offsets[0], offsets[1]

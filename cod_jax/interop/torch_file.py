@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cod_jax.errors import UserError
 from cod_jax.interop.plain_pickle import ADVICE, Name, PicklePosition
 from cod_jax.interop.raw_values import DAMAGED, Record, as_values, quote, read_bytes, value_type
 from cod_jax.interop.safetensors_file import looks_like_safetensors, read_safetensors
@@ -36,25 +37,25 @@ def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
     left out.
 
     Args:
-        path: a safetensors file or a torch file.
-        key: which dict to take, outer names first and separated by dots, where a file holds several.
+        path: A safetensors file or a torch file.
+        key: Which dict to take, outer names first and separated by dots, where a file holds several.
 
     Returns:
         {name: read-only array}; arrays may share memory. bfloat16 is widened to float32, all else keeps its type.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: one line that says what is wrong with the file and what to do.
+        FileNotFoundError: There is no such file.
+        UserError: One line that says what is wrong with the file and what to do.
     """
     found = _find_tensors(read_checkpoint(path), key, path)
     tensors: dict[str, np.ndarray] = {}
     for name, value in found.items():
         if isinstance(value, np.ndarray):
             if not isinstance(name, str):
-                raise ValueError(f"{path}: a tensor is named {name}, which is no text; {ADVICE}")
+                raise UserError(f"{path}: a tensor is named {name}, which is no text; {ADVICE}")
             tensors[name] = value
         elif isinstance(value, dict) and _count_tensors(value):
-            raise ValueError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
+            raise UserError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
     return tensors
 
 
@@ -62,19 +63,19 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read a weight file as it is nested: dicts, lists, tuples, scalars, text, and read-only arrays.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: one line that says what is wrong with the file and what to do.
+        FileNotFoundError: There is no such file.
+        UserError: One line that says what is wrong with the file and what to do.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name the weight file in it")
+        raise UserError(f"{path}: is a folder; name the weight file in it")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such weight file; check the path")
     with path.open("rb") as file:
         try:
             return _read(file, path.stat().st_size, path.suffix.lower())
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise UserError(f"{path}: {error}") from error
 
 
 def _read(file: BinaryIO, file_bytes: int, suffix: str) -> Any:
@@ -86,22 +87,22 @@ def _read(file: BinaryIO, file_bytes: int, suffix: str) -> Any:
     if suffix == ".safetensors" or looks_like_safetensors(start):
         return read_safetensors(file, file_bytes)
     begins = f"begins with {start[:16]!r}" if start else "is empty"
-    raise ValueError(f"is no weight file (it {begins}); download a safetensors or torch file again")
+    raise UserError(f"is no weight file (it {begins}); download a safetensors or torch file again")
 
 
 def _read_zip(file: BinaryIO, file_bytes: int) -> Any:
     records = _zip_records(file, file_bytes)
     contents = [name for name in records if name.endswith("/data.pkl") or name == "data.pkl"]
     if len(contents) != 1:
-        raise ValueError(f"is a zip archive with {len(contents)} data.pkl, a torch file has one; name the torch file")
+        raise UserError(f"is a zip archive with {len(contents)} data.pkl, a torch file has one; name the torch file")
     prefix = contents[0].removesuffix("data.pkl")
     if records[contents[0]].num_bytes > MAX_PICKLE_BYTES:
-        raise ValueError(f"its list of contents takes more than {MAX_PICKLE_BYTES} bytes; {ADVICE}")
+        raise UserError(f"its list of contents takes more than {MAX_PICKLE_BYTES} bytes; {ADVICE}")
     order = "little"
     if prefix + "byteorder" in records:
         order = read_bytes(file, records[prefix + "byteorder"], "its byte order").decode("latin-1")
     if order not in ("little", "big"):
-        raise ValueError(f"its byte order is {quote(order)}, not little or big; {DAMAGED}")
+        raise UserError(f"its byte order is {quote(order)}, not little or big; {DAMAGED}")
     value = load_torch_pickle(PicklePosition(read_bytes(file, records[contents[0]], "its list of contents")))
     storages = {
         name.removeprefix(prefix + "data/"): record
@@ -118,22 +119,22 @@ def _zip_records(file: BinaryIO, file_bytes: int) -> dict[str, Record]:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError, OSError):
-        raise ValueError(f"its zip directory cannot be read; {DAMAGED}") from None
+        raise UserError(f"its zip directory cannot be read; {DAMAGED}") from None
     records: dict[str, Record] = {}
     for entry in entries:
         name = quote(entry.filename)
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-            raise ValueError(f"its record {name} is compressed or encrypted, unlike torch files; {ADVICE}")
+            raise UserError(f"its record {name} is compressed or encrypted, unlike torch files; {ADVICE}")
         file.seek(max(entry.header_offset, 0))
         header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04" or entry.header_offset < 0:
-            raise ValueError(f"its record {name} is not where the zip directory says; {DAMAGED}")
+            raise UserError(f"its record {name} is not where the zip directory says; {DAMAGED}")
         offset = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
         if offset + entry.file_size > file_bytes or entry.filename in records:
-            raise ValueError(f"its record {name} is listed twice or reaches past the end; {DAMAGED}")
+            raise UserError(f"its record {name} is listed twice or reaches past the end; {DAMAGED}")
         records[entry.filename] = Record(offset, entry.file_size, entry.CRC)
     if sum(record.num_bytes for record in records.values()) > file_bytes:
-        raise ValueError(f"its zip records overlap; {DAMAGED}")
+        raise UserError(f"its zip records overlap; {DAMAGED}")
     return records
 
 
@@ -142,25 +143,25 @@ def _read_legacy(file: BinaryIO, file_bytes: int) -> Any:
     source = PicklePosition(file.read(MAX_PICKLE_BYTES))
     magic = load_torch_pickle(source)
     if magic != _LEGACY_MAGIC:
-        raise ValueError(f"is a pickle, but not one that torch wrote; {ADVICE}")
+        raise UserError(f"is a pickle, but not one that torch wrote; {ADVICE}")
     version = load_torch_pickle(source)
     if version != _LEGACY_VERSION:
-        raise ValueError(f"its torch format is not version {_LEGACY_VERSION}; save it again with a newer torch")
+        raise UserError(f"its torch format is not version {_LEGACY_VERSION}; save it again with a newer torch")
     load_torch_pickle(source)
     storages: dict[str, Storage] = {}
     value = load_torch_pickle(source, storages)
     keys = load_torch_pickle(source)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len({*keys}) != len(keys):
-        raise ValueError(f"its list of storages is not a list of different names; {DAMAGED}")
+        raise UserError(f"its list of storages is not a list of different names; {DAMAGED}")
     records: dict[str, Record] = {}
     position = source.position
     for key in keys:
         if key not in storages:
-            raise ValueError(f"it lists a storage {quote(key)} that no tensor uses; {DAMAGED}")
+            raise UserError(f"it lists a storage {quote(key)} that no tensor uses; {DAMAGED}")
         count = int.from_bytes(read_bytes(file, Record(position, 8), f"storage {quote(key)}"), "little")
         num_bytes = count * value_type(storages[key].code).num_bytes
         if num_bytes > file_bytes - position - 8:
-            raise ValueError(
+            raise UserError(
                 f"storage {quote(key)} claims {num_bytes} bytes and {file_bytes - position - 8} follow; {DAMAGED}"
             )
         records[key] = Record(position + 8, num_bytes)
@@ -184,12 +185,12 @@ class _Builder:
         """Return `value` with arrays; walks shared containers again and again, so what it returns is a tree."""
         self.values_left -= 1
         if depth > MAX_DEPTH or self.values_left < 0:
-            raise ValueError(f"it nests more than {MAX_DEPTH} deep or holds more than {MAX_VALUES} values; {ADVICE}")
+            raise UserError(f"it nests more than {MAX_DEPTH} deep or holds more than {MAX_VALUES} values; {ADVICE}")
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, Name | Storage):
             what = quote(value.text) if isinstance(value, Name) else "a storage"
-            raise ValueError(f"it holds {what}, which is no tensor; {ADVICE}")
+            raise UserError(f"it holds {what}, which is no tensor; {ADVICE}")
         if isinstance(value, dict):
             return {name: self.build(item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple):
@@ -202,7 +203,7 @@ class _Builder:
         num_bytes = values.itemsize * int(np.prod(tensor.shape, dtype=np.int64))
         self.bytes_left -= num_bytes
         if self.bytes_left < 0:
-            raise ValueError(f"its tensors repeat their values to more than {MAX_EXPANSION} times the file; {ADVICE}")
+            raise UserError(f"its tensors repeat their values to more than {MAX_EXPANSION} times the file; {ADVICE}")
         if not num_bytes:
             return np.ndarray(tensor.shape, values.dtype, b"")
         strides = tuple(stride * values.itemsize for stride in tensor.strides)
@@ -217,7 +218,7 @@ class _Builder:
             record = self.records.get(storage.key)
             found = "none" if record is None else record.num_bytes
             if record is None or found != storage.num_values * kind.num_bytes:
-                raise ValueError(
+                raise UserError(
                     f"storage {quote(storage.key)} needs {storage.num_values * kind.num_bytes} bytes and the file has "
                     f"{found}; {DAMAGED}"
                 )
@@ -238,7 +239,7 @@ def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
     for name in key.split(".") if key else ():
         if not isinstance(value, dict) or name not in value:
             names = ", ".join(quote(str(n)) for n in list(value)[:10]) if isinstance(value, dict) else "no names"
-            raise ValueError(f"{path}: has no {quote(name)} of the key {quote(key)}; here are {names}")
+            raise UserError(f"{path}: has no {quote(name)} of the key {quote(key)}; here are {names}")
         value = value[name]
     while isinstance(value, dict) and not any(isinstance(item, np.ndarray) for item in value.values()):
         inner = {name: item for name, item in value.items() if isinstance(item, dict) and _count_tensors(item)}
@@ -249,9 +250,9 @@ def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
             (value,) = inner.values()
         elif inner:
             listed = ", ".join(f"{quote(str(name))} ({_count_tensors(item)})" for name, item in inner.items())
-            raise ValueError(f"{path}: holds several dicts of tensors: {listed}; name one with `key`")
+            raise UserError(f"{path}: holds several dicts of tensors: {listed}; name one with `key`")
         else:
             break
     if not isinstance(value, dict) or not any(isinstance(item, np.ndarray) for item in value.values()):
-        raise ValueError(f"{path}: holds no dict of named tensors; {ADVICE}")
+        raise UserError(f"{path}: holds no dict of named tensors; {ADVICE}")
     return value

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cod_jax.errors import UserError
 from cod_jax.interop.plain_pickle import ADVICE, Name, PicklePosition, load_plain_pickle, set_items
 from cod_jax.interop.raw_values import BFLOAT16, DAMAGED, is_shape, quote
 
@@ -50,7 +51,7 @@ def load_torch_pickle(source: PicklePosition, storages: dict[str, Storage] | Non
     def load_persistent(value: Any) -> Storage:
         storage = _to_storage(value)
         if storages is not None and storages.setdefault(storage.key, storage).code != storage.code:
-            raise ValueError(f"storage {quote(storage.key)} has two element types; {DAMAGED}")
+            raise UserError(f"storage {quote(storage.key)} has two element types; {DAMAGED}")
         return storage
 
     functions = {
@@ -67,7 +68,7 @@ def load_torch_pickle(source: PicklePosition, storages: dict[str, Storage] | Non
 def _to_storage(value: Any) -> Storage:
     """Check ("storage", type, key, device, number of values[, None or (key, first, number)])."""
     if not isinstance(value, tuple) or len(value) not in (5, 6) or value[0] != "storage":
-        raise ValueError(f"it holds something stored apart that is no tensor; {ADVICE}")
+        raise UserError(f"it holds something stored apart that is no tensor; {ADVICE}")
     kind, key, num_values = value[1], value[2], value[4]
     if (
         not isinstance(kind, Name)
@@ -75,15 +76,15 @@ def _to_storage(value: Any) -> Storage:
         or not isinstance(key, str)
         or not is_shape([num_values])
     ):
-        raise ValueError(f"a tensor's storage is described wrongly; {DAMAGED}")
+        raise UserError(f"a tensor's storage is described wrongly; {DAMAGED}")
     first, count = 0, num_values
     if len(value) == 6 and value[5] is not None:
         view = value[5]
         if not isinstance(view, tuple) or len(view) != 3 or not all(is_shape([n]) for n in view[1:]):
-            raise ValueError(f"a tensor's storage is described wrongly; {DAMAGED}")
+            raise UserError(f"a tensor's storage is described wrongly; {DAMAGED}")
         first, count = view[1], view[2]
     if first + count > num_values:
-        raise ValueError(f"a tensor lies outside its storage {quote(key)}; {DAMAGED}")
+        raise UserError(f"a tensor lies outside its storage {quote(key)}; {DAMAGED}")
     return Storage(key, _STORAGES[kind.text], num_values, first, first + count)
 
 
@@ -95,14 +96,14 @@ def _make_ordered_dict() -> Callable[[tuple[Any, ...]], dict[Any, Any]]:
         nonlocal pairs_left
         pairs = arguments[0] if arguments else []
         if len(arguments) > 1 or not isinstance(pairs, list):
-            raise ValueError(f"an OrderedDict in it is not made from pairs; {DAMAGED}")
+            raise UserError(f"an OrderedDict in it is not made from pairs; {DAMAGED}")
         pairs_left -= len(pairs)
         if pairs_left < 0:
-            raise ValueError(f"its dicts repeat their entries to more than {MAX_PAIRS}; {ADVICE}")
+            raise UserError(f"its dicts repeat their entries to more than {MAX_PAIRS}; {ADVICE}")
         result: dict[Any, Any] = {}
         for pair in pairs:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise ValueError(f"an OrderedDict in it is not made from pairs; {DAMAGED}")
+                raise UserError(f"an OrderedDict in it is not made from pairs; {DAMAGED}")
             set_items(result, list(pair))
         return result
 
@@ -111,22 +112,22 @@ def _make_ordered_dict() -> Callable[[tuple[Any, ...]], dict[Any, Any]]:
 
 def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     if len(arguments) != 1 or not is_shape(arguments[0]):
-        raise ValueError(f"a torch.Size in it is not a list of sizes; {DAMAGED}")
+        raise UserError(f"a torch.Size in it is not a list of sizes; {DAMAGED}")
     return tuple(arguments[0])
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
     """Check (storage, offset, shape, strides) against the size of the storage."""
     if len(arguments) != 4:
-        raise ValueError(f"a tensor is described wrongly; {DAMAGED}")
+        raise UserError(f"a tensor is described wrongly; {DAMAGED}")
     storage, offset, shape, strides = arguments
     if not isinstance(storage, Storage) or not is_shape([offset]) or not is_shape(shape):
-        raise ValueError(f"a tensor is described wrongly; {DAMAGED}")
+        raise UserError(f"a tensor is described wrongly; {DAMAGED}")
     if not isinstance(strides, list | tuple) or len(strides) != len(shape) or not all(is_shape([n]) for n in strides):
-        raise ValueError(f"the strides of a tensor do not fit its shape; {DAMAGED}")
+        raise UserError(f"the strides of a tensor do not fit its shape; {DAMAGED}")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if 0 not in shape and last >= storage.stop - storage.first:
-        raise ValueError(
+        raise UserError(
             f"a tensor of shape {tuple(shape)} reaches value {last} of a storage with "
             f"{storage.stop - storage.first}; {DAMAGED}"
         )
@@ -136,11 +137,11 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
 def _rebuild_tensor_v2(arguments: tuple[Any, ...]) -> Tensor:
     """Take the first four of (..., requires_grad, hooks[, flags]); flags mean a lazily conjugated or negated view."""
     if len(arguments) not in (6, 7) or (len(arguments) == 7 and arguments[6]):
-        raise ValueError(f"a tensor is a lazy view with flags; {ADVICE}")
+        raise UserError(f"a tensor is a lazy view with flags; {ADVICE}")
     return _rebuild_tensor(arguments[:4])
 
 
 def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
     if len(arguments) != 3 or not isinstance(arguments[0], Tensor):
-        raise ValueError(f"a parameter is described wrongly; {DAMAGED}")
+        raise UserError(f"a parameter is described wrongly; {DAMAGED}")
     return arguments[0]

@@ -16,9 +16,9 @@ def distribution_matching_loss(
     al. 2024, equations 7 and 8), the loss is mean((r - sg(r - g))^2), whose gradient in r is 2 g / r.size.
 
     Args:
-      reconstruction: Images in [-1, 1].
-      teacher_image: The teacher's images for the noised reconstructions; no gradient flows there.
-      critic_image: The critic's; no gradient flows there.
+        reconstruction: Images in [-1, 1].
+        teacher_image: The teacher's images for the noised reconstructions; no gradient flows there.
+        critic_image: The critic's; no gradient flows there.
     """
     r, teacher, critic = (
         jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (reconstruction, teacher_image, critic_image)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
+
 # Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11
@@ -40,15 +42,15 @@ def structural_distance_per_image(a: Float[Array, "B H W C"], b: Float[Array, "B
       count the same, where MS-SSIM has 4 % of its weight on the finest, the first to show blur.
 
     Args:
-      a: Images in about [-1, 1] with sides of at least 32 pixels; small ones are compared at fewer scales than five.
-      b: The images they are compared with.
+        a: Images in about [-1, 1] with sides of at least 32 pixels; small ones are compared at fewer scales than five.
+        b: The images they are compared with.
 
     Raises:
-      ValueError: A side is shorter than 32 pixels.
+        UserError: A side is shorter than 32 pixels.
     """
     _, height, width, _ = a.shape
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"images of {height}x{width} pixels; both sides must have at least {SMALLEST_SIDE}")
+        raise UserError(f"images of {height}x{width} pixels; both sides must have at least {SMALLEST_SIDE}")
     weights = ms_ssim_weights(height, width)
     pairs = list(zip(scales(a, len(weights)), scales(b, len(weights)), strict=True))
     terms = ms_ssim_terms([similarity(x, y) for x, y in pairs])

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from cod_jax.errors import UserError
+
 # Floor of the product of two norms.
 COSINE_EPSILON = 1e-8
 
@@ -37,9 +39,9 @@ def weighted_sum(terms: Mapping[str, jax.Array], weights: Mapping[str, float]) -
     """Sum of weight times term.
 
     Raises:
-      ValueError: A term has no weight or a weight has no term.
+        UserError: A term has no weight or a weight has no term.
     """
     if terms.keys() != weights.keys():
         different = ", ".join(sorted(terms.keys() ^ weights.keys()))
-        raise ValueError(f"loss terms and weights do not match: {different} stand on one side only")
+        raise UserError(f"loss terms and weights do not match: {different} stand on one side only")
     return sum((weights[name] * terms[name] for name in terms), start=jnp.float32(0))

@@ -32,8 +32,8 @@ def build_model(config: ModelConfig, compute: ComputeConfig | None = None) -> Fu
     """The model of a description as a pure function of its parameters; no memory is taken.
 
     Args:
-      config: What to build.
-      compute: How to compute it; by default in float32.
+        config: What to build.
+        compute: How to compute it; by default in float32.
     """
     compute = compute or ComputeConfig()
     return Functional(lambda rngs: CoD(config, compute=compute, rngs=rngs))

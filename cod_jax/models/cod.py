@@ -30,9 +30,9 @@ class CoD(nnx.Module):
     "Image" is what the denoiser works on: pixels in [-1, 1], or the latents of latent CoD.
 
     Args:
-      config: The model's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The model's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):

@@ -8,6 +8,7 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, Int
 
+from cod_jax.errors import UserError
 from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
 from cod_jax.models.quantizer import Quantized, ScalarQuantizer, VectorQuantizer
 from cod_jax.nn.attention import AttentionMode, SelfAttention
@@ -140,18 +141,18 @@ def _build_bottleneck(config: ConditionCodecConfig, rngs: nnx.Rngs) -> VectorQua
 def _refuse_for_codebook(**arguments: jax.Array | None) -> None:
     for name, value in arguments.items():
         if value is not None:
-            raise ValueError(f"vector quantisation takes no {name}; only a factorized bottleneck does")
+            raise UserError(f"vector quantisation takes no {name}; only a factorized bottleneck does")
 
 
 class ConditionCodec(nnx.Module):
     """Condition encoder, bottleneck and condition decoder.
 
     Args:
-      config: The codec's description.
-      hidden: Channels of the condition.
-      dtype: Dtype of the computation; quantisation is float32 always.
-      kernel_init: Initialiser of the kernels that do not start at zero.
-      rngs: Source of the initial values.
+        config: The codec's description.
+        hidden: Channels of the condition.
+        dtype: Dtype of the computation; quantisation is float32 always.
+        kernel_init: Initialiser of the kernels that do not start at zero.
+        rngs: Source of the initial values.
     """
 
     def __init__(
@@ -184,12 +185,12 @@ class ConditionCodec(nnx.Module):
         """What the bottleneck makes of the latents.
 
         Args:
-          z: Latents.
-          level: Quality level of each image; factorized bottleneck only, see `ScalarQuantizer`.
-          noise: What stands for rounding in training; factorized bottleneck only.
+            z: Latents.
+            level: Quality level of each image; factorized bottleneck only, see `ScalarQuantizer`.
+            noise: What stands for rounding in training; factorized bottleneck only.
 
         Raises:
-          ValueError: A level or noise for vector quantisation.
+            UserError: A level or noise for vector quantisation.
         """
         if isinstance(self.bottleneck, ScalarQuantizer):
             return self.bottleneck(z, level=level, noise=noise)
@@ -202,7 +203,7 @@ class ConditionCodec(nnx.Module):
         """What symbols stand for: code vectors of indices [B, h, w], or rounded latents [B, h, w, C] of a level.
 
         Raises:
-          ValueError: A level for vector quantisation.
+            UserError: A level for vector quantisation.
         """
         if isinstance(self.bottleneck, ScalarQuantizer):
             return self.bottleneck.lookup(indices, level=level)

@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from cod_jax.errors import UserError
 from cod_jax.nn.attention import AttentionMode
 from cod_jax.nn.stack import Remat
 
@@ -43,7 +44,7 @@ MAX_LEVELS = 64
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(message)
+        raise UserError(message)
 
 
 def _require_range(config: Any, largest: Mapping[str, int]) -> None:
@@ -71,13 +72,13 @@ class FactorizedConfig:
     """A bottleneck that rounds latents and learns the density of each channel (spec section 6).
 
     Attributes:
-      num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
-        rounds to bins of width 1.
-      training: What stands for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
-        rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
-      offset: Where the bins are: "median", with a channel's bin 0 in the middle of its density, so that a channel that
-        says nothing costs next to nothing; "none", with bin 0 around 0.
-      tail_mass: Share of a density that its coding table may leave out; see `factorized_prior.coding_tables`.
+        num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
+            rounds to bins of width 1.
+        training: What stands for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
+            rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
+        offset: Where the bins are: "median", with a channel's bin 0 in the middle of its density, so that a channel
+            that says nothing costs next to nothing; "none", with bin 0 around 0.
+        tail_mass: Share of a density that its coding table may leave out; see `factorized_prior.coding_tables`.
     """
 
     num_levels: int = 1
@@ -97,16 +98,17 @@ class ConditionCodecConfig:
     """Condition encoder, bottleneck and condition decoder (spec section 1).
 
     Attributes:
-      pitch: Pixels per symbol in each direction, a power of two.
-      input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
-      encoder_width: Channels of the encoder's first level.
-      latent_channels: Channels of a symbol's code vector; of a position's symbols with a factorized bottleneck.
-      codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has none.
-      decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
-      num_groups: Groups of every group normalisation.
-      attention: How the codec attends, in training and in use. The published CoD-Lite trains globally and cuts windows
-        in use only, which no setting does.
-      factorized: The factorized bottleneck; None is vector quantisation.
+        pitch: Pixels per symbol in each direction, a power of two.
+        input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
+        encoder_width: Channels of the encoder's first level.
+        latent_channels: Channels of a symbol's code vector; of a position's symbols with a factorized bottleneck.
+        codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has
+            none.
+        decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
+        num_groups: Groups of every group normalisation.
+        attention: How the codec attends, in training and in use. The published CoD-Lite trains globally and cuts
+            windows in use only, which no setting does.
+        factorized: The factorized bottleneck; None is vector quantisation.
     """
 
     pitch: int = 32
@@ -163,7 +165,7 @@ class ConditionCodecConfig:
         """Vectors in the codebook.
 
         Raises:
-          ValueError: The bottleneck is factorized.
+            UserError: The bottleneck is factorized.
         """
         _require(self.factorized is None, "a factorized bottleneck has no codebook, so the codebook has no size")
         return 2**self.codebook_bits
@@ -173,7 +175,7 @@ class ConditionCodecConfig:
         """Bits of the symbols per pixel, without header, padding or entropy coding.
 
         Raises:
-          ValueError: The bottleneck is factorized: every picture has a rate of its own.
+            UserError: The bottleneck is factorized: every picture has a rate of its own.
         """
         _require(self.factorized is None, "a factorized bottleneck has no nominal rate: each picture has its own")
         return self.codebook_bits / self.pitch**2
@@ -184,14 +186,14 @@ class DConvConfig:
     """The convolutional denoiser of CoD-Lite (spec section 2).
 
     Attributes:
-      kind: Which denoiser this is.
-      hidden: Channels on the patch grid, also of the condition.
-      hidden_pixel: Channels per pixel in the pixel head.
-      num_blocks: Condition blocks.
-      num_pixel_blocks: Residual blocks of the pixel head.
-      bottleneck_width: Channels of the patch embedding before it meets the condition.
-      mlp_ratio: Width of a block's MLP over `hidden`.
-      prediction: What the network outputs, "image" or "velocity".
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        hidden_pixel: Channels per pixel in the pixel head.
+        num_blocks: Condition blocks.
+        num_pixel_blocks: Residual blocks of the pixel head.
+        bottleneck_width: Channels of the patch embedding before it meets the condition.
+        mlp_ratio: Width of a block's MLP over `hidden`.
+        prediction: What the network outputs, "image" or "velocity".
     """
 
     kind: Literal["dconv"] = "dconv"
@@ -214,15 +216,15 @@ class PixNerDiTConfig:
     """The transformer denoiser of pixel CoD (spec section 2); the defaults are the published XL.
 
     Attributes:
-      kind: Which denoiser this is.
-      hidden: Channels on the patch grid, also of the condition.
-      num_heads: Attention heads; the channels of one are a multiple of 4.
-      hidden_pixel: Channels per pixel.
-      num_blocks: Transformer blocks.
-      num_pixel_blocks: Neural-field blocks.
-      mlp_ratio: Width of a transformer block's MLP over `hidden`, before the two thirds of SwiGLU.
-      pixel_mlp_ratio: Width of a neural field's MLP over `hidden_pixel`.
-      prediction: What the network outputs, "image" or "velocity".
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        num_heads: Attention heads; the channels of one are a multiple of 4.
+        hidden_pixel: Channels per pixel.
+        num_blocks: Transformer blocks.
+        num_pixel_blocks: Neural-field blocks.
+        mlp_ratio: Width of a transformer block's MLP over `hidden`, before the two thirds of SwiGLU.
+        pixel_mlp_ratio: Width of a neural field's MLP over `hidden_pixel`.
+        prediction: What the network outputs, "image" or "velocity".
     """
 
     kind: Literal["pixnerdit"] = "pixnerdit"
@@ -248,15 +250,15 @@ class DDTConfig:
     """The transformer denoiser of latent CoD (spec section 2); the defaults are the published XL.
 
     Attributes:
-      kind: Which denoiser this is.
-      hidden: Channels on the patch grid, also of the condition.
-      num_heads: Attention heads; the channels of one are a multiple of 4.
-      num_blocks: Transformer blocks of the encoder.
-      num_decoder_blocks: Transformer blocks of the decoder.
-      mlp_ratio: Width of a block's MLP over `hidden`, before the two thirds of SwiGLU.
-      prediction: What the network outputs, "image" (the latents) or "velocity".
-      autoencoder: Where latents come from: "sd_vae", or "space_to_depth", a fixed projection that needs no weights and
-        is good for trying things out only.
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        num_heads: Attention heads; the channels of one are a multiple of 4.
+        num_blocks: Transformer blocks of the encoder.
+        num_decoder_blocks: Transformer blocks of the decoder.
+        mlp_ratio: Width of a block's MLP over `hidden`, before the two thirds of SwiGLU.
+        prediction: What the network outputs, "image" (the latents) or "velocity".
+        autoencoder: Where latents come from: "sd_vae", or "space_to_depth", a fixed projection that needs no weights
+            and is good for trying things out only.
     """
 
     kind: Literal["ddt"] = "ddt"
@@ -283,10 +285,10 @@ class ComputeConfig:
     """How a model is computed; it changes neither the parameters nor, but for rounding, the results.
 
     Attributes:
-      dtype: Dtype of the computation; parameters are float32.
-      remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
-        everything inside a block. It saves memory and costs time.
-      unroll: Whether equal blocks are compiled one after the other instead of as a loop: longer to compile.
+        dtype: Dtype of the computation; parameters are float32.
+        remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
+            everything inside a block. It saves memory and costs time.
+        unroll: Whether equal blocks are compiled one after the other instead of as a loop: longer to compile.
     """
 
     dtype: Dtype = "float32"
@@ -355,7 +357,7 @@ class ModelConfig:
         """Undo `to_dict`; missing fields take their defaults.
 
         Raises:
-          ValueError: A field is unknown or has an unusable value.
+            UserError: A field is unknown or has an unusable value.
         """
         return from_mapping(cls, values, "model")
 
@@ -364,27 +366,27 @@ def from_mapping(cls: type[Config], values: Any, where: str) -> Config:
     """Build a (nested) config dataclass from plain values.
 
     Args:
-      cls: A dataclass whose fields are plain values, tuples or config dataclasses.
-      values: Field names and values; missing ones take their defaults.
-      where: Dotted name of this mapping, for messages.
+        cls: A dataclass whose fields are plain values, tuples or config dataclasses.
+        values: Field names and values; missing ones take their defaults.
+        where: Dotted name of this mapping, for messages.
 
     Raises:
-      ValueError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
+        UserError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where} is {values!r}; it must hold the fields {', '.join(fields)}")
+        raise UserError(f"{where} is {values!r}; it must hold the fields {', '.join(fields)}")
     arguments = {}
     for name, value in values.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
-            raise ValueError(f"unknown field {where}.{name}; {hint}")
+            raise UserError(f"unknown field {where}.{name}; {hint}")
         arguments[name] = _converted(fields[name].type, value, f"{where}.{name}")
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def _chosen(union: Any, value: Any, where: str) -> Any:
@@ -394,7 +396,7 @@ def _chosen(union: Any, value: Any, where: str) -> Any:
         return type(value)
     kind = value.get("kind", next(iter(members))) if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in members:
-        raise ValueError(f"{where}.kind is {kind!r}; it must be one of {', '.join(members)}")
+        raise UserError(f"{where}.kind is {kind!r}; it must be one of {', '.join(members)}")
     return members[kind]
 
 
@@ -407,12 +409,12 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, where)  # pyright: ignore[reportArgumentType]
     if get_origin(kind) is Literal and value not in get_args(kind):
-        raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(map(str, get_args(kind)))}")
+        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(map(str, get_args(kind)))}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise ValueError(f"{where} is a number of {len(str(value))} digits; it is too large") from None
+            raise UserError(f"{where} is a number of {len(str(value))} digits; it is too large") from None
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        raise ValueError(f"{where} is {value!r}; it must be of type {kind.__name__}")
+        raise UserError(f"{where} is {value!r}; it must be of type {kind.__name__}")
     return tuple(value) if isinstance(value, list) else value

@@ -20,10 +20,10 @@ class DiCoBlock(nnx.Module):
     """Convolutional mixer and MLP, both modulated and gated by the timestep.
 
     Args:
-      features: Channels.
-      mlp_ratio: Width of the MLP over `features`.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values; the modulation starts at zero.
+        features: Channels.
+        mlp_ratio: Width of the MLP over `features`.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values; the modulation starts at zero.
     """
 
     def __init__(self, features: int, mlp_ratio: float, *, dtype: str, rngs: nnx.Rngs):
@@ -94,9 +94,9 @@ class DConv(nnx.Module):
     """Condition blocks on the patch grid, then the pixel head.
 
     Args:
-      config: The denoiser's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The denoiser's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: DConvConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):

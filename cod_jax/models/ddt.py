@@ -21,9 +21,9 @@ class DDT(nnx.Module):
     It works on latents [B, H / 8, W / 8, 4] in patches of 2x2.
 
     Args:
-      config: The denoiser's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The denoiser's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: DDTConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):

@@ -9,8 +9,8 @@ class Denoised(NamedTuple):
     """What a denoiser returns.
 
     Attributes:
-      prediction: Image or latents, or their velocity, like x_t, float32.
-      features: State [B, h, w, hidden] after the block asked for, or None.
+        prediction: Image or latents, or their velocity, like x_t, float32.
+        features: State [B, h, w, hidden] after the block asked for, or None.
     """
 
     prediction: Float[Array, "B H W C"]
@@ -33,10 +33,10 @@ class Denoiser(Protocol):
         """Predict.
 
         Args:
-          x_t: Noisy image or latents.
-          t: Timesteps in [0, 1].
-          condition: Condition on the patch grid.
-          features_after: Number of the block whose output is returned too; 1 is the first.
-          by_rows: Spare memory where a head works pixel by pixel, see `PixelHead`.
+            x_t: Noisy image or latents.
+            t: Timesteps in [0, 1].
+            condition: Condition on the patch grid.
+            features_after: Number of the block whose output is returned too; 1 is the first.
+            by_rows: Spare memory where a head works pixel by pixel, see `PixelHead`.
         """
         ...

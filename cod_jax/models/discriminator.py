@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cod_jax.errors import UserError
 from cod_jax.features.dinov2 import DINOv2, DINOv2Config
 from cod_jax.models.config import Dtype
 from cod_jax.models.functional import Functional, Params
@@ -26,8 +27,8 @@ class DINOv2DiscriminatorConfig:
     """Heads on features of the frozen DINOv2, as published.
 
     Attributes:
-      kind: Which discriminator this is.
-      layers: Numbers of the blocks whose tokens are judged, each by a head of its own; 0 is the first block.
+        kind: Which discriminator this is.
+        layers: Numbers of the blocks whose tokens are judged, each by a head of its own; 0 is the first block.
     """
 
     kind: Literal["dinov2"] = "dinov2"
@@ -35,7 +36,7 @@ class DINOv2DiscriminatorConfig:
 
     def __post_init__(self):
         if not self.layers:
-            raise ValueError("layers is empty; name at least one block of DINOv2")
+            raise UserError("layers is empty; name at least one block of DINOv2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,8 @@ class PatchDiscriminatorConfig:
     """Convolutions from pixels to one logit per patch (Isola et al. 2017, section 3.2.2); needs no weight file.
 
     Attributes:
-      kind: Which discriminator this is.
-      widths: Output channels of the convolutions, each of which halves the size.
+        kind: Which discriminator this is.
+        widths: Output channels of the convolutions, each of which halves the size.
     """
 
     kind: Literal["patch"] = "patch"
@@ -52,7 +53,7 @@ class PatchDiscriminatorConfig:
 
     def __post_init__(self):
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths are {self.widths}; name at least one convolution, each with at least 1 channel")
+            raise UserError(f"widths are {self.widths}; name at least one convolution, each with at least 1 channel")
 
 
 DiscriminatorConfig = DINOv2DiscriminatorConfig | PatchDiscriminatorConfig
@@ -62,9 +63,9 @@ class TokenHead(nnx.Module):
     """3x3, 1x1 and 1x1 convolutions with LeakyReLU in between: tokens of one layer to a logit per position.
 
     Args:
-      features: Channels of a token.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        features: Channels of a token.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, features: int, *, dtype: str, rngs: nnx.Rngs):
@@ -95,9 +96,9 @@ class PatchNetwork(nnx.Module):
     """4x4 convolutions with stride 2 and LeakyReLU, then a 3x3 convolution to one logit per position.
 
     Args:
-      widths: Output channels of the convolutions with stride 2.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        widths: Output channels of the convolutions with stride 2.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, widths: tuple[int, ...], *, dtype: str, rngs: nnx.Rngs):
@@ -113,12 +114,12 @@ class PatchNetwork(nnx.Module):
         """Map pictures in [-1, 1] to logits [B, H / 2^n, W / 2^n, 1], rounded down, n the number of widths; float32.
 
         Raises:
-          ValueError: A side has less than 2^n pixels.
+            UserError: A side has less than 2^n pixels.
         """
         _, height, width, _ = image.shape
         smallest = 2 ** len(self.convs)
         if min(height, width) < smallest:
-            raise ValueError(
+            raise UserError(
                 f"picture of {height}x{width} pixels; both sides must have at least {smallest} for a discriminator of "
                 f"{len(self.convs)} convolutions with stride 2"
             )
@@ -132,16 +133,16 @@ class Discriminator:
     """Either kind of discriminator as a pure function of nested dicts.
 
     Args:
-      config: Which kind.
-      dtype: Dtype of the trained layers' computation.
-      dinov2: What DINOv2 is; another one than the published serves tests.
-      frozen_dtype: Dtype of DINOv2's computation.
+        config: Which kind.
+        dtype: Dtype of the trained layers' computation.
+        dinov2: What DINOv2 is; another one than the published serves tests.
+        frozen_dtype: Dtype of DINOv2's computation.
 
     Attributes:
-      functional: The trained layers.
-      axes: Logical axis names of the parameters.
-      state_axes: Logical axis names of the state.
-      frozen: The frozen networks that are needed by name: "dinov2" or none.
+        functional: The trained layers.
+        axes: Logical axis names of the parameters.
+        state_axes: Logical axis names of the state.
+        frozen: The frozen networks that are needed by name: "dinov2" or none.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Discriminator:
                 network = dinov2 or DINOv2Config()
                 wrong = [layer for layer in layers if not 0 <= layer < network.num_blocks]
                 if wrong:
-                    raise ValueError(
+                    raise UserError(
                         f"discriminator.layers has {wrong[0]}; DINOv2 has blocks 0 to {network.num_blocks - 1}"
                     )
                 self.frozen["dinov2"] = Functional(lambda rngs: DINOv2(network, dtype=frozen_dtype, rngs=rngs))
@@ -179,17 +180,17 @@ class Discriminator:
         """Judge every patch: the higher the logit, the more it looks like one of a picture.
 
         Args:
-          params: Parameters of the trained layers.
-          vectors: Their singular vectors, as `spectral_norm.init_singular_vectors` makes and `spectral_normalize` moves
-            them.
-          image: Pictures in [-1, 1]; their sides are multiples of 16 for DINOv2.
-          frozen: Parameters of the frozen networks by name.
+            params: Parameters of the trained layers.
+            vectors: Their singular vectors, as `spectral_norm.init_singular_vectors` makes and `spectral_normalize`
+                moves them.
+            image: Pictures in [-1, 1]; their sides are multiples of 16 for DINOv2.
+            frozen: Parameters of the frozen networks by name.
 
         Returns:
-          Logits, float32.
+            Logits, float32.
 
         Raises:
-          ValueError: The pictures' size does not fit.
+            UserError: The pictures' size does not fit.
         """
         normalized, _ = spectral_normalize(params, vectors, train=False)
         network = self.functional.bind(normalized)

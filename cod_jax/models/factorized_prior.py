@@ -34,9 +34,9 @@ class DensityLayer(NamedTuple):
     """One layer of the network of every channel.
 
     Attributes:
-      matrix: Weights before the softplus that makes them positive.
-      bias: Added.
-      factor: Strength of the nonlinearity before the tanh that bounds it; None in the last layer, which has none.
+        matrix: Weights before the softplus that makes them positive.
+        bias: Added.
+        factor: Strength of the nonlinearity before the tanh that bounds it; None in the last layer, which has none.
     """
 
     matrix: Float[Array, "C out in"]
@@ -48,9 +48,9 @@ def init_density(key: jax.Array, channels: int, hidden_widths: Sequence[int] = H
     """Fresh densities around zero, `INITIAL_WIDTH` wide.
 
     Args:
-      key: Randomness of the biases.
-      channels: Number of densities.
-      hidden_widths: Units of the hidden layers; without any the density is a logistic one.
+        key: Randomness of the biases.
+        channels: Number of densities.
+        hidden_widths: Units of the hidden layers; without any the density is a logistic one.
     """
     widths = (1, *hidden_widths, 1)
     scale = INITIAL_WIDTH ** (1 / (len(widths) - 1))
@@ -95,13 +95,13 @@ def log_likelihood(
     """Natural logarithm of the mass of the bin of width `step` around x.
 
     Args:
-      density: The channels' densities.
-      x: Middles of the bins.
-      step: Widths of the bins, with as many axes as x.
+        density: The channels' densities.
+        x: Middles of the bins.
+        step: Widths of the bins, with as many axes as x.
 
     Returns:
-      log(s(u) - s(l)) for the logits u and l of the bin's ends, as log s(u) + log s(-l) + log(1 - exp(l - u)): it
-      cancels on neither side and has a gradient however far x is in the tails.
+        log(s(u) - s(l)) for the logits u and l of the bin's ends, as log s(u) + log s(-l) + log(1 - exp(l - u)): it
+        cancels on neither side and has a gradient however far x is in the tails.
     """
     x = x.astype(jnp.float32)
     upper, lower = (cumulative_logits(density, x + side * step) for side in (0.5, -0.5))
@@ -161,10 +161,10 @@ def coding_tables(
     differs between devices.
 
     Args:
-      density: The channels' densities.
-      step: Width of a channel's bins.
-      offset: Middle of a channel's bin 0.
-      tail_mass: Share of a density, both tails together, that may be left to the escape.
+        density: The channels' densities.
+        step: Width of a channel's bins.
+        offset: Middle of a channel's bin 0.
+        tail_mass: Share of a density, both tails together, that may be left to the escape.
     """
     edge = math.log(tail_mass / 2) - math.log1p(-tail_mass / 2)
     reached = np.asarray(jax.jit(quantiles)(density, jnp.array([edge, 0.0, -edge], jnp.float32)), np.float64)

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from cod_jax.errors import UserError
+
 Module = TypeVar("Module", bound=nnx.Module)
 Params = dict[Any, Any]
 
@@ -15,8 +17,8 @@ class Functional(Generic[Module]):
     """Parameters outside, structure inside.
 
     Attributes:
-      shapes: Nested dict of `jax.ShapeDtypeStruct`, one per parameter.
-      axes: The same tree with a tuple of logical axis names per parameter.
+        shapes: Nested dict of `jax.ShapeDtypeStruct`, one per parameter.
+        axes: The same tree with a tuple of logical axis names per parameter.
     """
 
     def __init__(self, build: Callable[[nnx.Rngs], Module]):
@@ -34,7 +36,7 @@ class Functional(Generic[Module]):
         """The module with these parameters; cheap, for use inside jitted functions.
 
         Raises:
-          ValueError: Names or shapes differ from `shapes` (merging goes by order, so it would not notice).
+            UserError: Names or shapes differ from `shapes` (merging goes by order, so it would not notice).
         """
         self.check(params)
         return nnx.merge(self._graphdef, params)
@@ -43,7 +45,7 @@ class Functional(Generic[Module]):
         """Refuse parameters of another module.
 
         Raises:
-          ValueError: With the missing, the unexpected and the wrongly shaped names.
+            UserError: With the missing, the unexpected and the wrongly shaped names.
         """
         _check(_flatten(params), self._flat_shapes)
 
@@ -57,7 +59,7 @@ def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
     """Undo `flatten_params` for a model of these shapes.
 
     Raises:
-      ValueError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: With the missing, the unexpected and the wrongly shaped names.
     """
     paths = {"/".join(map(str, path)): path for path in _flatten(shapes)}
     by_path = {paths.get(name, (name,)): value for name, value in flat.items()}
@@ -119,4 +121,4 @@ def _check(given: Mapping[tuple[Any, ...], Any], expected: Mapping[tuple[Any, ..
         if path in given and tuple(given[path].shape) != tuple(value.shape)
     ]
     if missing or unexpected or wrong_shape:
-        raise ValueError(mismatch_message(missing, unexpected, wrong_shape))
+        raise UserError(mismatch_message(missing, unexpected, wrong_shape))

@@ -12,10 +12,10 @@ class FeatureHead(nnx.Module):
     """MLP hidden -> hidden -> hidden -> out with SiLU, at every position.
 
     Args:
-      hidden: Channels of the features.
-      out_features: Channels of the output.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        hidden: Channels of the features.
+        out_features: Channels of the output.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, hidden: int, out_features: int, *, dtype: str, rngs: nnx.Rngs):

@@ -21,8 +21,8 @@ def adapted_names(shapes: Params, exclude: Sequence[str]) -> list[str]:
     """Flat names of the kernels to adapt: all linear maps, which 1x1 convolutions and patch embeddings are too.
 
     Args:
-      shapes: Parameters or their shapes, nested.
-      exclude: Patterns of flat names, as in file names, that are left alone.
+        shapes: Parameters or their shapes, nested.
+        exclude: Patterns of flat names, as in file names, that are left alone.
     """
     names = []
     for name, leaf in flatten_params(shapes).items():
@@ -36,10 +36,10 @@ def init_lora(key: jax.Array, shapes: Params, names: Sequence[str], rank: int) -
     """Fresh adaptations by flat name: "a" [..., in, rank] uniform in +-1/sqrt(in), "b" [..., rank, out] zero.
 
     Args:
-      key: Randomness of "a".
-      shapes: Parameters or their shapes, nested.
-      names: See `adapted_names`.
-      rank: Rank of every adaptation.
+        key: Randomness of "a".
+        shapes: Parameters or their shapes, nested.
+        names: See `adapted_names`.
+        rank: Rank of every adaptation.
     """
     flat = flatten_params(shapes)
     lora: Lora = {}
@@ -66,9 +66,9 @@ def merge(base: Params, lora: Lora, scale: float) -> Params:
     """Parameters with the adaptations added, like `base`.
 
     Args:
-      base: Nested parameters.
-      lora: Adaptations by flat name, see `init_lora`.
-      scale: alpha / rank.
+        base: Nested parameters.
+        lora: Adaptations by flat name, see `init_lora`.
+        scale: Alpha / rank.
     """
     merged = base
     for name, part in lora.items():

@@ -18,11 +18,11 @@ class PixelHead(nnx.Module):
     Subclasses say how: `refine`. Arrays inside are [B, h, w, pixels of the patch, channels], pixels row-major.
 
     Args:
-      hidden: Channels on the patch grid.
-      features: Channels per pixel.
-      dtype: Dtype of the computation.
-      kernel_init: Initialiser of the kernels; the last one starts at zero.
-      rngs: Source of the initial values.
+        hidden: Channels on the patch grid.
+        features: Channels per pixel.
+        dtype: Dtype of the computation.
+        kernel_init: Initialiser of the kernels; the last one starts at zero.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, hidden: int, features: int, *, dtype: str, kernel_init: Initializer, rngs: nnx.Rngs):
@@ -59,11 +59,11 @@ class PixelHead(nnx.Module):
         """Predict [B, H, W, 3] from the noisy image, the condition and the state after the last block.
 
         Args:
-          x_t: Noisy image.
-          condition: Condition on the patch grid.
-          state: The denoiser's state on the patch grid.
-          by_rows: Compute one row of patches after the other. The result is the same; memory is that of a row, which
-            is faster on a CPU and slower on accelerators.
+            x_t: Noisy image.
+            condition: Condition on the patch grid.
+            state: The denoiser's state on the patch grid.
+            by_rows: Compute one row of patches after the other. The result is the same; memory is that of a row, which
+                is faster on a CPU and slower on accelerators.
         """
         if not by_rows:
             return self._pixels(x_t, condition, state)

@@ -35,11 +35,11 @@ class NeuralFieldBlock(nnx.Module):
     """Residual two-layer MLP over the pixels of a patch whose weights are made from the patch's state.
 
     Args:
-      hidden: Channels of the state.
-      features: Channels per pixel.
-      mlp_ratio: Width of the MLP over `features`.
-      dtype: Dtype of the computation; weights are normalised in float32.
-      rngs: Source of the initial values.
+        hidden: Channels of the state.
+        features: Channels per pixel.
+        mlp_ratio: Width of the MLP over `features`.
+        dtype: Dtype of the computation; weights are normalised in float32.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, hidden: int, features: int, mlp_ratio: int, *, dtype: str, rngs: nnx.Rngs):
@@ -84,9 +84,9 @@ class PixNerDiT(nnx.Module):
     """Transformer blocks on the patch grid, then the neural-field head.
 
     Args:
-      config: The denoiser's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The denoiser's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: PixNerDiTConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):

@@ -25,11 +25,11 @@ class Quantized(NamedTuple):
     """What a bottleneck makes of latents.
 
     Attributes:
-      values: What the condition decoder gets, with a gradient.
-      indices: The symbols, int32: indices of code vectors [B, h, w], or rounded latents [B, h, w, C] within
-        +-`LARGEST_SYMBOL`.
-      loss: What training adds: the quantisation loss, or the mean bits per position of a factorized bottleneck.
-      bits: Of each image, by the learned densities; None with vector quantisation.
+        values: What the condition decoder gets, with a gradient.
+        indices: The symbols, int32: indices of code vectors [B, h, w], or rounded latents [B, h, w, C] within
+            +-`LARGEST_SYMBOL`.
+        loss: What training adds: the quantisation loss, or the mean bits per position of a factorized bottleneck.
+        bits: Of each image, by the learned densities; None with vector quantisation.
     """
 
     values: Float[Array, "B h w C"]
@@ -42,9 +42,9 @@ class VectorQuantizer(nnx.Module):
     """Nearest code vector by squared distance, in float32.
 
     Args:
-      codebook_size: Number of code vectors; initialised uniformly in +-1 / codebook_size.
-      features: Channels of a code vector.
-      rngs: Source of the initial values.
+        codebook_size: Number of code vectors; initialised uniformly in +-1 / codebook_size.
+        features: Channels of a code vector.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, codebook_size: int, features: int, *, rngs: nnx.Rngs):
@@ -94,9 +94,9 @@ class ScalarQuantizer(nnx.Module):
     level, so that one density of its latents serves all of them.
 
     Args:
-      config: The bottleneck's description.
-      features: Channels.
-      rngs: Source of the initial values.
+        config: The bottleneck's description.
+        features: Channels.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: FactorizedConfig, features: int, *, rngs: nnx.Rngs):
@@ -122,10 +122,10 @@ class ScalarQuantizer(nnx.Module):
         """Quantise z.
 
         Args:
-          z: Latents.
-          level: Quality level of each image, 0 to num_levels - 1; by default the last, which is the best.
-          noise: Uniform in +-0.5, for training: what stands for rounding, as the description says. Without it values
-            and bits are those of the symbols.
+            z: Latents.
+            level: Quality level of each image, 0 to num_levels - 1; by default the last, which is the best.
+            noise: Uniform in +-0.5, for training: what stands for rounding, as the description says. Without it values
+                and bits are those of the symbols.
         """
         z = z.astype(jnp.float32)
         step, offset = self.steps(level)[:, None, None], self.offsets()[None, None, None]

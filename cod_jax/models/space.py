@@ -13,12 +13,12 @@ class Space:
     """Pictures in [-1, 1] to what a model denoises, and back.
 
     Args:
-      config: The model's description.
-      dtype: Dtype of an autoencoder's computation.
-      vae: What "sd_vae" stands for; another one than the published serves tests.
+        config: The model's description.
+        dtype: Dtype of an autoencoder's computation.
+        vae: What "sd_vae" stands for; another one than the published serves tests.
 
     Attributes:
-      functional: The autoencoder as a pure function of its parameters, or None where there is nothing to load.
+        functional: The autoencoder as a pure function of its parameters, or None where there is nothing to load.
     """
 
     def __init__(self, config: ModelConfig, dtype: Dtype = "float32", vae: SDVAEConfig | None = None):
@@ -35,10 +35,10 @@ class Space:
         """What the model denoises, for images in [-1, 1]; without gradient.
 
         Args:
-          params: The autoencoder's, {} where it has none.
-          image: The images.
-          noise: Standard normal, like the result, for a sample of the latents as the published models are trained on;
-            without it, their mean. It plays no part in other spaces.
+            params: The autoencoder's, {} where it has none.
+            image: The images.
+            noise: Standard normal, like the result, for a sample of the latents as the published models are trained on;
+                without it, their mean. It plays no part in other spaces.
         """
         if self.functional is not None:
             moments = self.functional.bind(params).encode_moments(image)

@@ -105,12 +105,12 @@ class SelfAttention(nnx.Module):
     """Group norm, single-head attention over all positions, output projection, residual.
 
     Args:
-      features: Channels.
-      num_groups: Groups of the normalisation.
-      window: Side of the windows in positions, used by the window modes only.
-      dtype: Dtype of the computation.
-      kernel_init: Initialiser of the kernels.
-      rngs: Source of the initial values.
+        features: Channels.
+        num_groups: Groups of the normalisation.
+        window: Side of the windows in positions, used by the window modes only.
+        dtype: Dtype of the computation.
+        kernel_init: Initialiser of the kernels.
+        rngs: Source of the initial values.
     """
 
     def __init__(

@@ -14,13 +14,13 @@ class ResBlock(nnx.Module):
     """Twice group norm, SiLU and a 3x3 convolution, plus the input (through a 1x1 layer where the width changes).
 
     Args:
-      in_features: Input channels.
-      out_features: Output channels.
-      num_groups: Groups of both normalisations.
-      dtype: Dtype of the computation.
-      kernel_init: Initialiser of the kernels.
-      last_init: Initialiser of the second convolution, if it is another one.
-      rngs: Source of the initial values.
+        in_features: Input channels.
+        out_features: Output channels.
+        num_groups: Groups of both normalisations.
+        dtype: Dtype of the computation.
+        kernel_init: Initialiser of the kernels.
+        last_init: Initialiser of the second convolution, if it is another one.
+        rngs: Source of the initial values.
     """
 
     def __init__(

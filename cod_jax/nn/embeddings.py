@@ -24,11 +24,11 @@ class TimestepEmbedding(nnx.Module):
     """Two linear layers with a SiLU between them over the sinusoid features of t.
 
     Args:
-      features: Width of the embedding.
-      base: Base of the frequencies: 10000 for CoD-Lite, 10 for CoD.
-      uniform_bias: Whether biases start uniform as in CoD, instead of at zero.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        features: Width of the embedding.
+        base: Base of the frequencies: 10000 for CoD-Lite, 10 for CoD.
+        uniform_bias: Whether biases start uniform as in CoD, instead of at zero.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, features: int, *, base: float, uniform_bias: bool, dtype: str, rngs: nnx.Rngs):

@@ -31,17 +31,17 @@ class Linear(nnx.Module):
     """Affine map of the last axis, which is also what a 1x1 convolution is.
 
     Args:
-      in_features: Size of the last axis of the input.
-      out_features: Size of the last axis of the output.
-      axes: Logical names of the kernel's two axes; the bias takes the second.
-      dtype: Dtype of the computation; the parameters are float32.
-      use_bias: Whether a bias is added.
-      kernel_init: Initialiser of the kernel [in_features, out_features].
-      uniform_bias: Whether biases start uniform in +-1/sqrt(in_features) instead of at zero; by default where kernels
-        do, with `fan_in_uniform`.
-      precision: Of the product; by default what the device takes for the dtype, which in float32 is TF32 on GPUs and
-        bfloat16 on TPUs.
-      rngs: Source of the initial values.
+        in_features: Size of the last axis of the input.
+        out_features: Size of the last axis of the output.
+        axes: Logical names of the kernel's two axes; the bias takes the second.
+        dtype: Dtype of the computation; the parameters are float32.
+        use_bias: Whether a bias is added.
+        kernel_init: Initialiser of the kernel [in_features, out_features].
+        uniform_bias: Whether biases start uniform in +-1/sqrt(in_features) instead of at zero; by default where kernels
+            do, with `fan_in_uniform`.
+        precision: Of the product; by default what the device takes for the dtype, which in float32 is TF32 on GPUs and
+            bfloat16 on TPUs.
+        rngs: Source of the initial values.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class Conv(nnx.Module):
     """Square convolution in NHWC.
 
     Args:
-      in_features: Input channels.
-      out_features: Output channels.
-      kernel_size: Side of the kernel in pixels.
-      stride: Step in both directions.
-      padding: Zero rows and columns as ((top, bottom), (left, right)); by default kernel_size // 2 on every side.
-      dtype: Dtype of the computation; the parameters are float32.
-      kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features]; biases start at
-        zero, but uniform with `fan_in_uniform`.
-      rngs: Source of the initial values.
+        in_features: Input channels.
+        out_features: Output channels.
+        kernel_size: Side of the kernel in pixels.
+        stride: Step in both directions.
+        padding: Zero rows and columns as ((top, bottom), (left, right)); by default kernel_size // 2 on every side.
+        dtype: Dtype of the computation; the parameters are float32.
+        kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features]; biases start at
+            zero, but uniform with `fan_in_uniform`.
+        rngs: Source of the initial values.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class DepthwiseConv(nnx.Module):
     accelerators the nine terms fuse into one pass over memory.
 
     Args:
-      features: Channels.
-      dtype: Dtype of the computation; the parameters are float32.
-      kernel_init: Initialiser, called with [3, 3, 1, features], so that fans count as in a grouped convolution.
-      rngs: Source of the initial values.
+        features: Channels.
+        dtype: Dtype of the computation; the parameters are float32.
+        kernel_init: Initialiser, called with [3, 3, 1, features], so that fans count as in a grouped convolution.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, features: int, *, dtype: str, kernel_init: Initializer = xavier_uniform, rngs: nnx.Rngs):

@@ -47,8 +47,8 @@ class GroupNorm(nnx.Module):
     """Group normalisation over positions and groups of channels (Wu and He 2018).
 
     Args:
-      features: Channels.
-      num_groups: Groups, a divisor of `features`.
+        features: Channels.
+        num_groups: Groups, a divisor of `features`.
     """
 
     def __init__(self, features: int, num_groups: int):

@@ -22,8 +22,8 @@ def init_singular_vectors(params: Nested, key: jax.Array) -> Nested:
     """Vectors to start from: one power iteration on random ones.
 
     Args:
-      params: Nested dict of layers, each with a "kernel" and maybe a "bias".
-      key: Randomness.
+        params: Nested dict of layers, each with a "kernel" and maybe a "bias".
+        key: Randomness.
     """
     if "kernel" in params:
         matrix = _matrix(params["kernel"])
@@ -36,12 +36,12 @@ def spectral_normalize(params: Nested, vectors: Nested, *, train: bool) -> tuple
     """Divide every kernel by u^T W v; the vectors are constants for the gradient.
 
     Args:
-      params: Nested dict of layers, each with a "kernel" and maybe a "bias", which stays as it is.
-      vectors: The layers' singular vectors.
-      train: Whether to take one power iteration, v = W^T u and u = W v, both of length 1, before.
+        params: Nested dict of layers, each with a "kernel" and maybe a "bias", which stays as it is.
+        vectors: The layers' singular vectors.
+        train: Whether to take one power iteration, v = W^T u and u = W v, both of length 1, before.
 
     Returns:
-      Parameters like `params` and vectors like `vectors`.
+        Parameters like `params` and vectors like `vectors`.
     """
     if "kernel" in params:
         kernel = params["kernel"].astype(jnp.float32)

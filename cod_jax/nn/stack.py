@@ -22,12 +22,12 @@ class Stack(nnx.Module):
     or unrolled.
 
     Args:
-      build: Makes one block from its rngs.
-      num_layers: Number of blocks.
-      remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
-        everything inside a block.
-      unroll: Whether the blocks are compiled one after the other instead of as a loop.
-      rngs: Source of the initial values; every block gets its own key.
+        build: Makes one block from its rngs.
+        num_layers: Number of blocks.
+        remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
+            everything inside a block.
+        unroll: Whether the blocks are compiled one after the other instead of as a loop.
+        rngs: Source of the initial values; every block gets its own key.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Stack(nnx.Module):
         """Run block after block on x.
 
         Args:
-          x: Input of the first block.
-          *args: The same for every block.
-          features_after: Number of the block whose output is returned too; 1 is the first.
+            x: Input of the first block.
+            *args: The same for every block.
+            features_after: Number of the block whose output is returned too; 1 is the first.
 
         Returns:
-          The last block's output, and that of block `features_after` or None.
+            The last block's output, and that of block `features_after` or None.
         """
         if features_after is None:
             return self._scan(lambda carry, block, _: block(carry, *args), x), None

@@ -53,11 +53,11 @@ class RotaryAttention(nnx.Module):
     """Multi-head attention over all positions of a grid with normalised, rotated queries and keys.
 
     Args:
-      features: Channels.
-      num_heads: Heads; the channels of one are a multiple of 4.
-      dtype: Dtype of the computation.
-      kernel_init: Initialiser of the output projection; queries, keys and values start uniform in +-1/sqrt(features).
-      rngs: Source of the initial values.
+        features: Channels.
+        num_heads: Heads; the channels of one are a multiple of 4.
+        dtype: Dtype of the computation.
+        kernel_init: Initialiser of the output projection; queries, keys and values start uniform in +-1/sqrt(features).
+        rngs: Source of the initial values.
     """
 
     def __init__(self, features: int, num_heads: int, *, dtype: str, kernel_init: Initializer, rngs: nnx.Rngs):
@@ -101,12 +101,12 @@ class TransformerBlock(nnx.Module):
     """Attention and SwiGLU, each normalised, modulated and gated by `drive` (Peebles and Xie 2023).
 
     Args:
-      features: Channels.
-      num_heads: Attention heads.
-      mlp_ratio: The SwiGLU is int(2/3 int(mlp_ratio features)) wide.
-      dtype: Dtype of the computation.
-      kernel_init: Initialiser of the kernels.
-      rngs: Source of the initial values.
+        features: Channels.
+        num_heads: Attention heads.
+        mlp_ratio: The SwiGLU is int(2/3 int(mlp_ratio features)) wide.
+        dtype: Dtype of the computation.
+        kernel_init: Initialiser of the kernels.
+        rngs: Source of the initial values.
     """
 
     def __init__(

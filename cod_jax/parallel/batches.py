@@ -6,23 +6,25 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from cod_jax.errors import UserError
+
 
 def check_batch_size(name: str, batch_size: int, sharding: NamedSharding) -> None:
     """Refuse a batch that cannot be spread evenly.
 
     Args:
-      name: Name of the batch size, for the message.
-      batch_size: Images in the whole batch.
-      sharding: Of the batch, see `batch_sharding`.
+        name: Name of the batch size, for the message.
+        batch_size: Images in the whole batch.
+        sharding: Of the batch, see `batch_sharding`.
 
     Raises:
-      ValueError: The batch is not a multiple of the devices that share it, or of the processes.
+        UserError: The batch is not a multiple of the devices that share it, or of the processes.
     """
     num_shards = num_batch_shards(sharding)
     if batch_size % num_shards:
-        raise ValueError(f"{name} is {batch_size}; it must be a multiple of the {num_shards} devices that share it")
+        raise UserError(f"{name} is {batch_size}; it must be a multiple of the {num_shards} devices that share it")
     if num_shards % jax.process_count():
-        raise ValueError(
+        raise UserError(
             f"the batch is split over {num_shards} devices but there are {jax.process_count()} processes, which read "
             "different images; make mesh.data x mesh.fsdp a multiple of the processes"
         )
@@ -40,8 +42,8 @@ def global_batch(local: Mapping[str, np.ndarray], sharding: NamedSharding) -> di
     Process p holds rows p b to (p + 1) b of the batch, b being its number of rows. No data moves between processes.
 
     Args:
-      local: This process's rows of every field, [b, ...].
-      sharding: Of the batch, see `batch_sharding`.
+        local: This process's rows of every field, [b, ...].
+        sharding: Of the batch, see `batch_sharding`.
     """
     return {
         name: jax.make_array_from_process_local_data(sharding, rows, (len(rows) * jax.process_count(), *rows.shape[1:]))

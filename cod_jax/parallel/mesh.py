@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
+from cod_jax.errors import UserError
+
 AXES = ("data", "fsdp", "tensor")
 
 
@@ -17,9 +19,9 @@ class MeshConfig:
     """Number of devices along each mesh axis; one of them may be -1, which takes the devices that are left.
 
     Attributes:
-      data: Copies of the state; each works on its share of the batch.
-      fsdp: Devices that share one copy of the state and the batch (fully sharded data parallelism).
-      tensor: Devices that split single layers and see the same batch rows.
+        data: Copies of the state; each works on its share of the batch.
+        fsdp: Devices that share one copy of the state and the batch (fully sharded data parallelism).
+        tensor: Devices that split single layers and see the same batch rows.
     """
 
     data: int = -1
@@ -30,15 +32,15 @@ class MeshConfig:
         sizes = [getattr(self, axis) for axis in AXES]
         for axis, size in zip(AXES, sizes, strict=True):
             if size != -1 and size < 1:
-                raise ValueError(f"mesh.{axis} is {size}; it must be at least 1, or -1 for the devices that are left")
+                raise UserError(f"mesh.{axis} is {size}; it must be at least 1, or -1 for the devices that are left")
         if sizes.count(-1) > 1:
-            raise ValueError(f"mesh is {self._described()}; only one axis may be -1")
+            raise UserError(f"mesh is {self._described()}; only one axis may be -1")
 
     def sizes(self, num_devices: int) -> tuple[int, int, int]:
         """Sizes of the axes for a number of devices.
 
         Raises:
-          ValueError: The devices cannot be laid out so.
+            UserError: The devices cannot be laid out so.
         """
         given = [getattr(self, axis) for axis in AXES]
         known = math.prod(size for size in given if size != -1)
@@ -46,7 +48,7 @@ class MeshConfig:
             given[given.index(-1)] = num_devices // known
         if math.prod(given) != num_devices:
             rule = f"must divide {num_devices}" if -1 in given else f"must be {num_devices}"
-            raise ValueError(
+            raise UserError(
                 f"mesh is {self._described()} but there are {num_devices} devices; the product of the axes {rule}"
             )
         return given[0], given[1], given[2]
@@ -67,11 +69,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of all processes, with the axes "data", "fsdp" and "tensor".
 
     Args:
-      config: Sizes of the axes.
-      devices: The devices to use; all of `jax.devices()` by default.
+        config: Sizes of the axes.
+        devices: The devices to use; all of `jax.devices()` by default.
 
     Raises:
-      ValueError: The sizes do not fit the devices, or tensor parallelism would cross processes.
+        UserError: The sizes do not fit the devices, or tensor parallelism would cross processes.
     """
     devices = by_process(jax.devices() if devices is None else devices)
     sizes = config.sizes(len(devices))
@@ -81,7 +83,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     for group in grid.reshape(-1, sizes[2]):
         if len({device.process_index for device in group}) > 1:
             local = len(devices) // len({device.process_index for device in devices})
-            raise ValueError(
+            raise UserError(
                 f"mesh.tensor is {sizes[2]} but a process has {local} devices; it must divide them, because the "
                 "processes read different images"
             )

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from cod_jax.errors import UserError
+
 # Logical axis name -> mesh axis, None (not split), or alternatives of which the first that fits is taken.
 Rules = Mapping[str, str | Sequence[str | None] | None]
 
@@ -19,23 +21,23 @@ def spec(
     """Join the axis names of an array with the rules.
 
     Args:
-      name: Name of the array, for messages.
-      shape: Its shape.
-      axes: A logical name per dimension.
-      rules: Mesh axis, None, or alternatives such as ("fsdp", None) per logical name. An alternative fits when no
-        dimension on its left took the mesh axis and the dimension is a multiple of the mesh axis.
-      mesh: The device mesh.
+        name: Name of the array, for messages.
+        shape: Its shape.
+        axes: A logical name per dimension.
+        rules: Mesh axis, None, or alternatives such as ("fsdp", None) per logical name. An alternative fits when no
+            dimension on its left took the mesh axis and the dimension is a multiple of the mesh axis.
+        mesh: The device mesh.
 
     Raises:
-      ValueError: Wrong number of axes, a name without a rule, a rule for a mesh axis that does not exist, one mesh axis
-        for two dimensions, or a dimension that does not divide.
+        UserError: Wrong number of axes, a name without a rule, a rule for a mesh axis that does not exist, one mesh
+            axis for two dimensions, or a dimension that does not divide.
     """
     if len(axes) != len(shape):
-        raise ValueError(f"{name}: shape {tuple(shape)} has {len(shape)} dimensions but axes {tuple(axes)}")
+        raise UserError(f"{name}: shape {tuple(shape)} has {len(shape)} dimensions but axes {tuple(axes)}")
     entries: list[str | None] = []
     for size, axis in zip(shape, axes, strict=True):
         if axis not in rules:
-            raise ValueError(f"{name}: no sharding rule for the axis {axis!r}{_near(axis, rules)}")
+            raise UserError(f"{name}: no sharding rule for the axis {axis!r}{_near(axis, rules)}")
         entries.append(_entry(name, size, axis, entries, rules[axis], mesh))
     return PartitionSpec(*entries)
 
@@ -44,13 +46,13 @@ def tree_shardings(shapes: Any, axes: Any, rules: Rules, mesh: Mesh | AbstractMe
     """Shardings of a whole tree of arrays, such as a training state.
 
     Args:
-      shapes: Tree of arrays or `jax.ShapeDtypeStruct`.
-      axes: The same tree with a tuple of logical names in place of each array.
-      rules: See `spec`.
-      mesh: The device mesh.
+        shapes: Tree of arrays or `jax.ShapeDtypeStruct`.
+        axes: The same tree with a tuple of logical names in place of each array.
+        rules: See `spec`.
+        mesh: The device mesh.
 
     Raises:
-      ValueError: See `spec`; the message names the array.
+        UserError: See `spec`; the message names the array.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     named = structure.flatten_up_to(axes)
@@ -64,11 +66,11 @@ def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
     """The first dimension split over these mesh axes together.
 
     Raises:
-      ValueError: A mesh axis does not exist.
+        UserError: A mesh axis does not exist.
     """
     for axis in batch_axes:
         if axis not in mesh.shape:
-            raise ValueError(f"sharding.batch names {axis!r}; the mesh has the axes {', '.join(mesh.axis_names)}")
+            raise UserError(f"sharding.batch names {axis!r}; the mesh has the axes {', '.join(mesh.axis_names)}")
     return NamedSharding(mesh, PartitionSpec(tuple(batch_axes)))
 
 
@@ -80,8 +82,8 @@ def gathered(params: Any, shardings: Any) -> Any:
     a strided convolution).
 
     Args:
-      params: Parameters.
-      shardings: How they are kept between steps.
+        params: Parameters.
+        shardings: How they are kept between steps.
     """
 
     def strip(sharding: NamedSharding) -> NamedSharding:
@@ -102,10 +104,10 @@ class ShardingRow:
     """One array in the table that a run prints at its start.
 
     Attributes:
-      name: Path parts joined by "/".
-      shape: Shape of the whole array.
-      spec: Mesh axis per dimension, "-" where it is not split.
-      bytes_per_device: Bytes of one device's share.
+        name: Path parts joined by "/".
+        shape: Shape of the whole array.
+        spec: Mesh axis per dimension, "-" where it is not split.
+        bytes_per_device: Bytes of one device's share.
     """
 
     name: str
@@ -140,7 +142,7 @@ def _entry(
         if mesh_axis is None:
             return None
         if mesh_axis not in mesh.shape:
-            raise ValueError(
+            raise UserError(
                 f"sharding rule {axis!r} names the mesh axis {mesh_axis!r}; the mesh has {', '.join(mesh.axis_names)}"
             )
         if mesh_axis in taken:
@@ -149,7 +151,7 @@ def _entry(
             refusals.append(f"{size} is not a multiple of the {mesh.shape[mesh_axis]} devices of {mesh_axis!r}")
         else:
             return mesh_axis
-    raise ValueError(
+    raise UserError(
         f"{name}: axis {axis!r} cannot be split: {'; '.join(refusals) or 'its rule is empty'}. "
         f"Change the rule, for example to ({alternatives[0] if alternatives else 'fsdp'!r}, None)"
     )

@@ -7,6 +7,7 @@ import os
 
 from cod_jax.coding.pictures import MAX_PIXELS
 from cod_jax.compilation_cache import use_compilation_cache
+from cod_jax.errors import UserError
 from cod_jax.runtime.codec import CompiledCodec
 
 __all__ = ["CompiledCodec", "load"]
@@ -19,13 +20,13 @@ def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Compi
     user's cache folder, unless JAX was told another place.
 
     Args:
-        path: folder of the compiled model.
-        max_pixels: larger pictures are refused, so that a few bytes from a stranger cannot ask for all memory.
+        path: Folder of the compiled model.
+        max_pixels: Larger pictures are refused, so that a few bytes from a stranger cannot ask for all memory.
 
     Raises:
-        ValueError: no such folder, one that is damaged, from another version, or without programs for this machine.
+        UserError: No such folder, one that is damaged, from another version, or without programs for this machine.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"a compiled model is named by the path of its folder, not by {path!r}; give a path")
+        raise UserError(f"a compiled model is named by the path of its folder, not by {path!r}; give a path")
     use_compilation_cache()
     return CompiledCodec(path, max_pixels=max_pixels)

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 import jax.numpy as jnp
 import numpy as np
 
+from cod_jax.errors import UserError
+
 MAX_TABLE_BYTES = 2**24
 _DTYPES = {
     "F32": np.dtype(np.float32),
@@ -23,11 +25,11 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
     """Read all tensors of a safetensors file as read-only views of its content.
 
     Args:
-        data: the whole file.
+        data: The whole file.
 
     Raises:
-        ValueError: the table of tensors and the file do not fit together, tensors overlap or leave gaps, or hold
-            types that no compiled model has; the text does not name the file.
+        UserError: The table of tensors and the file do not fit together, tensors overlap or leave gaps, or hold types
+            that no compiled model has; the text does not name the file.
     """
     with io.BytesIO(data) as file:
         table, start = _read_table(file, len(data))
@@ -36,10 +38,10 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
     position = 0
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != position:
-            raise ValueError(f"tensor {name[:80]!r} begins at byte {begin} instead of {position}, where others end")
+            raise UserError(f"tensor {name[:80]!r} begins at byte {begin} instead of {position}, where others end")
         position = end
     if start + position != len(data):
-        raise ValueError(f"the tensors end at byte {position} of {len(data) - start}")
+        raise UserError(f"the tensors end at byte {position} of {len(data) - start}")
     return {
         name: np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
         for name, (dtype, shape, begin, _) in entries.items()
@@ -52,12 +54,12 @@ def read_shape(path: Path, name: str) -> tuple[int, ...]:
     Other tensors are not checked, nor that they lie beside this one.
 
     Args:
-        path: the file.
-        name: the tensor's name.
+        path: The file.
+        name: The tensor's name.
 
     Raises:
-        ValueError: the table is damaged, or the tensor is not in it.
-        OSError: the file cannot be read.
+        UserError: The table is damaged, or the tensor is not in it.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         file_bytes = path.stat().st_size
@@ -70,13 +72,13 @@ def _read_table(file: io.BufferedIOBase, file_bytes: int) -> tuple[dict[str, Any
     table_bytes = int.from_bytes(file.read(8), "little")
     start = 8 + table_bytes
     if file_bytes < 8 or table_bytes > MAX_TABLE_BYTES or start > file_bytes:
-        raise ValueError(f"the table of tensors claims {table_bytes} bytes in a file of {file_bytes}")
+        raise UserError(f"the table of tensors claims {table_bytes} bytes in a file of {file_bytes}")
     try:
         table = json.loads(file.read(table_bytes).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the table of tensors is unreadable ({error})") from error
+        raise UserError(f"the table of tensors is unreadable ({error})") from error
     if not isinstance(table, dict):
-        raise ValueError("the table of tensors is no JSON object")
+        raise UserError("the table of tensors is no JSON object")
     table.pop("__metadata__", None)
     return table, start
 
@@ -87,10 +89,10 @@ def _entry(table: dict[str, Any], name: str, num_bytes: int) -> tuple[np.dtype[A
     values = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = _DTYPES.get(str(values.get("dtype"))), values.get("shape"), values.get("data_offsets")
     if dtype is None or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"the entry of tensor {name[:80]!r} is unusable")
+        raise UserError(f"the entry of tensor {name[:80]!r} is unusable")
     begin, end = offsets
     if end > num_bytes or math.prod(shape) * dtype.itemsize != end - begin:
-        raise ValueError(f"tensor {name[:80]!r} of shape {shape} does not fit its {end - begin} bytes")
+        raise UserError(f"tensor {name[:80]!r} of shape {shape} does not fit its {end - begin} bytes")
     return dtype, tuple(shape), begin, end
 
 

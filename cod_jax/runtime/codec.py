@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cod_jax import images
 from cod_jax.coding import factorized, legacy, pictures, prior, stream
 from cod_jax.coding.pictures import MAX_PIXELS
+from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
 from cod_jax.runtime.arrays import read_arrays, read_shape
 from cod_jax.runtime.folder import BINS, PRIOR_FILE, WEIGHTS_FILES, Description, read_description, read_file
@@ -28,11 +29,11 @@ class CompiledCodec:
     as a size of its own.
 
     Args:
-        path: folder written by `python -m cod_jax.compile`.
-        max_pixels: larger pictures are refused in both directions.
+        path: Folder written by `python -m cod_jax.compile`.
+        max_pixels: Larger pictures are refused in both directions.
 
     Raises:
-        ValueError: no such folder, one that is damaged, from another version, or without programs for this machine.
+        UserError: No such folder, one that is damaged, from another version, or without programs for this machine.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS):
@@ -83,9 +84,9 @@ class CompiledCodec:
         """Compress one picture or a list of them; pictures of equal size in a list are computed together.
 
         Args:
-            image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or
-                tuple of those, of equal or different sizes.
-            quality: level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
+            image: uint8 array [H, W, 3], Pillow image, or whatever else `images.to_uint8_rgb` reads; or a list or tuple
+                of those, of equal or different sizes.
+            quality: Level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -93,7 +94,7 @@ class CompiledCodec:
             The content of a `.cod` file; for a list, a list of them.
 
         Raises:
-            ValueError: something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
+            UserError: Something that is no picture, more than `max_pixels`, a side above 65535 pixels in a published
                 layout, a quality that the model does not have, or an unknown layout; of a list the message says which
                 item.
         """
@@ -138,7 +139,7 @@ class CompiledCodec:
         """Decompress, in one step, what `compress`, `Codec.compress` or a published tool made with this model.
 
         Args:
-            data: the content of a `.cod` file, or a list or tuple of them; those of a list with equal sizes are
+            data: The content of a `.cod` file, or a list or tuple of them; those of a list with equal sizes are
                 computed together.
             layout: "cod", or the layout of a published tool, see `compress`.
 
@@ -147,7 +148,7 @@ class CompiledCodec:
             rows and W mod pitch columns were never stored; they are mid grey.
 
         Raises:
-            ValueError: damaged, truncated or foreign data, or a file of another model; of a list the message says which
+            UserError: Damaged, truncated or foreign data, or a file of another model; of a list the message says which
                 item.
         """
         layout = stream.checked_layout(layout)
@@ -169,15 +170,15 @@ class CompiledCodec:
         """Turn pictures of equal size into symbols.
 
         Args:
-            image_uint8: pixels [B, H, W, 3]; repeated at the bottom and the right up to a size the model takes.
-            level: quality level of a factorized bottleneck, from 0, one for all or a list of B; None is the best.
+            image_uint8: Pixels [B, H, W, 3]; repeated at the bottom and the right up to a size the model takes.
+            level: Quality level of a factorized bottleneck, from 0, one for all or a list of B; None is the best.
 
         Returns:
             Symbols int32 [B, ceil(H / pitch), ceil(W / pitch)], with a fourth axis for the channels of a factorized
             bottleneck.
 
         Raises:
-            ValueError: the array has another shape or dtype, or a level does not exist.
+            UserError: The array has another shape or dtype, or a level does not exist.
         """
         pictures.check_pixels(image_uint8, "batch", "height", "width")
         about = self._description
@@ -193,15 +194,15 @@ class CompiledCodec:
         """Turn symbols of pictures of equal size into pixels.
 
         Args:
-            indices: symbols [B, h, w], or [B, h, w, C] of a factorized bottleneck; the last row and column are repeated
+            indices: Symbols [B, h, w], or [B, h, w, C] of a factorized bottleneck; the last row and column are repeated
                 up to a grid the model takes.
-            level: the quality level that they are of, as for `encode`.
+            level: The quality level that they are of, as for `encode`.
 
         Returns:
             Pixels uint8 of that grid, at least [B, h pitch, w pitch, 3].
 
         Raises:
-            ValueError: the array has another shape, or holds a number that is no symbol, or a level does not exist.
+            UserError: The array has another shape, or holds a number that is no symbol, or a level does not exist.
         """
         pictures.check_symbols(indices, "batch", "rows", "columns", coder=self._coder)
         multiple = self._description.size_multiple // self._description.pitch
@@ -221,7 +222,7 @@ def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
     """What the model decides about its files.
 
     Raises:
-        ValueError: the file of the prior is damaged, or a model without a codebook has none, or one for other weights.
+        UserError: The file of the prior is damaged, or a model without a codebook has none, or one for other weights.
     """
     about, symbol_prior = description, None
     is_factorized = about.codebook_bits == 0
@@ -232,15 +233,15 @@ def _read_coder(folder: Path, description: Description) -> stream.SymbolCoder:
             symbol_prior = (
                 factorized.from_arrays(arrays) if is_factorized else prior.from_arrays(arrays, about.codebook_bits)
             )
-        except ValueError as error:
-            raise ValueError(f"{folder / PRIOR_FILE} is damaged ({error}); make the folder again") from error
+        except UserError as error:
+            raise UserError(f"{folder / PRIOR_FILE} is damaged ({error}); make the folder again") from error
     elif is_factorized:
-        raise ValueError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
+        raise UserError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
     for name in WEIGHTS_FILES.values() if is_factorized else ():
         try:
             bins = read_shape(folder / name, BINS)
-        except ValueError as error:
-            raise ValueError(f"{folder / name} is damaged ({error}); make the folder again") from error
+        except UserError as error:
+            raise UserError(f"{folder / name} is damaged ({error}); make the folder again") from error
         pictures.check_tables(symbol_prior, bins)
     return stream.SymbolCoder(about.weights_fingerprint, about.pitch, about.codebook_bits, symbol_prior)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from cod_jax import files
+from cod_jax.errors import UserError
 
 FORMAT = "cod_jax compiled model"
 VERSION = 2
@@ -41,9 +42,9 @@ class Sizes:
     """The pictures that a program is for, counted in cells of `size_multiple` x `size_multiple` pixels.
 
     Attributes:
-        rows: rows of cells.
-        columns: columns of cells.
-        cells: rows times columns.
+        rows: Rows of cells.
+        columns: Columns of cells.
+        cells: Rows times columns.
     """
 
     rows: Range = ANY
@@ -62,10 +63,10 @@ class Program:
     """One serialised program.
 
     Attributes:
-        part: what it does.
-        platform: where it runs.
-        sizes: the pictures it is for.
-        file: its file in the folder.
+        part: What it does.
+        platform: Where it runs.
+        sizes: The pictures it is for.
+        file: Its file in the folder.
     """
 
     part: Part
@@ -88,14 +89,14 @@ class Description:
 
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
-        pitch: pixels per symbol in each direction.
-        codebook_bits: bits of a symbol; 0 with a factorized bottleneck, whose programs take pairs: pictures or symbols,
+        pitch: Pixels per symbol in each direction.
+        codebook_bits: Bits of a symbol; 0 with a factorized bottleneck, whose programs take pairs: pictures or symbols,
             and the quality level of each.
-        size_multiple: both sides of what the programs take are multiples of this many pixels.
-        dtype: dtype of the computation.
-        jax_version: release of JAX that made the programs; older ones may not read them.
-        programs: the programs.
-        files: every file beside this description.
+        size_multiple: Both sides of what the programs take are multiples of this many pixels.
+        dtype: Dtype of the computation.
+        jax_version: Release of JAX that made the programs; older ones may not read them.
+        programs: The programs.
+        files: Every file beside this description.
     """
 
     weights_fingerprint: str
@@ -127,7 +128,7 @@ def checksum_of(values: dict[str, Any]) -> str:
     """SHA-256 of a description without its checksum, as JSON of one form, in 64 hex digits.
 
     Raises:
-        ValueError: a number is not finite.
+        UserError: A number is not finite.
     """
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -137,42 +138,42 @@ def read_description(folder: Path) -> Description:
     """Read and check `compiled.json`; every file it names must be there with its size.
 
     Raises:
-        ValueError: no folder of a compiled model, another version, or a damaged one; one sentence that says what to do.
+        UserError: No folder of a compiled model, another version, or a damaged one; one sentence that says what to do.
     """
     file = folder / DESCRIPTION_FILE
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise ValueError(f"compiled model {folder} {what}; give a folder written by python -m cod_jax.compile")
+        raise UserError(f"compiled model {folder} {what}; give a folder written by python -m cod_jax.compile")
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no {DESCRIPTION_FILE}, so it is no compiled model; python -m cod_jax.compile makes one "
             "from a model folder"
         )
     if file.stat().st_size > MAX_DESCRIPTION_BYTES:
-        raise ValueError(f"{file} is longer than {MAX_DESCRIPTION_BYTES} bytes, so it is damaged; {_AGAIN}")
+        raise UserError(f"{file} is longer than {MAX_DESCRIPTION_BYTES} bytes, so it is damaged; {_AGAIN}")
     try:
         values = json.loads(file.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
+        raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{file} describes no compiled model; give a folder written by python -m cod_jax.compile")
+        raise UserError(f"{file} describes no compiled model; give a folder written by python -m cod_jax.compile")
     if values.get("version") != VERSION:
-        raise ValueError(
+        raise UserError(
             f"{folder} has version {values.get('version')!r} of the format and this cod_jax reads version {VERSION}; "
             "make it again with python -m cod_jax.compile of this cod_jax"
         )
     try:
         if values.pop(CHECKSUM, None) != checksum_of(values):
-            raise ValueError("its checksum is wrong")
+            raise UserError("its checksum is wrong")
         description = _description(values)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}); {_AGAIN}") from error
+        raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from error
     for name, facts in description.files.items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{path} is missing; {_AGAIN}")
+            raise UserError(f"{path} is missing; {_AGAIN}")
         if path.stat().st_size != facts.num_bytes:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {facts.num_bytes}; {_AGAIN}")
+            raise UserError(f"{path} has {path.stat().st_size} bytes instead of {facts.num_bytes}; {_AGAIN}")
     return description
 
 
@@ -180,12 +181,12 @@ def read_file(folder: Path, description: Description, name: str) -> bytes:
     """Read a file of a folder.
 
     Raises:
-        ValueError: its content is not what the description says.
-        OSError: it cannot be read.
+        UserError: Its content is not what the description says.
+        OSError: It cannot be read.
     """
     data = files.read_bytes(folder / name)
     if facts_of(data) != description.files[name]:
-        raise ValueError(f"{folder / name} is damaged: its checksum is wrong; {_AGAIN}")
+        raise UserError(f"{folder / name} is damaged: its checksum is wrong; {_AGAIN}")
     return data
 
 
@@ -193,7 +194,7 @@ def _description(values: dict[str, Any]) -> Description:
     """The description of checked values.
 
     Raises:
-        ValueError: one of them is missing or unusable; the text names it.
+        UserError: One of them is missing or unusable; the text names it.
     """
     listed = _of_type(values, "files", dict)
     described = {
@@ -208,10 +209,10 @@ def _description(values: dict[str, Any]) -> Description:
         programs.append(Program(part, platform, Sizes(**ranges), _of_type(program, "file", str)))
     for name in (*WEIGHTS_FILES.values(), *(program.file for program in programs)):
         if name not in described:
-            raise ValueError(f"{name!r} is not among its files")
+            raise UserError(f"{name!r} is not among its files")
     pitch, size_multiple = _whole(values, "pitch", 1, 1024), _whole(values, "size_multiple", 1, 1024)
     if size_multiple % pitch:
-        raise ValueError(f"size_multiple {size_multiple} is not a multiple of pitch {pitch}")
+        raise UserError(f"size_multiple {size_multiple} is not a multiple of pitch {pitch}")
     return Description(
         weights_fingerprint=_matching(values, "weights_fingerprint", "[0-9a-f]{64}"),
         pitch=pitch,
@@ -225,7 +226,7 @@ def _description(values: dict[str, Any]) -> Description:
 
 
 def _refuse(name: str, value: Any) -> NoReturn:
-    raise ValueError(f"{name} is {str(value)[:80]!r}")
+    raise UserError(f"{name} is {str(value)[:80]!r}")
 
 
 def _of_type(values: Any, name: str, kind: type) -> Any:

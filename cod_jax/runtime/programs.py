@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import export
 
+from cod_jax.errors import UserError
 from cod_jax.runtime.arrays import read_arrays
 from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Platform, Program, read_file
 
@@ -23,13 +24,13 @@ def current_platform() -> Platform:
     """Where JAX computes by default.
 
     Raises:
-        ValueError: a kind of device that programs cannot be made for.
+        UserError: A kind of device that programs cannot be made for.
     """
     backend = jax.default_backend()
     if backend == "gpu":
         return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
     if backend not in ("cpu", "tpu"):
-        raise ValueError(f"JAX computes on {backend} here, for which there are no programs; set JAX_PLATFORMS=cpu")
+        raise UserError(f"JAX computes on {backend} here, for which there are no programs; set JAX_PLATFORMS=cpu")
     return backend
 
 
@@ -40,12 +41,12 @@ class Programs:
     only when a program has been found to take just these.
 
     Args:
-        folder: the folder.
-        description: what it says about itself.
-        part: which part this is.
+        folder: The folder.
+        description: What it says about itself.
+        part: Which part this is.
 
     Raises:
-        ValueError: the folder has no programs for this machine.
+        UserError: The folder has no programs for this machine.
     """
 
     def __init__(self, folder: Path, description: Description, part: Part):
@@ -54,7 +55,7 @@ class Programs:
         platform = current_platform()
         self._programs = [p for p in description.programs if p.part == part and p.platform == platform]
         if not self._programs:
-            raise ValueError(
+            raise UserError(
                 f"{folder} is compiled for {', '.join(description.platforms)}, and JAX computes on {platform} here; "
                 f"make it again with python -m cod_jax.compile --platforms {platform}"
             )
@@ -65,11 +66,11 @@ class Programs:
         """Run on a batch of pictures of (rows, columns) cells, and copy the result to host memory.
 
         Args:
-            batch: what the program takes beside its weights: an array, or a pair of them, see `Description`.
-            grid: rows and columns of each picture.
+            batch: What the program takes beside its weights: an array, or a pair of them, see `Description`.
+            grid: Rows and columns of each picture.
 
         Raises:
-            ValueError: the files of the programs or weights are damaged, or made for a newer JAX.
+            UserError: The files of the programs or weights are damaged, or made for a newer JAX.
         """
         return np.asarray(self.on_device(batch, grid))
 
@@ -79,15 +80,15 @@ class Programs:
         Returns when the work is handed to the device, which may be before it is done; `jax.block_until_ready` waits.
 
         Args:
-            batch: as for a call; arrays in host memory are copied to the device.
-            grid: rows and columns of each picture.
+            batch: As for a call; arrays in host memory are copied to the device.
+            grid: Rows and columns of each picture.
 
         Raises:
-            ValueError: as of a call.
+            UserError: As of a call.
         """
         program = next((program for program in self._programs if grid in program.sizes), None)
         if program is None:
-            raise ValueError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
+            raise UserError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
         if program.file not in self._callables:
             self._callables[program.file] = self._load_program(program)
         return self._callables[program.file](self._weights, batch)
@@ -96,8 +97,8 @@ class Programs:
         data = read_file(self._folder, self._description, self._weights_file)
         try:
             return read_arrays(data)
-        except ValueError as error:
-            raise ValueError(
+        except UserError as error:
+            raise UserError(
                 f"{self._folder / self._weights_file} is damaged ({error}); make the folder again"
             ) from error
 
@@ -109,24 +110,24 @@ class Programs:
             exported = export.deserialize(bytearray(data))
             is_foreign = calls_other_code(exported)
         except _UNREADABLE as error:
-            raise ValueError(
+            raise UserError(
                 f"{file} cannot be read by jax {jax.__version__}; it was made with {self._description.jax_version}: "
                 "install that release or a newer one, or make the folder again with this one"
             ) from error
         if is_foreign:
-            raise ValueError(f"{file} calls code outside of itself, which compiled models never do; it is not trusted")
+            raise UserError(f"{file} calls code outside of itself, which compiled models never do; it is not trusted")
         if exported.platforms != (program.platform,):
-            raise ValueError(
+            raise UserError(
                 f"{file} is made for {', '.join(exported.platforms)}, not for {program.platform}; make the folder again"
             )
         expected = _weights_taken(exported, program.part, self._description)
         if expected is None:
-            raise ValueError(
+            raise UserError(
                 f"{file} takes or returns other arrays than programs that {program.part} do; make the folder again"
             )
         weights = self._weights or self._read_weights()
         if expected != {name: (value.shape, value.dtype) for name, value in weights.items()}:
-            raise ValueError(f"{file} takes other weights than {self._weights_file} holds; make the folder again")
+            raise UserError(f"{file} takes other weights than {self._weights_file} holds; make the folder again")
         # What is there already stays where it is.
         self._weights = jax.device_put(weights)
         return jax.jit(exported.call)

@@ -8,8 +8,8 @@ import numpy as np
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.bundle import Bundle
 from cod_jax.coding.pictures import check_tables
+from cod_jax.model_folder.bundle import Bundle
 from cod_jax.models.config import Dtype
 from cod_jax.runtime.folder import (
     DESCRIPTION_FILE,
@@ -35,16 +35,16 @@ def write_compiled(
     """Write a model as a folder for `cod_jax.runtime`, whole or not at all.
 
     Args:
-        path: folder to make.
-        bundle: the model.
-        platforms: where the programs shall run; none of them needs to be present.
-        dtype: dtype of the computation and of most weights.
-        force: replace an existing folder of a compiled model.
+        path: Folder to make.
+        bundle: The model.
+        platforms: Where the programs shall run; none of them needs to be present.
+        dtype: Dtype of the computation and of most weights.
+        force: Replace an existing folder of a compiled model.
 
     Raises:
-        ValueError: the model cannot be compiled, see `programs.check_supported`, or lacks the tables that code its
+        UserError: The model cannot be compiled, see `programs.check_supported`, or lacks the tables that code its
             symbols.
-        FileExistsError: the folder exists and may not be replaced.
+        FileExistsError: The folder exists and may not be replaced.
     """
     codec = bundle.config.codec
     if codec.factorized is not None:

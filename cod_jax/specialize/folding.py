@@ -20,12 +20,12 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
     """Split a model into what encodes and what decodes in one step.
 
     Args:
-      config: The model's description; its denoiser works on pixels.
-      params: Its parameters.
+        config: The model's description; its denoiser works on pixels.
+        params: Its parameters.
 
     Returns:
-      Parameters of `SymbolEncoder` and of `OneStepDecoder`, float32. Products are made in float64, so each number is
-      rounded once; what stays as it is shares its memory with `params`.
+        Parameters of `SymbolEncoder` and of `OneStepDecoder`, float32. Products are made in float64, so each number is
+        rounded once; what stays as it is shares its memory with `params`.
     """
     codec, denoiser = params["codec"], params["denoiser"]
     bottleneck = _fold_bottleneck(config.codec, codec["bottleneck"])

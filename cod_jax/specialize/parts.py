@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from cod_jax.coding.factorized import LARGEST_SYMBOL
+from cod_jax.errors import UserError
 from cod_jax.images import signed_to_uint8, uint8_to_unit
 from cod_jax.models import CoD, ComputeConfig, ModelConfig
 from cod_jax.models.config import PATCH_SIZE
@@ -23,8 +24,8 @@ class FixedBins(nnx.Module):
     """A `ScalarQuantizer` in use: its bins are numbers, and the densities from which they follow are gone.
 
     Args:
-      num_levels: Quality levels.
-      features: Channels.
+        num_levels: Quality levels.
+        features: Channels.
     """
 
     def __init__(self, num_levels: int, features: int):
@@ -55,9 +56,9 @@ class SymbolEncoder(nnx.Module):
     """Pictures to symbols: the condition encoder and the bottleneck.
 
     Args:
-      config: The model's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The model's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
@@ -71,11 +72,11 @@ class SymbolEncoder(nnx.Module):
         """Encode pixels to symbols.
 
         Args:
-          image_uint8: Pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`.
-          *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
+            image_uint8: Pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`.
+            *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
 
         Returns:
-          Symbols [B, h, w], with a fourth axis for the channels of a factorized bottleneck.
+            Symbols [B, h, w], with a fourth axis for the channels of a factorized bottleneck.
         """
         return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), *level)
 
@@ -87,12 +88,12 @@ class OneStepDecoder(nnx.Module):
     densities: `folding.fold` puts what they add into the other parameters.
 
     Args:
-      config: The model's description.
-      compute: How it is computed.
-      rngs: Source of the initial values.
+        config: The model's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
 
     Raises:
-      ValueError: The denoiser works on latents.
+        UserError: The denoiser works on latents.
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
@@ -100,7 +101,7 @@ class OneStepDecoder(nnx.Module):
         model = CoD(config, compute=compute, rngs=rngs)
         denoiser = model.denoiser
         if not isinstance(denoiser, (DConv, PixNerDiT)):
-            raise ValueError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes pixels")
+            raise UserError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes pixels")
         self.bottleneck, self.decoder = _bottleneck_in_use(model.codec.bottleneck), model.codec.decoder
         self.trunk = build_trunk(denoiser, config.denoiser.hidden, dtype=compute.dtype, rngs=rngs)
         self.head = denoiser.head
@@ -120,11 +121,11 @@ class OneStepDecoder(nnx.Module):
         """Decode symbols to an image of about [-1, 1], float32.
 
         Args:
-          indices: Symbols [B, h, w] of pictures whose sides are multiples of `ModelConfig.size_multiple`; with a
-            fourth axis for the channels of a factorized bottleneck.
-          *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
-          patches_per_chunk: The pixel head runs on this many patches at a time at most. Patches are independent, so
-            that this changes the memory and not the result.
+            indices: Symbols [B, h, w] of pictures whose sides are multiples of `ModelConfig.size_multiple`; with a
+                fourth axis for the channels of a factorized bottleneck.
+            *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
+            patches_per_chunk: The pixel head runs on this many patches at a time at most. Patches are independent, so
+                that this changes the memory and not the result.
         """
         condition = self.decoder(self.bottleneck.lookup(indices, *level), self.attention)
         # From zero noise the image is what the network says, whether that is an image or a velocity.

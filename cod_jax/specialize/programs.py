@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from cod_jax.errors import UserError
 from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConfig, flatten_params, unflatten_params
 from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.config import PATCH_SIZE, Dtype, matmul_precision
@@ -35,13 +36,13 @@ class Half:
     """Encoder or decoder of a one-step codec.
 
     Attributes:
-      part: Which of the two it is.
-      weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
-      apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3], symbols int32
-        [B, h, w]. With a factorized bottleneck symbols are int32 [B, h, w, C] and inputs are pairs: images or symbols,
-        and the quality level of each picture, int32 [B].
-      cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
-        input's shapes and dtypes.
+        part: Which of the two it is.
+        weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
+        apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3], symbols int32 [B,
+            h, w]. With a factorized bottleneck symbols are int32 [B, h, w, C] and inputs are pairs: images or symbols,
+            and the quality level of each picture, int32 [B].
+        cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
+            input's shapes and dtypes.
     """
 
     part: Part
@@ -54,15 +55,15 @@ def check_supported(config: ModelConfig) -> None:
     """Refuse a model that cannot be compiled.
 
     Raises:
-      ValueError: It works on latents, or its codec is the deep one of the 64-bit models.
+        UserError: It works on latents, or its codec is the deep one of the 64-bit models.
     """
     if config.is_latent:
-        raise ValueError(
+        raise UserError(
             f"a model on latents (denoiser.kind {config.denoiser.kind}) cannot be compiled, only one on pixels; use "
             "the model with cod or cod_jax.load"
         )
     if config.codec.is_deep:
-        raise ValueError(
+        raise UserError(
             f"the deep codec of pitch {config.codec.pitch} cannot be compiled; use the model with cod or cod_jax.load"
         )
 
@@ -71,12 +72,12 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     """Encoder and decoder of a model, specialised for one step.
 
     Args:
-      config: The model's description.
-      params: Its float32 parameters.
-      dtype: Dtype of the computation.
+        config: The model's description.
+        params: Its float32 parameters.
+        dtype: Dtype of the computation.
 
     Raises:
-      ValueError: See `check_supported`.
+        UserError: See `check_supported`.
     """
     check_supported(config)
     compute = ComputeConfig(dtype)

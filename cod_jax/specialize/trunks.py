@@ -43,10 +43,10 @@ class ConvolutionTrunk(nnx.Module):
     """What `DConv` does between the condition and its pixel head.
 
     Args:
-      denoiser: The whole denoiser; its blocks are taken and changed.
-      hidden: Channels on the patch grid.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        denoiser: The whole denoiser; its blocks are taken and changed.
+        hidden: Channels on the patch grid.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, denoiser: DConv, hidden: int, *, dtype: str, rngs: nnx.Rngs):
@@ -65,10 +65,10 @@ class TransformerTrunk(nnx.Module):
     """What `PixNerDiT` does between the condition and its pixel head.
 
     Args:
-      denoiser: The whole denoiser; its blocks are taken and changed.
-      hidden: Channels on the patch grid.
-      dtype: Dtype of the computation.
-      rngs: Source of the initial values.
+        denoiser: The whole denoiser; its blocks are taken and changed.
+        hidden: Channels on the patch grid.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
     """
 
     def __init__(self, denoiser: PixNerDiT, hidden: int, *, dtype: str, rngs: nnx.Rngs):

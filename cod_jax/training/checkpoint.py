@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from cod_jax.errors import UserError
 from cod_jax.models.lora import merge
 
 Weights = Literal["ema", "raw"]
@@ -27,9 +28,9 @@ class CheckpointStore:
     """Saves and restores training states under DIR/checkpoints, in the background and all or nothing.
 
     Args:
-      workdir: Folder of the run.
-      keep_latest: How many of the newest checkpoints are kept.
-      keep_best: How many of those with the lowest validation loss are kept besides.
+        workdir: Folder of the run.
+        keep_latest: How many of the newest checkpoints are kept.
+        keep_best: How many of those with the lowest validation loss are kept besides.
     """
 
     def __init__(self, workdir: Path, keep_latest: int, keep_best: int):
@@ -54,10 +55,10 @@ class CheckpointStore:
         Does nothing if the step is saved already. Every process calls it.
 
         Args:
-          step: Steps that the state has behind it.
-          state: The training state.
-          meta: Plain values stored beside it.
-          validation_loss: Of this step, if there was a validation.
+            step: Steps that the state has behind it.
+            state: The training state.
+            meta: Plain values stored beside it.
+            validation_loss: Of this step, if there was a validation.
         """
         if step == self.latest_step():
             return
@@ -82,18 +83,18 @@ class CheckpointStore:
         """Read a state onto any mesh.
 
         Args:
-          step: The checkpoint.
-          shapes: Abstract state.
-          shardings: Where its arrays go.
+            step: The checkpoint.
+            shapes: Abstract state.
+            shardings: Where its arrays go.
 
         Raises:
-          ValueError: The checkpoint holds another state.
+            UserError: The checkpoint holds another state.
         """
         stored, wanted = self.meta(step)[_SHAPES], _shapes(shapes)
         if stored != wanted:
             names = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
             first = f"{names[0]} is {stored.get(names[0], 'missing')} in it and {wanted.get(names[0], 'unknown')} here"
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint of step {step} in {self.directory} does not fit this config: {first}, and "
                 f"{len(names) - 1} more differ; use the config that it was made with, or another --workdir"
             )
@@ -113,7 +114,7 @@ class CheckpointStore:
         """Wait for the save under way.
 
         Raises:
-          OSError: It failed.
+            OSError: It failed.
         """
         self._manager.wait_until_finished()
 
@@ -143,14 +144,14 @@ def errors_that_name(setting: str, path: Path) -> Iterator[None]:
     """Say which setting names a folder that is neither a model folder nor the work folder of a run.
 
     Raises:
-      ValueError: The folder cannot be read, or holds several stages, of which one has to be named.
+        UserError: The folder cannot be read, or holds several stages, of which one has to be named.
     """
     if stages := stages_of(path):
-        raise ValueError(f"{setting} holds the stages {', '.join(stages)}; name one of them")
+        raise UserError(f"{setting} holds the stages {', '.join(stages)}; name one of them")
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{setting} is neither the work folder of a run nor a model folder: {error}") from error
+    except UserError as error:
+        raise UserError(f"{setting} is neither the work folder of a run nor a model folder: {error}") from error
 
 
 def stages_of(workdir: Path) -> list[str]:
@@ -170,11 +171,11 @@ def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray
     Low-rank adaptations are merged into the model.
 
     Args:
-      workdir: Folder of the run.
-      step: The checkpoint.
+        workdir: Folder of the run.
+        step: The checkpoint.
 
     Raises:
-      ValueError: The checkpoint is damaged.
+        UserError: The checkpoint is damaged.
     """
     with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
         objective = _restore_meta(manager, step)["config"].get("objective", {})
@@ -190,20 +191,20 @@ def load_for_export(
     """Read a model out of a run without building its trainer; low-rank adaptations are merged into it.
 
     Args:
-      workdir: Folder of the run.
-      weights: "ema" for the moving average, "raw" for the parameters as trained.
-      step: Which checkpoint; by default the one with the lowest validation loss, or the newest if none was validated.
+        workdir: Folder of the run.
+        weights: "ema" for the moving average, "raw" for the parameters as trained.
+        step: Which checkpoint; by default the one with the lowest validation loss, or the newest if none was validated.
 
     Returns:
-      The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them, and
-      facts about the run: "step", "weights", "validation_loss" (None if it was not validated) and "config".
+        The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them,
+        and facts about the run: "step", "weights", "validation_loss" (None if it was not validated) and "config".
 
     Raises:
-      FileNotFoundError: There is no such folder or checkpoint.
-      ValueError: `weights` is neither "ema" nor "raw".
+        FileNotFoundError: There is no such folder or checkpoint.
+        UserError: `weights` is neither "ema" nor "raw".
     """
     if weights not in _ITEM_OF_WEIGHTS:
-        raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(_ITEM_OF_WEIGHTS)}")
+        raise UserError(f"weights is {weights!r}; it must be one of {', '.join(_ITEM_OF_WEIGHTS)}")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
         stages = stages_of(Path(workdir))
@@ -250,7 +251,7 @@ def _naming_damage(directory: Any, step: int) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
+        raise UserError(
             f"the checkpoint of step {step} in {directory} is damaged ({first_line}); remove its folder "
             f"{step} to go on from an older one"
         ) from error

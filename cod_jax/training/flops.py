@@ -42,8 +42,8 @@ def count_flops(function: Callable[..., Any], *shapes: Any) -> int:
     computes again because of `jax.checkpoint` counts again.
 
     Args:
-      function: A traceable function.
-      *shapes: Its arguments as arrays or `jax.ShapeDtypeStruct`.
+        function: A traceable function.
+        *shapes: Its arguments as arrays or `jax.ShapeDtypeStruct`.
     """
     return _count(jax.make_jaxpr(function)(*shapes).jaxpr)
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cod_jax.errors import UserError
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.parallel import put
 from cod_jax.training.objectives.objective import Objective
@@ -20,15 +21,15 @@ def placed(plan: Plan, given: Mapping[str, Params]) -> Params:
     """The frozen networks' parameters on the mesh, in the dtype they are computed in.
 
     Args:
-      plan: The run.
-      given: Parameters in host memory by the networks' names; what the run does not need is left out.
+        plan: The run.
+        given: Parameters in host memory by the networks' names; what the run does not need is left out.
 
     Raises:
-      ValueError: A network is missing, or its parameters are another's.
+        UserError: A network is missing, or its parameters are another's.
     """
     for name, network in plan.objective.frozen.items():
         if name not in given:
-            raise ValueError(f"the frozen network {name!r} is missing; this objective and this model need it")
+            raise UserError(f"the frozen network {name!r} is missing; this objective and this model need it")
         network.check(given[name])
     return jax.tree.map(
         lambda value, shape, sharding: put(np.asarray(value, shape.dtype), sharding),
@@ -42,7 +43,7 @@ def digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]
     """SHA-256 of what each frozen network is and of its parameters, as they were given.
 
     Raises:
-      ValueError: The processes were given different ones.
+        UserError: The processes were given different ones.
     """
     by_name = {name: _digest(given[name], objective.frozen_configs.get(name)) for name in sorted(objective.frozen)}
     if by_name and jax.process_count() > 1:
@@ -51,7 +52,7 @@ def digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]
         differ = (of_all != of_all[0]).any(axis=(0, 2))
         if differ.any():
             names = ", ".join(np.array(list(by_name))[differ])
-            raise ValueError(f"the processes were given different weights of {names}; give all of them the same files")
+            raise UserError(f"the processes were given different weights of {names}; give all of them the same files")
     return by_name
 
 
@@ -68,16 +69,16 @@ def check_same(workdir: Path, meta: Mapping[str, Any], given: Mapping[str, str])
     """Refuse to go on with other frozen networks than a checkpoint was trained with: a critic follows one teacher.
 
     Args:
-      workdir: Folder of the run, for the message.
-      meta: The plain values of its checkpoint.
-      given: Digests of the networks that are given now, see `digests`.
+        workdir: Folder of the run, for the message.
+        meta: The plain values of its checkpoint.
+        given: Digests of the networks that are given now, see `digests`.
 
     Raises:
-      ValueError: One of them is another.
+        UserError: One of them is another.
     """
     stored = meta.get("frozen", {})
     if changed := sorted(name for name in given if stored.get(name, given[name]) != given[name]):
-        raise ValueError(
+        raise UserError(
             f"{workdir} was trained with other weights of the frozen {', '.join(changed)} than are given now; give the "
             "same ones, or use another --workdir"
         )

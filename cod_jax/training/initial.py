@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cod_jax.bundle import load_bundle
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.parallel import put
@@ -23,11 +24,11 @@ class Initial(NamedTuple):
     """What a run starts from, by name such as "model/codec/..." or "heads/...".
 
     Attributes:
-      params: Parameters to start with.
-      ema: The moving average to start with, of the same names.
-      grown: Parameters that the source does not have: layers that are new.
-      fresh: Parameters that have another shape in the source.
-      left_out: Parameters of the source that this model and its heads do not have.
+        params: Parameters to start with.
+        ema: The moving average to start with, of the same names.
+        grown: Parameters that the source does not have: layers that are new.
+        fresh: Parameters that have another shape in the source.
+        left_out: Parameters of the source that this model and its heads do not have.
     """
 
     params: dict[str, np.ndarray]
@@ -59,15 +60,15 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     """Parameters of a model folder, or of the newest checkpoint of a run, that fit a model and its heads.
 
     Args:
-      path: Model folder, or work folder of a run.
-      weights: What to take from a run: "raw" continues its parameters and its moving average, "ema" starts both from
-        its moving average. A model folder has one set, which serves for both.
-      shapes: Abstract parameters of what is started, {"model": ..., "heads": ...}.
-      fresh: Patterns of the model's parameters, as in file names, that may be missing in the source or differ in shape;
-        training heads may always.
+        path: Model folder, or work folder of a run.
+        weights: What to take from a run: "raw" continues its parameters and its moving average, "ema" starts both from
+            its moving average. A model folder has one set, which serves for both.
+        shapes: Abstract parameters of what is started, {"model": ..., "heads": ...}.
+        fresh: Patterns of the model's parameters, as in file names, that may be missing in the source or differ in
+            shape; training heads may always.
 
     Raises:
-      ValueError: The folder cannot be read, or a parameter outside `fresh` does not fit; with the names.
+        UserError: The folder cannot be read, or a parameter outside `fresh` does not fit; with the names.
     """
     sources = _load_sources(path)
     ema = sources["ema"]
@@ -88,7 +89,7 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
             f"{name} {given[f'model/{name}']} instead of {wanted[f'model/{name}']}" for name in refused(changed)
         ]
         message = mismatch_message(refused(grown), refused(unexpected), wrong_shape)
-        raise ValueError(f"init_from {path}: {message}; list what may start fresh in init_fresh")
+        raise UserError(f"init_from {path}: {message}; list what may start fresh in init_fresh")
     carried = [name for name in wanted if given.get(name) == wanted[name]]
     params, ema = ({name: values[name] for name in carried} for values in (params, ema))
     return Initial(params, ema, grown, changed, unexpected)
@@ -100,11 +101,11 @@ def with_initial(
     """A fresh training state with these parameters and this moving average.
 
     Args:
-      state: A fresh training state.
-      shardings: Where its arrays are.
-      initial: What it starts from.
-      trained: Names of the parameters that training changes. The average of any other is the parameter itself: it will
-        not move, and what is trained is trained for it.
+        state: A fresh training state.
+        shardings: Where its arrays are.
+        initial: What it starts from.
+        trained: Names of the parameters that training changes. The average of any other is the parameter itself: it
+            will not move, and what is trained is trained for it.
     """
     average = {name: (initial.ema if name in trained else initial.params)[name] for name in initial.ema}
 

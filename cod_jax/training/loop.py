@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from cod_jax import files
+from cod_jax.errors import UserError
 from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
@@ -57,29 +58,29 @@ def train(
     The same program runs on one device and on many hosts, where every process calls it.
 
     Args:
-      config: The settings.
-      workdir: Folder of the run, shared by all processes: checkpoints and TensorBoard files.
-      load_frozen: Gives the parameters of the frozen networks by name, those of `config.frozen_names` and the teacher;
-        called only if there is something to do.
-      progress: Whether to draw a progress bar on standard error.
+        config: The settings.
+        workdir: Folder of the run, shared by all processes: checkpoints and TensorBoard files.
+        load_frozen: Gives the parameters of the frozen networks by name, those of `config.frozen_names` and the
+            teacher; called only if there is something to do.
+        progress: Whether to draw a progress bar on standard error.
 
     Returns:
-      Whether whatever comes next may start: the last step is done, and nobody told the process to stop.
+        Whether whatever comes next may start: the last step is done, and nobody told the process to stop.
 
     Raises:
-      ValueError: The settings do not fit the data, the devices, the checkpoint or the model to start from.
-      OSError: Something cannot be read or written.
-      TrainingError: Too many steps in a row had no finite gradients.
+        UserError: The settings do not fit the data, the devices, the checkpoint or the model to start from.
+        OSError: Something cannot be read or written.
+        TrainingError: Too many steps in a row had no finite gradients.
     """
     if is_finished(config, workdir):
         return True
     if stages := stages_of(workdir):
-        raise ValueError(
+        raise UserError(
             f"{workdir} holds the stages {', '.join(stages)} of another run; name one of them to go on with it, or use "
             "another --workdir"
         )
     if not (config.init_from or isinstance(config.objective, PretrainConfig)) and latest_step(workdir) is None:
-        raise ValueError(
+        raise UserError(
             f"init_from names no model, but objective.kind {config.objective.kind} goes on from a pre-trained one; "
             "give a model folder, or the work folder of a run"
         )
@@ -192,7 +193,7 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
     """Whether a run has all its steps behind it, which is logged; every process calls it.
 
     Raises:
-      ValueError: They are another model's.
+        UserError: They are another model's.
     """
     step = latest_step(workdir)
     if step is None or step < config.total_steps:
@@ -206,8 +207,8 @@ def check(config: TrainConfig) -> None:
     """Refuse settings that do not fit the devices or the data, before a run that comes later.
 
     Raises:
-      ValueError: As in `train`.
-      OSError: Something cannot be read.
+        UserError: As in `train`.
+        OSError: Something cannot be read.
     """
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
@@ -247,13 +248,13 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
     changed = changed_fields(meta["config"], config.to_dict())
     stored_kind = meta["config"].get("objective", {}).get("kind", "pretrain")
     if stored_kind != config.objective.kind:
-        raise ValueError(
+        raise UserError(
             f"{workdir} holds a checkpoint of another objective, {stored_kind} instead of {config.objective.kind}; use "
             "another --workdir"
         )
     text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
     if any(name.startswith("model.") for name in changed):
-        raise ValueError(
+        raise UserError(
             f"{workdir} holds a checkpoint of another model ({text}); use the old settings or another --workdir"
         )
     if changed:

@@ -9,9 +9,9 @@ class Meter:
     """Measures the time between two reports, leaving out pauses.
 
     Args:
-      batch_size: Images per step.
-      flops_per_step: Operations of a step, see `flops.count_flops`; None leaves the utilisation out.
-      peak_flops_per_second: Of all devices together.
+        batch_size: Images per step.
+        flops_per_step: Operations of a step, see `flops.count_flops`; None leaves the utilisation out.
+        peak_flops_per_second: Of all devices together.
     """
 
     def __init__(self, batch_size: int, flops_per_step: int | None, peak_flops_per_second: float | None):

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cod_jax.errors import UserError
+
 Schedule = Literal["constant", "cosine", "tenth"]
 
 
@@ -17,15 +19,15 @@ class OptimizerConfig:
     Warm-up and schedule count the steps of the run: where updates take turns, those of the others too.
 
     Attributes:
-      learning_rate: Peak learning rate.
-      warmup_steps: Steps of linear rise from zero.
-      schedule: "constant", "cosine" down to a hundredth of the peak at the last step, or "tenth", which is a tenth of
-        the peak in the second half of the run.
-      b1: Decay of the first moment.
-      b2: Decay of the second moment.
-      eps: Added to the root of the second moment.
-      weight_decay: Decoupled weight decay, times the learning rate.
-      gradient_clip: Largest global gradient norm; 0 does not clip.
+        learning_rate: Peak learning rate.
+        warmup_steps: Steps of linear rise from zero.
+        schedule: "constant", "cosine" down to a hundredth of the peak at the last step, or "tenth", which is a tenth of
+            the peak in the second half of the run.
+        b1: Decay of the first moment.
+        b2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Decoupled weight decay, times the learning rate.
+        gradient_clip: Largest global gradient norm; 0 does not clip.
     """
 
     learning_rate: float = 1e-4
@@ -40,12 +42,12 @@ class OptimizerConfig:
     def __post_init__(self):
         for name in ("learning_rate", "warmup_steps", "weight_decay", "gradient_clip"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
         if self.eps <= 0:
-            raise ValueError(f"eps is {self.eps}; it must be positive")
+            raise UserError(f"eps is {self.eps}; it must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,8 @@ class EmaConfig:
     """Moving average of the parameters.
 
     Attributes:
-      decay: Share of the average that stays at each step.
-      warmup: Use min(decay, (1 + n) / (10 + n)) at step n, so that short runs forget their initial weights.
+        decay: Share of the average that stays at each step.
+        warmup: Use min(decay, (1 + n) / (10 + n)) at step n, so that short runs forget their initial weights.
     """
 
     decay: float = 0.9999
@@ -62,7 +64,7 @@ class EmaConfig:
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is {self.decay}; it must be in [0, 1)")
+            raise UserError(f"decay is {self.decay}; it must be in [0, 1)")
 
     def decay_at(self, step: jax.Array) -> jax.Array:
         """Decay at a step counted from 0."""

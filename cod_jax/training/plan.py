@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
+from cod_jax.errors import UserError
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, replicated, tree_shardings
 from cod_jax.training.config import TrainConfig
@@ -27,13 +28,13 @@ class Plan:
     """A run's arrays and where they go.
 
     Attributes:
-      objective: What is trained.
-      optimizers: Transformation of each update's gradients.
-      shapes: Abstract training state.
-      shardings: Where its arrays are.
-      frozen_shapes: Abstract parameters of the frozen networks, in the dtype they are computed in.
-      frozen_shardings: Where they are.
-      batch_shape: Abstract batch of images.
+        objective: What is trained.
+        optimizers: Transformation of each update's gradients.
+        shapes: Abstract training state.
+        shardings: Where its arrays are.
+        frozen_shapes: Abstract parameters of the frozen networks, in the dtype they are computed in.
+        frozen_shardings: Where they are.
+        batch_shape: Abstract batch of images.
     """
 
     objective: Objective
@@ -53,8 +54,8 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
     """Plan a run on a mesh, which may be one of devices that are not there.
 
     Raises:
-      ValueError: The settings do not fit each other, a parameter cannot be split as the rules say, or there is no
-        teacher.
+        UserError: The settings do not fit each other, a parameter cannot be split as the rules say, or there is no
+            teacher.
     """
     objective = build_objective(config)
     optimizers = {update.name: build_optimizer(_optimizer_config(config, update)) for update in objective.updates}
@@ -83,7 +84,7 @@ def build_objective(config: TrainConfig) -> Objective:
     """What a run trains; of a teacher the description is read.
 
     Raises:
-      ValueError: The settings do not fit each other, or there is no teacher.
+        UserError: The settings do not fit each other, or there is no teacher.
     """
     networks = FrozenNetworks(config.frozen.dtype)
     match config.objective:
@@ -94,13 +95,13 @@ def build_objective(config: TrainConfig) -> Objective:
         case DistillConfig() as objective:
             teacher = load_teacher_config(objective.teacher)
             if config.data.image_size % teacher.size_multiple:
-                raise ValueError(
+                raise UserError(
                     f"data.image_size is {config.data.image_size}; it must be a multiple of the teacher's "
                     f"{teacher.size_multiple} pixels"
                 )
             smallest = 2 ** len(getattr(objective.discriminator, "widths", ()))
             if config.data.image_size < smallest:
-                raise ValueError(
+                raise UserError(
                     f"data.image_size is {config.data.image_size}; the discriminator's widths need at least {smallest}"
                 )
             return Distill(config.model, objective, config.compute, teacher, networks)
@@ -118,10 +119,10 @@ def compile_step(
     """The compiled step of an update, from shapes alone; it gives the memory of the state it is handed away.
 
     Args:
-      plan: The run.
-      config: Its settings.
-      update: One of the updates of the plan's objective.
-      batch: Sharding of a batch, on the plan's mesh.
+        plan: The run.
+        config: Its settings.
+        update: One of the updates of the plan's objective.
+        batch: Sharding of a batch, on the plan's mesh.
     """
     step = make_update(
         plan.objective,

@@ -23,9 +23,9 @@ class Report:
     """Writes what a run measures.
 
     Args:
-      writer: Of the TensorBoard files.
-      total_steps: Of the run, for the log lines.
-      max_consecutive_skipped: Steps in a row without finite gradients that end the run.
+        writer: Of the TensorBoard files.
+        total_steps: Of the run, for the log lines.
+        max_consecutive_skipped: Steps in a row without finite gradients that end the run.
     """
 
     def __init__(self, writer: TensorBoardWriter, total_steps: int, max_consecutive_skipped: int):
@@ -44,13 +44,13 @@ class Report:
         """Write the metrics of the steps since the last report.
 
         Args:
-          step: The last of them.
-          window: Metrics of each step.
-          speed: See `Meter.report`.
-          left_out: Images that could not be used so far, with reasons.
+            step: The last of them.
+            window: Metrics of each step.
+            speed: See `Meter.report`.
+            left_out: Images that could not be used so far, with reasons.
 
         Raises:
-          TrainingError: Too many steps in a row had no finite gradients.
+            TrainingError: Too many steps in a row had no finite gradients.
         """
         values = average(window)
         for name in left_out.keys() - self._left_out:

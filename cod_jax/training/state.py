@@ -19,9 +19,9 @@ def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> 
     """A fresh state: parameters, their moving average, optimizers, buffers, counters and the root key.
 
     Args:
-      objective: What is trained.
-      optimizers: The updates' transformations of gradients.
-      key: Root of all randomness of the run; step n uses fold_in(key, n).
+        objective: What is trained.
+        optimizers: The updates' transformations of gradients.
+        key: Root of all randomness of the run; step n uses fold_in(key, n).
     """
     key_params, key_run, key_buffers = jax.random.split(key, 3)
     params = objective.init_params(key_params)

@@ -35,14 +35,14 @@ def make_update(
     result does not depend on the number of parts, but for the choice of latents that replace unused codes.
 
     Args:
-      objective: What is trained.
-      update: Which of its updates.
-      optimizer: Transformation of this update's gradients, without learning rate.
-      learning_rate: Learning rate at a step counted from 0.
-      ema: Moving average of the parameters.
-      accumulation_steps: Parts of a batch that are computed one after the other.
-      gather: Applied to the parameters and those of the frozen networks before they are used, such as
-        `parallel.gathered`.
+        objective: What is trained.
+        update: Which of its updates.
+        optimizer: Transformation of this update's gradients, without learning rate.
+        learning_rate: Learning rate at a step counted from 0.
+        ema: Moving average of the parameters.
+        accumulation_steps: Parts of a batch that are computed one after the other.
+        gather: Applied to the parameters and those of the frozen networks before they are used, such as
+            `parallel.gathered`.
     """
     # Where updates take turns, each reports its numbers under its name.
     scope = f"{update.name}/" if len(objective.updates) > 1 else ""

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cod_jax.bundle import load_bundle, load_description
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import load_bundle, load_description
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.models.functional import Params
 from cod_jax.training.checkpoint import errors_that_name, latest_step, load_for_export, load_meta
@@ -12,10 +13,10 @@ def load_teacher_config(path: str) -> ModelConfig:
     """What the model of a model folder, or of a training run, is.
 
     Raises:
-      ValueError: No folder is named, or it holds no model, or a one-step codec.
+        UserError: No folder is named, or it holds no model, or a one-step codec.
     """
     if not path:
-        raise ValueError(
+        raise UserError(
             "objective.teacher names no model; give a pre-trained CoD or CoD-Lite on pixels: a model folder, or the "
             "work folder of its run"
         )
@@ -28,7 +29,7 @@ def load_teacher_config(path: str) -> ModelConfig:
             config, facts = load_description(path)
     match facts:
         case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
-            raise ValueError(
+            raise UserError(
                 f"objective.teacher {path} is a one-step codec, which knows nothing of noise; give a pre-trained CoD "
                 "or CoD-Lite instead"
             )
@@ -39,7 +40,7 @@ def load_teacher(path: str) -> Params:
     """Its parameters, of a run the moving average.
 
     Raises:
-      ValueError: The folder holds no model.
+        UserError: The folder holds no model.
     """
     if latest_step(Path(path)) is None:
         return load_bundle(path).params

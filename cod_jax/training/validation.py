@@ -25,15 +25,15 @@ class Validator:
     """Measures parameters on a fixed set of images with fixed randomness.
 
     Args:
-      objective: What is trained.
-      config: What is measured.
-      images_uint8: The held-out images [N, S, S, 3], the same in every process; N may be 0.
-      batch_size: Largest number of images at a time over all devices.
-      key: Randomness of the losses and of the sampler's noise, the same at every validation.
-      mesh: The device mesh.
-      param_shardings: Where the parameters are.
-      frozen_shardings: Where the frozen networks' parameters are.
-      batch: Sharding of a batch.
+        objective: What is trained.
+        config: What is measured.
+        images_uint8: The held-out images [N, S, S, 3], the same in every process; N may be 0.
+        batch_size: Largest number of images at a time over all devices.
+        key: Randomness of the losses and of the sampler's noise, the same at every validation.
+        mesh: The device mesh.
+        param_shardings: Where the parameters are.
+        frozen_shardings: Where the frozen networks' parameters are.
+        batch: Sharding of a batch.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Validator:
         """Measure parameters, given those of the frozen networks.
 
         Returns:
-          Scalars by name, with "loss" among them if the objective ranks checkpoints by it, and pictures uint8
-          [H, W, 3] by name.
+            Scalars by name, with "loss" among them if the objective ranks checkpoints by it, and pictures uint8 [H, W,
+            3] by name.
         """
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, len(self._images), self._size):

@@ -27,9 +27,10 @@ class TensorBoardWriter:
     """Writes events into a folder; the files are written by a thread of their own.
 
     Args:
-      directory: Folder of the event files; made if needed. None: everything is dropped, for processes beside the first.
-      first_step: The first step that this run will write. TensorBoard then forgets what an interrupted run had
-        written from this step on.
+        directory: Folder of the event files; made if needed. None: everything is dropped, for processes beside the
+            first.
+        first_step: The first step that this run will write. TensorBoard then forgets what an interrupted run had
+            written from this step on.
     """
 
     def __init__(self, directory: Path | None, first_step: int = 0):
@@ -63,7 +64,7 @@ class TensorBoardWriter:
         """Wait until everything is in the file.
 
         Raises:
-          OSError: A file could not be written.
+            OSError: A file could not be written.
         """
         if self._writer is not None:
             self._writer.flush()

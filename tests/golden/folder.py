@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cod_jax.coding.stream import SymbolCoder
-from cod_jax.prior_file import load_prior
+from cod_jax.model_folder.prior_file import load_prior
 
 FOLDER = Path(__file__).parent
 PITCH, BITS = 16, 4

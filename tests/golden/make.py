@@ -11,7 +11,7 @@ import numpy as np
 from cod_jax import images
 from cod_jax.coding import container, stream
 from cod_jax.coding.factorized import FactorizedPrior
-from cod_jax.prior_file import save_prior
+from cod_jax.model_folder.prior_file import save_prior
 from tests.golden.folder import (
     BITS,
     FOLDER,

@@ -14,8 +14,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cod_jax import train
-from cod_jax.bundle import save_bundle
 from cod_jax.demo import write_photographs as write_demo_photographs
+from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
 from cod_jax.training.config import TrainConfig

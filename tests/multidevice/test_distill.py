@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.bundle import load_bundle, save_bundle
+from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import build_model
 from cod_jax.parallel import MeshConfig, batch_sharding, make_mesh
 from cod_jax.training.config import TrainConfig

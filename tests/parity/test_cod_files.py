@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cod_jax.bundle import Bundle
 from cod_jax.codec import Codec
 from cod_jax.interop import load_reference
+from cod_jax.model_folder.bundle import Bundle
 from tests.parity.cases import Case, cases
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cod_jax import benchmark
 from cod_jax.benchmarks.training import measure_training, random_params
-from cod_jax.bundle import save_bundle
+from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
 from tests.model_fixtures import numpy_params, tiny_model_config
 

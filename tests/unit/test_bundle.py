@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cod_jax import bundle
-from cod_jax.decoding import DecodingConfig
 from cod_jax.features.sd_vae import SDVAEConfig
+from cod_jax.model_folder import bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params
 from cod_jax.models.functional import Params
 from cod_jax.models.space import Space

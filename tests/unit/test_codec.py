@@ -17,14 +17,15 @@ import pytest
 from PIL import Image
 
 import cod_jax
-from cod_jax import fit_prior, images, info, prior_file
-from cod_jax.bundle import Bundle, save_bundle
+from cod_jax import fit_prior, images, info
 from cod_jax.codec import Codec
 from cod_jax.coding import container, pictures, prior_fit, stream
 from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
 from cod_jax.features.sd_vae import SDVAEConfig
+from cod_jax.model_folder import prior_file
+from cod_jax.model_folder.bundle import Bundle, save_bundle
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.models.space import Space
 from tests.model_fixtures import (

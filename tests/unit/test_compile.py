@@ -6,8 +6,8 @@ import pytest
 
 from cod_jax import compile as command
 from cod_jax import runtime
-from cod_jax.bundle import save_bundle
-from cod_jax.decoding import DecodingConfig
+from cod_jax.model_folder.bundle import save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import build_model
 from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_bundle, tiny_latent_config
 

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from cod_jax import compress, images
-from cod_jax.bundle import load_bundle, save_bundle
 from cod_jax.codec import MAX_PIXELS
 from cod_jax.coding import container
 from cod_jax.coding.stream import Layout
-from cod_jax.decoding import DecodingConfig
+from cod_jax.model_folder.bundle import load_bundle, save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import build_model
 from tests.conftest import REPOSITORY
 from tests.model_fixtures import (

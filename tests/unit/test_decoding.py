@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from cod_jax.decoding import DecodingConfig, Sampler, checked_seed
 from cod_jax.diffusion import samplers
+from cod_jax.model_folder.decoding import DecodingConfig, Sampler, checked_seed
 
 
 def test_the_samplers_are_those_of_the_diffusion_package():

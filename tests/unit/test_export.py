@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cod_jax import export
-from cod_jax.bundle import load_bundle
-from cod_jax.decoding import DecodingConfig
+from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params
 from tests.model_fixtures import numpy_params, tiny_bundle, tiny_latent_config, tiny_pixel_config
 
@@ -25,7 +25,9 @@ def stub_run(monkeypatch) -> Callable[..., dict[str, Any]]:
         run = config.to_dict(), params, {"step": 7, "config": {**SETTINGS, **settings}}
         saved: dict[str, Any] = {}
         monkeypatch.setattr("cod_jax.training.checkpoint.load_for_export", lambda *_, weights, step: run)
-        monkeypatch.setattr("cod_jax.bundle.save_bundle", lambda *_, **options: saved.update(options) or "0" * 64)
+        monkeypatch.setattr(
+            "cod_jax.model_folder.bundle.save_bundle", lambda *_, **options: saved.update(options) or "0" * 64
+        )
         return saved
 
     return stub

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cod_jax import fit_prior, images
-from cod_jax.bundle import load_bundle
 from cod_jax.codec import Codec
 from cod_jax.coding import container
-from cod_jax.prior_file import PRIOR_FILE
+from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.prior_file import PRIOR_FILE
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
 from tests.unit.test_prior import smooth_grid
 

@@ -13,8 +13,6 @@ import safetensors.numpy
 import yaml
 
 from cod_jax import export_checkpoint, import_checkpoint
-from cod_jax.bundle import default_decoding, load_bundle, save_bundle
-from cod_jax.decoding import DecodingConfig
 from cod_jax.interop import load_reference, read_state_dict
 from cod_jax.interop.published import (
     PublishedNetwork,
@@ -25,6 +23,8 @@ from cod_jax.interop.published import (
 from cod_jax.interop.published_checkpoint import WeightsKind, select_network
 from cod_jax.interop.published_yaml import MAX_YAML_BYTES, network_yaml, read_network
 from cod_jax.interop.reference import published_entries, state_dict_from_params
+from cod_jax.model_folder.bundle import default_decoding, load_bundle, save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import (
     ConditionCodecConfig,
     DConvConfig,

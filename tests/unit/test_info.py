@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cod_jax import info
-from cod_jax.bundle import save_bundle
+from cod_jax.model_folder.bundle import save_bundle
 from tests.model_fixtures import tiny_bundle
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.bundle import save_bundle
+from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model, flatten_params
 from cod_jax.parallel import MeshConfig, make_mesh, replicated
 from cod_jax.training.initial import Initial, load_initial, with_initial

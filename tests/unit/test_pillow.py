@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 import cod_jax
 from cod_jax import pillow
-from cod_jax.bundle import load_bundle, save_bundle
 from cod_jax.coding import container
-from cod_jax.prior_file import save_prior
+from cod_jax.model_folder.bundle import load_bundle, save_bundle
+from cod_jax.model_folder.prior_file import save_prior
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
 from tests.unit.test_prior import fitted
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cod_jax import info, prior_file
-from cod_jax.bundle import load_bundle, read_fingerprints
+from cod_jax import info
 from cod_jax.codec import Codec
 from cod_jax.coding import container, stream
 from cod_jax.coding.prior import SymbolPrior
-from cod_jax.model_folders import find_model
+from cod_jax.model_folder import prior_file
+from cod_jax.model_folder.bundle import load_bundle, read_fingerprints
+from cod_jax.model_folder.search import find_model
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
 from tests.unit.test_prior import fitted
 

@@ -20,10 +20,10 @@ import safetensors.numpy
 from jax import export
 
 from cod_jax import runtime
-from cod_jax.bundle import Bundle, load_bundle, save_bundle
 from cod_jax.codec import Codec
 from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
+from cod_jax.model_folder.bundle import Bundle, load_bundle, save_bundle
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.nn import attention
 from cod_jax.runtime import programs as runtime_programs

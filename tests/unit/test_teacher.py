@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from cod_jax.bundle import save_bundle
+from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ComputeConfig, build_model
 from cod_jax.parallel import make_mesh
 from cod_jax.training import teacher

@@ -25,10 +25,10 @@ def candidates(
     """Latents of kept images in random order, as many as there are codes: they replace unused code vectors.
 
     Args:
-      z: Latents.
-      keep: Images that kept their condition.
-      order: Uniform random numbers.
-      codebook_size: Number of codes.
+        z: Latents.
+        keep: Images that kept their condition.
+        order: Uniform random numbers.
+        codebook_size: Number of codes.
     """
     # Positions of dropped images come last and are not reached.
     order = jnp.where(keep[:, None, None], order, 2.0).reshape(-1)
@@ -51,16 +51,16 @@ def tend_codebook(
     """Track how often codes are used and, when due, put latents of the batch in the place of unused ones.
 
     Args:
-      params: Parameters, with the codebook among them.
-      ema: Their moving average.
-      buffers: Arrays besides, with the running share of each code as "codebook_usage".
-      output: With code counts; without candidates no code is replaced.
-      step: Step counted from 0.
-      every: Steps between replacements.
-      threshold: A code is unused when its running share is below this over the codebook's size.
+        params: Parameters, with the codebook among them.
+        ema: Their moving average.
+        buffers: Arrays besides, with the running share of each code as "codebook_usage".
+        output: With code counts; without candidates no code is replaced.
+        step: Step counted from 0.
+        every: Steps between replacements.
+        threshold: A code is unused when its running share is below this over the codebook's size.
 
     Returns:
-      Parameters, average and buffers after this step.
+        Parameters, average and buffers after this step.
     """
     if output.code_counts is None:
         return params, ema, buffers

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
+from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.adversarial import discriminator_loss, generator_loss
 from cod_jax.losses.distribution_matching import distribution_matching_loss
@@ -37,16 +38,16 @@ class DistillConfig:
     """Settings of the second stage; the defaults are the published ones.
 
     Attributes:
-      kind: Which objective this is.
-      teacher: Model folder or work folder of a pixel CoD, whose pictures the student's are to look like.
-      reconstruction: Weights of the losses of the first stage.
-      distribution_matching_weight: Weight of distribution matching.
-      adversarial_weight: Weight of fooling the discriminator.
-      guidance_scale: Classifier-free guidance of the teacher, at every timestep; 1 is none.
-      time_shift: Shift of the timestep distribution, see `flow.shift_time`.
-      critic_updates: Updates of critic and discriminator before each one of the student.
-      critic_optimizer: Optimizer of critic and discriminator; `optimizer` is the student's.
-      discriminator: What the student has to fool: heads on DINOv2's features, or a network on pixels.
+        kind: Which objective this is.
+        teacher: Model folder or work folder of a pixel CoD, whose pictures the student's are to look like.
+        reconstruction: Weights of the losses of the first stage.
+        distribution_matching_weight: Weight of distribution matching.
+        adversarial_weight: Weight of fooling the discriminator.
+        guidance_scale: Classifier-free guidance of the teacher, at every timestep; 1 is none.
+        time_shift: Shift of the timestep distribution, see `flow.shift_time`.
+        critic_updates: Updates of critic and discriminator before each one of the student.
+        critic_optimizer: Optimizer of critic and discriminator; `optimizer` is the student's.
+        discriminator: What the student has to fool: heads on DINOv2's features, or a network on pixels.
     """
 
     kind: Literal["distill"] = "distill"
@@ -63,11 +64,11 @@ class DistillConfig:
     def __post_init__(self):
         for name in ("distribution_matching_weight", "adversarial_weight", "guidance_scale"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.time_shift <= 0:
-            raise ValueError(f"time_shift is {self.time_shift}; it must be positive")
+            raise UserError(f"time_shift is {self.time_shift}; it must be positive")
         if self.critic_updates < 1:
-            raise ValueError(f"critic_updates is {self.critic_updates}; it must be at least 1")
+            raise UserError(f"critic_updates is {self.critic_updates}; it must be at least 1")
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -103,14 +104,14 @@ class Distill:
     the frozen networks; the critic shares its condition codec.
 
     Args:
-      model_config: The student, a model that works on pixels.
-      config: Settings.
-      compute: How the models are computed.
-      teacher: What the teacher is.
-      networks: What the frozen networks are, by default the published ones in float32.
+        model_config: The student, a model that works on pixels.
+        config: Settings.
+        compute: How the models are computed.
+        teacher: What the teacher is.
+        networks: What the frozen networks are, by default the published ones in float32.
 
     Raises:
-      ValueError: The settings do not fit the models.
+        UserError: The settings do not fit the models.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Distill:
         networks: FrozenNetworks | None = None,
     ):
         if teacher.is_latent:
-            raise ValueError("the teacher works on latents; distillation needs one that works on pixels")
+            raise UserError("the teacher works on latents; distillation needs one that works on pixels")
         check_rate_settings(model_config.codec, config.reconstruction.rate_weights, 0)
         networks = networks or FrozenNetworks()
         self.model_config, self.config = model_config, config

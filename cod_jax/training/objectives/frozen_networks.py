@@ -15,10 +15,10 @@ class FrozenNetworks:
     """What the frozen networks are; the defaults are the published ones.
 
     Attributes:
-      dtype: Dtype of their computation.
-      dinov2: The network whose features the model is aligned with, and that a discriminator reads.
-      vae: The autoencoder of latent models.
-      lpips: The trunks of LPIPS by the name of its loss term.
+        dtype: Dtype of their computation.
+        dinov2: The network whose features the model is aligned with, and that a discriminator reads.
+        vae: The autoencoder of latent models.
+        lpips: The trunks of LPIPS by the name of its loss term.
     """
 
     dtype: Dtype = "float32"

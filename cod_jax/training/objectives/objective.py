@@ -25,9 +25,9 @@ class LossOutput(NamedTuple):
     """What a loss says besides its value.
 
     Attributes:
-      terms: Unweighted loss terms.
-      code_counts: How often each code occurs; None where no codebook is trained or watched.
-      candidates: Latents that may replace unused code vectors.
+        terms: Unweighted loss terms.
+        code_counts: How often each code occurs; None where no codebook is trained or watched.
+        candidates: Latents that may replace unused code vectors.
     """
 
     terms: dict[str, Float[Array, ""]]
@@ -39,9 +39,9 @@ class Update(NamedTuple):
     """One kind of step.
 
     Attributes:
-      name: What it trains, for people.
-      trains: Names of the parameters that change, as `flatten_params` gives them.
-      loss: Of parameters, buffers, parameters of the frozen networks, images uint8 [B, H, W, 3] and draws.
+        name: What it trains, for people.
+        trains: Names of the parameters that change, as `flatten_params` gives them.
+        loss: Of parameters, buffers, parameters of the frozen networks, images uint8 [B, H, W, 3] and draws.
     """
 
     name: str
@@ -54,19 +54,20 @@ class Objective(Protocol):
     """A way to train a model.
 
     Attributes:
-      model_config: What is trained.
-      functional: The model as a pure function of its parameters.
-      space: What the model denoises.
-      axes: Logical axis names of every parameter, like the parameters: {"model": ..., "heads": ..., ...}.
-      averaged: The parts of the parameters that have a moving average.
-      buffer_axes: Logical axis names of the buffers.
-      frozen: The frozen networks that are needed by name. Their parameters by the same names are what the methods call
-        `frozen`.
-      frozen_configs: What those of them are that can be one thing or another, as JSON values.
-      updates: The kinds of steps, which take turns: `schedule[step % len(schedule)]` is the number of a step's update.
-      schedule: See `updates`.
-      samples: Whether the model is trained to make pictures in more than one step.
-      time_shift: Shift of the timesteps that it is trained at.
+        model_config: What is trained.
+        functional: The model as a pure function of its parameters.
+        space: What the model denoises.
+        axes: Logical axis names of every parameter, like the parameters: {"model": ..., "heads": ..., ...}.
+        averaged: The parts of the parameters that have a moving average.
+        buffer_axes: Logical axis names of the buffers.
+        frozen: The frozen networks that are needed by name. Their parameters by the same names are what the methods
+            call `frozen`.
+        frozen_configs: What those of them are that can be one thing or another, as JSON values.
+        updates: The kinds of steps, which take turns: `schedule[step % len(schedule)]` is the number of a step's
+            update.
+        schedule: See `updates`.
+        samples: Whether the model is trained to make pictures in more than one step.
+        time_shift: Shift of the timesteps that it is trained at.
     """
 
     model_config: ModelConfig

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit
 from cod_jax.losses.terms import weighted_sum
 from cod_jax.models import ComputeConfig, ModelConfig
@@ -32,15 +33,15 @@ class OneStepConfig:
     """Settings of the first stage; the defaults are the published ones.
 
     Attributes:
-      kind: Which objective this is.
-      reconstruction: Weights of the losses.
-      lora_rank: Rank of the adaptations.
-      lora_alpha: Their scale times the rank.
-      adapt_pixel_condition: Whether the linear map from the condition to every pixel is adapted too; as published it
-        stays as it is.
-      revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 is never. The
-        first replacement, at step 0, initialises a fresh codebook from data.
-      revive_usage: A code is unused when its running share is below this over the codebook's size.
+        kind: Which objective this is.
+        reconstruction: Weights of the losses.
+        lora_rank: Rank of the adaptations.
+        lora_alpha: Their scale times the rank.
+        adapt_pixel_condition: Whether the linear map from the condition to every pixel is adapted too; as published it
+            stays as it is.
+        revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 is never. The
+            first replacement, at step 0, initialises a fresh codebook from data.
+        revive_usage: A code is unused when its running share is below this over the codebook's size.
     """
 
     kind: Literal["one_step"] = "one_step"
@@ -53,10 +54,10 @@ class OneStepConfig:
 
     def __post_init__(self):
         if self.lora_rank < 1:
-            raise ValueError(f"lora_rank is {self.lora_rank}; it must be at least 1")
+            raise UserError(f"lora_rank is {self.lora_rank}; it must be at least 1")
         for name in ("lora_alpha", "revive_codes_every", "revive_usage"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -83,13 +84,13 @@ class OneStep:
     adaptations of its linear maps, and "heads".
 
     Args:
-      model_config: What to train, a model that works on pixels.
-      config: Settings.
-      compute: How the model is computed.
-      networks: What the frozen networks are, by default the published ones in float32.
+        model_config: What to train, a model that works on pixels.
+        config: Settings.
+        compute: How the model is computed.
+        networks: What the frozen networks are, by default the published ones in float32.
 
     Raises:
-      ValueError: The settings do not fit the model.
+        UserError: The settings do not fit the model.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
+from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.terms import cosine_distance_per_image, masked_mean, squared_error_per_image, weighted_sum
 from cod_jax.models import ComputeConfig, ModelConfig, build_model
@@ -39,24 +40,24 @@ class PretrainConfig:
     """Weights and probabilities of pre-training; the defaults are the published first stage without DINOv2.
 
     Attributes:
-      kind: Which objective this is.
-      null_condition_probability: Share of images whose condition is the null condition.
-      time_shift: Shift of the timestep distribution, see `flow.shift_time`.
-      reconstruction_weight: Weight of reading the image (or the latents) from the condition.
-      feature_alignment_weight: Weight of aligning the denoiser's features with DINOv2's; 0 leaves it out. Either
-        alignment needs DINOv2's weight file.
-      condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 leaves it out.
-      alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
-      commitment_weight: Weight of the quantisation loss; not read with a factorized bottleneck.
-      rate_weights: Lambda, the weight of the bits per pixel, for each quality level of a factorized bottleneck; the
-        first is the largest, for the lowest quality. Not read with vector quantisation.
-      one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 leaves it out.
-      one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
-      one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training; 1 as published, 0 is what
-        one-step decoding uses.
-      revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 is never. The
-        first replacement, at step 0, initialises the codebook from data.
-      revive_usage: A code is unused when its running share is below this over the codebook's size.
+        kind: Which objective this is.
+        null_condition_probability: Share of images whose condition is the null condition.
+        time_shift: Shift of the timestep distribution, see `flow.shift_time`.
+        reconstruction_weight: Weight of reading the image (or the latents) from the condition.
+        feature_alignment_weight: Weight of aligning the denoiser's features with DINOv2's; 0 leaves it out. Either
+            alignment needs DINOv2's weight file.
+        condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 leaves it out.
+        alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
+        commitment_weight: Weight of the quantisation loss; not read with a factorized bottleneck.
+        rate_weights: Lambda, the weight of the bits per pixel, for each quality level of a factorized bottleneck; the
+            first is the largest, for the lowest quality. Not read with vector quantisation.
+        one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 leaves it out.
+        one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
+        one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training; 1 as published, 0 is what
+            one-step decoding uses.
+        revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 is never. The
+            first replacement, at step 0, initialises the codebook from data.
+        revive_usage: A code is unused when its running share is below this over the codebook's size.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -77,16 +78,16 @@ class PretrainConfig:
     def __post_init__(self):
         for name in ("null_condition_probability", "one_step_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         weights = [field.name for field in dataclasses.fields(self) if field.name.endswith("_weight")]
         for name in (*weights, "one_step_noise_level", "revive_codes_every", "revive_usage"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
         check_rate_weights(self.rate_weights)
         if self.time_shift <= 0:
-            raise ValueError(f"time_shift is {self.time_shift}; it must be positive")
+            raise UserError(f"time_shift is {self.time_shift}; it must be positive")
         if self.alignment_block < 1:
-            raise ValueError(f"alignment_block is {self.alignment_block}; it must be at least 1")
+            raise UserError(f"alignment_block is {self.alignment_block}; it must be at least 1")
 
     @property
     def aligns(self) -> bool:
@@ -115,9 +116,9 @@ class Inputs(NamedTuple):
     """What the losses of a batch are computed from, all without gradient.
 
     Attributes:
-      image01: Images in [0, 1].
-      values: What is denoised: the images in [-1, 1], or their latents.
-      tokens: DINOv2's features per condition cell, if they are needed.
+        image01: Images in [0, 1].
+        values: What is denoised: the images in [-1, 1], or their latents.
+        tokens: DINOv2's features per condition cell, if they are needed.
     """
 
     image01: Float[Array, "B H W 3"]
@@ -129,16 +130,16 @@ class Pretrain:
     """The pre-training objective of one model.
 
     Args:
-      model_config: What to train.
-      config: Weights and probabilities.
-      compute: How the model is computed; losses, sampling and quantisation are float32.
-      frozen: The frozen networks, by default the published ones in float32.
+        model_config: What to train.
+        config: Weights and probabilities.
+        compute: How the model is computed; losses, sampling and quantisation are float32.
+        frozen: The frozen networks, by default the published ones in float32.
 
     Attributes:
-      functional: The model as a pure function of its parameters.
-      space: What the model denoises.
-      weights: Weight of each loss term.
-      frozen: The frozen networks that are needed: "autoencoder", "dinov2".
+        functional: The model as a pure function of its parameters.
+        space: What the model denoises.
+        weights: Weight of each loss term.
+        frozen: The frozen networks that are needed: "autoencoder", "dinov2".
 
     The other attributes are those of `Objective`.
     """
@@ -151,7 +152,7 @@ class Pretrain:
         frozen: FrozenNetworks | None = None,
     ):
         if config.feature_alignment_weight > 0 and config.alignment_block > model_config.denoiser.num_blocks:
-            raise ValueError(
+            raise UserError(
                 f"alignment_block is {config.alignment_block}, but the denoiser has {model_config.denoiser.num_blocks} "
                 "blocks; choose an earlier block or set feature_alignment_weight to 0"
             )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from cod_jax.errors import UserError
 from cod_jax.losses.terms import masked_mean
 from cod_jax.models import ConditionCodecConfig
 from cod_jax.models.quantizer import Quantized
@@ -18,8 +19,8 @@ class BottleneckDraws(NamedTuple):
     """Randomness of a factorized bottleneck; vector quantisation has none.
 
     Attributes:
-      level: Quality level of each image; None is the last one.
-      noise: Uniform in +-0.5, in place of rounding; None rounds.
+        level: Quality level of each image; None is the last one.
+        noise: Uniform in +-0.5, in place of rounding; None rounds.
     """
 
     level: Int[Array, " B"] | None = None
@@ -48,37 +49,37 @@ def check_rate_weights(rate_weights: Sequence[float]) -> None:
     """Refuse lambdas that cannot be.
 
     Raises:
-      ValueError: There is none, one is not positive, or they do not fall.
+        UserError: There is none, one is not positive, or they do not fall.
     """
     if not rate_weights or not all(
         isinstance(weight, int | float) and 0 < weight < math.inf for weight in rate_weights
     ):
-        raise ValueError(f"rate_weights is {rate_weights!r}; it must hold positive finite numbers, such as (1.0,)")
+        raise UserError(f"rate_weights is {rate_weights!r}; it must hold positive finite numbers, such as (1.0,)")
     if any(after >= before for before, after in itertools.pairwise(rate_weights)):
-        raise ValueError(f"rate_weights is {rate_weights!r}; it must fall, because the last level is the best quality")
+        raise UserError(f"rate_weights is {rate_weights!r}; it must fall, because the last level is the best quality")
 
 
 def check_rate_settings(codec: ConditionCodecConfig, rate_weights: Sequence[float], revive_codes_every: int) -> None:
     """Refuse settings of an objective that do not fit the bottleneck.
 
     Raises:
-      ValueError: The bottleneck has another number of quality levels than there are lambdas, or it is factorized and
-        codes are to be revived.
+        UserError: The bottleneck has another number of quality levels than there are lambdas, or it is factorized and
+            codes are to be revived.
     """
     if codec.factorized is None:
         if len(rate_weights) > 1:
-            raise ValueError(
+            raise UserError(
                 f"rate_weights has {len(rate_weights)} numbers, but a codebook has one quality and no lambda; choose "
                 "the config's option bottleneck=factorized"
             )
         return
     if len(rate_weights) != codec.factorized.num_levels:
-        raise ValueError(
+        raise UserError(
             f"rate_weights has {len(rate_weights)} numbers, but the bottleneck has {codec.factorized.num_levels} "
             "quality levels; give one lambda for each, the largest first"
         )
     if revive_codes_every:
-        raise ValueError(
+        raise UserError(
             f"revive_codes_every is {revive_codes_every}, but a factorized bottleneck has no codes; set it to 0"
         )
 
@@ -93,17 +94,17 @@ def rate_term(
     """Bits per pixel of images [B, H, W, 3], averaged; its weight in the loss is the first lambda.
 
     Args:
-      quantized: By a factorized bottleneck.
-      level: Quality level of each image, as it was quantised; None is the last one.
-      rate_weights: Lambda of each level; the bits of an image count as its lambda over the first.
-      keep: Images that kept their condition; no file holds the null condition, so its bits cost nothing.
-      image_shape: Of the images.
+        quantized: By a factorized bottleneck.
+        level: Quality level of each image, as it was quantised; None is the last one.
+        rate_weights: Lambda of each level; the bits of an image count as its lambda over the first.
+        keep: Images that kept their condition; no file holds the null condition, so its bits cost nothing.
+        image_shape: Of the images.
 
     Raises:
-      ValueError: The bottleneck is not factorized.
+        UserError: The bottleneck is not factorized.
     """
     if quantized.bits is None:
-        raise ValueError("vector quantisation has no rate; only a factorized bottleneck does")
+        raise UserError("vector quantisation has no rate; only a factorized bottleneck does")
     _, height, width, _ = image_shape
     relative = jnp.asarray(rate_weights, jnp.float32) / rate_weights[0]
     relative = relative[-1:] if level is None else relative[level]

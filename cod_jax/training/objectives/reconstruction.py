@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from cod_jax.errors import UserError
 from cod_jax.images import unit_to_signed
 from cod_jax.losses.perceptual import structural_distance_per_image
 from cod_jax.losses.terms import cosine_distance_per_image
@@ -23,14 +24,14 @@ class ReconstructionConfig:
     """Weights of the losses between pictures and reconstructions; the defaults are the published ones.
 
     Attributes:
-      l1_weight: Mean absolute difference.
-      lpips_vgg_weight: LPIPS with VGG16; 0 leaves it out, as for those below. Needs its weight files.
-      lpips_alex_weight: LPIPS with AlexNet. Needs its weight files.
-      structural_weight: Structural distance, which needs no weight file and stands in for LPIPS.
-      feature_alignment_weight: Alignment of the denoiser's features with DINOv2's. Needs its weight file.
-      alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
-      commitment_weight: Quantisation loss; not read with a factorized bottleneck.
-      rate_weights: Lambda of each quality level of a factorized bottleneck; see `PretrainConfig`.
+        l1_weight: Mean absolute difference.
+        lpips_vgg_weight: LPIPS with VGG16; 0 leaves it out, as for those below. Needs its weight files.
+        lpips_alex_weight: LPIPS with AlexNet. Needs its weight files.
+        structural_weight: Structural distance, which needs no weight file and stands in for LPIPS.
+        feature_alignment_weight: Alignment of the denoiser's features with DINOv2's. Needs its weight file.
+        alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
+        commitment_weight: Quantisation loss; not read with a factorized bottleneck.
+        rate_weights: Lambda of each quality level of a factorized bottleneck; see `PretrainConfig`.
     """
 
     l1_weight: float = 1.0
@@ -45,9 +46,9 @@ class ReconstructionConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if field.name.endswith("_weight") and getattr(self, field.name) < 0:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
+                raise UserError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
         if self.alignment_block < 1:
-            raise ValueError(f"alignment_block is {self.alignment_block}; it must be at least 1")
+            raise UserError(f"alignment_block is {self.alignment_block}; it must be at least 1")
         check_rate_weights(self.rate_weights)
 
     @property
@@ -68,11 +69,11 @@ class Reconstructed(NamedTuple):
     """A picture that went through the codec in one step.
 
     Attributes:
-      image: Reconstruction in about [-1, 1].
-      latents: Before quantisation.
-      quantized: After it.
-      level: Quality level of each image, if the bottleneck has several.
-      features: The denoiser's state after the aligned block, if it is aligned.
+        image: Reconstruction in about [-1, 1].
+        latents: Before quantisation.
+        quantized: After it.
+        level: Quality level of each image, if the bottleneck has several.
+        features: The denoiser's state after the aligned block, if it is aligned.
     """
 
     image: Float[Array, "B H W 3"]
@@ -86,26 +87,26 @@ class Reconstruction:
     """One-step reconstruction and its losses, for one model.
 
     Args:
-      model_config: The model, which works on pixels.
-      config: Weights.
-      compute: How the model is computed.
-      networks: What the frozen networks are.
+        model_config: The model, which works on pixels.
+        config: Weights.
+        compute: How the model is computed.
+        networks: What the frozen networks are.
 
     Attributes:
-      functional: The model as a pure function of its parameters.
-      heads: Training heads by name: "feature_alignment" or none.
-      frozen: The frozen networks that are needed by name.
-      weights: Weight of each term.
+        functional: The model as a pure function of its parameters.
+        heads: Training heads by name: "feature_alignment" or none.
+        frozen: The frozen networks that are needed by name.
+        weights: Weight of each term.
 
     Raises:
-      ValueError: The model works on latents, or has no such block.
+        UserError: The model works on latents, or has no such block.
     """
 
     def __init__(
         self, model_config: ModelConfig, config: ReconstructionConfig, compute: ComputeConfig, networks: FrozenNetworks
     ):
         if model_config.is_latent:
-            raise ValueError("the one-step codec works on pixels, and this model on latents; choose another denoiser")
+            raise UserError("the one-step codec works on pixels, and this model on latents; choose another denoiser")
         self.config = config
         self.weights = config.weights
         if model_config.codec.factorized is not None:
@@ -117,7 +118,7 @@ class Reconstruction:
         if "feature_alignment" in self.weights:
             num_blocks, hidden = model_config.denoiser.num_blocks, model_config.denoiser.hidden
             if config.alignment_block > num_blocks:
-                raise ValueError(
+                raise UserError(
                     f"alignment_block is {config.alignment_block}, but the denoiser has {num_blocks} blocks; choose an "
                     "earlier block or set feature_alignment_weight to 0"
                 )
@@ -146,9 +147,9 @@ class Reconstruction:
         """Send pictures in [0, 1] through the codec: one step from t = 0 without noise.
 
         Args:
-          params: Parameters of the model.
-          image01: The pictures.
-          draws: Randomness of a factorized bottleneck; by default it rounds, at the best quality.
+            params: Parameters of the model.
+            image01: The pictures.
+            draws: Randomness of a factorized bottleneck; by default it rounds, at the best quality.
         """
         model: CoD = self.functional.bind(params)
         latents = model.codec.encode(image01)
@@ -166,10 +167,10 @@ class Reconstruction:
         """The unweighted terms for pictures in [0, 1].
 
         Args:
-          params: Parameters, with those of the heads as "heads".
-          frozen: Parameters of the frozen networks.
-          image01: The pictures.
-          reconstructed: What became of them.
+            params: Parameters, with those of the heads as "heads".
+            frozen: Parameters of the frozen networks.
+            image01: The pictures.
+            reconstructed: What became of them.
         """
         tokens = None
         if "feature_alignment" in self.weights:

@@ -25,12 +25,13 @@ from cod_jax import files
 from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.coding.stream import Fingerprints, SymbolCoder, fingerprint_with_prior
-from cod_jax.decoding import DecodingConfig
+from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior, save_prior
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.config import Dtype, from_mapping
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.models.space import Space
-from cod_jax.prior_file import PRIOR_FILE, load_prior, save_prior
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 FORMAT = "cod_jax model"
@@ -52,14 +53,14 @@ class Bundle:
     """A loaded model folder.
 
     Attributes:
-        config: what the model is.
-        params: nested dict of float32 numpy arrays, as `build_model(config)` takes them.
+        config: What the model is.
+        params: Nested dict of float32 numpy arrays, as `build_model(config)` takes them.
         fingerprint: 64 hex digits that name exactly these weights in this model, whatever the prior.
-        dtype: dtype of the computation in use.
-        training: facts of its training, such as the step; for people, nothing reads them back.
-        autoencoder: nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
-        decoding: how pictures are decoded unless something else is asked for.
-        prior: how probable the symbols are; None where files store them with a fixed number of bits, which those of a
+        dtype: Dtype of the computation in use.
+        training: Facts of its training, such as the step; for people, nothing reads them back.
+        autoencoder: Nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
+        decoding: How pictures are decoded unless something else is asked for.
+        prior: How probable the symbols are; None where files store them with a fixed number of bits, which those of a
             factorized bottleneck never do.
     """
 
@@ -84,8 +85,8 @@ def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
     These are 25 steps and guidance 3.0 in pixels, 1.25 on latents, 3.0 again for the 64-bit model on latents.
 
     Args:
-        config: what the model is.
-        one_step: whether it was trained for one step, which is what it takes then; the rest is for users who ask for
+        config: What the model is.
+        one_step: Whether it was trained for one step, which is what it takes then; the rest is for users who ask for
             more steps.
     """
     guidance_scale = LATENT_GUIDANCE if config.is_latent and not config.codec.is_deep else PIXEL_GUIDANCE
@@ -109,27 +110,27 @@ def save_bundle(
     whoever reads the folder.
 
     Args:
-        path: folder to make.
-        config: what the model is.
-        params: nested dict of arrays, as `build_model(config)` takes them; stored as float32.
+        path: Folder to make.
+        config: What the model is.
+        params: Nested dict of arrays, as `build_model(config)` takes them; stored as float32.
         training: JSON values that say where the weights come from.
-        autoencoder: nested dict of arrays, as `Space(config)` takes them; stored as float32. Only for latent models
+        autoencoder: Nested dict of arrays, as `Space(config)` takes them; stored as float32. Only for latent models
             whose autoencoder has weights.
-        decoding: how pictures are decoded unless something else is asked for; by default in one step.
-        dtype: dtype of the computation in use, "float32" or "bfloat16".
-        force: replace an existing model folder.
+        decoding: How pictures are decoded unless something else is asked for; by default in one step.
+        dtype: Dtype of the computation in use, "float32" or "bfloat16".
+        force: Replace an existing model folder.
 
     Returns:
         The fingerprint that files name the folder by.
 
     Raises:
-        ValueError: the parameters do not fit the model, are not finite, or lack those of the autoencoder, or `dtype` is
+        UserError: The parameters do not fit the model, are not finite, or lack those of the autoencoder, or `dtype` is
             unknown.
-        FileExistsError: the folder exists and may not be replaced.
+        FileExistsError: The folder exists and may not be replaced.
     """
     _checked_dtype(dtype, "dtype")
     if config.has_learned_autoencoder and not autoencoder:
-        raise ValueError(
+        raise UserError(
             "the model works on latents of sd-vae-ft-ema, whose parameters are missing; pass them as autoencoder, so "
             "that the folder can decode pictures"
         )
@@ -138,7 +139,7 @@ def save_bundle(
     unflatten_params(flat, _stored_shapes(config))
     broken = [name for name, value in flat.items() if not np.isfinite(value).all()]
     if broken:
-        raise ValueError(
+        raise UserError(
             f"{len(broken)} parameters hold NaN or infinity ({', '.join(broken[:3])}, ...); export an earlier step"
         )
     fingerprint = model_fingerprint(config, flat)
@@ -164,13 +165,13 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
     """Read a model folder.
 
     Args:
-        path: model folder.
-        with_prior: whether to read the prior too; without it the bundle can encode symbols but not write files like the
+        path: Model folder.
+        with_prior: Whether to read the prior too; without it the bundle can encode symbols but not write files like the
             folder's.
 
     Raises:
-        ValueError: no model folder, another format or version, weights that are damaged, changed since the export, or
-            do not fit the description; one sentence that says what to do.
+        UserError: No model folder, another format or version, weights that are damaged, changed since the export, or do
+            not fit the description; one sentence that says what to do.
     """
     folder = Path(path)
     description = _load_description(folder)
@@ -184,7 +185,7 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
     flat = _load_weights(folder / WEIGHTS_FILE, shapes)
     fingerprint = model_fingerprint(config, flat)
     if fingerprint != description["fingerprint"]:
-        raise ValueError(
+        raise UserError(
             f"{folder}: the weights are not those of its fingerprint, so one of its files was damaged or changed; "
             "copy or export the model again"
         )
@@ -198,7 +199,7 @@ def load_description(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping
     """What the model of a model folder is, and the facts of its training, without reading its weights.
 
     Raises:
-        ValueError: no model folder, or one that is damaged or from another version.
+        UserError: No model folder, or one that is damaged or from another version.
     """
     folder = Path(path)
     description = _load_description(folder)
@@ -210,7 +211,7 @@ def read_fingerprints(path: str | os.PathLike[str]) -> Fingerprints:
     """The fingerprints that files name a model folder by, without reading the weights.
 
     Raises:
-        ValueError: no model folder, or one that is damaged or from another version.
+        UserError: No model folder, or one that is damaged or from another version.
     """
     folder = Path(path)
     description = _load_description(folder)
@@ -227,7 +228,7 @@ def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> st
     says, so that a file can be decoded in other ways and by folders with other defaults.
 
     Args:
-        config: what the model is.
+        config: What the model is.
         flat: float32 arrays by flat name, those of the autoencoder among them.
 
     Returns:
@@ -257,9 +258,9 @@ def _load_prior(folder: Path, config: ModelConfig) -> SymbolPrior | FactorizedPr
     if codec.factorized is None:
         return prior
     if not isinstance(prior, FactorizedPrior):
-        raise ValueError(f"{folder / PRIOR_FILE} is missing, which codes the symbols; copy or export the model again")
+        raise UserError(f"{folder / PRIOR_FILE} is missing, which codes the symbols; copy or export the model again")
     if (len(prior.levels), prior.num_channels) != (codec.factorized.num_levels, codec.latent_channels):
-        raise ValueError(
+        raise UserError(
             f"{folder / PRIOR_FILE} has tables of {len(prior.levels)} levels and {prior.num_channels} channels, but "
             f"the model has {codec.factorized.num_levels} and {codec.latent_channels}; copy or export the model again"
         )
@@ -279,7 +280,7 @@ def _canonical_json(value: Any) -> bytes:
 
 def _checked_dtype(dtype: Any, where: str) -> Dtype:
     if dtype not in get_args(Dtype):
-        raise ValueError(f"{where} is {dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
+        raise UserError(f"{where} is {dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
     return dtype
 
 
@@ -288,26 +289,26 @@ def _errors_that_name(file: Path) -> Iterator[None]:
     """Say which description is unusable."""
     try:
         yield
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{file}: {error}; export the model again") from error
+    except (UserError, OverflowError) as error:
+        raise UserError(f"{file}: {error}; export the model again") from error
 
 
 def _load_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION_FILE
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise ValueError(f"model {folder} {what}; give a model folder written by python -m cod_jax.export")
+        raise UserError(f"model {folder} {what}; give a model folder written by python -m cod_jax.export")
     if (folder / COMPILED_DESCRIPTION_FILE).is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} is a compiled model, which cod_jax.runtime.load takes; give the model it was made of"
         )
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no {DESCRIPTION_FILE}, so it is no model folder; python -m cod_jax.export makes one from "
             "a training folder"
         )
     if file.stat().st_size > MAX_DESCRIPTION_BYTES:
-        raise ValueError(
+        raise UserError(
             f"{file} is damaged (longer than {MAX_DESCRIPTION_BYTES} bytes); copy or export the model again"
         )
     try:
@@ -315,19 +316,19 @@ def _load_description(folder: Path) -> dict[str, Any]:
             file.read_text(encoding="utf-8"), parse_constant=_refuse_number, parse_float=_finite_float
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}); copy or export the model again") from error
+        raise UserError(f"{file} is damaged ({error}); copy or export the model again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ValueError(f"{file} does not describe a cod_jax model; give a folder written by python -m cod_jax.export")
+        raise UserError(f"{file} does not describe a cod_jax model; give a folder written by python -m cod_jax.export")
     version = description.get("version")
     if version != VERSION:
-        raise ValueError(
+        raise UserError(
             f"{folder} has model format version {version}, but this cod_jax reads version {VERSION}; "
             "export the model again with this cod_jax, or use the one that wrote it"
         )
     kinds = {"model": dict, "dtype": str, "training": dict, "fingerprint": str}
     unusable = [name for name, kind in kinds.items() if not isinstance(description.get(name), kind)]
     if unusable:
-        raise ValueError(
+        raise UserError(
             f"{file} is damaged ({', '.join(unusable)} missing or of another type); copy or export the model again"
         )
     return description
@@ -339,13 +340,13 @@ def _finite_float(text: str) -> float:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no finite number")
+    raise UserError(f"{text} is no finite number")
 
 
 def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
     """Read float32 arrays by flat name; nothing is read before all names, shapes and types fit."""
     if not file.is_file():
-        raise ValueError(f"{file} is missing; copy or export the model again")
+        raise UserError(f"{file} is missing; copy or export the model again")
     expected = {name: tuple(value.shape) for name, value in flatten_params(shapes).items()}
     try:
         with safetensors.safe_open(file, framework="numpy") as weights:
@@ -354,7 +355,7 @@ def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
                 tensor = weights.get_slice(name)
                 given[name] = tuple(tensor.get_shape())
                 if tensor.get_dtype() != "F32":
-                    raise ValueError(f"{file}: {name} has type {tensor.get_dtype()} instead of F32; export again")
+                    raise UserError(f"{file}: {name} has type {tensor.get_dtype()} instead of F32; export again")
             missing = [name for name in expected if name not in given]
             unexpected = [name for name in given if name not in expected]
             wrong_shape = [
@@ -364,7 +365,7 @@ def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
             ]
             if missing or unexpected or wrong_shape:
                 message = mismatch_message(missing, unexpected, wrong_shape)
-                raise ValueError(f"{file}: {message}; copy or export the model again")
+                raise UserError(f"{file}: {message}; copy or export the model again")
             return {name: weights.get_tensor(name) for name in expected}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); copy or export the model again") from error
+        raise UserError(f"{file} is damaged ({error}); copy or export the model again") from error

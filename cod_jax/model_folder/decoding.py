@@ -7,6 +7,8 @@ import dataclasses
 import numbers
 from typing import Any, Literal, get_args
 
+from cod_jax.errors import UserError
+
 # The methods of `diffusion.samplers`.
 Sampler = Literal["euler", "adams"]
 
@@ -21,10 +23,10 @@ class DecodingConfig:
     """What decides, besides the symbols and the seed, which picture is decoded.
 
     Attributes:
-        num_steps: evaluations of the denoiser along the path from noise to picture. One step starts from zero noise:
+        num_steps: Evaluations of the denoiser along the path from noise to picture. One step starts from zero noise:
             the picture that is closest to the original, always the same. More steps start from the seed's noise.
-        guidance_scale: classifier-free guidance; 1 is none. It acts inside the path only, so never on one step.
-        sampler: solver of the path, "euler" or "adams"; with one step they are the same.
+        guidance_scale: Classifier-free guidance; 1 is none. It acts inside the path only, so never on one step.
+        sampler: Solver of the path, "euler" or "adams"; with one step they are the same.
     """
 
     num_steps: int = 1
@@ -40,7 +42,7 @@ class DecodingConfig:
         """The same with what a user chose; None leaves a field as it is.
 
         Raises:
-            ValueError: a value is of another kind or out of range.
+            UserError: A value is of another kind or out of range.
         """
         return DecodingConfig(
             self.num_steps if steps is None else checked_steps(steps),
@@ -59,10 +61,10 @@ def checked_steps(steps: Any) -> int:
     """Return a number of steps that can be taken.
 
     Raises:
-        ValueError: it is no whole number from 1 to 1000.
+        UserError: It is no whole number from 1 to 1000.
     """
     if not _is(numbers.Integral, steps) or not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number, 1 to {MAX_STEPS}")
+        raise UserError(f"the number of steps is {steps!r}; it must be a whole number, 1 to {MAX_STEPS}")
     return int(steps)
 
 
@@ -70,11 +72,11 @@ def checked_guidance(guidance: Any) -> float:
     """Return a guidance scale that can be used.
 
     Raises:
-        ValueError: it is no number from 0 to 1000.
+        UserError: It is no number from 0 to 1000.
     """
     # The comparison refuses NaN too.
     if not _is(numbers.Real, guidance) or not 0 <= guidance <= MAX_GUIDANCE:
-        raise ValueError(f"the guidance is {guidance!r}; it must be a number, 0 to {MAX_GUIDANCE:.0f}")
+        raise UserError(f"the guidance is {guidance!r}; it must be a number, 0 to {MAX_GUIDANCE:.0f}")
     return float(guidance)
 
 
@@ -82,10 +84,10 @@ def checked_sampler(sampler: Any) -> Sampler:
     """Return the name of a sampler.
 
     Raises:
-        ValueError: it is unknown.
+        UserError: It is unknown.
     """
     if sampler not in get_args(Sampler):
-        raise ValueError(f"the sampler is {sampler!r}; it must be {' or '.join(get_args(Sampler))}")
+        raise UserError(f"the sampler is {sampler!r}; it must be {' or '.join(get_args(Sampler))}")
     return sampler
 
 
@@ -93,10 +95,10 @@ def checked_seed(seed: Any) -> int:
     """Return a seed that can be used.
 
     Raises:
-        ValueError: it is no whole number from 0 to 2^63 - 1.
+        UserError: It is no whole number from 0 to 2^63 - 1.
     """
     if not _is(numbers.Integral, seed) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"the seed is {seed!r}; it must be a whole number, 0 to 2^63 - 1")
+        raise UserError(f"the seed is {seed!r}; it must be a whole number, 0 to 2^63 - 1")
     return int(seed)
 
 

@@ -11,6 +11,7 @@ from cod_jax import files
 from cod_jax.coding import factorized, prior
 from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
+from cod_jax.errors import UserError
 
 PRIOR_FILE = "prior.safetensors"
 
@@ -27,14 +28,14 @@ def load_prior(folder: str | os.PathLike[str], bits: int) -> SymbolPrior | Facto
     """Read the prior of a model folder; nothing is read before all names, shapes and types fit.
 
     Args:
-        folder: model folder.
-        bits: bits of a symbol of its model; 0 with a factorized bottleneck.
+        folder: Model folder.
+        bits: Bits of a symbol of its model; 0 with a factorized bottleneck.
 
     Returns:
         The prior; None where the folder has none.
 
     Raises:
-        ValueError: the file is damaged or of another model.
+        UserError: The file is damaged or of another model.
     """
     file = Path(folder) / PRIOR_FILE
     if not file.is_file():
@@ -45,11 +46,11 @@ def load_prior(folder: str | os.PathLike[str], bits: int) -> SymbolPrior | Facto
             slices = {name: tables.get_slice(name) for name in names}
             given = {name: (tuple(part.get_shape()), _TYPES.get(part.get_dtype())) for name, part in slices.items()}
             if bits and given != prior.table_layout(bits, with_context=set(names) != {"counts"}):
-                raise ValueError(f"its tables are not those of symbols of {bits} bits")
+                raise UserError(f"its tables are not those of symbols of {bits} bits")
             if None in (kind for _, kind in given.values()):
-                raise ValueError("its tables are not integers")
+                raise UserError("its tables are not integers")
             arrays = {name: tables.get_tensor(name) for name in names}
             return prior.from_arrays(arrays, bits) if bits else factorized.from_arrays(arrays)
     except (safetensors.SafetensorError, ValueError) as error:
         way_out = "make another with python -m cod_jax.fit_prior --force" if bits else "export the model again"
-        raise ValueError(f"{file} is damaged or of another model ({error}); copy it again, or {way_out}") from error
+        raise UserError(f"{file} is damaged or of another model ({error}); copy it again, or {way_out}") from error

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from cod_jax.bundle import DESCRIPTION_FILE, read_fingerprints
 from cod_jax.coding.container import Mode
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import DESCRIPTION_FILE, read_fingerprints
 
 SEARCH_PATH = "COD_JAX_MODELS"
 """The environment variable with the folders to search, separated as in PATH: model folders, or folders of them."""
@@ -16,8 +17,8 @@ def find_model(model: str, mode: Mode) -> Path | None:
     Weights are not read. Folders that cannot be read are passed over.
 
     Args:
-        model: what the file names the model by, the first 8 hex digits of a fingerprint.
-        mode: how the file is coded.
+        model: What the file names the model by, the first 8 hex digits of a fingerprint.
+        mode: How the file is coded.
 
     Returns:
         A model folder; None where there is none.
@@ -29,7 +30,7 @@ def find_model(model: str, mode: Mode) -> Path | None:
         for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
             try:
                 fingerprints = read_fingerprints(description.parent)
-            except (ValueError, OSError):
+            except (UserError, OSError):
                 continue
             if fingerprints.match(model, mode):
                 return description.parent
