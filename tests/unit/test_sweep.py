@@ -203,7 +203,7 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
         ("hyper.sweep('optimizer.learning_rate', [1])", [], "the names of fields begin with 'config.'"),
         ("hyper.sweep(RATE, [None])", [], "a value is None; use numbers"),
         ("hyper.sweep('config.data.source', ['a\\nb'])", [], "must be one line"),
-        ("hyper.sweep(RATE, [])", [], "cannot be used: ValueError: config.optimizer.learning_rate has no values"),
+        ("hyper.sweep(RATE, [])", [], "cannot be used: UserError: config.optimizer.learning_rate has no values"),
         ("hyper.cross([])", [], "cannot be used: AttributeError"),
         ("hyper.product([])", [], "gives no points"),
         ("[]", [], "gives no points"),
