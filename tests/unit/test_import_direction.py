@@ -28,6 +28,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "images",
             "files",
             "parallel",
+            "plugins",
             "runtime",
         }
     ),
