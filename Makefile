@@ -1,4 +1,4 @@
-# `make` says what there is. Everything it builds stays in this folder: .venv*, .cache and demo_output.
+# `make` says what there is. Everything it builds stays in this folder: .venv*, .cache, site and demo_output.
 
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null)
@@ -9,6 +9,7 @@ PYTEST_ARGS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS := demo,docs,lint,test
 
 # Compiling is most of the time of a short run, so compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -16,12 +17,14 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test slow lint check clean
+.PHONY: help env demo test slow soak docs lint check clean
 
 help:
 	@echo "make demo   train a small codec on a few photographs and use it; about 5 minutes on 2 CPU cores"
 	@echo "make test   the tests, at most 10 minutes on 2 CPU cores"
 	@echo "make slow   the tests that take longer, at most an hour"
+	@echo "make soak   the tests that take longer still; for a night"
+	@echo "make docs   the documentation as a site, in the folder site"
 	@echo "make lint   formatting, lint rules and types"
 	@echo "make check  lint and test"
 	@echo "make env    only make the Python environment $(VENV)"
@@ -36,26 +39,32 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "cod_jax needs Python 3.11 or newer and $(PYTHON) is " + sys.version.split()[0] + "; name another one, for example make PYTHON=python3.12")'
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python -e '.[demo,test,lint]'
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'
 else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[demo,test,lint]'
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
 endif
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m cod_jax.demo --output $(DEMO_OUTPUT)
+	$(BIN)/python -m demo --output $(DEMO_OUTPUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not soak" --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The largest networks get a process of their own: all others' compiled programs and theirs do not fit into 24 GB.
 LARGEST := tests/parity/test_transformers.py
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow --durations=15 $(PYTEST_ARGS) --ignore=$(LARGEST)
-	$(BIN)/python -m pytest -m slow --durations=15 $(PYTEST_ARGS) $(LARGEST)
+	$(BIN)/python -m pytest -m "slow and not soak" --durations=15 $(PYTEST_ARGS) --ignore=$(LARGEST)
+	$(BIN)/python -m pytest -m "slow and not soak" --durations=15 $(PYTEST_ARGS) $(LARGEST)
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak --durations=15 $(PYTEST_ARGS)
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -67,5 +76,5 @@ check: lint test
 # Only environments that were made here; others may be called .venv as well.
 clean:
 	@for folder in .venv .venv-*; do if [ -e "$$folder/.installed" ]; then echo "rm -rf $$folder"; rm -rf "$$folder"; fi; done
-	rm -rf .cache demo_output build cod_jax.egg-info .pytest_cache .ruff_cache .hypothesis
-	find cod_jax configs data launch tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .cache demo_output site build dist cod_jax.egg-info .pytest_cache .ruff_cache .hypothesis
+	find $(wildcard cod_jax configs data demo examples launch tests) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,13 +11,13 @@ import pytest
 import skimage
 from PIL import Image
 
-from cod_jax.demo import HELD_OUT_PHOTOGRAPH, TRAINING_PHOTOGRAPHS
 from cod_jax.export import main as export
 from cod_jax.images import save_png
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import ModelConfig, build_model, flatten_params
 from cod_jax.models.lora import merge
 from cod_jax.training.checkpoint import load_for_export
+from demo.photographs import HELD_OUT_PHOTOGRAPH, TRAINING_PHOTOGRAPHS
 from tests.integration.judge import in_batches, judge
 from tests.integration.states import final_state
 from tests.model_fixtures import numpy_params

@@ -14,11 +14,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cod_jax import train
-from cod_jax.demo import write_photographs as write_demo_photographs
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
 from cod_jax.training.config import TrainConfig
+from demo.photographs import write_photographs as write_demo_photographs
 from tests.integration.states import final_state
 from tests.training_fixtures import (
     CONFIG,
@@ -49,7 +49,6 @@ def dying(self):
 
 TrainBatches.__next__ = dying
 from cod_jax import train
-from cod_jax.demo import write_photographs as write_demo_photographs
 sys.exit(train.main(sys.argv[2:]))
 """
 

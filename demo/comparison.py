@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from cod_jax import files, images
-from cod_jax.evaluation import baseline, metrics
-from cod_jax.evaluation.report import Report
+from cod_jax.evaluation import metrics
+from demo import baseline
+from demo.pages import Report
 
 # The loss must end below this share of where it began; flow matching never reaches zero.
 REQUIRED_LOSS_SHARE = 0.8

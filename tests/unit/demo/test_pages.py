@@ -2,7 +2,8 @@
 
 import pytest
 
-from cod_jax.evaluation.report import Report
+from cod_jax.errors import UserError
+from demo.pages import Report
 
 
 def test_both_forms_hold_everything(tmp_path):
@@ -25,5 +26,5 @@ def test_both_forms_hold_everything(tmp_path):
 
 
 def test_a_ragged_table_is_refused():
-    with pytest.raises(ValueError, match="a row has 1 cells and the header 2"):
+    with pytest.raises(UserError, match="expected 2 cells as in the header, got 1"):
         Report("t").table(["a", "b"], [["1"]])

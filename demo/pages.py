@@ -52,7 +52,7 @@ class Report:
         """
         for row in rows:
             if len(row) != len(header):
-                raise UserError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
+                raise UserError(f"expected {len(header)} cells as in the header, got {len(row)}: {list(row)}")
         align = ["---"] + ["---:"] * (len(header) - 1)
         self._markdown.append("\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)))
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)

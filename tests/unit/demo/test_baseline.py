@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from cod_jax.evaluation import baseline
+from cod_jax.errors import UserError
+from demo import baseline
+from demo.comparison import squared_error
 
 
 def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def _squared_error(a: np.ndarray, b: np.ndarray) -> float:
-    return float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean())
 
 
 def test_cell_means_count_only_pixels_of_the_picture():
@@ -43,7 +41,7 @@ def test_fewer_different_cells_than_colours_give_fewer_colours():
 def test_more_colours_paint_better():
     images = [_noise(32, 32, seed) for seed in (1, 2)]
     errors = [
-        sum(_squared_error(i, baseline.paint_colours(i, baseline.fit_colours(images, 4, k), 4)) for i in images)
+        sum(squared_error(i, baseline.paint_colours(i, baseline.fit_colours(images, 4, k), 4)) for i in images)
         for k in (1, 4, 16, 64)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -59,5 +57,5 @@ def test_colours_are_the_same_every_time():
     ("images", "pitch", "num_colours"), [([], 4, 4), ([_noise(4, 4)], 0, 4), ([_noise(4, 4)], 4, 0)]
 )
 def test_senseless_requests_are_refused(images, pitch, num_colours):
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(UserError, match="at least"):
         baseline.fit_colours(images, pitch, num_colours)

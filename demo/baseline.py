@@ -1,4 +1,4 @@
-"""What a trivial coder of the same rate would show: flat cells in a few colours.
+"""The trivial coder of the same rate: flat cells in a few colours.
 
 Each symbol of a codec with a pitch of P pixels and 2^b code vectors stands for a cell of P x P pixels. The plainest
 use of such a symbol is one of 2^b colours, chosen once on the training pictures.
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from scipy.cluster import vq
 
 from cod_jax.errors import UserError
-
-NUM_ITERATIONS = 30
 
 
 def cell_means(image_uint8: UInt8[np.ndarray, "H W 3"], pitch: int) -> Float32[np.ndarray, "h w 3"]:
@@ -43,22 +42,18 @@ def fit_colours(
         Colours [K, 3] in [0, 255].
 
     Raises:
-        UserError: No picture, or a pitch or number of colours below 1.
+        UserError: There is no picture, or the pitch or the number of colours is below 1.
     """
     if not images_uint8:
-        raise UserError("no pictures to find colours in; give at least one")
+        raise UserError("expected at least one picture to find colours in, got none")
     if pitch < 1 or num_colours < 1:
-        raise UserError(f"pitch is {pitch} and num_colours {num_colours}; both must be at least 1")
+        raise UserError(f"expected a pitch and a number of colours of at least 1, got {pitch} and {num_colours}")
     cells = np.concatenate([cell_means(image, pitch).reshape(-1, 3) for image in images_uint8])
-    colours = _spread_colours(cells, num_colours, np.random.default_rng(seed))
-    for _ in range(NUM_ITERATIONS):
-        nearest = _nearest(cells, colours)
-        counts = np.bincount(nearest, minlength=len(colours))
-        sums = np.stack([np.bincount(nearest, cells[:, c], minlength=len(colours)) for c in range(3)], axis=1)
-        moved = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], colours).astype(np.float32)
-        if np.array_equal(moved, colours):
-            break
-        colours = moved
+    different = np.unique(cells, axis=0)
+    if len(different) <= num_colours:
+        return different
+    # The best of several runs, each from cells chosen at random.
+    colours, _ = vq.kmeans(cells, num_colours, rng=np.random.default_rng(seed))
     return colours
 
 
@@ -67,7 +62,8 @@ def paint_colours(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Return the picture with each cell painted in the colour nearest to its mean."""
     means = cell_means(image_uint8, pitch)
-    cells = colours[_nearest(means.reshape(-1, 3), colours)].reshape(means.shape)
+    nearest, _ = vq.vq(means.reshape(-1, 3), colours)
+    cells = colours[nearest].reshape(means.shape)
     height, width = image_uint8.shape[:2]
     painted = cells.repeat(pitch, axis=0).repeat(pitch, axis=1)[:height, :width]
     return np.floor(painted + 0.5).astype(np.uint8)
@@ -77,21 +73,3 @@ def paint_mean(image_uint8: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H 
     """Return the picture painted in its mean colour."""
     mean = np.floor(image_uint8.mean(axis=(0, 1)) + 0.5).astype(np.uint8)
     return np.broadcast_to(mean, image_uint8.shape).copy()
-
-
-def _nearest(cells: Float32[np.ndarray, "N 3"], colours: Float32[np.ndarray, "K 3"]) -> np.ndarray:
-    """Return for each cell the index of the nearest colour, [N]."""
-    distances = (colours**2).sum(axis=1)[None, :] - 2 * cells @ colours.T
-    return distances.argmin(axis=1)
-
-
-def _spread_colours(
-    cells: Float32[np.ndarray, "N 3"], num_colours: int, rng: np.random.Generator
-) -> Float32[np.ndarray, "K 3"]:
-    """Return starting colours that lie far apart (k-means++, Arthur and Vassilvitskii 2007)."""
-    chosen = [cells[rng.integers(len(cells))]]
-    distances = ((cells - chosen[0]) ** 2).sum(axis=1)
-    while len(chosen) < num_colours and distances.max() > 0:
-        chosen.append(cells[rng.choice(len(cells), p=distances / distances.sum(dtype=np.float64))])
-        distances = np.minimum(distances, ((cells - chosen[-1]) ** 2).sum(axis=1))
-    return np.stack(chosen)
