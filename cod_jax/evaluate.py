@@ -31,7 +31,7 @@ from cod_jax.command_options import (
 from cod_jax.compilation_cache import use_compilation_cache
 from cod_jax.errors import UserError
 from cod_jax.evaluation import metrics
-from cod_jax.losses.perceptual import SCALE_WEIGHTS, num_ms_ssim_scales
+from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 from cod_jax.model_folder.decoding import checked_seed
 
 SUMMARY_FILE = "summary.json"

@@ -1,4 +1,4 @@
-"""Solvers of the probability-flow ODE from noise to image as one compiled loop (spec section 4)."""
+"""Solvers of the probability-flow ODE from noise to image, as one compiled loop; see docs/method.md, Sampling."""
 
 # jax.numpy and numpy.polynomial are typed in part only.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import polynomial
 
-from cod_jax.diffusion.flow import shift_time
+from cod_jax.diffusion.flow import guide, shift_time
 from cod_jax.errors import UserError
 
 Method = Literal["euler", "adams"]
@@ -22,10 +22,10 @@ VelocityFunction = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def sampling_timesteps(
     num_steps: int, *, last_step: float | None = 0.04, time_shift: float = 1.0
 ) -> Float[np.ndarray, " N"]:
-    """The num_steps + 1 timesteps of a sampler: linspace(0, 1 - last_step, num_steps), then 1, shifted.
+    """Return the num_steps + 1 timesteps of a sampler: linspace(0, 1 - last_step, num_steps), then 1, shifted.
 
     Args:
-        num_steps: Evaluations of the network, at least 1. With one step the path is a single step from 0 to 1.
+        num_steps: Evaluations of the network, at least 1. With 1 the path is a single step from 0 to 1.
         last_step: Length of the last step before shifting; None is 1 / num_steps.
         time_shift: See `flow.shift_time`.
 
@@ -33,22 +33,22 @@ def sampling_timesteps(
         UserError: num_steps is below 1, last_step is outside (0, 1], or time_shift is not positive.
     """
     if num_steps < 1:
-        raise UserError(f"num_steps is {num_steps}; a sampler takes at least one step")
+        raise UserError(f"expected num_steps to be at least 1, got {num_steps}")
     if last_step is None or num_steps == 1:
         last_step = 1.0 / num_steps
     if not 0 < last_step <= 1:
-        raise UserError(f"last_step is {last_step}; it must be in (0, 1]")
+        raise UserError(f"expected last_step above 0 and at most 1, got {last_step}")
     if time_shift <= 0:
-        raise UserError(f"time_shift is {time_shift}; it must be positive")
+        raise UserError(f"expected a positive time_shift, got {time_shift}")
     grid = np.append(np.linspace(0.0, 1.0 - last_step, num_steps), 1.0)
     return shift_time(grid, time_shift).astype(np.float32)
 
 
 def adams_bashforth_coefficients(timesteps: Float[np.ndarray, " N"], order: int) -> Float[np.ndarray, "S order"]:
-    """Weights of the last `order` velocities for each step on an uneven grid, oldest first.
+    """Return the weights of the last `order` velocities for each step on an uneven grid, oldest first.
 
-    Each is the integral of the Lagrange basis polynomial over the step, and the weights of a step are divided by their
-    sum. While fewer velocities are known the order is lower and the weights on the left are zero.
+    Each weight is the integral of the Lagrange basis polynomial over the step. The weights of a step are divided by
+    their sum. While fewer velocities are known, the order is lower and the weights on the left are zero.
     """
     timesteps = np.asarray(timesteps, np.float64)
     coefficients = np.zeros((len(timesteps) - 1, order))
@@ -80,11 +80,11 @@ def sample(
 ) -> Float[Array, "B ..."]:
     """Carry noise along the velocity field from t = 0 to t = 1, in float32.
 
-    With classifier-free guidance the velocity is v_u + g (v_c - v_u) strictly inside the interval and the conditional
-    one outside. Jit-compatible: the steps are one scan, and the guidance scale may be a traced number.
+    With classifier-free guidance the velocity is that of `flow.guide` strictly inside the interval, and the
+    conditional one outside. Jit-compatible: the steps are one scan, and the guidance scale may be a traced number.
 
     Args:
-        velocity: Velocity of (x_t, t [B], condition).
+        velocity: Function of (x_t, t [B], condition) that returns the velocity.
         noise: Start of the path, standard normal [B, ...].
         condition: Conditions of the batch.
         unconditional: Null conditions of the batch; needed unless guidance_scale is the number 1, which evaluates the
@@ -92,7 +92,7 @@ def sample(
         num_steps: Evaluations of the network.
         method: "euler", or "adams" (Adams-Bashforth on the uneven grid).
         order: Velocities that an Adams step combines.
-        guidance_scale: G above.
+        guidance_scale: Scale of `flow.guide`.
         guidance_interval: Open interval of t where guidance applies.
         last_step: See `sampling_timesteps`.
         time_shift: See `sampling_timesteps`.
@@ -101,10 +101,10 @@ def sample(
         UserError: An argument is outside its range, or guidance lacks a null condition.
     """
     if order < 1:
-        raise UserError(f"order is {order}; it must be at least 1")
+        raise UserError(f"expected order to be at least 1, got {order}")
     guided = isinstance(guidance_scale, jax.Array) or guidance_scale != 1.0
     if guided and unconditional is None:
-        raise UserError(f"guidance_scale is {guidance_scale} but there is no unconditional condition; pass one")
+        raise UserError(f"guidance_scale is {guidance_scale}, which needs an unconditional condition; pass one")
 
     order = 1 if method == "euler" else order
     timesteps = sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift)
@@ -119,8 +119,7 @@ def sample(
         if not guided:
             return velocity(x, jnp.full((batch,), t), both).astype(jnp.float32)
         v = velocity(jnp.concatenate([x, x]), jnp.full((2 * batch,), t), both).astype(jnp.float32)
-        v_unconditional, v_conditional = v[:batch], v[batch:]
-        return v_unconditional + scale * (v_conditional - v_unconditional)
+        return guide(v[:batch], v[batch:], scale)
 
     def step(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]):
         x, history = carry

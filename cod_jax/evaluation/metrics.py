@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax.errors import UserError
-from cod_jax.losses.perceptual import K1, K2, WINDOW, WINDOW_SIGMA, ms_ssim_weights
+from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
 
@@ -23,18 +23,19 @@ def psnr(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> floa
     Raises:
         UserError: The shapes differ.
     """
-    reference64, image64 = _pair(reference, image)
-    squared_error = float(np.mean((reference64 - image64) ** 2))
-    return float("inf") if squared_error == 0 else float(10 * np.log10(data_range**2 / squared_error))
+    _check_pair(reference, image)
+    return float(psnr_per_image(reference[None], image[None], data_range=data_range)[0])
 
 
 def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> float:
     """Compute the multi-scale structural similarity (Wang et al. 2003, equation 7), the mean over the channels.
 
-    Five scales with an 11x11 Gaussian window of sigma 1.5, without padding; between scales 2x2 means, the last row or
-    column repeated where a side is odd; negative terms count as zero. A side below 161 pixels has no room for the
-    window at all five scales: such a picture is measured at the scales that fit, with their weights scaled to the
-    same sum, and below 11 pixels with a window cut to the side. Such values are not comparable with five-scale ones.
+    Five scales with an 11x11 Gaussian window of sigma 1.5, without padding. Between scales 2x2 means are taken; an odd
+    side gets a black pixel in front, as in pytorch-msssim. Negative terms count as zero.
+
+    A side below 161 pixels has no room for the window at all five scales. Such a picture is measured at the scales that
+    fit, with their weights scaled to the same sum; below 11 pixels the window is cut to the side. These values are not
+    comparable with five-scale ones.
 
     Args:
         reference: Original [H, W, C].
@@ -47,58 +48,21 @@ def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> f
     Raises:
         UserError: The shapes differ.
     """
-    x, y = _pair(reference, image)
-    weights = ms_ssim_weights(*x.shape[:2])
-    product = np.ones(x.shape[-1])
-    for scale, weight in enumerate(weights):
-        similarity, contrast = _ssim_per_channel(x, y, data_range)
-        is_last = scale == len(weights) - 1
-        product *= np.maximum(similarity if is_last else contrast, 0) ** weight
-        if not is_last:
-            x, y = _halve(x), _halve(y)
-    return float(np.mean(product))
+    _check_pair(reference, image)
+    # Channel by channel, because the windowed moments of a large picture in float64 are five times its size.
+    channels = [
+        ms_ssim_per_image(*(_signed(x[None, ..., channel, None], data_range) for x in (reference, image)))
+        for channel in range(reference.shape[-1])
+    ]
+    return float(np.mean(channels))
 
 
-def _pair(reference: Pixels, image: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _signed(x: Pixels, data_range: float) -> npt.NDArray[np.float64]:
+    return x.astype(np.float64) * (2 / data_range) - 1
+
+
+def _check_pair(reference: Pixels, image: Pixels) -> None:
     if reference.shape != image.shape or reference.ndim != 3 or 0 in reference.shape:
         raise UserError(
-            f"pictures of shapes {reference.shape} and {image.shape} cannot be compared; both must be [H, W, C]"
+            f"expected two pictures of one shape [height, width, channels], got {reference.shape} and {image.shape}"
         )
-    return reference.astype(np.float64), image.astype(np.float64)
-
-
-def _ssim_per_channel(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], data_range: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the mean of SSIM [C] and of its contrast-structure factor [C] over the positions."""
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x = _blur(x * x) - mean_x**2
-    variance_y = _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    contrast = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return (luminance * contrast).mean(axis=(0, 1)), contrast.mean(axis=(0, 1))
-
-
-def _blur(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Filter [H, W, C] with the separable Gaussian window, keeping only positions where it fits."""
-    return _blur_rows(_blur_rows(x).swapaxes(0, 1)).swapaxes(0, 1)
-
-
-def _blur_rows(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    size = min(WINDOW, x.shape[0])
-    offsets = np.arange(size) - (size - 1) / 2
-    taps = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
-    taps /= taps.sum()
-    blurred = np.zeros((x.shape[0] - size + 1, *x.shape[1:]))
-    for start, tap in enumerate(taps):
-        blurred += tap * x[start : start + len(blurred)]
-    return blurred
-
-
-def _halve(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Take 2x2 means of [H, W, C]."""
-    height, width, channels = x.shape
-    x = np.pad(x, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return x.reshape((height + 1) // 2, 2, (width + 1) // 2, 2, channels).mean(axis=(1, 3))

@@ -7,18 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 
 from cod_jax.diffusion.samplers import sample
 from cod_jax.images import signed_to_uint8, uint8_to_unit
+from cod_jax.losses.similarity import psnr_per_image
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
 from cod_jax.training.config import ValidationConfig
 from cod_jax.training.objectives.objective import Objective
 
-# Squared error below which two pictures count as equal, so that their PSNR is finite (100 dB).
-_SMALLEST_SQUARED_ERROR = 1e-10
+# Of equal pictures, so that a mean over pictures is finite; in dB.
+_LARGEST_PSNR = 100.0
 
 
 class Validator:
@@ -138,7 +139,7 @@ def make_measure(
         measured = {
             **losses,
             "one_step": one_step,
-            "psnr_one_step": psnr_per_image(one_step, image_uint8),
+            "psnr_one_step": psnr_per_image(one_step, image_uint8, limit=_LARGEST_PSNR),
             **({"indices": quantized.indices} if quantized.bits is None else {"bits": quantized.bits}),
         }
         if not objective.samples:
@@ -155,15 +156,9 @@ def make_measure(
             time_shift=objective.time_shift,
         )
         sampled = picture(sampled)
-        return {**measured, "sampled": sampled, "psnr_sampled": psnr_per_image(sampled, image_uint8)}
+        return {**measured, "sampled": sampled, "psnr_sampled": psnr_per_image(sampled, image_uint8, limit=_LARGEST_PSNR)}
 
     return measure
-
-
-def psnr_per_image(a: UInt8[Array, "B H W 3"], b: UInt8[Array, "B H W 3"]) -> Float[Array, " B"]:
-    """Peak signal-to-noise ratio of each pair of pictures in dB, at most 100."""
-    difference = uint8_to_unit(a) - uint8_to_unit(b)
-    return -10 * jnp.log10(jnp.maximum(jnp.mean(difference**2, axis=(1, 2, 3)), _SMALLEST_SQUARED_ERROR))
 
 
 def picture_grid(columns: list[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:

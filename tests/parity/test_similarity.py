@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.losses.perceptual import SCALE_WEIGHTS, ms_ssim_terms, scales, similarity
+from cod_jax.losses.similarity import SCALE_WEIGHTS, ms_ssim_per_image, scales, similarity
 from tests.parity.frozen_cases import SIMILARITY, SIMILARITY_GRADIENT, SIMILARITY_TERMS, FrozenCase, larger, signed
 
 NUM_SCALES = len(SCALE_WEIGHTS)

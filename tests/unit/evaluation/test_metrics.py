@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from cod_jax.evaluation import metrics
-from cod_jax.losses.perceptual import SCALE_WEIGHTS, num_ms_ssim_scales
+from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 
 
 def _pair(height: int, width: int, noise: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
