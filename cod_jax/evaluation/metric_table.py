@@ -1,118 +1,189 @@
-"""One table of the metrics of decoded pictures; columns, averages and printed figures follow from it."""
+"""One table of the metrics of decoded pictures; columns, averages and printed figures follow from it.
 
-import dataclasses
+A metric of another package is a class that inherits from `Metric`, named "my_package.metrics:MyMetric".
+"""
+
+import abc
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from cod_jax import plugins
+from cod_jax.errors import UserError
 from cod_jax.evaluation import metrics
 from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 
 Picture = npt.NDArray[np.uint8]
-Measure = Callable[[Picture, Picture, int], float]
+Number = int | float
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the mean of the values."""
-    return math.fsum(values) / len(values)
-
-
-def mean_of_finite(values: Sequence[float]) -> float:
-    """Return the mean of the finite values, or infinity where there are none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return mean(finite) if finite else math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
+class Metric(abc.ABC):
     """One number that is measured on every picture.
 
     Attributes:
-        name: Its column and its key in the summary.
+        name: Its column in per_image.csv and its key in summary.json.
         unit: Its unit, "" without one.
-        description: What it says, one sentence for the documentation.
-        measure: Function of the original uint8 [H, W, 3], the decoded picture of the same shape, and the length of the
-            compressed file in bytes.
         shown: Format of a printed value, for example "PSNR {:.2f} dB".
-        higher_is_better: The direction of better values, None where a value is neither.
-        average: Function of the values of all pictures that gives the summary's value, None where an average says
-            nothing.
-        counts: Names of further numbers of the summary, each with the condition under which a picture is counted.
+        description: One sentence for the documentation.
+        higher_is_better: Direction of better values, None where a value is neither better nor worse.
     """
 
-    name: str
-    unit: str
-    shown: str
-    description: str
-    measure: Measure
-    higher_is_better: bool | None = None
-    average: Callable[[Sequence[float]], float] | None = mean
-    counts: Mapping[str, Callable[[float], bool]] = dataclasses.field(default_factory=dict)
+    name: ClassVar[str]
+    unit: ClassVar[str] = ""
+    shown: ClassVar[str]
+    description: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool | None] = None
+
+    @abc.abstractmethod
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Measure one picture.
+
+        Args:
+            original: The picture [H, W, 3].
+            decoded: The picture that was decoded from the file, of the same shape.
+            num_bytes: Length of the compressed file.
+        """
+
+    def average(self, values: Sequence[Number]) -> Number | None:
+        """Return the summary's value for all pictures: the mean, unless overridden; None leaves it out."""
+        return math.fsum(values) / len(values)
+
+    def counts(self, values: Sequence[Number]) -> dict[str, int]:
+        """Return further numbers of the summary, for example how many pictures are special."""
+        return {}
 
 
-FILE_BYTES = Metric(
-    name="file_bytes",
-    unit="bytes",
-    shown="{:d} bytes",
-    description="Length of the compressed file.",
-    measure=lambda original, decoded, num_bytes: num_bytes,
-    higher_is_better=False,
-    average=None,
-)
-BITS_PER_PIXEL = Metric(
-    name="bits_per_pixel",
-    unit="bits per pixel",
-    shown="{:.4g} bits per pixel",
-    description="8 times the length of the file over the number of pixels.",
-    measure=lambda original, decoded, num_bytes: 8 * num_bytes / (original.shape[0] * original.shape[1]),
-    higher_is_better=False,
-)
-PSNR = Metric(
-    name="psnr",
-    unit="dB",
-    shown="PSNR {:.2f} dB",
-    description="Peak signal-to-noise ratio over all pixels and channels. The mean leaves out pictures that came back "
-    "without any error, whose PSNR is infinite.",
-    measure=lambda original, decoded, num_bytes: metrics.psnr(original, decoded),
-    higher_is_better=True,
-    average=mean_of_finite,
-    counts={"num_lossless": math.isinf},
-)
-MS_SSIM = Metric(
-    name="ms_ssim",
-    unit="",
-    shown="MS-SSIM {:.4f}",
-    description="Multi-scale structural similarity, from 0 to 1.",
-    measure=lambda original, decoded, num_bytes: metrics.ms_ssim(original, decoded),
-    higher_is_better=True,
-)
-MS_SSIM_SCALES = Metric(
-    name="ms_ssim_scales",
-    unit="",
-    shown="MS-SSIM at {:d} scales",
-    description="Scales at which MS-SSIM was measured: 5, or fewer where a side is below 161 pixels. Values at fewer "
-    "scales are not comparable with the usual ones.",
-    measure=lambda original, decoded, num_bytes: num_ms_ssim_scales(*original.shape[:2]),
-    average=None,
-    counts={"num_with_fewer_ms_ssim_scales": lambda scales: scales < len(SCALE_WEIGHTS)},
-)
-METRICS = (FILE_BYTES, BITS_PER_PIXEL, PSNR, MS_SSIM, MS_SSIM_SCALES)
-"""The metrics of `evaluate`, in the order of its columns."""
+class FileBytes(Metric):
+    """Length of the compressed file."""
+
+    name = "file_bytes"
+    unit = "bytes"
+    shown = "{:d} bytes"
+    description = "Length of the compressed file."
+    higher_is_better = False
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the length that was given."""
+        return num_bytes
+
+    def average(self, values: Sequence[Number]) -> Number | None:
+        """Return None: files of pictures of different sizes have no common scale."""
+        return None
+
+
+class BitsPerPixel(Metric):
+    """Rate."""
+
+    name = "bits_per_pixel"
+    unit = "bits per pixel"
+    shown = "{:.4g} bits per pixel"
+    description = "8 times the length of the file, divided by the number of pixels."
+    higher_is_better = False
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return 8 num_bytes / (H W)."""
+        return 8 * num_bytes / (original.shape[0] * original.shape[1])
+
+
+class Psnr(Metric):
+    """Peak signal-to-noise ratio."""
+
+    name = "psnr"
+    unit = "dB"
+    shown = "PSNR {:.2f} dB"
+    description = (
+        "Peak signal-to-noise ratio over all pixels and channels. The mean leaves out pictures that came back without "
+        "any error, whose PSNR is infinite."
+    )
+    higher_is_better = True
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the PSNR, infinity for equal pictures."""
+        return metrics.psnr(original, decoded)
+
+    def average(self, values: Sequence[Number]) -> Number | None:
+        """Return the mean of the finite values; infinity where there are none."""
+        finite = [value for value in values if math.isfinite(value)]
+        return super().average(finite) if finite else math.inf
+
+    def counts(self, values: Sequence[Number]) -> dict[str, int]:
+        """Count the pictures that came back without any error."""
+        return {"num_lossless": sum(map(math.isinf, values))}
+
+
+class MsSsim(Metric):
+    """Multi-scale structural similarity."""
+
+    name = "ms_ssim"
+    shown = "MS-SSIM {:.4f}"
+    description = "Multi-scale structural similarity, from 0 to 1, as pytorch-msssim computes it."
+    higher_is_better = True
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return MS-SSIM."""
+        return metrics.ms_ssim(original, decoded)
+
+
+class MsSsimScales(Metric):
+    """Number of scales of MS-SSIM."""
+
+    name = "ms_ssim_scales"
+    shown = "MS-SSIM at {:d} scales"
+    description = (
+        "Scales at which MS-SSIM was measured: 5, or fewer where a side is below 161 pixels. Values at fewer scales "
+        "are not comparable with the usual ones."
+    )
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the number of scales that fit into the picture."""
+        return num_ms_ssim_scales(*original.shape[:2])
+
+    def average(self, values: Sequence[Number]) -> Number | None:
+        """Return None: the mean of these numbers says nothing."""
+        return None
+
+    def counts(self, values: Sequence[Number]) -> dict[str, int]:
+        """Count the small pictures."""
+        return {"num_with_fewer_ms_ssim_scales": sum(value < len(SCALE_WEIGHTS) for value in values)}
+
+
+METRICS: tuple[Metric, ...] = (FileBytes(), BitsPerPixel(), Psnr(), MsSsim(), MsSsimScales())
+"""The metrics that are always measured, in the order of the columns."""
+
+
+def with_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
+    """Return `METRICS` and metrics of other packages.
+
+    Args:
+        names: Classes that inherit from `Metric`, such as "my_package.metrics:MyMetric". Their modules are imported,
+            and the classes are called without arguments.
+
+    Raises:
+        UserError: A class cannot be found, is not a metric, or has the name of another metric.
+    """
+    table = METRICS
+    for name in names:
+        kind: Any = plugins.resolve(name, Metric, trusted=True)
+        added: Metric = kind()
+        if added.name in {metric.name for metric in table}:
+            raise UserError(f"expected metrics with different names, got {added.name} twice; rename that of {name}")
+        table = (*table, added)
+    return table
 
 
 def measure(
-    original: Picture, decoded: Picture, num_bytes: int, metrics: Sequence[Metric] = METRICS
-) -> dict[str, float]:
+    original: Picture, decoded: Picture, num_bytes: int, table: Sequence[Metric] = METRICS
+) -> dict[str, Number]:
     """Measure one picture.
 
     Args:
         original: The picture [H, W, 3].
-        decoded: What came back, of the same shape.
+        decoded: The picture that was decoded from the file, of the same shape.
         num_bytes: Length of the compressed file.
-        metrics: What to measure.
+        table: The metrics.
 
     Returns:
         A value per metric, by name.
@@ -120,36 +191,35 @@ def measure(
     Raises:
         UserError: The shapes differ.
     """
-    return {metric.name: metric.measure(original, decoded, num_bytes) for metric in metrics}
+    return {metric.name: metric.measure(original, decoded, num_bytes) for metric in table}
 
 
-def summarize(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric] = METRICS) -> dict[str, float]:
+def summarize(rows: Sequence[Mapping[str, Any]], table: Sequence[Metric] = METRICS) -> dict[str, Number]:
     """Average over pictures, and count them.
 
     Args:
-        rows: At least one picture's values, see `measure`; other keys are ignored.
-        metrics: What was measured.
+        rows: Values of at least one picture, see `measure`; other keys are ignored.
+        table: The metrics.
 
     Returns:
-        The average of each metric that has one, then the counts, by name.
+        The average of each metric that has one, then all counts, by name.
     """
-    columns = {metric.name: [row[metric.name] for row in rows] for metric in metrics}
-    averages = {metric.name: metric.average(columns[metric.name]) for metric in metrics if metric.average}
-    counts = {
-        name: sum(map(condition, columns[metric.name])) for metric in metrics for name, condition in metric.counts.items()
-    }
-    return averages | counts
+    columns = {metric: [row[metric.name] for row in rows] for metric in table}
+    averages = {metric.name: metric.average(values) for metric, values in columns.items()}
+    counts = [metric.counts(values) for metric, values in columns.items()]
+    summary: dict[str, Number] = {name: average for name, average in averages.items() if average is not None}
+    return summary | {name: number for of_metric in counts for name, number in of_metric.items()}
 
 
-def sentence(summary: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> str:
+def sentence(summary: Mapping[str, Any], table: Sequence[Metric] = METRICS) -> str:
     """Return the averages as text, for example "0.05 bits per pixel, PSNR 31.20 dB, MS-SSIM 0.9712"."""
-    return ", ".join(metric.shown.format(summary[metric.name]) for metric in metrics if metric.average)
+    return ", ".join(metric.shown.format(summary[metric.name]) for metric in table if metric.name in summary)
 
 
-def markdown_table(metrics: Sequence[Metric] = METRICS) -> str:
+def markdown_table(table: Sequence[Metric] = METRICS) -> str:
     """Return the table of the documentation: column, unit, better direction and meaning of each metric."""
     better = {True: "higher", False: "lower", None: ""}
-    rows = [("column", "unit", "better", "meaning"), ("---",) * 4] + [
-        (f"`{metric.name}`", metric.unit, better[metric.higher_is_better], metric.description) for metric in metrics
+    rows = [("Column", "Unit", "Better", "Meaning"), ("---",) * 4] + [
+        (f"`{metric.name}`", metric.unit, better[metric.higher_is_better], metric.description) for metric in table
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

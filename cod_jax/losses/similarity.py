@@ -31,7 +31,11 @@ class Similarity(NamedTuple):
 
 
 def psnr_per_image(
-    a: Shaped[AnyArray, "B H W C"], b: Shaped[AnyArray, "B H W C"], *, data_range: float = 255.0, limit: float = math.inf
+    a: Shaped[AnyArray, "B H W C"],
+    b: Shaped[AnyArray, "B H W C"],
+    *,
+    data_range: float = 255.0,
+    limit: float = math.inf,
 ) -> Float[AnyArray, " B"]:
     """Return the peak signal-to-noise ratio of each pair of images, in dB.
 

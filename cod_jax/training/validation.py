@@ -156,7 +156,11 @@ def make_measure(
             time_shift=objective.time_shift,
         )
         sampled = picture(sampled)
-        return {**measured, "sampled": sampled, "psnr_sampled": psnr_per_image(sampled, image_uint8, limit=_LARGEST_PSNR)}
+        return {
+            **measured,
+            "sampled": sampled,
+            "psnr_sampled": psnr_per_image(sampled, image_uint8, limit=_LARGEST_PSNR),
+        }
 
     return measure
 

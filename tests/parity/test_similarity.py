@@ -1,4 +1,4 @@
-"""SSIM at each scale and MS-SSIM, of which the perceptual distance is made, against the published implementation."""
+"""PSNR, SSIM at each scale, and MS-SSIM against the published implementation."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cod_jax.evaluation import metrics
 from cod_jax.losses.similarity import SCALE_WEIGHTS, ms_ssim_per_image, scales, similarity
 from tests.parity.frozen_cases import SIMILARITY, SIMILARITY_GRADIENT, SIMILARITY_TERMS, FrozenCase, larger, signed
 
@@ -26,11 +27,7 @@ def similarities(a: jax.Array, b: jax.Array) -> Any:
 
 @jax.jit
 def ms_ssim_and_gradient(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def ms_ssim(b):
-        terms = zip(ms_ssim_terms(similarities(a, b)), SCALE_WEIGHTS, strict=True)
-        return jnp.mean(jnp.prod(jnp.stack([jnp.maximum(term, 0) ** weight for term, weight in terms]), axis=0))
-
-    return jax.value_and_grad(ms_ssim)(b)
+    return jax.value_and_grad(lambda b: jnp.mean(ms_ssim_per_image(a, b)))(b)
 
 
 @pytest.mark.parametrize(("name", "is_larger"), CASES)
@@ -44,6 +41,15 @@ def test_similarity_and_its_gradient(name, is_larger):
     gradient = 2 * gradient[0]  # theirs is for pictures in [0, 1]
     assert case.error(f"msssim_{name}_grad", gradient) <= SIMILARITY_GRADIENT
     np.testing.assert_allclose(np.linalg.norm(gradient), case.arrays["msssim_grad_l2"][index], rtol=SIMILARITY_GRADIENT)
+
+
+@pytest.mark.parametrize(("name", "is_larger"), [(f"m{i}", False) for i in range(3)])
+def test_metrics_of_evaluation(name, is_larger):
+    case, index = FrozenCase("metrics", is_larger=is_larger), int(name[1:])
+    a, b = (image[0] for image in case.pair_uint8(name))
+    np.testing.assert_allclose(metrics.psnr(a, b), case.arrays["psnr_f64"][index], rtol=0, atol=1e-6)
+    # Theirs has a window of float32.
+    np.testing.assert_allclose(metrics.ms_ssim(a, b), case.arrays["msssim_255_f64"][index], rtol=0, atol=5e-6)
 
 
 @pytest.mark.slow

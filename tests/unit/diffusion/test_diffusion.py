@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.diffusion.flow import interpolate, sample_timesteps, shift_time
+from cod_jax.diffusion.flow import flow_target, guide, image_to_velocity, interpolate, sample_timesteps, shift_time
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample, sampling_timesteps
 
@@ -20,6 +20,24 @@ def test_timesteps_are_logit_normal_and_shifted_towards_noise():
     np.testing.assert_allclose(t, [0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
     assert np.all(sample_timesteps(jnp.array([0.0, 2.0]), 3.0) < t)
     np.testing.assert_allclose(shift_time(np.array([0.0, 0.5, 1.0]), 3.0), [0.0, 0.25, 1.0])
+
+
+def test_the_target_of_the_flow_points_from_noise_to_data():
+    x, noise = jnp.full((2, 1, 1, 3), 5.0), jnp.full((2, 1, 1, 3), -1.0)
+    t = jnp.array([0.25, 0.99])
+    x_t = interpolate(x, noise, t)
+    np.testing.assert_allclose(flow_target(x, x_t, t, "velocity"), x - noise, rtol=1e-4)
+    clamped = flow_target(x, x_t, t, "image")
+    np.testing.assert_allclose(clamped[0], 6.0, rtol=1e-6)
+    np.testing.assert_allclose(clamped[1], 6.0 * 0.01 / 0.05, rtol=1e-4)
+    # A perfect image prediction becomes exactly the target.
+    np.testing.assert_array_equal(clamped, image_to_velocity(x, x_t, t))
+
+
+def test_guidance_runs_from_the_unconditional_velocity_through_the_conditional_one():
+    unconditional, conditional = jnp.full((1, 2), 1.0), jnp.full((1, 2), 3.0)
+    for scale, expected in ((0.0, 1.0), (1.0, 3.0), (2.5, 6.0)):
+        np.testing.assert_array_equal(guide(unconditional, conditional, scale), expected)
 
 
 def linear_field(x, t, condition):
@@ -70,11 +88,11 @@ def test_sampling_is_float32_under_a_bfloat16_network():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 0}, "num_steps is 0"),
-        ({"last_step": 0.0}, "last_step is 0.0"),
-        ({"time_shift": -1.0}, "time_shift is -1.0"),
-        ({"method": "adams", "order": 0}, "order is 0"),
-        ({"guidance_scale": 2.0}, "no unconditional condition"),
+        ({"num_steps": 0}, "num_steps to be at least 1, got 0"),
+        ({"last_step": 0.0}, "last_step above 0 and at most 1, got 0.0"),
+        ({"time_shift": -1.0}, "positive time_shift, got -1.0"),
+        ({"method": "adams", "order": 0}, "order to be at least 1, got 0"),
+        ({"guidance_scale": 2.0}, "needs an unconditional condition"),
     ],
 )
 def test_unusable_arguments_are_refused(arguments, message):
@@ -97,7 +115,7 @@ def test_a_traced_guidance_scale_is_the_same_as_a_number():
     for guidance_scale in (0.0, 1.0, 3.5):
         expected = sample(field, noise, condition, unconditional, num_steps=5, guidance_scale=guidance_scale)
         np.testing.assert_allclose(traced(guidance_scale), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="no unconditional condition"):
+    with pytest.raises(ValueError, match="needs an unconditional condition"):
         jax.jit(lambda scale: sample(field, noise, condition, guidance_scale=scale))(1.0)
 
 

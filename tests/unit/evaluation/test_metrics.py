@@ -72,14 +72,6 @@ def test_ms_ssim_of_a_small_picture_is_ssim():
     assert metrics.ms_ssim(reference, image) == pytest.approx((ssim**1.0001).mean(), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((1, 1), 1), ((20, 900), 1), ((21, 21), 2), ((80, 81), 3), ((160, 300), 4), ((161, 161), 5), ((4000, 4000), 5)],
-)
-def test_scales_fit_into_the_picture(size: tuple[int, int], expected: int):
-    assert num_ms_ssim_scales(*size) == expected
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (10, 7), (45, 33), (163, 171)])
 def test_ms_ssim_takes_any_size(size: tuple[int, int]):
     reference, image = _pair(*size)
@@ -100,5 +92,5 @@ def test_ms_ssim_of_an_inverted_picture_is_zero_not_nan():
 
 @pytest.mark.parametrize("measure", [metrics.psnr, metrics.ms_ssim])
 def test_pictures_of_different_shapes_are_refused(measure):
-    with pytest.raises(ValueError, match="cannot be compared"):
+    with pytest.raises(ValueError, match=r"got \(4, 4, 3\) and \(4, 5, 3\)"):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8))
