@@ -1,0 +1,58 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+
+from cod_jax.training.report import Report, TrainingError, average
+from cod_jax.training.writers import TensorBoardWriter
+
+
+def metrics(step: int, loss: float = 1.0, consecutive_skipped: int = 0, gradient_norm: float = 1.0) -> dict:
+    values = {
+        "loss": loss,
+        "loss/flow": loss,
+        "gradient_norm": gradient_norm,
+        "learning_rate": step / 100,
+        "skipped": consecutive_skipped,
+        "consecutive_skipped": consecutive_skipped,
+        "codebook/perplexity": 4.0,
+        "codebook/usage": 0.625,
+    }
+    return {name: np.array(value, np.float32) for name, value in values.items()}
+
+
+SPEED = {"images_per_second": 8.0, "step_seconds": 0.5, "data_wait_share": 0.25}
+
+
+def test_metrics_are_averaged_over_finite_steps_and_counters_keep_their_last_value():
+    window = [metrics(1, 1.0), metrics(2, math.nan, 1), metrics(3, 3.0)]
+    values = average(window)
+    assert values["loss"] == 2.0
+    assert values["learning_rate"] == pytest.approx(0.03)
+    assert values["consecutive_skipped"] == 0
+    assert math.isnan(average([metrics(1, math.nan, 1)])["loss"])
+
+
+def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, caplog):
+    report = Report(TensorBoardWriter(tmp_path), total_steps=10, max_consecutive_skipped=3)
+    with caplog.at_level(logging.INFO, "cod_jax"):
+        report.training(5, [metrics(5, 0.5)], SPEED, {"bad.jpg": "truncated"})
+        report.training(6, [metrics(6, 0.5)], SPEED | {"model_flops_utilisation": 0.4}, {"bad.jpg": "truncated"})
+    first, line, last = [record.getMessage() for record in caplog.records]
+    assert first == "image left out: bad.jpg: truncated"
+    assert line == (
+        "step 5/10: loss 0.5000 (flow 0.5000), gradient_norm 1, perplexity 4.0, 0.62 of the codes in use, 8 images/s, "
+        "0.5 s/step, 25 % waiting for data"
+    )
+    assert last.endswith("40.0 % of peak")
+
+
+def test_many_skipped_steps_in_a_row_stop_the_run_and_name_the_term(tmp_path):
+    report = Report(TensorBoardWriter(None), total_steps=100, max_consecutive_skipped=3)
+    report.training(2, [metrics(1, math.nan, 1), metrics(2, math.nan, 2)], SPEED, {})
+    window = [metrics(3, math.nan, 3, math.inf), metrics(4)]
+    with pytest.raises(
+        TrainingError, match=r"3 steps in a row .*\(loss is nan, loss/flow is nan, gradient_norm is inf\)"
+    ):
+        report.training(4, window, SPEED, {})
