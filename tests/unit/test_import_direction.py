@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 # A group may import what stands below it, and itself. A name is a folder or a module directly in the package.
 GROUPS: tuple[frozenset[str], ...] = (
-    frozenset({"commands", "benchmarks", "pillow"}),
+    frozenset({"commands", "benchmarks", "launch", "pillow"}),
     frozenset({"training", "evaluation", "interop"}),
     frozenset({"codec", "specialize"}),
     frozenset({"model_folder"}),

@@ -1,4 +1,4 @@
-"""Write the runs of a sweep as a Slurm job array."""
+"""The runs of a sweep as a Slurm job array."""
 
 import re
 import shlex
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cod_jax import files
-from launch.run_queue import TRAINER, Run
+from cod_jax.launch import plan
 
 SCRIPT_FILE = "array.sh"
 ARGUMENTS_FILE = "arguments.txt"
 
 _SCRIPT = """\
 #!/usr/bin/env bash
-# Trains every point of a sweep, written by `python -m launch.sweep`. Adapt the #SBATCH lines to your cluster, then
-# submit it from the folder in which it was written, so that the paths are right:
+# Trains every point of a sweep; `cod sweep` wrote it. Adapt the #SBATCH lines to your cluster, then submit it from the
+# folder in which you ran that command, so that the paths are right:
 #
 #     sbatch {script}
 #
-# Task N of the array has the arguments in line N of the file named below. Slurm sends SIGTERM some time before it stops
-# a task (--signal): the run saves and leaves, and the task submitted again goes on there. --requeue does that by itself
-# after a preemption. A task whose run is complete ends at once.
+# Task N of the array trains with the arguments in line N of the file named below. Some time before Slurm stops a task,
+# it sends SIGTERM (--signal): the run saves and leaves. Submitted again, the task goes on there; after a preemption
+# --requeue does that by itself. A task whose run is complete ends at once.
 
 #SBATCH --job-name={job}
 #SBATCH --array=1-{count}{limit}
@@ -42,7 +42,7 @@ if [[ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]]; then
 fi
 
 cd "${{SLURM_SUBMIT_DIR}}"
-# Since Slurm 22.05 srun does not take --cpus-per-task over from the job.
+# Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 if [[ -n "${{SLURM_CPUS_PER_TASK:-}}" ]]; then
     export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK}}"
 fi
@@ -60,18 +60,22 @@ srun --kill-on-bad-exit=1 {trainer} "${{arguments[@]}}"
 """
 
 
-def write(folder: Path, runs: Sequence[Run], job: str, parallel: int | None, gpus_per_point: int | None) -> Path:
+def write(folder: Path, runs: Sequence[plan.Run], job: str, parallel: int | None, gpus_per_point: int | None) -> Path:
     """Write the script and the file with one line of arguments per run.
 
     Args:
-        folder: For both files; it is made if it is missing.
+        folder: Folder for both files; made if it is missing.
         runs: The points.
         job: Name of the job.
-        parallel: How many run at a time; None leaves it to Slurm.
-        gpus_per_point: GPUs that each run gets, 1 if None.
+        parallel: How many run at a time; None leaves that to Slurm.
+        gpus_per_point: GPUs of each run; None means 1.
 
     Returns:
-        The script.
+        Path of the script.
+
+    Raises:
+        UserError: Something other than a file has the name of one of the files.
+        OSError: The folder cannot be written.
     """
     script, arguments = folder / SCRIPT_FILE, folder / ARGUMENTS_FILE
     files.write_bytes(arguments, "".join(f"{shlex.join(run.trainer_arguments)}\n" for run in runs).encode())
@@ -83,7 +87,7 @@ def write(folder: Path, runs: Sequence[Run], job: str, parallel: int | None, gpu
         limit=f"%{parallel}" if parallel else "",
         gpus=gpus_per_point or 1,
         output=shlex.quote(f"{str(folder).replace('%', '%%')}/%x-%A_%a.log"),
-        trainer=shlex.join(TRAINER),
+        trainer=shlex.join(plan.TRAINER),
     )
     files.write_bytes(script, text.encode())
     script.chmod(0o755)

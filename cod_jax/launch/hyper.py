@@ -1,6 +1,7 @@
-"""The words of a sweep file: each gives a list of points, and a point is a dict of fields and their values.
+"""Functions that a sweep file builds its points with.
 
-A sweep file defines `get_hyper(hyper)` and is handed this module:
+A point is a dict of field names and values: one run of the trainer. A sweep file defines `get_hyper(hyper)`, is handed
+this module, and returns a list of points:
 
     def get_hyper(hyper):
         return hyper.product([
@@ -20,17 +21,17 @@ Points = list[Point]
 
 
 def sweep(name: str, values: Iterable[Any]) -> Points:
-    """One point for each value of a field.
+    """Make one point for each value of a field.
 
     Args:
         name: Dotted name, "config.FIELD".
         values: At least one.
 
     Raises:
-        UserError: There is no list of values.
+        UserError: The values are a text, or there are none.
     """
     if isinstance(values, str):
-        raise UserError(f"the values of {name} are the text {values!r}; give a list")
+        raise UserError(f"expected a list of values for {name}, got the text {values!r}")
     points = [{name: value} for value in values]
     if not points:
         raise UserError(f"{name} has no values; give at least one")
@@ -38,39 +39,39 @@ def sweep(name: str, values: Iterable[Any]) -> Points:
 
 
 def fixed(name: str, value: Any, length: int = 1) -> Points:
-    """Points that all have the same value of a field.
+    """Make points that all have the same value of a field.
 
     Args:
         name: Dotted name, "config.FIELD".
         value: The value.
-        length: Number of points, for `zipit`; in a `product` 1 is right.
+        length: Number of points. `zipit` needs as many as its other sweeps have; `product` needs one.
     """
     return sweep(name, [value] * length)
 
 
 def product(sweeps: Sequence[Points]) -> Points:
-    """Every combination; the last sweep varies fastest.
+    """Combine every point of each sweep with every point of the others; the last sweep varies fastest.
 
     Raises:
-        UserError: Two of the sweeps set one field.
+        UserError: Two of the sweeps set the same field.
     """
     return [_merged(parts) for parts in itertools.product(*sweeps)]
 
 
 def zipit(sweeps: Sequence[Points]) -> Points:
-    """The first points of all sweeps together, then the second ones, and so on.
+    """Combine the first points of all sweeps, then the second points, and so on.
 
     Raises:
-        UserError: The sweeps differ in length, or two of them set one field.
+        UserError: The sweeps differ in length, or two of them set the same field.
     """
     lengths = [len(points) for points in sweeps]
     if len(set(lengths)) > 1:
-        raise UserError(f"zipit got sweeps of {', '.join(map(str, lengths))} points; they must be equally long")
+        raise UserError(f"zipit needs sweeps of equal length, got {', '.join(map(str, lengths))} points")
     return [_merged(parts) for parts in zip(*sweeps, strict=True)]
 
 
 def chainit(sweeps: Sequence[Points]) -> Points:
-    """The points of all sweeps, one sweep after the other."""
+    """Return the points of all sweeps, one sweep after the other."""
     return list(itertools.chain.from_iterable(sweeps))
 
 
@@ -79,6 +80,6 @@ def _merged(parts: Iterable[Point]) -> Point:
     for part in parts:
         for name, value in part.items():
             if name in merged:
-                raise UserError(f"two sweeps that are combined set {name}; leave it out of one")
+                raise UserError(f"two of the combined sweeps set {name}; leave it out of one")
             merged[name] = value
     return merged

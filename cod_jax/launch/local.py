@@ -1,0 +1,84 @@
+"""Several processes of one run on one machine, as a rehearsal of a run on several machines."""
+
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from cod_jax.launch.plan import TRAINER
+from cod_jax.launch.processes import Process, StopSignals, start, stop
+
+GRACE_SECONDS = 15.0
+POLL_SECONDS = 0.1
+
+
+def trainer_commands(num_processes: int, arguments: Sequence[str]) -> list[list[str]]:
+    """Return the command line of each process of one run.
+
+    Args:
+        num_processes: How many processes share the run.
+        arguments: Those of the trainer, the same for all.
+    """
+    shared = ["--distributed", f"--coordinator_address=localhost:{_free_port()}", f"--num_processes={num_processes}"]
+    return [[*TRAINER, *shared, f"--process_id={index}", *arguments] for index in range(num_processes)]
+
+
+def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]]) -> int:
+    """Run commands side by side until all have ended or one has failed; the others are then stopped.
+
+    Every line of their output is printed after the number of its process. SIGTERM and SIGINT are passed on as SIGTERM,
+    on which the trainers save and leave; a second signal kills them.
+
+    Args:
+        commands: One command line per process.
+        environments: For each process, the variables added to the environment.
+
+    Returns:
+        0 when all succeeded, else the exit code of the first that failed (128 + N when signal N ended it).
+    """
+    processes: list[Process] = []
+    readers: list[threading.Thread] = []
+    with StopSignals() as signals:
+        try:
+            for index, (command, environment) in enumerate(zip(commands, environments, strict=True)):
+                processes.append(start(command, environment, subprocess.PIPE))
+                readers.append(threading.Thread(target=_copy_lines, args=(index, processes[-1].stdout), daemon=True))
+                readers[-1].start()
+            while (code := _exit_code(processes)) is None:
+                signals.pass_on(processes)
+                time.sleep(POLL_SECONDS)
+            return code
+        finally:
+            stop(processes, GRACE_SECONDS)
+            for reader in readers:
+                reader.join(timeout=GRACE_SECONDS)
+
+
+def _exit_code(processes: Sequence[Process]) -> int | None:
+    """Return the first exit code that is not 0, or 0 when all have ended; None while they run."""
+    codes = [process.poll() for process in processes]
+    for index, code in enumerate(codes):
+        if code:
+            print(f"process {index} of {len(processes)} failed with exit code {code}", file=sys.stderr)
+            return code if code > 0 else 128 - code
+    return None if None in codes else 0
+
+
+def _copy_lines(index: int, output: IO[bytes]) -> None:
+    """Print the output of a process, each line after the number of the process."""
+    with io.TextIOWrapper(output, errors="replace") as lines:
+        for line in lines:
+            # One write per line: the lines of several processes must not mix.
+            sys.stdout.write(f"[{index}] " + line.rstrip("\n") + "\n")
+            sys.stdout.flush()
+
+
+def _free_port() -> int:
+    """Return a TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
