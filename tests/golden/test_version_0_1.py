@@ -1,0 +1,68 @@
+"""What version 0.1 wrote is read as it was: model folders, compiled folders and the checkpoints of runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cod_jax
+from cod_jax import images, runtime
+from cod_jax.coding import container
+from cod_jax.model_folder.bundle import load_bundle, read_fingerprints, save_bundle
+from cod_jax.models import ModelConfig, build_model, unflatten_params
+from cod_jax.training.checkpoint import load_for_export
+from tests.golden.folder import version_0_1, version_0_1_facts
+from tests.integration.states import final_state
+from tests.model_fixtures import gradient_image
+
+KINDS = ["codebook", "factorized"]
+
+
+def load(kind: str, engine: str):
+    """Load the model folder, or the compiled one."""
+    return cod_jax.load(version_0_1() / kind) if engine == "model" else runtime.load(version_0_1() / f"compiled_{kind}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("engine", ["model", "compiled"])
+def test_pictures_are_coded_to_the_same_bytes(kind: str, engine: str):
+    codec, facts = load(kind, engine), version_0_1_facts()[kind]
+    assert codec.fingerprint == facts["fingerprint"]
+    assert codec.num_levels == len(facts["pictures"])
+    picture = gradient_image(40, 56)
+    for expected in facts["pictures"]:
+        quality = expected["quality"]
+        data = (version_0_1() / f"{kind}_{quality}.cod").read_bytes()
+        assert codec.compress(picture, quality=quality) == data
+        assert container.read(data).mode == expected["mode"]
+        one = picture if engine == "model" else picture[None]
+        symbols = np.asarray(codec.encode(one, level=quality - 1))
+        np.testing.assert_array_equal(symbols.reshape(-1), np.reshape(expected["symbols"], -1))
+        # Folders say that pictures are decoded in one step; float32 may round a value to the neighbouring level.
+        decoded = images.to_uint8_rgb(version_0_1() / f"{kind}_{quality}.png")
+        assert np.abs(codec.decompress(data).astype(int) - decoded).max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_keep_their_names(kind: str, tmp_path: Path):
+    facts, folder = version_0_1_facts()[kind], version_0_1() / kind
+    assert read_fingerprints(folder) == (facts["fingerprint"], facts["weights_fingerprint"])
+    bundle = load_bundle(folder)
+    # Written again, the folder is the same: its description, its weights, and the tables of a factorized bottleneck.
+    save_bundle(
+        tmp_path / "again", bundle.config, bundle.params, training=bundle.training, decoding=bundle.decoding, force=True
+    )
+    for file in ("model.json", "weights.safetensors", *(["prior.safetensors"] if kind == "factorized" else [])):
+        assert (tmp_path / "again" / file).read_bytes() == (folder / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_are_restored_and_exported(kind: str, tmp_path: Path):
+    facts, workdir = version_0_1_facts()[f"run_{kind}"], version_0_1() / f"run_{kind}"
+    model, flat, run = load_for_export(workdir)
+    config = ModelConfig.from_dict(model)
+    assert run["step"] == facts["step"]
+    params = unflatten_params(flat, build_model(config).shapes)
+    assert save_bundle(tmp_path / "exported", config, params, training={}) == facts["fingerprint"]
+    # The whole state fits the trainer that the stored settings describe.
+    assert int(final_state(workdir, facts["step"])["step"]) == facts["step"]
