@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Trains on the GPUs of several nodes under Slurm. Adapt the #SBATCH lines to your cluster, then, in the repository:
+# Trains on the GPUs of several nodes under Slurm. Adapt the #SBATCH lines to your cluster, then run in the repository:
 #
 #     sbatch launch/slurm.sh --config configs/lite.py --workdir /shared/runs/lite --config.data.source=/shared/photos
 #
-# The arguments are those of `python -m cod_jax.train` and mean the same as on one machine. Under Slurm JAX finds the
-# address of the coordinator, the number of processes and its own number by itself; it uses one process per GPU, so
-# --ntasks-per-node must equal --gpus-per-node. The work folder and the data must be on storage all nodes share.
+# The arguments are those of `python -m cod_jax.train`, as on one machine. Under Slurm, JAX finds the other processes by
+# itself. It uses one process per GPU, so --ntasks-per-node must equal --gpus-per-node. The work folder and the data
+# must be on storage that all nodes share.
 #
-# Slurm sends SIGTERM some time before it stops a job (--signal): every process then saves and leaves, and the same
-# command submitted again goes on where the run stopped. --requeue does that by itself after a preemption.
+# Some time before Slurm stops a job, it sends SIGTERM (--signal): every process saves and leaves. Submitted again, the
+# same command goes on where the run stopped; after a preemption --requeue does that by itself.
 #
-# The environment must exist beforehand:  make env && .venv/bin/pip install -e '.[cuda]'
+# Make the environment beforehand:  make env && .venv/bin/pip install -e '.[train,cuda]'
 
 #SBATCH --job-name=cod_jax
 #SBATCH --nodes=2
@@ -26,16 +26,16 @@
 set -euo pipefail
 
 if [[ $# -eq 0 || -z "${SLURM_JOB_ID:-}" ]]; then
-    echo "usage: sbatch launch/slurm.sh --config FILE --workdir DIR [flags of cod_jax.train]" >&2
+    echo "usage: sbatch launch/slurm.sh --config FILE --workdir DIR [arguments of cod_jax.train]" >&2
     exit 2
 fi
 
 cd "${SLURM_SUBMIT_DIR}"
-# Since Slurm 22.05 srun does not take --cpus-per-task over from the job.
+# Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then
     export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"
 fi
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${PWD}/.cache/jax}"
 
-# --kill-on-bad-exit: one failed process would leave the others waiting for it.
+# Without --kill-on-bad-exit, one failed process would leave the others waiting for it.
 srun --kill-on-bad-exit=1 --label .venv/bin/python -m cod_jax.train --distributed "$@"

@@ -3,12 +3,12 @@ r"""Rate against quality: bits per symbol, lambda and learning rate.
     python -m launch.sweep --sweep configs/sweeps/rate.py --config configs/tiny.py --workdir runs/rate \
         -- --config.data.source=PHOTOS
 
-Lambda weighs what the bottleneck costs against how well the picture is met. At present this is
-`objective.commitment_weight`, the weight of the quantisation loss: symbols have a fixed length, so the bits of a file
-follow from `codebook_bits` alone, and lambda decides how closely the encoder keeps to the code vectors.
+Lambda weighs the cost of the bottleneck against the quality of the picture. Symbols of a codebook have a fixed length,
+so `codebook_bits` alone decides how many bits a file has. Lambda is `objective.commitment_weight` here: it decides how
+closely the encoder keeps to the code vectors.
 
-12 runs. The learning rates suit configs/tiny.py, whose own is 1e-3; the published sizes train with 1e-4 and less. For
-those change them in a copy of this file, or take configs/sweeps/bits.py, which keeps the config's.
+12 runs. The learning rates suit configs/tiny.py, whose own is 1e-3. The published sizes train with 1e-4 and less:
+change the rates in a copy of this file, or use configs/sweeps/bits.py, which keeps the rate of the config.
 """
 
 from types import ModuleType
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def get_hyper(hyper: ModuleType) -> list[dict[str, Any]]:
-    """Every combination."""
+    """Return every combination."""
     return hyper.product(
         [
             hyper.sweep("config.model.codec.codebook_bits", [4, 6, 8]),
