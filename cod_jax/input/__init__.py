@@ -1,4 +1,4 @@
-"""Training and validation images: where they are, how they are cropped, in which order they come."""
+"""Training and validation images: reading, cropping and ordering them."""
 
 from cod_jax.input.config import DataConfig
 from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images

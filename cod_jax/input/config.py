@@ -1,4 +1,4 @@
-"""What the input pipeline can be told."""
+"""Settings of the input pipeline."""
 
 import dataclasses
 from typing import Literal
@@ -11,14 +11,14 @@ class DataConfig:
     """Where images come from and how they are cropped.
 
     Attributes:
-        source: Folder of pictures (JPEG, PNG, WebP, TIFF, BMP, GIF), searched with all folders below it, or folder or
-            file of ArrayRecord shards made by `python -m data.prepare`, or "tfds:NAME[:SPLIT]", a dataset that
-            tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`.
-        validation_source: The same for validation. Empty: a part of `source` is held out instead.
-        validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) divides by
-            this number; 0 holds nothing out. In a dataset, a record goes by its file and its place there. Not used when
-            `validation_source` is given.
-        image_size: Side of the square crops, pixels. Smaller images are left out, never enlarged.
+        source: One of three kinds. A folder of pictures (JPEG, PNG, WebP, TIFF, BMP, GIF), searched with all folders
+            below it. A folder or file of ArrayRecord shards made by `python -m data.prepare`. Or "tfds:NAME[:SPLIT]", a
+            dataset that tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`.
+        validation_source: The same for validation. If empty, a part of `source` is held out instead.
+        validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) is
+            divisible by this number; 0 holds nothing out. The name of a dataset's record is its file and its place
+            there. Not used when `validation_source` is given.
+        image_size: Side of the square crops, in pixels. Smaller images are left out, never enlarged.
         crop: "random_resized" (a random square, resized) or "center" (the largest centred square, resized).
         min_scale: Smallest area of the random square as a fraction of the largest square that fits, in (0, 1]. The
             square is never smaller than `image_size`.
@@ -44,16 +44,17 @@ class DataConfig:
             UserError: A value is outside its range.
         """
         if self.image_size < 1:
-            raise UserError(f"data.image_size is {self.image_size}; it must be at least 1")
+            raise UserError(f"expected data.image_size to be at least 1, got {self.image_size}")
         if self.crop not in ("random_resized", "center"):
-            raise UserError(f"data.crop is {self.crop!r}; it must be 'random_resized' or 'center'")
+            raise UserError(f"expected data.crop to be 'random_resized' or 'center', got {self.crop!r}")
         if not 0 < self.min_scale <= 1:
-            raise UserError(f"data.min_scale is {self.min_scale}; it must be above 0 and at most 1")
+            raise UserError(f"expected data.min_scale above 0 and at most 1, got {self.min_scale}")
         if self.validation_modulus < 0 or self.validation_modulus == 1:
             raise UserError(
-                f"data.validation_modulus is {self.validation_modulus}; use 0 to hold nothing out, or 2 or more"
+                f"expected data.validation_modulus to be 0, which holds nothing out, or at least 2, "
+                f"got {self.validation_modulus}"
             )
         if self.num_threads < 0:
-            raise UserError(f"data.num_threads is {self.num_threads}; it must be at least 0")
+            raise UserError(f"expected data.num_threads to be at least 0, got {self.num_threads}")
         if self.prefetch < 1:
-            raise UserError(f"data.prefetch is {self.prefetch}; it must be at least 1")
+            raise UserError(f"expected data.prefetch to be at least 1, got {self.prefetch}")

@@ -23,12 +23,12 @@ _logger = logging.getLogger(__name__)
 
 
 class UsableImages:
-    """Some images of a source, where one that cannot be used is replaced by the next that can.
+    """Some images of a source; one that cannot be used is replaced by the next that can.
 
-    Which image replaces which depends on the files alone, so every process and every resumed run agree.
+    The replacements depend on the files alone, so every process and every resumed run agree.
 
     Attributes:
-        skipped: The names of unusable images met so far, each with the reason.
+        skipped: Names of the unusable images met so far, each with the reason.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], config: DataConfig) -> None:
@@ -36,8 +36,8 @@ class UsableImages:
         self._source = source
         self._indices = indices
         self._image_size = config.image_size
-        # Large JPEG files may be decoded at reduced size if the smallest crop still has twice the pixels it needs: the
-        # resizing that follows then decides the sharpness.
+        # Large JPEG files may be decoded at reduced size if the smallest crop keeps twice the length it needs. Then the
+        # resizing that follows decides the sharpness.
         self._short_edge = math.ceil(2 * config.image_size / math.sqrt(config.min_scale))
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class UsableImages:
         return image_uint8
 
     def load_or_next(self, position: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Return the image at a position, or the first usable one after it, in a circle.
+        """Return the image at a position, or the first usable one after it, starting over at the end.
 
         Raises:
             UserError: No image can be used.
@@ -100,10 +100,10 @@ class CropForTraining:
 
 
 class TrainBatches(Iterator[Batch]):
-    """This process's share of an endless sequence of batches, a function of the seed and the step alone.
+    """This process's share of an endless sequence of batches, which depends on the seed and the step alone.
 
     Attributes:
-        num_images: Files or records in an epoch, including those that turn out to be unusable.
+        num_images: Number of files or records in an epoch, including unusable ones.
     """
 
     def __init__(self, dataset: grain.IterDataset, usable: UsableImages, identity: dict[str, int]) -> None:
@@ -129,11 +129,11 @@ class TrainBatches(Iterator[Batch]):
         return dict(self._usable.skipped)
 
     def get_state(self) -> dict[str, int]:
-        """Return the position and what it depends on; JSON can hold it, and it is the same in every process."""
+        """Return the position and the settings it depends on, as JSON can hold them; the same in every process."""
         return {"step": self._step, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go to a position that `get_state` returned.
+        """Continue from a position that `get_state` returned.
 
         Raises:
             UserError: The state belongs to another seed, batch size or set of images.
@@ -141,15 +141,19 @@ class TrainBatches(Iterator[Batch]):
         changes = _describe_changes(state, self._identity)
         if changes:
             raise UserError(
-                f"what the run trains on has changed since the checkpoint: {', and '.join(changes)}; undo that, or "
+                f"the training data changed since the checkpoint: {', and '.join(changes)}; undo that, or "
                 "start a new run from the exported weights (config.init_from)"
             )
         self.set_step(state["step"])
 
     def set_step(self, step: int) -> None:
-        """Go to the position after a number of batches, whatever the number of processes."""
+        """Continue after a number of batches, with any number of processes.
+
+        Raises:
+            UserError: The number is negative.
+        """
         if step < 0:
-            raise UserError(f"step is {step}; it must be at least 0")
+            raise UserError(f"expected step to be at least 0, got {step}")
         self._iterator.set_state({"next_index": step})
         self._step = step
 
@@ -163,15 +167,15 @@ def build_train_batches(
 ) -> TrainBatches:
     """Build the training batches of one process.
 
-    Every epoch visits each image once, in a new order. Joined in the order of the processes, the shares are the batch
-    that a single process would see, row by row.
+    Every epoch visits each image once, in a new order. The shares of all processes, joined in order, are the batch that
+    a single process would read, row by row.
 
     Args:
         config: Where the images are and how they are cropped.
         batch_size: Images in a batch over all processes.
-        seed: Decides order, crops and flips; in [0, 2**32).
-        process_index: This process, from 0.
-        process_count: Number of processes; divides `batch_size`.
+        seed: Number in [0, 2**32) that decides order, crops and flips.
+        process_index: Number of this process, from 0.
+        process_count: Number of processes, a divisor of `batch_size`.
 
     Returns:
         Batches {"image": uint8 [batch_size // process_count, S, S, 3]}.
@@ -181,11 +185,11 @@ def build_train_batches(
         FileNotFoundError: The source does not exist.
     """
     if process_count < 1 or not 0 <= process_index < process_count:
-        raise UserError(f"process_index is {process_index}; it must be in [0, process_count={process_count})")
+        raise UserError(f"expected process_index from 0 to {process_count - 1}, got {process_index}")
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch_size is {batch_size}; it must be a positive multiple of {process_count} processes")
+        raise UserError(f"expected batch_size to be a positive multiple of {process_count} processes, got {batch_size}")
     if not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed}; it must be in [0, 2**32)")
+        raise UserError(f"expected a seed from 0 to 2**32 - 1, got {seed}")
     source = _open(config.source)
     indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     if not indices:
@@ -195,8 +199,8 @@ def build_train_batches(
         )
     usable = UsableImages(source, indices, config)
     usable.load_or_next(0)
-    # The crops are drawn before the processes part, so they depend on the place in the whole batch. Batching before the
-    # slice gives each process consecutive rows of it.
+    # Crops are drawn before the batch is divided among the processes, so they depend on the place in the whole batch.
+    # Batching before the slice gives each process consecutive rows of it.
     dataset = (
         grain.MapDataset.range(len(indices))
         .seed(seed)
@@ -226,18 +230,18 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
 
     Args:
         config: Where the images are; see `DataConfig.validation_source` and `validation_modulus`.
-        limit: Largest number of images. When there are more, the same mixture is taken every time: those that come
-            first by the CRC-32 of their names.
+        limit: Largest number of images. When there are more, those that come first by the CRC-32 of their names are
+            taken, so that it is the same mixture every time.
 
     Returns:
-        The crops [N, S, S, 3]. N is 0 when nothing is held out. Unusable images are left out and named in the log.
+        The crops [N, S, S, 3]; N is 0 when nothing is held out. Unusable images are left out and named in the log.
 
     Raises:
         UserError: `limit` is negative, or `validation_source` holds no usable image.
         FileNotFoundError: The source does not exist.
     """
     if limit < 0:
-        raise UserError(f"limit is {limit}; it must be at least 0")
+        raise UserError(f"expected limit to be at least 0, got {limit}")
     source = _open(config.validation_source or config.source)
     train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     indices = train if config.validation_source else held_out
@@ -263,7 +267,7 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
 
 
 def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[str]:
-    """Say what differs between two identities of `TrainBatches`."""
+    """Describe the differences between two identities of `TrainBatches`."""
     changes = [
         f"{name} was {then.get(name)} and is {value}"
         for name, value in now.items()
@@ -275,7 +279,7 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
             "were added, removed or renamed, or others are held out"
         )
     elif then.get("names_crc32") != now["names_crc32"]:
-        changes.append(f"the names of the {now['num_images']} files to train on are others than they were")
+        changes.append(f"the {now['num_images']} files to train on have different names")
     return changes
 
 

@@ -1,4 +1,4 @@
-"""ArrayRecord shards of encoded images with a manifest beside them."""
+"""ArrayRecord shards of encoded images, with a manifest beside them."""
 
 import dataclasses
 import hashlib
@@ -20,12 +20,12 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One shard file as its manifest describes it.
+    """One shard file, as its manifest describes it.
 
     Attributes:
         file: Name of the file, beside the manifest.
-        size_bytes: Size of the file.
-        sha256: Checksum of the file, hexadecimal.
+        size_bytes: Size of the file in bytes.
+        sha256: SHA-256 checksum of the file, hexadecimal.
         names: Name of each record: the path of the photograph below the folder it came from.
     """
 
@@ -36,12 +36,12 @@ class Shard:
 
 
 def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per_shard: int) -> list[Shard]:
-    """Write named records into shards of at most a number of records.
+    """Write named records into shards.
 
     Args:
         folder: Existing folder for the shard files.
         records: Names and encoded images, in order.
-        records_per_shard: At least 1.
+        records_per_shard: Largest number of records in a shard, at least 1.
 
     Returns:
         The shards, in order.
@@ -53,7 +53,7 @@ def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per
     for name, data in records:
         if writer is None:
             path = folder / f"images-{len(shards):05d}{SHARD_SUFFIX}"
-            # Images are compressed already; groups of one make each record readable on its own.
+            # Images are compressed already. With groups of one, each record can be read on its own.
             writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
         writer.write(data)
         names.append(name)
@@ -68,7 +68,11 @@ def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per
 
 
 def write_manifest(folder: Path, shards: list[Shard], skipped: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Write `manifest.json`: counts, skipped files with reasons, settings, and the shards with their checksums."""
+    """Write `manifest.json`: counts, skipped files with reasons, settings, and the shards with their checksums.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -86,7 +90,7 @@ def read_manifest(folder: Path) -> list[Shard]:
 
     Raises:
         FileNotFoundError: There is no manifest.
-        UserError: It is damaged or of another format or version.
+        UserError: It is damaged, or has another format or version.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -96,7 +100,10 @@ def read_manifest(folder: Path) -> list[Shard]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); prepare the images again") from error
     if kind != (_FORMAT, _VERSION):
-        raise UserError(f"{path} is {kind[0]!r} version {kind[1]}, not version {_VERSION}; prepare the images again")
+        raise UserError(
+            f"{path}: expected {_FORMAT!r} version {_VERSION}, got {kind[0]!r} version {kind[1]}; "
+            "prepare the images again"
+        )
     return shards
 
 

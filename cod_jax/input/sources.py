@@ -18,7 +18,7 @@ class FolderSource:
 
     Attributes:
         location: The folder, for messages.
-        names: Paths below the folder; the split into training and validation depends on nothing else.
+        names: Paths below the folder. The split into training and validation depends on them alone.
     """
 
     def __init__(self, folder: str) -> None:
@@ -40,12 +40,12 @@ class FolderSource:
 
 
 class RecordSource:
-    """ArrayRecord shards with the names that the manifest beside them gives.
+    """ArrayRecord shards, with names from the manifest beside them.
 
     Attributes:
         location: The folder or shard, for messages.
-        names: The name of each image, of the same kind as in a folder.
-        named: Whether there is a manifest; without it, names are numbers.
+        names: Name of each image, as `FolderSource` has them.
+        named: Whether there is a manifest. Without it, names are numbers.
     """
 
     def __init__(self, path: str) -> None:
@@ -72,7 +72,7 @@ class RecordSource:
         self.names = names if self.named else [f"record {index}" for index in range(len(self._records))]
         if len(self.names) != len(self._records):
             raise UserError(
-                f"{path}: the manifest names {len(self.names)} images but the shards hold {len(self._records)}; "
+                f"{path}: expected the {len(self.names)} images of the manifest, got shards with {len(self._records)}; "
                 "prepare the images again"
             )
         if not self.names:
@@ -98,7 +98,7 @@ def open_source(path: str) -> Source:
 
     Raises:
         FileNotFoundError: The path does not exist, or the dataset is not prepared.
-        UserError: Nothing of that kind is there, or it is damaged, or a package is missing.
+        UserError: The path holds no images, they are damaged, or a package is missing.
     """
     if path.startswith(tfds_source.PREFIX):
         return tfds_source.TfdsSource(path)
@@ -115,17 +115,17 @@ def open_source(path: str) -> Source:
 def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
     """Split the indices of a source into training and validation by the CRC-32 of the file name without folders.
 
-    The rule looks at one name at a time, so adding or removing images never moves another one across.
+    The rule looks at one name at a time, so adding or removing images never moves another one to the other side.
 
     Args:
         source: The images.
-        modulus: Validation is where the CRC-32 divides by this number; 0 puts everything into training.
+        modulus: An image is for validation if its CRC-32 is divisible by this number; 0 puts all into training.
 
     Returns:
-        Training and validation indices; both ascend.
+        Training and validation indices, both in ascending order.
 
     Raises:
-        UserError: The images have no names to go by.
+        UserError: The images have no names.
     """
     if modulus == 0:
         return list(range(len(source.names))), []
@@ -146,8 +146,9 @@ def name_checksum(name: str) -> int:
 
 def _check_size(path: Path, size_bytes: int) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing but the manifest lists it; prepare the images again")
+        raise FileNotFoundError(f"{path} is missing, but the manifest lists it; prepare the images again")
     if path.stat().st_size != size_bytes:
         raise UserError(
-            f"{path} has {path.stat().st_size} bytes but the manifest says {size_bytes}; prepare the images again"
+            f"{path}: expected {size_bytes} bytes, as in the manifest, got {path.stat().st_size}; "
+            "prepare the images again"
         )

@@ -17,13 +17,13 @@ _LOCATION = re.compile(rf"tfds:(?P<dataset>[^:]+(:{_VERSION})?)(:(?P<split>.+))?
 class TfdsSource:
     """The encoded images of one split of a prepared dataset with ArrayRecord files.
 
-    The dataset is named as tensorflow-datasets does it, or by the folder that holds its dataset_info.json; such a path
-    begins with "/", "." or "~". Nothing is downloaded, and the code that prepared the dataset is not needed.
+    The dataset has its name in tensorflow-datasets, or is a path of the folder that holds its dataset_info.json. Such a
+    path begins with "/", "." or "~". Nothing is downloaded, and the code that prepared the dataset is not needed.
 
     Attributes:
-        location: What was asked for, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
-        names: Dataset, version, file and place in the file of each image. They are the same whichever part of a split
-            is read, and so is what is held out of it.
+        location: The dataset as it was named, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
+        names: Dataset, version, file and place in the file of each image. A name does not depend on the part of a split
+            that is read, so neither does its place in training or validation.
     """
 
     def __init__(self, location: str) -> None:
@@ -31,8 +31,8 @@ class TfdsSource:
         match = _LOCATION.fullmatch(location)
         if match is None:
             raise UserError(
-                f"{location!r} names no dataset; write tfds:NAME or tfds:NAME:SPLIT, or the folder of a prepared "
-                "dataset in place of NAME"
+                f"expected tfds:NAME or tfds:NAME:SPLIT, with the name or the folder of a prepared dataset, "
+                f"got {location!r}"
             )
         split = match["split"] or DEFAULT_SPLIT
         builder = _open_prepared(tfds, match["dataset"], location, damage)
@@ -40,8 +40,9 @@ class TfdsSource:
         formats = info.available_file_formats()
         if tfds.core.FileFormat.ARRAY_RECORD not in formats:
             raise UserError(
-                f"{location} has {' and '.join(sorted(one.value for one in formats)) or 'no'} files, which cannot be "
-                "read here; prepare the dataset with file_format='array_record'"
+                f"{location}: expected array_record files, got "
+                f"{' and '.join(sorted(one.value for one in formats)) or 'none'}; prepare the dataset with "
+                "file_format='array_record'"
             )
         self._image = _image_feature(tfds, info.features, location)
         self._features = tfds.features.FeaturesDict({self._image: info.features[self._image]})
@@ -83,7 +84,7 @@ class TfdsSource:
 
 
 def _import(location: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """The library, and what it raises about damaged files; Any, because most of it has no types."""
+    """Return the library, as Any because most of it has no types, and the errors that it raises for damaged files."""
     try:
         import tensorflow_datasets as tfds
         from google.protobuf import json_format, message
@@ -95,7 +96,7 @@ def _import(location: str) -> tuple[Any, tuple[type[Exception], ...]]:
 
 
 def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Exception], ...]) -> Any:
-    """A builder that only reads; unlike `tfds.builder` it never asks the network about a dataset."""
+    """Return a builder that only reads; unlike `tfds.builder`, it never asks the network about a dataset."""
     from tensorflow_datasets.core import read_only_builder
 
     try:
@@ -121,7 +122,7 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
 
 
 def _image_feature(tfds: Any, features: Any, location: str) -> str:
-    """The name of the feature that holds the pictures: "image", or the only one of its kind."""
+    """Return the name of the feature that holds the pictures: "image", or the only one of its kind."""
     images = [
         name
         for name, feature in (features.items() if isinstance(features, tfds.features.FeaturesDict) else ())
@@ -132,13 +133,16 @@ def _image_feature(tfds: Any, features: Any, location: str) -> str:
     if "image" in images:
         return "image"
     if len(images) != 1:
-        found = f"several image features ({', '.join(sorted(images))}), none of them called" if images else "no"
-        raise UserError(f"{location} has {found} 'image' of 8 bits per channel; choose another dataset")
+        found = f"several: {', '.join(sorted(images))}" if images else "none"
+        raise UserError(
+            f"{location}: expected a feature 'image' or a single feature of images with 8 bits per channel, "
+            f"got {found}; choose another dataset"
+        )
     return images[0]
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of a message; those of tensorflow-datasets span many."""
+    """Return the first line of a message; those of tensorflow-datasets span many."""
     text = str(error.args[0]) if error.args else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__

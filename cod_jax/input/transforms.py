@@ -1,4 +1,4 @@
-"""Square crops of a fixed size, resized with antialiasing and never enlarged."""
+"""Square crops of a fixed size, resized with antialiasing, never enlarged."""
 
 import math
 
@@ -7,11 +7,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 Box = tuple[int, int, int]
-"""Left, top and side of a square, pixels."""
+"""Left, top and side of a square, in pixels."""
 
 
 def center_box(height: int, width: int) -> Box:
-    """Return the largest centred square."""
+    """Return the largest square, centred."""
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side
 
@@ -19,14 +19,14 @@ def center_box(height: int, width: int) -> Box:
 def random_box(height: int, width: int, image_size: int, min_scale: float, rng: np.random.Generator) -> Box:
     """Draw a square inside an image.
 
-    Its area is uniform in [min_scale, 1] times that of the largest square, its place is uniform, its shape stays square
+    Its area is uniform in [min_scale, 1] times that of the largest square, and its place is uniform. It stays square,
     so that nothing is distorted.
 
     Args:
         height: Rows of the image, at least `image_size`.
         width: Columns of the image, at least `image_size`.
-        image_size: Smallest side that is drawn, so that no crop is enlarged.
-        min_scale: Smallest area, in (0, 1].
+        image_size: Smallest side that is drawn. Crops are not enlarged.
+        min_scale: Smallest area as a share of the largest square, in (0, 1].
         rng: Source of randomness; three numbers are drawn.
     """
     short_edge = min(height, width)
@@ -40,7 +40,7 @@ def random_box(height: int, width: int, image_size: int, min_scale: float, rng: 
 def crop_and_resize(
     image_uint8: UInt8[np.ndarray, "height width 3"], box: Box, image_size: int
 ) -> UInt8[np.ndarray, "image_size image_size 3"]:
-    """Cut a square out and resize it with an antialiased bicubic filter."""
+    """Cut out a square and resize it with an antialiased bicubic filter."""
     left, top, side = box
     square = image_uint8[top : top + side, left : left + side]
     if side == image_size:
@@ -57,7 +57,7 @@ def resize_short_edge(image_uint8: UInt8[np.ndarray, "height width 3"], size: in
         size: New length of the shorter side, at most the present one.
 
     Returns:
-        The smaller image; the longer side is rounded to the nearest pixel.
+        The smaller image. Its longer side is rounded to a whole number of pixels.
     """
     height, width = image_uint8.shape[:2]
     short_edge = min(height, width)

@@ -1,1 +1,1 @@
-"""Layers: NNX modules and the plain functions they are made of."""
+"""Layers: NNX modules, and the plain functions they consist of."""

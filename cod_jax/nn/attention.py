@@ -14,8 +14,8 @@ from cod_jax.nn.norms import GroupNorm
 
 AttentionMode = Literal["global", "window_published", "window_masked"]
 
-# More queries than MAX_WHOLE_QUERIES are handled in chunks, so that the weights never take N * M floats; for gradients
-# those of large maps are computed again, because all chunks' or windows' together would be as many.
+# More queries than MAX_WHOLE_QUERIES are handled in chunks, so that the attention weights never take N * M floats. The
+# backward pass computes the weights of large maps again, because those of all chunks or windows together take as many.
 QUERY_CHUNK = 1024
 MAX_WHOLE_QUERIES = 2 * QUERY_CHUNK
 
@@ -23,14 +23,21 @@ MAX_WHOLE_QUERIES = 2 * QUERY_CHUNK
 def attend(
     q: Float[Array, "B N C"], k: Float[Array, "B M C"], v: Float[Array, "B M C"], mask: Bool[Array, "B M"] | None = None
 ) -> Float[Array, "B N C"]:
-    """Softmax attention of N queries to M keys with scale C^-1/2; masked keys are left out, weights are float32."""
+    """Return softmax attention of N queries to M keys with scale C^-1/2, in the dtype of `v`.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: Keys that take part; all by default. The attention weights are float32.
+    """
 
     def attend_queries(queries: Array) -> Array:
         logits = jnp.einsum("bqc,bkc->bqk", queries, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
         if mask is not None:
             logits = jnp.where(mask[:, None, :], logits, -jnp.inf)
         weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-        # Dividing the product by the sum costs C divisions a row where dividing the weights costs N.
+        # Dividing the product by the sum costs C divisions per row; dividing the weights would cost M.
         mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
 
@@ -45,12 +52,12 @@ def attend(
 
 
 def _is_known(shape: tuple[Any, ...]) -> bool:
-    """Whether all sizes are numbers and none a symbol of `jax.export`."""
+    """Return whether all sizes are numbers and none is a symbol of `jax.export`."""
     return not any(map(export.is_symbolic_dim, shape))
 
 
 def _has_fused_attention(device: Any) -> bool:
-    """Whether it is an NVIDIA GPU on which cuDNN's attention takes bfloat16: Ampere and newer."""
+    """Return whether this is an NVIDIA GPU on which cuDNN's attention takes bfloat16: Ampere or newer."""
     is_nvidia = device.platform == "gpu" and "NVIDIA" in device.device_kind
     return is_nvidia and float(device.compute_capability) >= 8
 
@@ -58,10 +65,10 @@ def _has_fused_attention(device: Any) -> bool:
 def multi_head_attend(
     q: Float[Array, "B N H D"], k: Float[Array, "B M H D"], v: Float[Array, "B M H D"]
 ) -> Float[Array, "B N H D"]:
-    """Softmax attention of each head with scale D^-1/2.
+    """Return softmax attention of each head with scale D^-1/2.
 
-    NVIDIA GPUs run it in bfloat16 through JAX's fused attention, which never stores the weights, where a head has
-    a multiple of 8 and at most 128 channels. Programs for all sizes (`jax.export`) cannot call it.
+    On NVIDIA GPUs, bfloat16 attention runs through JAX's fused kernel, which never stores the weights. It needs heads
+    of at most 128 channels, a multiple of 8, and cannot be part of programs for all sizes (`jax.export`).
     """
     fits = q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _is_known(q.shape)
     if fits and _has_fused_attention(jax.devices()[0]):
@@ -75,13 +82,13 @@ def multi_head_attend(
 
 
 def _num_windows(size: Any, window: int) -> Any:
-    """Windows along a side, the last one filled up; sizes may be symbols of `jax.export`."""
+    """Return the number of windows along a side, the last one padded; sizes may be symbols of `jax.export`."""
     return -(-size // window)
 
 
 def _padding(x: Float[Array, "B H W C"], window: int) -> tuple[tuple[Any, Any], ...]:
-    """Rows and columns that [B, H, W, C] lacks to whole windows."""
-    # Not as a remainder: that the padded sides divide by the window then follows for symbolic sizes too.
+    """Return the padding that completes the last windows of [B, H, W, C], as `jnp.pad` takes it."""
+    # Not as a remainder: in this form JAX sees that the padded sides are multiples of the window, symbolic ones too.
     rows, columns = (_num_windows(side, window) * window - side for side in x.shape[1:3])
     return (0, 0), (0, rows), (0, columns), (0, 0)
 
@@ -102,7 +109,7 @@ def _from_windows(x: Float[Array, "BW N C"], height: Any, width: Any, window: in
 
 
 class SelfAttention(nnx.Module):
-    """Group norm, single-head attention over all positions, output projection, residual.
+    """Group norm, single-head attention, output projection and residual.
 
     Args:
         features: Channels.
@@ -134,8 +141,8 @@ class SelfAttention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"], mode: AttentionMode) -> Float[Array, "B H W C"]:
         """Attend over [B, H, W, C].
 
-        `global` attends over all positions. Both window modes cut maps larger than the window in either direction;
-        `window_published` lets the repeated keys of the padding take part, as the released CoD-Lite does, and
+        `global` attends over all positions. Both window modes cut maps that are larger than the window in either
+        direction. `window_published` lets the repeated keys of the padding take part, as the released CoD-Lite does;
         `window_masked` leaves them out.
         """
         _, height, width, channels = x.shape

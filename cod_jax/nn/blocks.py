@@ -1,4 +1,7 @@
-"""Convolutional blocks of the condition codec: residual block, downsampling, upsampling (spec section 1)."""
+"""Convolutional blocks of the condition codec: residual block, downsampling, upsampling.
+
+See docs/method.md, Condition codec.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from cod_jax.nn.norms import GroupNorm
 
 
 class ResBlock(nnx.Module):
-    """Twice group norm, SiLU and a 3x3 convolution, plus the input (through a 1x1 layer where the width changes).
+    """Group norm, SiLU and a 3x3 convolution, twice, plus the input (through a 1x1 layer where the width changes).
 
     Args:
         in_features: Input channels.
@@ -19,7 +22,7 @@ class ResBlock(nnx.Module):
         num_groups: Groups of both normalisations.
         dtype: Dtype of the computation.
         kernel_init: Initialiser of the kernels.
-        last_init: Initialiser of the second convolution, if it is another one.
+        last_init: Initialiser of the second convolution; `kernel_init` by default.
         rngs: Source of the initial values.
     """
 
@@ -52,7 +55,7 @@ class ResBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """3x3 convolution of stride 2 after one zero row at the bottom and one zero column at the right."""
+    """3x3 convolution of stride 2, after padding one zero row at the bottom and one zero column at the right."""
 
     def __init__(self, features: int, *, dtype: str, kernel_init: Initializer = xavier_uniform, rngs: nnx.Rngs):
         padding = ((0, 1), (0, 1))

@@ -1,4 +1,4 @@
-"""Embeddings of the timestep and of the pixel's place in its patch, and the patch grid itself."""
+"""Embeddings of the timestep and of a pixel's place in its patch, and cutting images into patches."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ POSITION_FREQUENCIES = 8
 
 
 def timestep_features(t: Float[Array, " B"], base: float) -> Float[Array, "B 256"]:
-    """Cosines then sines of t * base^(-k / 128), k = 0..127; t in [0, 1] is used as it is."""
+    """Return the cosines, then the sines, of t * base^(-k / 128), k = 0..127; t in [0, 1] is not scaled."""
     half = TIMESTEP_FEATURES // 2
     frequencies = jnp.exp(-np.log(base) * np.arange(half, dtype=np.float32) / half).astype(jnp.float32)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
@@ -21,12 +21,12 @@ def timestep_features(t: Float[Array, " B"], base: float) -> Float[Array, "B 256
 
 
 class TimestepEmbedding(nnx.Module):
-    """Two linear layers with a SiLU between them over the sinusoid features of t.
+    """Two linear layers, with a SiLU between them, on the sinusoidal features of t.
 
     Args:
         features: Width of the embedding.
         base: Base of the frequencies: 10000 for CoD-Lite, 10 for CoD.
-        uniform_bias: Whether biases start uniform as in CoD, instead of at zero.
+        uniform_bias: Whether biases start with uniform values, as in CoD, instead of zeros.
         dtype: Dtype of the computation.
         rngs: Source of the initial values.
     """
@@ -48,9 +48,10 @@ class TimestepEmbedding(nnx.Module):
 
 
 def pixel_position_features(patch_size: int) -> Float[np.ndarray, "P 64"]:
-    """Features of the patch's pixels, row-major: cos(pi px fx) cos(pi py fy) / (1 + fx fy), fx the outer column index.
+    """Return features of the patch's pixels, row-major: cos(pi px fx) cos(pi py fy) / (1 + fx fy).
 
-    Frequencies are linspace(0, 8, 8), positions linspace(0, 1, patch_size).
+    Frequencies are linspace(0, 8, 8), positions linspace(0, 1, patch_size). Column 8 i + j holds the i-th fx and the
+    j-th fy.
     """
     positions = np.linspace(0, 1, patch_size)
     frequencies = np.linspace(0, POSITION_FREQUENCIES, POSITION_FREQUENCIES)
@@ -68,7 +69,7 @@ def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w
 
 
 def unpatchify(x: Float[Array, "B h w P C"], patch_size: int) -> Float[Array, "B H W C"]:
-    """Put the patches of `patchify` together again."""
+    """Undo `patchify`."""
     batch, rows, columns, _, channels = x.shape
     x = x.reshape(batch, rows, columns, patch_size, patch_size, channels).swapaxes(2, 3)
     return x.reshape(batch, rows * patch_size, columns * patch_size, channels)

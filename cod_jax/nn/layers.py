@@ -6,20 +6,20 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-# Glorot and Bengio 2010; the published CoD-Lite initialises every kernel this way.
+# Glorot and Bengio 2010. The published CoD-Lite initialises every kernel this way.
 xavier_uniform = nnx.initializers.xavier_uniform()
-# Uniform in +-1/sqrt(fan_in), which the published CoD takes over from its framework; biases start that way too.
+# Uniform in +-1/sqrt(fan_in), the default of the framework of the published CoD; its biases start the same way.
 fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nnx.initializers.zeros_init()
 
 
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """x (1 + scale) + shift."""
+    """Return x (1 + scale) + shift."""
     return x * (1 + scale) + shift
 
 
 def _initial_bias(uniform: bool, kernel: jax.Array, rngs: nnx.Rngs) -> jax.Array:
-    """Zeros, or uniform in +-1/sqrt(fan_in)."""
+    """Return zeros, or values uniform in +-1/sqrt(fan_in)."""
     shape = kernel.shape[-1:]
     if not uniform:
         return jnp.zeros(shape, jnp.float32)
@@ -28,7 +28,7 @@ def _initial_bias(uniform: bool, kernel: jax.Array, rngs: nnx.Rngs) -> jax.Array
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis, which is also what a 1x1 convolution is.
+    """Affine map of the last axis; also serves as a 1x1 convolution.
 
     Args:
         in_features: Size of the last axis of the input.
@@ -37,10 +37,10 @@ class Linear(nnx.Module):
         dtype: Dtype of the computation; the parameters are float32.
         use_bias: Whether a bias is added.
         kernel_init: Initialiser of the kernel [in_features, out_features].
-        uniform_bias: Whether biases start uniform in +-1/sqrt(in_features) instead of at zero; by default where kernels
-            do, with `fan_in_uniform`.
-        precision: Of the product; by default what the device takes for the dtype, which in float32 is TF32 on GPUs and
-            bfloat16 on TPUs.
+        uniform_bias: Whether biases start uniform in +-1/sqrt(in_features) instead of at zero. By default they do if
+            the kernel starts with `fan_in_uniform`.
+        precision: Precision of the product. The default depends on the device: for float32, GPUs use TF32 and TPUs
+            bfloat16.
         rngs: Source of the initial values.
     """
 
@@ -73,13 +73,13 @@ class Linear(nnx.Module):
 
 
 def kernel_and_bias(linear: Linear) -> tuple[Float[Array, "in out"], Float[Array, " out"]]:
-    """The map's parameters, float32; a missing bias is zero."""
+    """Return a layer's parameters, float32; a missing bias is zero."""
     kernel = linear.kernel[...]
     return kernel, jnp.zeros(kernel.shape[1:]) if linear.bias is None else linear.bias[...]
 
 
 def compose(first: Linear, second: Linear) -> tuple[Float[Array, "in out"], Float[Array, " out"]]:
-    """Kernel and bias, float32, of the linear map that is `first` and then `second`."""
+    """Return kernel and bias, float32, of the linear map that applies `first` and then `second`."""
     kernel, bias = kernel_and_bias(second)
     first_kernel, first_bias = kernel_and_bias(first)
     return first_kernel @ kernel, first_bias @ kernel + bias
@@ -95,8 +95,8 @@ class Conv(nnx.Module):
         stride: Step in both directions.
         padding: Zero rows and columns as ((top, bottom), (left, right)); by default kernel_size // 2 on every side.
         dtype: Dtype of the computation; the parameters are float32.
-        kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features]; biases start at
-            zero, but uniform with `fan_in_uniform`.
+        kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features]. Biases start at
+            zero, or uniform if this is `fan_in_uniform`.
         rngs: Source of the initial values.
     """
 
@@ -136,7 +136,7 @@ class Conv(nnx.Module):
 class DepthwiseConv(nnx.Module):
     """3x3 convolution of every channel by itself, zero padded.
 
-    Computed as nine shifted multiply-adds: XLA's grouped convolution is about 40 times slower on a CPU, and on
+    It is computed as nine shifted multiply-adds. On a CPU, XLA's grouped convolution is about 40 times slower; on
     accelerators the nine terms fuse into one pass over memory.
 
     Args:

@@ -1,4 +1,4 @@
-"""Normalisation layers; their statistics are float32 whatever the compute dtype is."""
+"""Normalisation layers; their statistics are float32 for every compute dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ EPSILON = 1e-6
 
 
 def layer_norm(x: Float[Array, "*shape C"]) -> Float[Array, "*shape C"]:
-    """Normalise the last axis to mean 0 and variance 1, without parameters, in float32; the dtype of x comes back."""
+    """Normalise the last axis to mean 0 and variance 1, computed in float32, without parameters; keep the dtype."""
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     return (centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPSILON)).astype(x.dtype)
@@ -60,7 +60,7 @@ class GroupNorm(nnx.Module):
         """Normalise [B, H, W, features]."""
 
         # Moments per channel first, then per group: the large array keeps its shape, which is about twice as fast on a
-        # CPU as reshaping it to groups; centring before squaring keeps far-off means exact.
+        # CPU as reshaping it to groups. Centring before squaring loses no digits where the mean is large.
         def per_group(channel_means: jax.Array) -> jax.Array:
             grouped = jnp.mean(channel_means.reshape(x.shape[0], self.num_groups, -1), axis=-1)
             return jnp.repeat(grouped, x.shape[-1] // self.num_groups, axis=-1)[:, None, None]

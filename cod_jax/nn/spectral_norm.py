@@ -1,8 +1,8 @@
 """Spectral normalisation (Miyato et al. 2018) as functions on nested dicts of parameters.
 
-Every layer's kernel [..., out] is divided by its largest singular value, as a matrix that maps all other axes to `out`.
-The two singular vectors are no parameters: they follow the kernel by power iteration and are kept in a dict of their
-own, {"u": [out], "v": [in]} in the place of each layer's parameters.
+Every layer's kernel [..., out] is taken as a matrix that maps all other axes to `out`, and divided by its largest
+singular value. The two singular vectors are not parameters: they follow the kernel by power iteration. They are kept in
+a dict of their own, with {"u": [out], "v": [in]} in the place of each layer's parameters.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def init_singular_vectors(params: Nested, key: jax.Array) -> Nested:
-    """Vectors to start from: one power iteration on random ones.
+    """Return singular vectors to start from: one power iteration on random vectors.
 
     Args:
         params: Nested dict of layers, each with a "kernel" and maybe a "bias".
@@ -38,7 +38,7 @@ def spectral_normalize(params: Nested, vectors: Nested, *, train: bool) -> tuple
     Args:
         params: Nested dict of layers, each with a "kernel" and maybe a "bias", which stays as it is.
         vectors: The layers' singular vectors.
-        train: Whether to take one power iteration, v = W^T u and u = W v, both of length 1, before.
+        train: Whether to take one power iteration first: v = W^T u and u = W v, both scaled to length 1.
 
     Returns:
         Parameters like `params` and vectors like `vectors`.

@@ -16,18 +16,18 @@ _POLICIES = {
 
 
 class Stack(nnx.Module):
-    """`num_layers` equal blocks stored as one block whose parameters have a leading axis "layers".
+    """`num_layers` equal blocks, stored as one block whose parameters have a leading axis "layers".
 
-    There is one parameter layout, however the blocks are run: scanned, so that compile time does not grow with depth,
-    or unrolled.
+    The layout of the parameters is the same for both ways of running the blocks: scanned, so that compile time does not
+    grow with depth, or unrolled.
 
     Args:
-        build: Makes one block from its rngs.
+        build: Function that makes one block from its rngs.
         num_layers: Number of blocks.
-        remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
-            everything inside a block.
-        unroll: Whether the blocks are compiled one after the other instead of as a loop.
-        rngs: Source of the initial values; every block gets its own key.
+        remat: Values that the backward pass computes again instead of keeping them: "none"; "dots", all but matrix
+            products with weights; "full", everything inside a block.
+        unroll: Whether the blocks are compiled one after another instead of as a loop.
+        rngs: Source of the initial values. Every block gets its own key.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Stack(nnx.Module):
 
         Args:
             x: Input of the first block.
-            *args: The same for every block.
+            *args: Further arguments, the same for every block.
             features_after: Number of the block whose output is returned too; 1 is the first.
 
         Returns:
-            The last block's output, and that of block `features_after` or None.
+            The output of the last block, and that of block `features_after`, or None.
         """
         if features_after is None:
             return self._scan(lambda carry, block, _: block(carry, *args), x), None

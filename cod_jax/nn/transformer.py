@@ -1,4 +1,7 @@
-"""The transformer block of pixel and latent CoD: rotary attention and SwiGLU, modulated and gated (spec section 2)."""
+"""The transformer block of pixel and latent CoD: rotary attention and SwiGLU, modulated and gated.
+
+See docs/method.md, Denoisers.
+"""
 
 from typing import Any
 
@@ -13,18 +16,18 @@ from cod_jax.nn.attention import multi_head_attend
 from cod_jax.nn.layers import Linear, modulate
 from cod_jax.nn.norms import RMSNorm
 
-# Coordinates run from 0 to this value over the picture whatever its size, as in the published models.
+# Coordinates run from 0 to this value over pictures of every size, as in the published models.
 ROPE_EXTENT = 16.0
 ROPE_BASE = 10000.0
-# Of a kernel [in, 3, out].
+# Initialiser of a kernel [in, 3, out].
 _qkv_fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=0, out_axis=(1, 2))
 
 
 def rotary_angles(rows: Any, columns: Any, head_features: int) -> Float[Array, "N half"]:
-    """Rotation angle of each pair of channels at each position, row-major: x and y alternate for every frequency.
+    """Return the rotation angle of each pair of channels at each position, row-major.
 
-    Coordinates are linspace(0, 16, rows or columns), frequencies 10000^(-4k / head_features). Rows and columns are
-    numbers or symbols of `jax.export`.
+    The angles of x and y alternate, frequency by frequency. Coordinates are linspace(0, 16, rows or columns),
+    frequencies 10000^(-4k / head_features). Rows and columns are numbers or symbols of `jax.export`.
     """
     frequencies = ROPE_BASE ** (-np.arange(0, head_features, 4) / head_features)
     x = jnp.broadcast_to(_coordinates(columns)[None], (rows, columns))
@@ -35,7 +38,7 @@ def rotary_angles(rows: Any, columns: Any, head_features: int) -> Float[Array, "
 
 
 def _coordinates(size: Any) -> Float[Array, " N"]:
-    """linspace(0, 16, size), also for sizes that `jnp.linspace` does not take."""
+    """Return linspace(0, 16, size), also for symbolic sizes, which `jnp.linspace` does not take."""
     num_steps = jnp.asarray(size, jnp.float32) - 1
     return ROPE_EXTENT * jnp.arange(size, dtype=jnp.float32) / jnp.maximum(num_steps, 1)
 
@@ -50,13 +53,13 @@ def rotate(x: Float[Array, "B N H D"], angles: Float[Array, "N half"]) -> Float[
 
 
 class RotaryAttention(nnx.Module):
-    """Multi-head attention over all positions of a grid with normalised, rotated queries and keys.
+    """Multi-head attention over all positions of a grid, with normalised and rotated queries and keys.
 
     Args:
         features: Channels.
-        num_heads: Heads; the channels of one are a multiple of 4.
+        num_heads: Number of heads. Each has a multiple of 4 channels.
         dtype: Dtype of the computation.
-        kernel_init: Initialiser of the output projection; queries, keys and values start uniform in +-1/sqrt(features).
+        kernel_init: Initialiser of the output projection. Queries, keys and values start uniform in +-1/sqrt(features).
         rngs: Source of the initial values.
     """
 
@@ -103,7 +106,7 @@ class TransformerBlock(nnx.Module):
     Args:
         features: Channels.
         num_heads: Attention heads.
-        mlp_ratio: The SwiGLU is int(2/3 int(mlp_ratio features)) wide.
+        mlp_ratio: Width of the SwiGLU, as int(2/3 int(mlp_ratio features)).
         dtype: Dtype of the computation.
         kernel_init: Initialiser of the kernels.
         rngs: Source of the initial values.
@@ -131,7 +134,10 @@ class TransformerBlock(nnx.Module):
     def __call__(self, x: Float[Array, "B h w C"], drive: Float[Array, "B h2 w2 C"]) -> Float[Array, "B h w C"]:
         """Map [B, h, w, C] to the same shape.
 
-        `drive` is [B, 1, 1, C], the same for all positions, or [B, h, w, C], after its activation.
+        Args:
+            x: Features of the grid.
+            drive: Source of the modulation, after its activation: [B, 1, 1, C], the same for all positions, or
+                [B, h, w, C].
         """
         modulation = jnp.split(self.modulation(drive), 6, axis=-1)
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulation

@@ -1,4 +1,4 @@
-"""Shardings from logical axis names: a parameter names its axes, a table maps names to mesh axes."""
+"""Shardings from logical axis names: a parameter names its axes, and a table maps names to mesh axes."""
 
 import dataclasses
 import difflib
@@ -11,29 +11,29 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from cod_jax.errors import UserError
 
-# Logical axis name -> mesh axis, None (not split), or alternatives of which the first that fits is taken.
+# Logical axis name -> mesh axis, None (not split), or alternatives, of which the first that fits is taken.
 Rules = Mapping[str, str | Sequence[str | None] | None]
 
 
 def spec(
     name: str, shape: Sequence[int], axes: Sequence[str], rules: Rules, mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
-    """Join the axis names of an array with the rules.
+    """Find the mesh axis of each dimension of an array.
 
     Args:
         name: Name of the array, for messages.
         shape: Its shape.
-        axes: A logical name per dimension.
-        rules: Mesh axis, None, or alternatives such as ("fsdp", None) per logical name. An alternative fits when no
-            dimension on its left took the mesh axis and the dimension is a multiple of the mesh axis.
+        axes: Logical name of each dimension.
+        rules: Mesh axis, None, or alternatives such as ("fsdp", None), for each logical name. An alternative fits when
+            no dimension on its left has the same mesh axis and its size is a multiple of the mesh axis.
         mesh: The device mesh.
 
     Raises:
-        UserError: Wrong number of axes, a name without a rule, a rule for a mesh axis that does not exist, one mesh
-            axis for two dimensions, or a dimension that does not divide.
+        UserError: The number of axes is wrong, a name has no rule, a rule names a mesh axis that does not exist, two
+            dimensions have the same mesh axis, or a dimension is not a multiple of its mesh axis.
     """
     if len(axes) != len(shape):
-        raise UserError(f"{name}: shape {tuple(shape)} has {len(shape)} dimensions but axes {tuple(axes)}")
+        raise UserError(f"{name}: expected an axis name for each dimension of {tuple(shape)}, got {tuple(axes)}")
     entries: list[str | None] = []
     for size, axis in zip(shape, axes, strict=True):
         if axis not in rules:
@@ -43,7 +43,7 @@ def spec(
 
 
 def tree_shardings(shapes: Any, axes: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
-    """Shardings of a whole tree of arrays, such as a training state.
+    """Return the shardings of a whole tree of arrays, such as a training state.
 
     Args:
         shapes: Tree of arrays or `jax.ShapeDtypeStruct`.
@@ -63,27 +63,27 @@ def tree_shardings(shapes: Any, axes: Any, rules: Rules, mesh: Mesh | AbstractMe
 
 
 def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
-    """The first dimension split over these mesh axes together.
+    """Return the sharding that splits the first dimension over these mesh axes together.
 
     Raises:
         UserError: A mesh axis does not exist.
     """
     for axis in batch_axes:
         if axis not in mesh.shape:
-            raise UserError(f"sharding.batch names {axis!r}; the mesh has the axes {', '.join(mesh.axis_names)}")
+            raise UserError(f"expected sharding.batch to name axes of {', '.join(mesh.axis_names)}, got {axis!r}")
     return NamedSharding(mesh, PartitionSpec(tuple(batch_axes)))
 
 
 def gathered(params: Any, shardings: Any) -> Any:
-    """A tree of parameters inside a jitted function, no longer split over "fsdp".
+    """Gather a tree of parameters inside a jitted function, so that it is no longer split over "fsdp".
 
-    Left to itself the partitioner may split activations where the batch and a kernel want the same mesh axis, and on
-    a mesh of 2 x 2 x 2 devices it then computed wrong convolutions (jax 0.10.2, seen as an error of order one behind
-    a strided convolution).
+    Left to itself, the partitioner may split activations where the batch and a kernel want the same mesh axis. On a
+    mesh of 2 x 2 x 2 devices it then computed wrong convolutions (jax 0.10.2, an error of order one behind a strided
+    convolution).
 
     Args:
         params: Parameters.
-        shardings: How they are kept between steps.
+        shardings: Shardings of the parameters between steps.
     """
 
     def strip(sharding: NamedSharding) -> NamedSharding:
@@ -95,7 +95,7 @@ def gathered(params: Any, shardings: Any) -> Any:
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding where every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -106,8 +106,8 @@ class ShardingRow:
     Attributes:
         name: Path parts joined by "/".
         shape: Shape of the whole array.
-        spec: Mesh axis per dimension, "-" where it is not split.
-        bytes_per_device: Bytes of one device's share.
+        spec: Mesh axis of each dimension, "-" where it is not split.
+        bytes_per_device: Size of one device's share in bytes.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ShardingRow:
 
 
 def sharding_rows(shapes: Any, shardings: Any) -> list[ShardingRow]:
-    """Name, shape, spec and bytes per device of every array in a tree."""
+    """List name, shape, spec and bytes per device of every array in a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     rows = []
     for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True):
@@ -135,7 +135,7 @@ def _entry(
     rule: str | Sequence[str | None] | None,
     mesh: Mesh | AbstractMesh,
 ) -> str | None:
-    """The mesh axis of one dimension."""
+    """Return the mesh axis of one dimension, None where it is not split."""
     alternatives = (rule,) if rule is None or isinstance(rule, str) else tuple(rule)
     refusals = []
     for mesh_axis in alternatives:
@@ -143,7 +143,7 @@ def _entry(
             return None
         if mesh_axis not in mesh.shape:
             raise UserError(
-                f"sharding rule {axis!r} names the mesh axis {mesh_axis!r}; the mesh has {', '.join(mesh.axis_names)}"
+                f"expected the sharding rule {axis!r} to name one of {', '.join(mesh.axis_names)}, got {mesh_axis!r}"
             )
         if mesh_axis in taken:
             refusals.append(f"{mesh_axis!r} already splits another dimension")
@@ -167,6 +167,6 @@ def _path_name(path: tuple[Any, ...]) -> str:
 
 
 def put(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """The array on the mesh; every process holds all of it and gives its part."""
-    # A copy, because a CPU device would use the memory of the given array, which others may be given too.
+    """Put an array that every process holds on the mesh."""
+    # A copy, because a CPU device would use the memory of the given array, which other callers may share.
     return jax.make_array_from_callback(value.shape, sharding, lambda index: np.array(value[index]))

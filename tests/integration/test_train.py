@@ -216,8 +216,8 @@ def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, cap
         ({"data__source": "empty"}, "empty"),
         ({"init_from": "nowhere"}, "nowhere"),
         ({"data__image_size": 256}, "can be used"),
-        ({"mesh__data": 3}, "mesh is data 3 x fsdp 1 x tensor 1 but there are 8 devices"),
-        ({"batch_size": 12}, "it must be a multiple of the 8 devices that share it"),
+        ({"mesh__data": 3}, "the mesh data 3 x fsdp 1 x tensor 1 does not fit 8 devices"),
+        ({"batch_size": 12}, "to be a multiple of the 8 devices that share it"),
     ],
 )
 def test_unusable_settings_are_one_line_and_leave_nothing_behind(

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cod_jax.input import DataConfig, build_train_batches, load_validation_images, sources
-
-SIZE = 8
+from cod_jax.input import build_train_batches, load_validation_images, sources
+from tests.input_fixtures import SIZE, colour_of, plain_config
 
 
 def encoded(index):
     """A picture of one colour; the red value is its index."""
     buffer = io.BytesIO()
-    Image.new("RGB", (SIZE, SIZE), (index, 2 * index, 255 - index)).save(buffer, "png")
+    Image.new("RGB", (SIZE, SIZE), colour_of(index)).save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -63,11 +62,6 @@ def dataset(prepare):
 def copied(dataset, tmp_path):
     """The folder of a dataset that may be damaged."""
     return Path(shutil.copytree(dataset, tmp_path / "1.0.0"))
-
-
-def plain_config(source, **changes):
-    fields = {"image_size": SIZE, "crop": "center", "flip": False, "validation_modulus": 0, "num_threads": 0}
-    return DataConfig(source=source, **(fields | changes))
 
 
 def reds(source, **changes):
@@ -139,7 +133,7 @@ def test_a_dataset_is_found_by_its_name(dataset, monkeypatch):
             sources.open_source(f"tfds:{name}:test")
 
 
-def test_the_only_picture_is_taken_whatever_its_name(prepare):
+def test_the_only_picture_is_taken_under_any_name(prepare):
     import tensorflow_datasets as tfds
 
     folder = prepare(
@@ -152,9 +146,12 @@ def test_a_dataset_without_a_usable_picture_is_refused(prepare):
     import tensorflow_datasets as tfds
 
     for features, message in (
-        ({"label": np.int64}, "has no 'image' of 8 bits"),
-        ({"image": tfds.features.Image(dtype=np.uint16, encoding_format="png")}, "has no 'image' of 8 bits"),
-        ({"left": tfds.features.Image(), "right": tfds.features.Image()}, r"\(left, right\), none of them called"),
+        ({"label": np.int64}, "8 bits per channel, got none"),
+        (
+            {"image": tfds.features.Image(dtype=np.uint16, encoding_format="png")},
+            "8 bits per channel, got none",
+        ),
+        ({"left": tfds.features.Image(), "right": tfds.features.Image()}, "got several: left, right; choose"),
     ):
         with pytest.raises(ValueError, match=message):
             sources.open_source(f"tfds:{prepare(features)}")
@@ -163,14 +160,14 @@ def test_a_dataset_without_a_usable_picture_is_refused(prepare):
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("tfds:", "names no dataset; write tfds:NAME"),
+        ("tfds:", "expected tfds:NAME or .* got 'tfds:'"),
         ("tfds:Bad Name!", "cannot be opened .* check the name"),
         ("tfds:{dataset}:valid", "the split 'valid' cannot be read .*; the dataset has test, train"),
         ("tfds:{dataset}:train[", "the dataset has test, train"),
         ("tfds:{dataset}:train[40:50]", "the dataset has test, train"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(dataset, location, message):
+def test_names_without_a_dataset_or_split_are_refused(dataset, location, message):
     with pytest.raises(ValueError, match=message) as error:
         sources.open_source(location.format(dataset=dataset))
     assert "\n" not in str(error.value)
@@ -184,7 +181,7 @@ def test_a_folder_without_a_dataset_is_refused(dataset):
 def test_files_of_another_format_are_refused(copied):
     info = copied / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(ValueError, match=r"has tfrecord files.*file_format='array_record'"):
+    with pytest.raises(ValueError, match=r"got tfrecord; .*file_format='array_record'"):
         sources.open_source(f"tfds:{copied}")
 
 

@@ -56,10 +56,10 @@ def test_one_axis_takes_the_devices_that_are_left(config, sizes):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"data": 3}, "mesh is data 3 x fsdp 1 x tensor 1 but there are 8 devices; the product of the axes must be 8"),
+        ({"data": 3}, "the mesh data 3 x fsdp 1 x tensor 1 does not fit 8 devices; the product of its axes must be 8"),
         ({"fsdp": 3}, "must divide 8"),
-        ({"data": 0}, r"mesh.data is 0; it must be at least 1, or -1"),
-        ({"tensor": -1}, "only one axis may be -1"),
+        ({"data": 0}, "mesh.data to be at least 1, or -1 for the remaining devices, got 0"),
+        ({"tensor": -1}, "at most one mesh axis of -1, got data -1 x fsdp 1 x tensor -1"),
     ],
 )
 def test_meshes_that_do_not_fit_are_refused(sizes, message):
@@ -85,7 +85,7 @@ def test_each_dimension_takes_the_first_alternative_that_fits(mesh, shape, axes,
 @pytest.mark.parametrize(
     ("shape", "axes", "message"),
     [
-        ((4, 4), ("embed",), r"a/w: shape \(4, 4\) has 2 dimensions but axes \('embed',\)"),
+        ((4, 4), ("embed",), r"a/w: expected an axis name for each dimension of \(4, 4\), got \('embed',\)"),
         ((4,), ("embedd",), "a/w: no sharding rule for the axis 'embedd'; did you mean 'embed'"),
         ((4, 4), ("embed", "embed"), "a/w: axis 'embed' cannot be split: 'fsdp' already splits another dimension"),
         ((5,), ("embed",), "a/w: axis 'embed' cannot be split: 5 is not a multiple of the 2 devices of 'fsdp'"),
@@ -98,7 +98,7 @@ def test_nonsense_is_refused_with_the_name_of_the_array(mesh, shape, axes, messa
 
 
 def test_a_rule_for_an_axis_that_the_mesh_lacks_is_refused(mesh):
-    with pytest.raises(ValueError, match="sharding rule 'embed' names the mesh axis 'expert'; the mesh has data, fsdp"):
+    with pytest.raises(ValueError, match="rule 'embed' to name one of data, fsdp, tensor, got 'expert'"):
         spec("w", (4,), ("embed",), {"embed": "expert"}, mesh)
 
 
@@ -136,8 +136,8 @@ def test_a_batch_is_spread_over_several_axes_together(mesh):
     np.testing.assert_array_equal(np.asarray(array), images)
     assert {shard.data.shape for shard in array.addressable_shards} == {(2, 1)}
     check_batch_size("batch_size", 8, sharding)
-    with pytest.raises(ValueError, match="batch_size is 6; it must be a multiple of the 4 devices that share it"):
+    with pytest.raises(ValueError, match="batch_size to be a multiple of the 4 devices that share it, got 6"):
         check_batch_size("batch_size", 6, sharding)
-    with pytest.raises(ValueError, match=r"sharding.batch names 'model'; the mesh has the axes data, fsdp, tensor"):
+    with pytest.raises(ValueError, match=r"sharding\.batch to name axes of data, fsdp, tensor, got 'model'"):
         batch_sharding(mesh, ("data", "model"))
     assert isinstance(sharding, NamedSharding)
