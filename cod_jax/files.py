@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, names of pictures, and words about what went wrong with them."""
+"""Atomic file and folder writes, image discovery, and printable error messages."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ from pathlib import Path
 
 from cod_jax.errors import UserError
 
-# What `images.to_uint8_rgb` reads, and the names that such files have.
+# Formats that `images.to_uint8_rgb` reads, as messages name them, and the suffixes of their files.
 IMAGE_FORMATS = "JPEG, PNG, WebP, TIFF, BMP or GIF"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-# The part of a name that a temporary one beside it takes over; some file systems have no names above 143 bytes.
+# Length of the part of a name that a temporary name beside it repeats. Some file systems allow 143 bytes at most.
 _KEPT_NAME_BYTES = 100
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file under a temporary name beside its place, then rename it.
 
-    Missing parent folders are made. A symbolic link is followed, so its target is replaced and not the link.
+    Missing parent folders are made. A symbolic link is followed: its target is replaced, the link stays.
 
     Args:
         path: File to write; an existing regular file is replaced.
         data: The whole content.
 
     Raises:
-        UserError: The path names something that is not a regular file (a folder, a device).
+        UserError: The path exists and is not a regular file (a folder, a device).
         OSError: The folder cannot be written; the old file, if any, is untouched.
     """
     target = Path(os.path.realpath(path))
@@ -50,7 +50,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a file.
 
     Raises:
-        OSError: It cannot be read; the message does not name it and says why in words.
+        OSError: It cannot be read. The message gives the reason and leaves the name to the caller.
     """
     try:
         return Path(path).read_bytes()
@@ -61,7 +61,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def make_directory(path: str | os.PathLike[str]) -> None:
-    """Make a folder and those above it; one that is there stays as it is.
+    """Make a folder and those above it; an existing folder stays as it is.
 
     Raises:
         NotADirectoryError: The folder, or one above it, is a file.
@@ -76,13 +76,13 @@ def make_directory(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str = "") -> Iterator[Path]:
-    """Fill a temporary folder that takes its place when the block ends without an error.
+    """Fill a temporary folder, which is renamed to the path when the block ends without an error.
 
     Args:
-        path: Folder to make; parents are made as needed. An empty folder counts as absent.
+        path: Folder to make. Missing parents are made. An empty folder counts as absent.
         force: Replace an existing folder instead of refusing it. The old one stays until the new one is complete.
-        marker: Name of a file that an existing folder must hold to be replaced, so that a slip in a command line cannot
-            delete a folder of another kind. Empty means that any folder may be replaced.
+        marker: Name of a file that an existing folder must hold to be replaced. With it, a slip on the command line
+            cannot delete a folder of another kind. Empty means that any folder may be replaced.
 
     Yields:
         The temporary folder. It is removed when the block raises.
@@ -118,8 +118,8 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
 def clean_exit_on_sigterm() -> Iterator[None]:
     """Make SIGTERM leave the block by `SystemExit`, so that temporary files and folders are removed on the way.
 
-    The exit status is 143, that of a process ended by SIGTERM. Further ones are ignored meanwhile. Signals can be
-    caught in the main thread only; elsewhere nothing changes.
+    The exit status is 143, that of a process ended by SIGTERM. Further signals are ignored in the meantime. Signals can
+    be caught in the main thread only; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -138,22 +138,22 @@ def clean_exit_on_sigterm() -> Iterator[None]:
 
 
 def printable(text: str, encoding: str | None = None) -> str:
-    """Put text from a stranger, such as a file name, in a form that every terminal takes.
+    """Return untrusted text, such as a file name, in a form that every terminal can show.
 
     Args:
-        text: Any text of one line.
-        encoding: That of the stream, for one that fails on other characters; stdout does, stderr does not.
+        text: Any text.
+        encoding: Encoding of a stream that fails on other characters, as stdout does; stderr needs none.
 
     Returns:
-        The text with control characters, line ends, bytes that are no text in a file name, and characters outside the
-        encoding as backslash escapes.
+        The text on one line. Control characters, line ends, undecodable bytes of a file name and characters outside the
+        encoding are backslash escapes.
     """
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return escaped.encode(encoding, "backslashreplace").decode(encoding) if encoding else escaped
 
 
 def reason(error: BaseException) -> str:
-    """Put an error into one line for people, without the number of a system error."""
+    """Return an error as one line for people, without the number of a system error."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -162,13 +162,13 @@ def reason(error: BaseException) -> str:
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """List the pictures below a folder.
 
-    Hidden files and folders are left out; files are recognised by suffix, in any case.
+    Hidden files and folders are left out. Files are recognised by their suffix, in upper or lower case.
 
     Args:
         folder: Folder to search with all folders below it.
 
     Returns:
-        Paths relative to the folder with "/" between parts, sorted, so that every machine sees the same order.
+        Paths relative to the folder, with "/" between parts, sorted, so that every machine sees the same order.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -192,6 +192,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _temporary_sibling(target: Path) -> Path:
-    # What a killed process leaves behind tells where it comes from. A whole name may be too long with an addition.
+    # The name tells where a file comes from that a killed process left behind. Not the whole name: with an addition it
+    # may be too long.
     name = os.fsencode(target.name)[:_KEPT_NAME_BYTES].decode(errors="ignore")
     return target.parent / f".{name}.{secrets.token_hex(4)}.tmp"

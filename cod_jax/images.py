@@ -1,4 +1,4 @@
-"""Pixels: reading any picture as uint8 RGB, value ranges, padding and saving."""
+"""Pictures as arrays: reading every kind as uint8 RGB, value ranges, padding, encoding and saving."""
 
 import functools
 import io
@@ -20,16 +20,16 @@ from cod_jax import files
 from cod_jax.errors import UserError
 
 MAX_PIXELS = 2**27
-"""Largest picture that is decoded; Pillow itself refuses a little more than this."""
+"""Size of the largest picture that is decoded. The limit of Pillow itself is a little higher."""
 
-# Pillow knows many more, some of which start other programs (EPS starts Ghostscript). "JPEG" reads MPO files as well.
-# `files` has their names for people and their suffixes.
+# Pillow knows many more formats, some of which start other programs (EPS starts Ghostscript). "JPEG" reads MPO files as
+# well. `files` has the formats' names for messages, and their suffixes.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | jax.Array
 
-# What Pillow's readers raise on damaged data.
+# Errors that Pillow's readers raise on damaged data.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -44,6 +44,7 @@ _DECODE_ERRORS = (
     zlib.error,
 )
 _OTHER_ORDER = "B" if sys.byteorder == "little" else "L"
+# Pillow keeps the high bytes of 16-bit colour. Told another raw mode, it keeps the low ones.
 _RAW_MODE_OF_LOW_BYTES = {
     "RGB;16B": "RGB;16L",
     "RGB;16L": "RGB;16B",
@@ -69,23 +70,23 @@ def to_uint8_rgb(
 ) -> npt.NDArray[np.uint8]:
     """Read a picture of any kind as 8-bit sRGB.
 
-    EXIF orientation is applied, grey and palette become RGB, 16 bit is divided by 257 and rounded, CMYK and embedded
-    colour profiles are converted to sRGB, transparency is composited on white. A profile that differs from sRGB by at
-    most 1/255 leaves the pixels as they are.
+    EXIF orientation is applied. Grey and palette pictures become RGB, and 16-bit values are divided by 257 and rounded.
+    CMYK and embedded colour profiles are converted to sRGB. A profile that differs from sRGB by at most 1/255 leaves
+    the pixels as they are. Transparency is composited on white.
 
     Args:
         source: Path, encoded bytes, Pillow image, or array of uint8 or uint16 with shape [H, W] or [H, W, C] where C is
             1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Files are JPEG, PNG, WebP, TIFF, BMP or GIF.
-        name: How messages call the picture; the path, or "image", when empty.
+        name: Name of the picture in messages; the path, or "image", when empty.
         warn: Whether transparency and unusable colour profiles give a `UserWarning`.
-        short_edge: A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
-            its shorter side keeps this many pixels. None decodes at full size.
+        short_edge: Number of pixels that the shorter side needs. A larger JPEG file may then be decoded at 1/2, 1/4 or
+            1/8 of its size, which is several times faster. None decodes at full size.
 
     Returns:
         The pixels [H, W, 3].
 
     Raises:
-        UserError: Broken, truncated, animated or too large picture, or an array of another shape or dtype.
+        UserError: The picture is broken, truncated, animated or too large, or the array has another shape or dtype.
         OSError: The path cannot be opened.
     """
     notes: list[str] = []
@@ -111,7 +112,7 @@ def uint8_to_unit(image_uint8: Array) -> Array:
         UserError: The pixels are not uint8.
     """
     if image_uint8.dtype != np.uint8:
-        raise UserError(f"image_uint8 has dtype {image_uint8.dtype}; uint8 is needed")
+        raise UserError(f"expected image_uint8 of dtype uint8, got {image_uint8.dtype}")
     return image_uint8.astype(np.float32) / 255
 
 
@@ -123,7 +124,7 @@ def unit_to_signed(image01: Array) -> Array:
 def signed_to_uint8(image: Array) -> Array:
     """Round pixels of [-1, 1] to uint8, any shape; values outside are clipped.
 
-    Computes floor(clip((x + 1) * 127.5 + 0.5, 0, 255)) in float32, whatever the input's dtype.
+    Computes floor(clip((x + 1) * 127.5 + 0.5, 0, 255)) in float32.
     """
     return ((image.astype(np.float32) + 1) * 127.5 + 0.5).clip(0, 255).astype(np.uint8)
 
@@ -133,18 +134,18 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
 
     Args:
         image: Pixels [..., H, W, C], H and W at least 1.
-        multiple: Number that both sides shall divide by, at least 1.
+        multiple: Number, at least 1, of which both sides become multiples.
 
     Returns:
-        The padded pixels, or the image itself where nothing is missing; cropping to [:H, :W] undoes it.
+        The padded pixels, or the image itself if both sides are multiples. Cropping to [:H, :W] undoes the padding.
 
     Raises:
         UserError: `multiple` is below 1, or the image is empty or has fewer than three axes.
     """
     if multiple < 1:
-        raise UserError(f"multiple is {multiple}; it must be at least 1")
+        raise UserError(f"expected multiple to be at least 1, got {multiple}")
     if image.ndim < 3 or 0 in image.shape:
-        raise UserError(f"image has shape {image.shape}; [..., height, width, channels] without empty axes is needed")
+        raise UserError(f"expected an image [..., height, width, channels] without empty axes, got shape {image.shape}")
     height, width = image.shape[-3:-1]
     if not (height % multiple or width % multiple):
         return image
@@ -155,7 +156,11 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
 
 
 def save_png(path: str | os.PathLike[str], image_uint8: npt.NDArray[np.uint8]) -> None:
-    """Write a picture as PNG; the file appears whole or not at all."""
+    """Write a picture [H, W, 3] as PNG; the file appears whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     files.write_bytes(path, encode(image_uint8, "PNG"))
 
 
@@ -165,7 +170,7 @@ def encode(image_uint8: npt.NDArray[np.uint8], image_format: str, **options: Any
     Args:
         image_uint8: Pixels [H, W, 3].
         image_format: Pillow's name of the format, for example "PNG" or "JPEG".
-        **options: Handed to Pillow's `save`.
+        **options: Options of Pillow's `save`.
     """
     buffer = io.BytesIO()
     Image.fromarray(image_uint8).save(buffer, image_format, **options)
@@ -174,12 +179,12 @@ def encode(image_uint8: npt.NDArray[np.uint8], image_format: str, **options: Any
 
 def _from_array(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     if array.dtype.name not in ("uint8", "uint16"):
-        raise UserError(f"{name}: pixels of dtype {array.dtype} are refused; give uint8 (or uint16), 0 black")
+        raise UserError(f"{name}: expected pixels of dtype uint8 or uint16, 0 for black, got {array.dtype}")
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4):
-        raise UserError(f"{name}: shape {array.shape} is refused; give [height, width] or [height, width, 1 to 4]")
+        raise UserError(f"{name}: expected shape [height, width] or [height, width, 1 to 4], got {array.shape}")
     if 0 in pixels.shape:
-        raise UserError(f"{name}: shape {array.shape} holds no pixels; each side must be at least 1")
+        raise UserError(f"{name}: an array of shape {array.shape} holds no pixels; each side must be at least 1")
     if pixels.dtype == np.uint16:
         pixels = _round_to_8_bits(pixels)
     if pixels.shape[-1] in (2, 4):
@@ -209,7 +214,7 @@ def _from_file(file: io.BytesIO | io.BufferedReader, name: str, notes: list[str]
 def _from_pillow(
     image: Image.Image, name: str, notes: list[str], file: io.BytesIO | io.BufferedReader | None = None
 ) -> np.ndarray:
-    """Convert a Pillow image; `file` is what it was opened from, needed for colour of more than 8 bits."""
+    """Convert a Pillow image; its file is needed for colour of more than 8 bits."""
     width, height = image.size
     if width * height == 0:
         raise UserError(f"{name}: the picture has no pixels; each side must be at least 1")
@@ -231,7 +236,7 @@ def _from_pillow(
         raise UserError(f"{name}: the picture has several frames; save one of them as a still picture")
 
     if image.mode == "F":
-        raise UserError(f"{name}: floating-point pixels are refused; save the picture with 8 or 16 bits per channel")
+        raise UserError(f"{name}: expected 8 or 16 bits per channel, got floating-point pixels; convert the picture")
     if image.mode.startswith("I"):
         wide = _read_16_bit_grey(image, name)
     if wide is None:
@@ -275,7 +280,7 @@ def _apply_orientation(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     try:
         method = _TRANSPOSE_OF_ORIENTATION.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODE_ERRORS:
-        # Damaged metadata beside good pixels says nothing about how to turn them.
+        # The pixels may be good although the metadata are damaged: leave them as they are.
         method = None
     return pixels if method is None else np.array(Image.fromarray(pixels).transpose(method))
 
@@ -285,25 +290,28 @@ def _round_to_8_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Return how the file stores a pixel in Pillow's words, or "" when there is no single answer."""
+    """Return Pillow's name of the layout of a pixel in the file, or "" if parts of the file differ."""
     arguments: list[Any] = [tile[3] for tile in getattr(image, "tile", [])]
     raw_modes: set[Any] = {argument[0] if isinstance(argument, tuple) else argument for argument in arguments}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
-    return raw_mode if isinstance(raw_mode, str) else ""  # of a GIF it is a number
+    return raw_mode if isinstance(raw_mode, str) else ""  # for GIF it is a number
 
 
 def _read_16_bit_grey(image: Image.Image, name: str) -> np.ndarray:
     """Return uint16 [H, W, 1] of a picture of mode I or I;16."""
     grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
-        raise UserError(f"{name}: grey values outside 0 to 65535 are refused; save the picture with 16 bits")
+        raise UserError(
+            f"{name}: expected grey values from 0 to 65535, got {grey.min()} to {grey.max()}; "
+            "save the picture with 16 bits"
+        )
     return grey.astype(np.uint16)[..., None]
 
 
 def _read_16_bit_colour(image: Image.Image, raw_mode: str, file: io.BytesIO | io.BufferedReader) -> np.ndarray:
-    """Return uint16 [H, W, 2 to 4] of a loaded picture, of which Pillow has kept the high bytes only.
+    """Return uint16 [H, W, 2 to 4] of a loaded picture, of which Pillow keeps the high bytes only.
 
-    A second decoding, told that the bytes come in the other order, gives the low bytes.
+    The picture is decoded a second time with the bytes in the other order, which gives the low bytes.
     """
     file.seek(0)
     with Image.open(file, formats=FORMATS) as low_image:
@@ -333,10 +341,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
 
 @functools.lru_cache(maxsize=16)
 def _profile_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the conversion of a profile to sRGB, or return None when it is sRGB already.
+    """Build the conversion of a profile to sRGB, or return None if the profile is sRGB already.
 
     Raises:
-        ImageCms.PyCMSError, OSError: the profile is damaged or does not belong to a picture of this mode.
+        ImageCms.PyCMSError, OSError: The profile is damaged or belongs to another mode.
     """
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
     if mode == "L":

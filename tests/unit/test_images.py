@@ -334,7 +334,7 @@ def test_padding_repeats_the_border_and_is_undone_by_cropping(shape):
 
 
 def test_padding_refuses_nonsense():
-    with pytest.raises(ValueError, match="multiple is 0"):
+    with pytest.raises(ValueError, match="multiple to be at least 1, got 0"):
         images.pad_to_multiple(RGB, 0)
     with pytest.raises(ValueError, match="without empty axes"):
         images.pad_to_multiple(RGB[:0], 16)

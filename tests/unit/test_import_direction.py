@@ -100,7 +100,6 @@ LONG_FILES = frozenset(
         "tests/unit/test_codec.py",
         "tests/unit/test_compress_cli.py",
         "tests/unit/test_import_checkpoint.py",
-        "tests/unit/test_input.py",
         "tests/unit/test_runtime.py",
         "tests/unit/test_torch_file.py",
     }
