@@ -75,8 +75,8 @@ def to_uint8_rgb(
     the pixels as they are. Transparency is composited on white.
 
     Args:
-        source: Path, encoded bytes, Pillow image, or array of uint8 or uint16 with shape [H, W] or [H, W, C] where C is
-            1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Files are JPEG, PNG, WebP, TIFF, BMP or GIF.
+        source: Path, encoded bytes, Pillow image, or array. Files are JPEG, PNG, WebP, TIFF, BMP or GIF. Arrays are
+            uint8 or uint16 with shape [H, W] or [H, W, C]; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
         name: Name of the picture in messages; the path, or "image", when empty.
         warn: Whether transparency and unusable colour profiles give a `UserWarning`.
         short_edge: Number of pixels that the shorter side needs. A larger JPEG file may then be decoded at 1/2, 1/4 or

@@ -1,4 +1,4 @@
-"""All settings of a training run with their defaults and units.
+"""All settings of a training run, with their defaults and units.
 
 The other files of this folder start from `get_config` and change what they need. A field is set on the command line by
 its dotted name: `--config.optimizer.learning_rate=2e-5`.
@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 
 def get_config() -> config_dict.ConfigDict:
-    """The published CoD-Lite first stage on 256-pixel crops; `data.source` has to be given."""
+    """Return the settings of CoD-Lite's published first stage, on 256-pixel crops; `data.source` must be set."""
     return config_dict.ConfigDict(
         {
             "model": {

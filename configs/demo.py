@@ -1,4 +1,4 @@
-"""The run of `make demo`: a tiny codec and a few photographs, a few minutes on two CPU cores.
+"""The run of `make demo`: a tiny codec and a few photographs, in a few minutes on two CPU cores.
 
 python -m cod_jax.train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
 """
@@ -9,7 +9,7 @@ from configs import base, tiny
 
 
 def get_config() -> config_dict.ConfigDict:
-    """Everything is trained for decoding in one step, which is what the demo shows."""
+    """Return the settings of a run that trains for decoding in one step, as the demo shows it."""
     config = tiny.get_config()
     base.apply(
         config,
@@ -22,7 +22,7 @@ def get_config() -> config_dict.ConfigDict:
             "model.denoiser.num_blocks": 3,
             "batch_size": 4,
             "total_steps": 700,
-            # The flow's loss is about ten times the others', and decoding in one step is what counts here.
+            # The flow loss is about ten times as large as the other terms, and here decoding in one step counts.
             "objective.one_step_weight": 10.0,
             "objective.one_step_noise_level": 0.0,
             "objective.commitment_weight": 2.5,

@@ -1,4 +1,4 @@
-r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one thing.
+r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one setting.
 
     for pretraining in compression generation; do
         python -m cod_jax.train --config configs/findings.py:all,pretraining=$pretraining \
@@ -7,16 +7,16 @@ r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small sca
         python -m cod_jax.evaluate --model models/findings_$pretraining --images KODAK --output results/$pretraining
     done
 
-Stage 1 pre-trains at 256 pixels, stage 2 makes a one-step codec of it.
+Stage 1 pre-trains at 256 pixels. Stage 2 turns the model into a one-step codec.
 
-- `pretraining=compression` gives the denoiser the codec's condition, `generation` that of an empty picture: its codec
-  learns nothing of pictures before stage 2, which trains it in full as always.
-  The runs differ in `objective.null_condition_probability` of stage 1 alone.
-- `denoiser=convolution` is CoD-Lite's, `transformer` pixel CoD's of the same width and number of parameters (59.7 and
-  60.7 million). The runs differ in `model.denoiser` alone.
+- `pretraining=compression` gives the denoiser the condition of the picture. `generation` gives it that of an empty
+  picture, so the codec learns nothing about pictures before stage 2, which always trains all of it. The runs differ
+  only in `objective.null_condition_probability` of stage 1.
+- `denoiser=convolution` is that of CoD-Lite. `transformer` is that of pixel CoD with the same width and about as many
+  parameters (59.7 and 60.7 million). The runs differ only in `model.denoiser`.
 
-`losses=published` uses LPIPS and DINOv2 in stage 2 and needs their weight files; `lpips` needs those of LPIPS, `plain`,
-the default, none.
+`losses=published` uses LPIPS and DINOv2 in stage 2 and needs their weight files. `lpips` needs those of LPIPS only, and
+`plain`, the default, needs none.
 """
 
 from ml_collections import config_dict
@@ -32,7 +32,7 @@ _DENOISERS = {
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
-    """One stage of one of the runs."""
+    """Return the settings of one stage of one of the runs."""
     chosen = presets.options(argument, stage="1", pretraining="compression", denoiser="convolution", losses="plain")
     stage = presets.choose("stage", chosen["stage"], STAGES)
     null_condition_probability = presets.choose("pretraining", chosen["pretraining"], _PRETRAINING)

@@ -4,13 +4,13 @@ r"""CoD-Lite pre-training at 0.0039 bits per pixel, the three published stages: 
         --config.frozen.weights=WEIGHTS
     python -m cod_jax.export --workdir runs/lite/stage3 --output models/lite
 
-Two of the loss terms compare with DINOv2: WEIGHTS is the folder of its published file. Without it add
+Two loss terms compare with features of DINOv2: WEIGHTS is the folder of its published file. Without it, add
 `--config.objective.feature_alignment_weight=0 --config.objective.condition_alignment_weight=0`.
 
-Hardware: the authors report 284 hours of one A100 for the three stages. The files read here have not been trained to
-the end yet. On several devices set `mesh`; where a batch does not fit in memory set `accumulation_steps`.
+Hardware: the authors report 284 hours on one A100 for the three stages. With this file no run has been trained to the
+end yet. On several devices, set `mesh`. If a batch does not fit in memory, set `accumulation_steps`.
 
-The other published rates come from fine-tuning this model for one-step decoding with another pitch and codebook.
+The other published rates come from this model, fine-tuned for one-step decoding with another pitch and codebook.
 """
 
 from ml_collections import config_dict
@@ -21,7 +21,7 @@ STAGES = presets.STAGES
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
-    """One stage of CoD-Lite pre-training; the networks are those of configs/base.py."""
+    """Return the settings of one stage of CoD-Lite pre-training; the networks are those of configs/base.py."""
     chosen = presets.options(argument, stage="1", bottleneck="codebook")
     stage = presets.choose("stage", chosen["stage"], STAGES)
     config = base.get_config()

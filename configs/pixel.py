@@ -4,15 +4,14 @@ r"""Pixel-space CoD pre-training, the three published stages: "1", "2", "3", or 
         --config.frozen.weights=WEIGHTS
     python -m cod_jax.export --workdir runs/pixel/stage3 --output models/pixel
 
-Options follow the stage: `:all,rate=0.00024` for 64 bits per 512-pixel picture instead of 0.0039 bits per pixel, and
-`:all,size=114m` for a smaller denoiser: 49m, 114m, 330m or xl.
+Options follow the stage. `:all,rate=0.00024` gives 64 bits per 512-pixel picture instead of 0.0039 bits per pixel.
+`:all,size=114m` gives a smaller denoiser; the sizes are 49m, 114m, 330m and xl.
 
-Two of the loss terms compare with DINOv2: WEIGHTS is the folder of its published file. Without it add
+Two loss terms compare with features of DINOv2: WEIGHTS is the folder of its published file. Without it, add
 `--config.objective.feature_alignment_weight=0 --config.objective.condition_alignment_weight=0`.
 
-Hardware: the authors report about 20 days of one A100 for XL. None has been trained
-to the end with this file yet. On several devices set `mesh`; where a batch does not fit in memory set
-`accumulation_steps` or `compute.remat`.
+Hardware: the authors report about 20 days on one A100 for XL. With this file no run has been trained to the end yet. On
+several devices, set `mesh`. If a batch does not fit in memory, set `accumulation_steps` or `compute.remat`.
 """
 
 from ml_collections import config_dict
@@ -23,6 +22,6 @@ STAGES = presets.STAGES
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
-    """One stage of pixel CoD."""
+    """Return the settings of one stage of pixel CoD."""
     guidance = {"0.0039": 3.0, "0.00024": 3.0}
     return presets.cod(argument, presets.PIXEL_DENOISERS, presets.pixel_denoiser, guidance)

@@ -6,10 +6,10 @@ r"""The one-step codec in a quarter of an hour on a laptop CPU: 32-pixel crops, 
         --config.data.source=PHOTOS --config.init_from=runs/tiny_pretrained \
         --config.objective.teacher=runs/tiny_pretrained
 
-For trying out data, settings and machines; no picture it makes is good. The pre-trained model is the teacher as well as
-what student and critic start from. The weights of stage 2 are those with which so small a student comes to look more
-real than its first stage in a few hundred updates: more of the discriminator, less of the teacher, which is no better
-than the student here.
+It serves to try out data, settings and machines; its pictures are poor. The pre-trained model is the teacher, and the
+student and the critic start from it too. Stage 2 weighs the discriminator more than the published runs, and the teacher
+less, because this teacher is not better than the student. With these weights the pictures of so small a student look
+more real after a few hundred updates than those of its first stage.
 """
 
 from ml_collections import config_dict
@@ -21,7 +21,7 @@ _LOSSES = presets.WITHOUT_WEIGHT_FILES
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
-    """Pre-training, or a stage of the one-step codec."""
+    """Return the settings of the pre-training, or of a stage of the one-step codec."""
     chosen = presets.options(argument, stage="1", bottleneck="codebook")
     stage = presets.choose("stage", chosen["stage"], ("pretrain", *STAGES))
     config = tiny.get_config()

@@ -18,8 +18,8 @@ def check_batch_size(name: str, batch_size: int, sharding: NamedSharding) -> Non
         sharding: Sharding of the batch, see `batch_sharding`.
 
     Raises:
-        UserError: The batch size is not a multiple of the number of devices that share the batch, or this number is
-            not a multiple of the number of processes.
+        UserError: The number of devices that share the batch does not divide its size, or the number of processes does
+            not divide the number of these devices.
     """
     num_shards = num_batch_shards(sharding)
     if batch_size % num_shards:

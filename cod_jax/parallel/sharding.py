@@ -29,8 +29,8 @@ def spec(
         mesh: The device mesh.
 
     Raises:
-        UserError: The number of axes is wrong, a name has no rule, a rule names a mesh axis that does not exist, two
-            dimensions have the same mesh axis, or a dimension is not a multiple of its mesh axis.
+        UserError: The number of axes is wrong, or a name has no rule that fits. A rule does not fit if its mesh axis
+            does not exist, splits another dimension already, or does not divide the size.
     """
     if len(axes) != len(shape):
         raise UserError(f"{name}: expected an axis name for each dimension of {tuple(shape)}, got {tuple(axes)}")
