@@ -191,7 +191,7 @@ def measure(
     Raises:
         UserError: The shapes differ.
     """
-    return {metric.name: metric.measure(original, decoded, num_bytes) for metric in table}
+    return {metric.name: _number(metric.measure(original, decoded, num_bytes)) for metric in table}
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], table: Sequence[Metric] = METRICS) -> dict[str, Number]:
@@ -207,7 +207,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], table: Sequence[Metric] = METRI
     columns = {metric: [row[metric.name] for row in rows] for metric in table}
     averages = {metric.name: metric.average(values) for metric, values in columns.items()}
     counts = [metric.counts(values) for metric, values in columns.items()]
-    summary: dict[str, Number] = {name: average for name, average in averages.items() if average is not None}
+    summary = {name: _number(average) for name, average in averages.items() if average is not None}
     return summary | {name: number for of_metric in counts for name, number in of_metric.items()}
 
 
@@ -223,3 +223,8 @@ def markdown_table(table: Sequence[Metric] = METRICS) -> str:
         (f"`{metric.name}`", metric.unit, better[metric.higher_is_better], metric.description) for metric in table
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _number(value: Any) -> Number:
+    """Return a value, which may be an array of size one, as a number that JSON takes."""
+    return np.asarray(value).item()

@@ -1,3 +1,4 @@
+import json
 import math
 import sys
 import types
@@ -16,7 +17,7 @@ class LargestError(Metric):
     higher_is_better = False
 
     def measure(self, original, decoded, num_bytes):
-        return int(np.abs(original.astype(int) - decoded).max())
+        return np.abs(original.astype(np.float32) - decoded).max()
 
     def average(self, values):
         return max(values)
@@ -64,6 +65,7 @@ def test_a_metric_of_another_package_is_named_by_its_class(monkeypatch):
     rows = [measure(*pair(16, 16, error), 64, table) for error in (5, 9)]
     assert [row["largest_error"] for row in rows] == [5, 9]
     summary = summarize(rows, table)
+    assert json.loads(json.dumps(summary)) == summary
     assert summary["largest_error"] == 9
     assert sentence(summary, table).endswith(", largest error 9")
     assert "| `largest_error` |  | lower | Largest difference of a value. |" in markdown_table(table)
