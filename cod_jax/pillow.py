@@ -79,6 +79,9 @@ class CodImageFile(ImageFile.ImageFile):
         self._mode = "RGB"
         self.info = {"mode": self._container.mode, "model": self._container.model}
 
+    def verify(self) -> None:
+        """Do nothing more: the checksum was compared when the file was opened. Pillow before 13 wants to close it."""
+
     def load(self):
         """Decode the pixels.
 
