@@ -104,7 +104,7 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
         UserError: No folder is known, or the file is damaged.
         FileNotFoundError: The file is missing.
     """
-    from cod_jax.interop.pretrained import load_sd_vae
+    from cod_jax.interop import load_sd_vae
 
     folder = folder or settings["frozen"]["weights"]
     way_out = "give its folder with --frozen-weights"

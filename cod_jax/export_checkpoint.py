@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import safetensors.numpy
 
     from cod_jax import files
-    from cod_jax.interop.published import published_network
-    from cod_jax.interop.published_yaml import network_yaml
-    from cod_jax.interop.reference import state_dict_from_params
+    from cod_jax.interop.cod_networks.description import published_network
+    from cod_jax.interop.cod_networks.reference import state_dict_from_params
+    from cod_jax.interop.cod_networks.yaml_file import network_yaml
     from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.models import build_model
 

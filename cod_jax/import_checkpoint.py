@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
 
     from cod_jax import files
-    from cod_jax.interop.pretrained import load_sd_vae
-    from cod_jax.interop.published import published_decoding, reference_config
-    from cod_jax.interop.published_checkpoint import load_published
-    from cod_jax.interop.published_yaml import read_network
+    from cod_jax.interop import load_sd_vae
+    from cod_jax.interop.cod_networks.checkpoint import load_published
+    from cod_jax.interop.cod_networks.description import published_decoding, reference_config
+    from cod_jax.interop.cod_networks.yaml_file import read_network
     from cod_jax.models.functional import count_params
 
     try:

@@ -261,7 +261,7 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
     """Everything after the command line is understood; JAX looks for its devices here."""
     import jax
 
-    from cod_jax.interop.frozen import load_frozen
+    from cod_jax.interop.frozen_networks import load_frozen
     from cod_jax.models.functional import Params
     from cod_jax.training.config import TrainConfig
     from cod_jax.training.loop import check, is_finished, train

@@ -1,8 +1,8 @@
-"""Published weight files: reading them without running code, and models built from them."""
+"""Published weights: reading their files without running code, and building models from them."""
 
-from cod_jax.interop.pretrained import load_dinov2, load_lpips, load_sd_vae
-from cod_jax.interop.reference import ReferenceModel, load_reference
-from cod_jax.interop.torch_file import read_checkpoint, read_state_dict
+from cod_jax.interop.cod_networks.reference import ReferenceModel, load_reference
+from cod_jax.interop.frozen_networks import load_dinov2, load_lpips, load_sd_vae
+from cod_jax.interop.weight_files import read_checkpoint, read_state_dict
 
 __all__ = [
     "ReferenceModel",

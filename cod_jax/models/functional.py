@@ -1,6 +1,6 @@
 """A module as a pure function of a nested dict of parameters; outside layers only this calls NNX's split and merge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -47,12 +47,12 @@ class Functional(Generic[Module]):
         Raises:
             UserError: With the missing, the unexpected and the wrongly shaped names.
         """
-        _check(_flatten(params), self._flat_shapes)
+        check_fit(_flatten(params), self._flat_shapes, _joined)
 
 
 def flatten_params(params: Params) -> dict[str, Any]:
     """Parameters by name: path parts joined by "/"."""
-    return {"/".join(map(str, path)): value for path, value in _flatten(params).items()}
+    return {_joined(path): value for path, value in _flatten(params).items()}
 
 
 def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
@@ -61,9 +61,9 @@ def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
     Raises:
         UserError: With the missing, the unexpected and the wrongly shaped names.
     """
-    paths = {"/".join(map(str, path)): path for path in _flatten(shapes)}
+    paths = {_joined(path): path for path in _flatten(shapes)}
     by_path = {paths.get(name, (name,)): value for name, value in flat.items()}
-    _check(by_path, _flatten(shapes))
+    check_fit(by_path, _flatten(shapes), _joined)
     nested: Params = {}
     for path, value in by_path.items():
         node = nested
@@ -78,6 +78,28 @@ def count_params(shapes: Params) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
+def check_fit(given: Mapping[Any, Any], expected: Mapping[Any, Any], title: Callable[[Any], str] = str) -> None:
+    """Refuse arrays whose names or shapes are not the expected ones.
+
+    Args:
+        given: Arrays by name.
+        expected: Arrays, or their shapes and dtypes, by name.
+        title: Turns a name into text.
+
+    Raises:
+        UserError: With the missing, the unexpected and the wrongly shaped names.
+    """
+    missing = [title(name) for name in expected if name not in given]
+    unexpected = [title(name) for name in given if name not in expected]
+    wrong_shape = [
+        f"{title(name)} {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in given and tuple(given[name].shape) != tuple(value.shape)
+    ]
+    if missing or unexpected or wrong_shape:
+        raise UserError(mismatch_message(missing, unexpected, wrong_shape))
+
+
 def mismatch_message(missing: list[str], unexpected: list[str], wrong_shape: list[str]) -> str:
     """The three lists of a failed load as one sentence each, long ones cut."""
 
@@ -87,6 +109,10 @@ def mismatch_message(missing: list[str], unexpected: list[str], wrong_shape: lis
 
     parts = (listed("missing", missing), listed("unexpected", unexpected), listed("wrong shape", wrong_shape))
     return "parameters do not fit the model; " + "; ".join(parts)
+
+
+def _joined(path: Sequence[Any]) -> str:
+    return "/".join(map(str, path))
 
 
 def _flatten(tree: Mapping[Any, Any], prefix: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
@@ -107,18 +133,3 @@ def _axes(state: nnx.State) -> Params:
             node = node.setdefault(part, {})
         node[path[-1]] = variable.get_metadata()["axes"]
     return nested
-
-
-def _check(given: Mapping[tuple[Any, ...], Any], expected: Mapping[tuple[Any, ...], Any]) -> None:
-    def name(path: tuple[Any, ...]) -> str:
-        return "/".join(map(str, path))
-
-    missing = [name(path) for path in expected if path not in given]
-    unexpected = [name(path) for path in given if path not in expected]
-    wrong_shape = [
-        f"{name(path)} {tuple(given[path].shape)} instead of {tuple(value.shape)}"
-        for path, value in expected.items()
-        if path in given and tuple(given[path].shape) != tuple(value.shape)
-    ]
-    if missing or unexpected or wrong_shape:
-        raise UserError(mismatch_message(missing, unexpected, wrong_shape))

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cod_jax.interop.reference import published_entries
+from cod_jax.interop.cod_networks.reference import network_entries
 from cod_jax.models import Functional, ModelConfig, flatten_params
 
 # float32 noise of gradient norms is up to 7e-6 in the fixtures; ours adds the order of summation.
@@ -39,12 +39,11 @@ def model_gradients(
 ) -> dict[str, np.ndarray]:
     """Gradients of a model's parameters by published name; `gradients` may hold some of them only."""
     flat = {name: np.asarray(leaf) for name, leaf in flatten_params(gradients).items()}
-    result = {}
-    for published, (entry, _) in published_entries(functional, config).items():
-        if entry.name in flat:
-            array = flat[entry.name] if entry.layer is None else flat[entry.name][entry.layer]
-            result[f"{lead}{published}"] = entry.to_published(array)
-    return result
+    return {
+        f"{lead}{published}": entry.layout.to_published(entry.part_of(flat))
+        for published, entry in network_entries(functional, config).items()
+        if entry.name in flat
+    }
 
 
 def check_gradient_norms(ours: Mapping[str, np.ndarray], names: np.ndarray, norms: np.ndarray) -> int:

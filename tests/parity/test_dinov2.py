@@ -10,7 +10,7 @@ import pytest
 
 from cod_jax.features.dinov2 import CELL, POSITION_EXTENT_OFFSET, DINOv2, DINOv2Config, normalize_imagenet
 from cod_jax.features.resize import bicubic_resize
-from cod_jax.interop.pretrained import dinov2_params_from_state_dict
+from cod_jax.interop.frozen_networks.dinov2 import dinov2_params_from_state_dict
 from cod_jax.models.functional import Functional
 from tests.parity.frozen_cases import GRADIENT, NETWORK, RESIZE, FrozenCase, larger, state_dict
 

@@ -8,8 +8,8 @@ import pytest
 
 import cod_jax
 from cod_jax.interop import load_reference
-from cod_jax.interop.published import published_network
-from cod_jax.interop.reference import CLASS_NAMES, published_entries, reference_config, state_dict_from_params
+from cod_jax.interop.cod_networks.description import CLASS_NAMES, published_network, reference_config
+from cod_jax.interop.cod_networks.reference import network_entries, state_dict_from_params
 from cod_jax.models import build_model, flatten_params
 from cod_jax.models.functional import Functional, count_params
 from cod_jax.models.heads import FeatureHead
@@ -28,7 +28,7 @@ def test_configuration_implies_the_published_names_and_shapes(name):
     assert network.class_name == layout["config"]["class_name"]
     assert {**network.init_args, **arguments} == network.init_args
     functional = build_model(config)
-    implied = {published: list(shape) for published, (_, shape) in published_entries(functional, config).items()}
+    implied = {name: list(entry.shape) for name, entry in network_entries(functional, config).items()}
     assert implied == dict(layout["entries"])
     assert count_params(functional.shapes) == layout["n_params"]
 

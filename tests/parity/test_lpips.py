@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16
-from cod_jax.interop.pretrained import lpips_params_from_state_dict
+from cod_jax.interop.frozen_networks.lpips import lpips_params_from_state_dict
 from cod_jax.models.functional import Functional
 from tests.parity.frozen_cases import (
     LPIPS_GRADIENT,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cod_jax.features.dinov2 import DINOv2Config
-from cod_jax.interop.reference import params_from_state_dict, reference_config
+from cod_jax.interop.cod_networks.description import reference_config
+from cod_jax.interop.cod_networks.reference import params_from_state_dict
 from cod_jax.models import ComputeConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.pretrain import Draws, Inputs, Pretrain, PretrainConfig

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cod_jax.features.dinov2 import DINOv2Config
-from cod_jax.interop.reference import params_from_state_dict, reference_config
+from cod_jax.interop.cod_networks.description import reference_config
+from cod_jax.interop.cod_networks.reference import params_from_state_dict
 from cod_jax.losses.adversarial import discriminator_loss, fake_hinge_loss, generator_loss, real_hinge_loss
 from cod_jax.losses.terms import weighted_sum
 from cod_jax.models import ComputeConfig, ModelConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAE, Moments, SDVAEConfig
-from cod_jax.interop.pretrained import sd_vae_params_from_state_dict, sd_vae_slots
+from cod_jax.interop.frozen_networks.sd_vae import sd_vae_entries, sd_vae_params_from_state_dict
 from cod_jax.models.functional import Functional
 from tests.parity.frozen_cases import NETWORK, FrozenCase, larger, layout, sd_vae_aliases, state_dict
 
@@ -106,11 +106,11 @@ def test_logvar_out_of_range_is_clipped():
 
 
 def test_three_ways_to_name_the_same_tensors():
-    published, diffusers, original = sd_vae_slots(VAE.shapes, len(SDVAEConfig().widths))
+    published, diffusers, original = sd_vae_entries(VAE.shapes, len(SDVAEConfig().widths)).values()
     aliases = sd_vae_aliases()
     for name, name_in_diffusers, name_in_original, shape in aliases:
         ours = published[name].name
         assert diffusers[name_in_diffusers].name == original[name_in_original].name == ours
         assert list(original[name_in_original].shape) == shape, name_in_original
     assert len(published) == len(diffusers) == len(original) == len(aliases)
-    assert {name: list(slot.shape) for name, slot in published.items()} == dict(layout("sd_vae_ft_ema"))
+    assert {name: list(entry.shape) for name, entry in published.items()} == dict(layout("sd_vae_ft_ema"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from cod_jax.interop.frozen import _OTHERWISE
+from cod_jax.interop.frozen_networks.by_name import OTHERWISE
 from configs import latent, lite, one_step, pixel
 from tests.conftest import REPOSITORY
 
@@ -99,7 +99,7 @@ def test_documented_settings_exist():
 
 
 def test_settings_that_do_without_a_weight_file_exist():
-    for text in _OTHERWISE.values():
+    for text in OTHERWISE.values():
         for name in re.findall(r"(?:objective|model)\.[a-z_.]+", text):
             assert any(has(config, name) for config in SETTINGS), name
 

@@ -114,7 +114,7 @@ def test_a_model_decodes_as_it_was_trained_to_unless_told(stub_run, objective, o
 
 @pytest.mark.parametrize("options", [(), ("--frozen-weights", "elsewhere")])
 def test_a_latent_model_gets_the_autoencoder_of_its_run(stub_run, monkeypatch, options: tuple[str, ...]):
-    monkeypatch.setattr("cod_jax.interop.pretrained.load_sd_vae", lambda folder, **_: {"from": folder})
+    monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder, **_: {"from": folder})
     saved = stub_run(tiny_latent_config("sd_vae"), frozen={"weights": "weights"})
     assert export.main(["--workdir", "run", "--output", "model", *options]) == 0
     assert saved["autoencoder"] == {"from": options[1] if options else "weights"}

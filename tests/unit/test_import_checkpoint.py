@@ -207,7 +207,7 @@ def test_a_latent_model_takes_its_autoencoder_along(narrow, tmp_path, capsys, mo
 
     # The autoencoder itself is large and has its own tests.
     saved: dict[str, Any] = {}
-    monkeypatch.setattr("cod_jax.interop.pretrained.load_sd_vae", lambda folder: {"folder": folder})
+    monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder: {"folder": folder})
     monkeypatch.setattr(
         "cod_jax.interop.reference.save_bundle", lambda *_, **options: saved.update(options) or "0" * 64
     )

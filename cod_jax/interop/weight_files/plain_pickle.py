@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cod_jax.errors import UserError
-from cod_jax.interop.raw_values import DAMAGED, quote
+from cod_jax.interop.weight_files.raw_values import DAMAGED, quote
 
 # A state dict takes about 30 instructions and 200 bytes a tensor.
 MAX_INSTRUCTIONS = 3_000_000

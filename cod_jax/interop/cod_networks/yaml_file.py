@@ -1,4 +1,4 @@
-"""The YAML files beside the published checkpoints: which network a checkpoint holds."""
+"""The YAML files beside the published checkpoints, which say what network a checkpoint holds."""
 
 import os
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ from typing import Any
 import yaml
 
 from cod_jax.errors import UserError
-from cod_jax.interop.published import ONE_STEP, PREFIXES, PublishedNetwork
+from cod_jax.interop.cod_networks.description import PREFIXES, PublishedNetwork, published_class
+from cod_jax.interop.cod_networks.record import shorten
+from cod_jax.interop.cod_networks.transformers import ONE_STEP_PIXNERDIT
 
 # The longest of the published files has 4 kilobytes.
 MAX_YAML_BYTES = 2**16
-# Where a file describes the network, and what its names in a checkpoint begin with.
+# Where a file describes the network.
 PLACES = ("denoiser", "net")
 # Arguments that say how a network is trained or where its first weights come from, not what it is.
 _WITHOUT_EFFECT = frozenset(
@@ -28,14 +30,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 # Training classes that add nothing to the network, with what they change of its defaults.
-_ALIASES: dict[str, tuple[str, dict[str, Any]]] = {"FinetunedOneStepCoD": (ONE_STEP, {"noise_level": 0.0})}
-_ONE_STEP_TRANSFORMER = "downstream.finetuned_one_step_cod.OneStepCoD"
-_CLASS_PATHS = {
-    "DConv": "cod.models.pixel_cnn.DConv",
-    "PixNerDiT": "cod.models.pixel_dit.PixNerDiT",
-    "DDT": "cod.models.latent_dit.DDT",
-    ONE_STEP: "finetuned_one_step_codec.models.models.OneStepCoD",
-}
+_ALIASES: dict[str, tuple[str, dict[str, Any]]] = {"FinetunedOneStepCoD": ("OneStepCoD", {"noise_level": 0.0})}
 _PIXEL_AUTOENCODER = {"class_path": "cod.models.autoencoder.PixelAE", "init_args": {"scale": 1.0}}
 _LATENT_AUTOENCODER = {
     "class_path": "cod.models.autoencoder.LatentAE",
@@ -61,11 +56,11 @@ class _Loader(yaml.SafeLoader):
 def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
     """Read which network a published YAML file describes.
 
-    The network is `model.denoiser` or `model.net` with `class_path` and `init_args`, or, in the files of one-step CoD,
-    `model.init_args` beside `ckpt_prefix`. Everything else in the file is passed over.
+    The network is `model.denoiser` or `model.net` with `class_path` and `init_args`. In the files of one-step CoD it is
+    `model.init_args` beside `ckpt_prefix`. The rest of the file is ignored.
 
     Raises:
-        UserError: One line: there is no such file, it is no YAML, or describes no network.
+        UserError: There is no such file, it is not YAML, or it describes no network; the message is one line.
     """
     file = Path(path)
     content = _load(file)
@@ -74,7 +69,10 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
         raise UserError(f"{file}: has no network: there is no section called model; give the checkpoint's own YAML")
     prefix = content.get("ckpt_prefix")
     if prefix is not None and not isinstance(prefix, str):
-        raise UserError(f"{file}: ckpt_prefix is no text; it must be what names begin with, such as net.")
+        raise UserError(
+            f"{file}: expected ckpt_prefix to be text, got {shorten(prefix)}; set it to what names begin "
+            "with, such as net."
+        )
     found = {name: model[name] for name in PLACES if isinstance(model.get(name), Mapping)}
     if len(found) > 1:
         raise UserError(f"{file}: has two networks, model.denoiser and model.net; remove the one you do not import")
@@ -83,7 +81,7 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
         where = f"model.{name}"
     elif isinstance(model.get("init_args"), Mapping):
         # The tool of one-step CoD knows one class only and does not name it.
-        where, section = "model", {"class_path": _ONE_STEP_TRANSFORMER, **model}
+        where, section = "model", {"class_path": ONE_STEP_PIXNERDIT.path, **model}
     else:
         raise UserError(f"{file}: has no network: neither model.denoiser nor model.net; give the checkpoint's own YAML")
     class_path = section.get("class_path")
@@ -100,23 +98,24 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
 
 
 def network_yaml(network: PublishedNetwork) -> str:
-    """What the published tools need to know of a network, as the text of a YAML file."""
-    init_args = dict(network.init_args)
-    needs_prefix = network.checkpoint_prefix not in (None, *PREFIXES)
-    if network.class_name == ONE_STEP and "num_groups" in init_args:
-        needs_prefix = True
-        model: dict[str, Any] = {"class_path": _ONE_STEP_TRANSFORMER, "init_args": init_args}
-    elif network.class_name == ONE_STEP:
-        model = {"net": {"class_path": _CLASS_PATHS[ONE_STEP], "init_args": init_args}}
-    else:
-        is_latent = network.class_name == "DDT"
-        model = {
-            "latent": is_latent,
-            "denoiser": {"class_path": _CLASS_PATHS[network.class_name], "init_args": init_args},
-            "vae": _LATENT_AUTOENCODER if is_latent else _PIXEL_AUTOENCODER,
-            "conditioner": _CONDITIONER,
-        }
-    # Other tools find the names without it, and the published trainer takes no such key.
+    """Return the text of a YAML file that tells the published tools which network a checkpoint holds."""
+    record = published_class(network.class_name, network.init_args)
+    section: dict[str, Any] = {"class_path": record.path, "init_args": dict(network.init_args)}
+    match record.section:
+        case "":
+            model = section
+        case "net":
+            model = {"net": section}
+        case _:
+            is_latent = record.to_config(network.init_args).is_latent
+            model = {
+                "latent": is_latent,
+                "denoiser": section,
+                "vae": _LATENT_AUTOENCODER if is_latent else _PIXEL_AUTOENCODER,
+                "conditioner": _CONDITIONER,
+            }
+    # The other tools find the usual names without it, and the published trainer takes no such key.
+    needs_prefix = not record.section or network.checkpoint_prefix not in (None, *PREFIXES)
     prefix = {"ckpt_prefix": network.checkpoint_prefix or ""} if needs_prefix else {}
     return yaml.safe_dump({**prefix, "model": model}, sort_keys=False)
 
@@ -127,7 +126,10 @@ def _load(file: Path) -> Any:
     if not file.exists():
         raise UserError(f"{file}: there is no such YAML file; check the path")
     if file.stat().st_size > MAX_YAML_BYTES:
-        raise UserError(f"{file}: is longer than {MAX_YAML_BYTES} bytes, so it is no YAML of a network; check the path")
+        raise UserError(
+            f"{file}: expected the YAML file of a network, at most {MAX_YAML_BYTES} bytes, got {file.stat().st_size}; check "
+            "the path"
+        )
     try:
         return yaml.load(file.read_bytes(), _Loader)
     # Besides its own errors, PyYAML lets those of ill-formed numbers, dates and tags through.
@@ -137,7 +139,7 @@ def _load(file: Path) -> Any:
 
 
 def _init_args(section: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """The arguments that say what the network is."""
+    """Return the arguments that say what the network is."""
     arguments: dict[str, Any] = {}
     # What a class passes on to the class it extends is set apart in files that the published trainer saved.
     for name in ("dict_kwargs", "init_args"):
@@ -145,7 +147,7 @@ def _init_args(section: Mapping[Any, Any], where: str) -> dict[str, Any]:
         if given is None:
             continue
         if not isinstance(given, Mapping) or not all(isinstance(argument, str) for argument in given):
-            raise UserError(f"{where}.{name} does not hold named arguments; give the checkpoint's own YAML")
+            raise UserError(f"{where}.{name} is not a list of named arguments; give the checkpoint's own YAML")
         arguments |= given
     return {
         name: value

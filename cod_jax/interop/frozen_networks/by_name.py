@@ -1,10 +1,12 @@
-"""The frozen networks that a run or a model needs, from the folder of published weight files that its user names."""
+"""The frozen networks that a run needs, by the names that its config gives them."""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from cod_jax.interop.pretrained import load_dinov2, load_lpips, load_sd_vae
+from cod_jax.interop.frozen_networks.dinov2 import load_dinov2
+from cod_jax.interop.frozen_networks.lpips import load_lpips
+from cod_jax.interop.frozen_networks.sd_vae import load_sd_vae
 from cod_jax.models.functional import Params
 
 _LOADERS = {
@@ -13,7 +15,8 @@ _LOADERS = {
     "lpips_vgg": partial(load_lpips, trunk="vgg"),
     "lpips_alex": partial(load_lpips, trunk="alex"),
 }
-_OTHERWISE = {
+# What to do without a network; ends the message about a missing file.
+OTHERWISE = {
     "dinov2": "do without: in pre-training set objective.feature_alignment_weight and "
     "objective.condition_alignment_weight to 0, for the one-step codec choose losses=lpips or losses=plain after the "
     "config file",
@@ -24,11 +27,11 @@ _OTHERWISE = {
 
 
 def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
-    """Parameters of frozen networks by name, float32.
+    """Read the parameters of frozen networks, float32, by name.
 
     Args:
-        names: "dinov2", "autoencoder" (sd-vae-ft-ema), "lpips_vgg", "lpips_alex", or none.
-        weights: Folder of the published files; "" where there is none.
+        names: "dinov2", "autoencoder" (sd-vae-ft-ema), "lpips_vgg", "lpips_alex"; may be empty.
+        weights: Folder of the published files, "" for none.
 
     Raises:
         FileNotFoundError: No folder is named, or a file is missing; the message says which, where it comes from, and
@@ -37,7 +40,7 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
     """
     if not weights and names:
         raise FileNotFoundError(
-            f"the frozen network {names[0]!r} is needed and frozen.weights names no folder of weight files; set it, or "
-            f"{_OTHERWISE[names[0]]}"
+            f"this run needs the frozen network {names[0]!r}, and frozen.weights names no folder of weight files; set "
+            f"it, or {OTHERWISE[names[0]]}"
         )
-    return {name: _LOADERS[name](Path(weights), otherwise=_OTHERWISE[name]) for name in names}
+    return {name: _LOADERS[name](Path(weights), otherwise=OTHERWISE[name]) for name in names}

@@ -1,4 +1,4 @@
-"""The released checkpoints: the network's tensors among those of everything that was trained beside it."""
+"""The released checkpoints, which hold a network among everything that was trained beside it."""
 
 import dataclasses
 import hashlib
@@ -12,14 +12,13 @@ from typing import Any, Literal
 import numpy as np
 
 from cod_jax.errors import UserError
-from cod_jax.interop.published import PREFIXES, PublishedNetwork
-from cod_jax.interop.raw_values import quote
-from cod_jax.interop.reference import ReferenceModel, load_reference
-from cod_jax.interop.torch_file import read_state_dict
+from cod_jax.interop.cod_networks.description import PREFIXES, PublishedNetwork
+from cod_jax.interop.cod_networks.reference import ReferenceModel, load_reference
+from cod_jax.interop.weight_files import quote, read_state_dict
 
 WeightsKind = Literal["ema", "raw"]
 
-# The modules of the networks; of plain names, those of any other module are not the network's.
+# The modules of the networks; plain names of other modules are not the network's.
 _MODULES = frozenset(
     {"y_embedder", "y_embedder_x", "t_embedder", "s_embedder", "x_embedder", "blocks", "dec_net", "final_layer"}
 )
@@ -67,7 +66,7 @@ class PublishedCheckpoint:
 def load_published(
     path: str | os.PathLike[str], network: PublishedNetwork, *, kind: WeightsKind | None = None, key: str = ""
 ) -> PublishedCheckpoint:
-    """Build our model of a released checkpoint.
+    """Build our model from a released checkpoint.
 
     Args:
         path: A torch or safetensors file; nothing in it is run.
@@ -77,8 +76,8 @@ def load_published(
 
     Raises:
         FileNotFoundError: There is no such file.
-        UserError: The file is damaged, refused, or does not hold this network; the message lists what is missing,
-            unexpected, or of another shape.
+        UserError: The file is damaged or refused, or does not hold this network; then the message lists what is
+            missing, unexpected, or of another shape.
     """
     file = Path(path)
     weights = select_network(read_state_dict(file, key), file, kind=kind, prefix=network.checkpoint_prefix)
@@ -104,7 +103,7 @@ def load_published(
 def select_network(
     state_dict: Mapping[str, np.ndarray], file: Path, *, kind: WeightsKind | None, prefix: str | None
 ) -> NetworkWeights:
-    """Pick the network's tensors.
+    """Return the network's tensors out of all in a checkpoint.
 
     Args:
         state_dict: Arrays by name as in the file.
@@ -113,7 +112,7 @@ def select_network(
         prefix: What the names begin with, where it is known.
 
     Raises:
-        UserError: The weights asked for are not there, or are no plain network's.
+        UserError: The requested weights are not there, or they are not a plain network.
     """
     present = [name for name in PREFIXES if any(_belongs(entry, name) for entry in state_dict)]
     candidates = present if prefix is None else [prefix]
@@ -145,14 +144,17 @@ def _belongs(name: str, prefix: str) -> bool:
 
 
 def _beginnings(names: Any) -> dict[str, int]:
-    """Number of names by their first part."""
+    """Count names by their first part."""
     return dict(Counter(head + dot for head, dot, _ in (name.partition(".") for name in names)))
 
 
 def _check_values(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     wrong = [name for name, value in tensors.items() if value.dtype.kind != "f"]
     if wrong:
-        raise UserError(f"{file}: {quote(wrong[0])} has type {tensors[wrong[0]].dtype}, not one of real numbers")
+        raise UserError(
+            f"{file}: expected {quote(wrong[0])} to hold real numbers, got type {tensors[wrong[0]].dtype}; give a "
+            "checkpoint of the published trainer"
+        )
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         raise UserError(

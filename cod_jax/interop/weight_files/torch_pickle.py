@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cod_jax.errors import UserError
-from cod_jax.interop.plain_pickle import ADVICE, Name, PicklePosition, load_plain_pickle, set_items
-from cod_jax.interop.raw_values import BFLOAT16, DAMAGED, is_shape, quote
+from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition, load_plain_pickle, set_items
+from cod_jax.interop.weight_files.raw_values import BFLOAT16, DAMAGED, is_shape, quote
 
 # One list can be made into a dict again and again by few instructions.
 MAX_PAIRS = 1_000_000

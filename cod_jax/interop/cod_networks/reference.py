@@ -1,6 +1,5 @@
 """Build our models from a published class name, its arguments and its state dict."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,25 +12,15 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from cod_jax.errors import UserError
-from cod_jax.interop.names import CODEC_PREFIX, Entry, entries
-from cod_jax.interop.published import CLASS_NAMES, reference_config, reference_with_noise_level
+from cod_jax.interop import naming
+from cod_jax.interop.cod_networks.condition_codec import PREFIX, codec_rules
+from cod_jax.interop.cod_networks.description import class_of, noise_level, reference_config
+from cod_jax.interop.naming import Entry, published_entries
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model
 from cod_jax.models.condition_codec import ConditionCodec
-from cod_jax.models.functional import Functional, Params, flatten_params, mismatch_message, unflatten_params
-
-__all__ = [
-    "CLASS_NAMES",
-    "ReferenceCodec",
-    "ReferenceModel",
-    "codec_functional",
-    "load_reference",
-    "params_from_state_dict",
-    "published_entries",
-    "reference_config",
-    "state_dict_from_params",
-]
+from cod_jax.models.functional import Functional, Params
 
 
 class ReferenceCodec:
@@ -41,20 +30,20 @@ class ReferenceCodec:
         self._call = call
 
     def encode(self, image01: ArrayLike, windowed: bool = False) -> jax.Array:
-        """Latents [B, h, w, 128] of image01 [B, H, W, 3]; `windowed` is the attention of CoD-Lite's inference."""
+        """Return latents [B, h, w, 128] of image01 [B, H, W, 3]; `windowed` attends as CoD-Lite does in use."""
         return self._call("encode", image01, attention=_attention(windowed))
 
     def quantize(self, z: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """Straight-through code vectors [B, h, w, 128] and indices [B, h, w] of latents."""
+        """Return straight-through code vectors [B, h, w, 128] and indices [B, h, w] of latents."""
         quantized = self._call("quantize", z)
         return quantized.values, quantized.indices
 
     def vq_loss(self, z: ArrayLike) -> jax.Array:
-        """The quantisation loss of latents."""
+        """Return the quantisation loss of latents."""
         return self._call("quantize", z).loss
 
     def decode(self, z_q: ArrayLike, windowed: bool = False) -> jax.Array:
-        """Condition [B, H/16, W/16, hidden] of code vectors."""
+        """Return the condition [B, H/16, W/16, hidden] of code vectors."""
         return self._call("decode", z_q, attention=_attention(windowed))
 
 
@@ -81,15 +70,20 @@ class ReferenceModel:
             return _run(self.functional, owner, method, tuple(static.items()), self.params, *arrays)
 
     def velocity(self, x_t: ArrayLike, t: ArrayLike, condition: ArrayLike) -> jax.Array:
-        """Velocity at x_t [B, H, W, 3] and timesteps t [B]."""
+        """Return the velocity at x_t [B, H, W, 3] and timesteps t [B]."""
         return self._call("", "velocity", x_t, t, condition)
 
     def predict(self, x_t: ArrayLike, t: ArrayLike, condition: ArrayLike) -> jax.Array:
-        """The network's raw output."""
+        """Return the network's raw output for x_t [B, H, W, 3] and t [B]."""
         return self._call("", "predict", x_t, t, condition)
 
     def one_step(self, condition: ArrayLike, noise: ArrayLike | None = None) -> jax.Array:
-        """Image in about [-1, 1] by one step from t = 0, from zero noise or from noise_level times `noise`."""
+        """Return an image of about [-1, 1] after one step from t = 0.
+
+        Args:
+            condition: [B, H/16, W/16, hidden].
+            noise: Standard normal numbers [B, H, W, 3], used times noise_level; zero noise by default.
+        """
         return self._call(
             "", "one_step", condition, *([] if noise is None else [self.noise_level * jnp.asarray(noise)])
         )
@@ -145,7 +139,7 @@ def _attention(windowed: bool) -> str:
 def load_reference(
     class_name: str, init_args: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]
 ) -> ReferenceModel:
-    """Our model of a published network with its weights.
+    """Build our model of a published network with its weights.
 
     Args:
         class_name: "Codec" (only `model.codec`), "DConv", "PixNerDiT", "DDT" or "OneStepCoD" (a transformer if
@@ -157,19 +151,19 @@ def load_reference(
         UserError: An argument cannot be used, or the state dict has missing, unexpected or wrongly shaped entries; the
             message lists all three.
     """
-    config, noise_level = reference_with_noise_level(class_name, init_args)
+    config = reference_config(class_name, init_args)
     if class_name == "Codec":
         functional = codec_functional(config)
-        if not any(name.startswith(CODEC_PREFIX) for name in state_dict):
-            state_dict = {CODEC_PREFIX + name: value for name, value in state_dict.items()}
+        if not any(name.startswith(PREFIX) for name in state_dict):
+            state_dict = {PREFIX + name: value for name, value in state_dict.items()}
     else:
         functional = build_model(config)
     params = params_from_state_dict(functional, config, state_dict)
-    return ReferenceModel(config, functional, params, noise_level)
+    return ReferenceModel(config, functional, params, noise_level(class_name, init_args))
 
 
 def codec_functional(config: ModelConfig) -> Functional[ConditionCodec]:
-    """The condition codec alone as a pure function of its parameters."""
+    """Return the condition codec alone as a pure function of its parameters."""
 
     def build(rngs: nnx.Rngs) -> ConditionCodec:
         return ConditionCodec(config.codec, config.denoiser.hidden, dtype="float32", rngs=rngs)
@@ -177,55 +171,30 @@ def codec_functional(config: ModelConfig) -> Functional[ConditionCodec]:
     return Functional(build)
 
 
-def published_entries(functional: Functional[Any], config: ModelConfig) -> dict[str, tuple[Entry, tuple[int, ...]]]:
-    """Published name -> (entry, published shape) of every tensor the configuration implies."""
-    # A codec by itself has our names without "codec/"; the published ones are the same.
-    lead = "" if "denoiser" in functional.shapes else "codec/"
-    shapes = {lead + name: tuple(leaf.shape) for name, leaf in flatten_params(functional.shapes).items()}
-    result = {}
-    for entry in entries(shapes, config):
-        shape = shapes[entry.name] if entry.layer is None else shapes[entry.name][1:]
-        published_shape = entry.to_published(np.broadcast_to(np.float32(0), shape)).shape
-        result[entry.published] = (dataclasses.replace(entry, name=entry.name.removeprefix(lead)), published_shape)
-    return result
+def network_entries(functional: Functional[Any], config: ModelConfig) -> dict[str, Entry]:
+    """Return the place of every published tensor of a network, or of a condition codec alone, by published name."""
+    if "denoiser" not in functional.shapes:
+        return published_entries(functional.shapes, codec_rules(config, lead=""))
+    return published_entries(functional.shapes, class_of(config, one_step=False).rules(config))
 
 
 def params_from_state_dict(
     functional: Functional[Any], config: ModelConfig, state_dict: Mapping[str, np.ndarray]
 ) -> Params:
-    """Our parameters, float32, from published arrays.
+    """Return our parameters, float32, from published arrays.
 
     Raises:
-        UserError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: The arrays do not fit; the message lists what is missing, unexpected, or of another shape.
     """
-    expected = published_entries(functional, config)
-    missing = [name for name in expected if name not in state_dict]
-    unexpected = [name for name in state_dict if name not in expected]
-    wrong_shape = [
-        f"{name} {tuple(state_dict[name].shape)} instead of {shape}"
-        for name, (_, shape) in expected.items()
-        if name in state_dict and tuple(state_dict[name].shape) != shape
-    ]
-    if missing or unexpected or wrong_shape:
-        raise UserError(mismatch_message(missing, unexpected, wrong_shape))
-    shapes = flatten_params(functional.shapes)
-    flat = {name: np.empty(leaf.shape, np.float32) for name, leaf in shapes.items()}
-    for name, (entry, _) in expected.items():
-        target = flat[entry.name] if entry.layer is None else flat[entry.name][entry.layer]
-        target[...] = entry.to_ours(np.asarray(state_dict[name], np.float32))
-    return unflatten_params({name: jnp.asarray(value) for name, value in flat.items()}, functional.shapes)
+    params = naming.params_from_state_dict(functional.shapes, network_entries(functional, config), state_dict)
+    return jax.tree.map(jnp.asarray, params)
 
 
 def state_dict_from_params(functional: Functional[Any], config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
-    """Published arrays, float32, from our parameters: the opposite of `params_from_state_dict`.
+    """Return published arrays, float32, from our parameters: the inverse of `params_from_state_dict`.
 
     Raises:
         UserError: With the missing, the unexpected and the wrongly shaped names of ours.
     """
     functional.check(params)
-    flat = {name: np.asarray(jax.device_get(value), np.float32) for name, value in flatten_params(params).items()}
-    state_dict = {}
-    for name, (entry, _) in published_entries(functional, config).items():
-        array = flat[entry.name] if entry.layer is None else flat[entry.name][entry.layer]
-        state_dict[name] = np.ascontiguousarray(entry.to_published(array))
-    return state_dict
+    return naming.state_dict_from_params(params, network_entries(functional, config))

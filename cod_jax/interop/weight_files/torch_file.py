@@ -1,20 +1,15 @@
-"""Read the weight files of PyTorch models without PyTorch and without running anything in them.
-
-Three containers: safetensors, the zip archive of torch 1.6 and later, and the pickle sequence of earlier versions.
-"""
+"""Read torch files: the zip archive of torch 1.6 and later, and the pickle sequence of earlier versions."""
 
 import struct
 import zipfile
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from cod_jax.errors import UserError
-from cod_jax.interop.plain_pickle import ADVICE, Name, PicklePosition
-from cod_jax.interop.raw_values import DAMAGED, Record, as_values, quote, read_bytes, value_type
-from cod_jax.interop.safetensors_file import looks_like_safetensors, read_safetensors
-from cod_jax.interop.torch_pickle import Storage, Tensor, load_torch_pickle
+from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition
+from cod_jax.interop.weight_files.raw_values import DAMAGED, Record, as_values, quote, read_bytes, value_type
+from cod_jax.interop.weight_files.torch_pickle import Storage, Tensor, load_torch_pickle
 
 MAX_PICKLE_BYTES = 64 * 2**20
 MAX_DEPTH = 64
@@ -22,75 +17,20 @@ MAX_VALUES = 500_000
 # Tensors may share storage; beyond this many times the file size they were made to exhaust memory.
 MAX_EXPANSION = 8
 
-# What trainers call the dict of a model's tensors beside those of an optimizer and others.
-_WRAPPERS = ("module", "state_dict")
-
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 
 
-def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
-    """Read the named tensors of a weight file.
-
-    A torch file may wrap them in other dicts, such as {"state_dict": {...}, "epoch": 3}: the dict that holds tensors is
-    found where there is one, or one called "module" or "state_dict". Entries beside the tensors that are no tensors are
-    left out.
+def read_zip(file: BinaryIO, file_bytes: int) -> Any:
+    """Read an archive of torch 1.6 or later, as it is nested.
 
     Args:
-        path: A safetensors file or a torch file.
-        key: Which dict to take, outer names first and separated by dots, where a file holds several.
-
-    Returns:
-        {name: read-only array}; arrays may share memory. bfloat16 is widened to float32, all else keeps its type.
+        file: Open for reading.
+        file_bytes: Its length.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        UserError: One line that says what is wrong with the file and what to do.
+        UserError: The file is damaged or asks for more than tensors; the message does not name the file.
     """
-    found = _find_tensors(read_checkpoint(path), key, path)
-    tensors: dict[str, np.ndarray] = {}
-    for name, value in found.items():
-        if isinstance(value, np.ndarray):
-            if not isinstance(name, str):
-                raise UserError(f"{path}: a tensor is named {name}, which is no text; {ADVICE}")
-            tensors[name] = value
-        elif isinstance(value, dict) and _count_tensors(value):
-            raise UserError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
-    return tensors
-
-
-def read_checkpoint(path: str | Path) -> Any:
-    """Read a weight file as it is nested: dicts, lists, tuples, scalars, text, and read-only arrays.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        UserError: One line that says what is wrong with the file and what to do.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the weight file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such weight file; check the path")
-    with path.open("rb") as file:
-        try:
-            return _read(file, path.stat().st_size, path.suffix.lower())
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
-
-
-def _read(file: BinaryIO, file_bytes: int, suffix: str) -> Any:
-    start = file.read(64)
-    if start.startswith(b"PK"):
-        return _read_zip(file, file_bytes)
-    if start.startswith(b"\x80"):
-        return _read_legacy(file, file_bytes)
-    if suffix == ".safetensors" or looks_like_safetensors(start):
-        return read_safetensors(file, file_bytes)
-    begins = f"begins with {start[:16]!r}" if start else "is empty"
-    raise UserError(f"is no weight file (it {begins}); download a safetensors or torch file again")
-
-
-def _read_zip(file: BinaryIO, file_bytes: int) -> Any:
     records = _zip_records(file, file_bytes)
     contents = [name for name in records if name.endswith("/data.pkl") or name == "data.pkl"]
     if len(contents) != 1:
@@ -138,7 +78,8 @@ def _zip_records(file: BinaryIO, file_bytes: int) -> dict[str, Record]:
     return records
 
 
-def _read_legacy(file: BinaryIO, file_bytes: int) -> Any:
+def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
+    """Read a pickle sequence of torch before 1.6, as it is nested; see `read_zip`."""
     file.seek(0)
     source = PicklePosition(file.read(MAX_PICKLE_BYTES))
     magic = load_torch_pickle(source)
@@ -226,33 +167,3 @@ class _Builder:
                 self.bytes_of[storage.key] = read_bytes(self.file, record, f"storage {quote(storage.key)}")
             self.arrays[name] = as_values(self.bytes_of[storage.key], kind, self.byte_order)
         return self.arrays[name]
-
-
-def _count_tensors(value: Any) -> int:
-    if isinstance(value, np.ndarray):
-        return 1
-    return sum(_count_tensors(item) for item in value.values()) if isinstance(value, dict) else 0
-
-
-def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
-    """Return the dict that holds the tensors; see `read_state_dict`."""
-    for name in key.split(".") if key else ():
-        if not isinstance(value, dict) or name not in value:
-            names = ", ".join(quote(str(n)) for n in list(value)[:10]) if isinstance(value, dict) else "no names"
-            raise UserError(f"{path}: has no {quote(name)} of the key {quote(key)}; here are {names}")
-        value = value[name]
-    while isinstance(value, dict) and not any(isinstance(item, np.ndarray) for item in value.values()):
-        inner = {name: item for name, item in value.items() if isinstance(item, dict) and _count_tensors(item)}
-        known = next((name for name in _WRAPPERS if name in inner), None)
-        if known:
-            value = inner[known]
-        elif len(inner) == 1:
-            (value,) = inner.values()
-        elif inner:
-            listed = ", ".join(f"{quote(str(name))} ({_count_tensors(item)})" for name, item in inner.items())
-            raise UserError(f"{path}: holds several dicts of tensors: {listed}; name one with `key`")
-        else:
-            break
-    if not isinstance(value, dict) or not any(isinstance(item, np.ndarray) for item in value.values()):
-        raise UserError(f"{path}: holds no dict of named tensors; {ADVICE}")
-    return value

@@ -1,0 +1,111 @@
+"""The named tensors of a weight file, and the file as it is nested.
+
+Three containers are read: safetensors, the zip archive of torch 1.6 and later, and the pickle sequence of earlier
+versions.
+"""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cod_jax.errors import UserError
+from cod_jax.interop.weight_files.plain_pickle import ADVICE
+from cod_jax.interop.weight_files.raw_values import quote
+from cod_jax.interop.weight_files.safetensors_file import looks_like_safetensors, read_safetensors
+from cod_jax.interop.weight_files.torch_file import read_legacy, read_zip
+
+# What trainers call the dict of a model's tensors beside those of an optimizer and others.
+_WRAPPERS = ("module", "state_dict")
+
+
+def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
+    """Read the named tensors of a weight file.
+
+    A torch file may wrap them in other dicts, such as {"state_dict": {...}, "epoch": 3}: the dict that holds tensors is
+    found where there is one, or one called "module" or "state_dict". Entries beside the tensors that are no tensors are
+    left out.
+
+    Args:
+        path: A safetensors file or a torch file.
+        key: Which dict to take, outer names first and separated by dots, where a file holds several.
+
+    Returns:
+        {name: read-only array}; arrays may share memory. bfloat16 is widened to float32, all else keeps its type.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: One line that says what is wrong with the file and what to do.
+    """
+    found = _find_tensors(read_checkpoint(path), key, path)
+    tensors: dict[str, np.ndarray] = {}
+    for name, value in found.items():
+        if isinstance(value, np.ndarray):
+            if not isinstance(name, str):
+                raise UserError(f"{path}: a tensor is named {name}, which is no text; {ADVICE}")
+            tensors[name] = value
+        elif isinstance(value, dict) and _count_tensors(value):
+            raise UserError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
+    return tensors
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Read a weight file as it is nested: dicts, lists, tuples, scalars, text, and read-only arrays.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: One line that says what is wrong with the file and what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the weight file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such weight file; check the path")
+    try:
+        with path.open("rb") as file:
+            return _read(file, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _read(file: BinaryIO, path: Path) -> Any:
+    start = file.read(64)
+    file_bytes = path.stat().st_size
+    if start.startswith(b"PK"):
+        return read_zip(file, file_bytes)
+    if start.startswith(b"\x80"):
+        return read_legacy(file, file_bytes)
+    if path.suffix.lower() == ".safetensors" or looks_like_safetensors(start):
+        return read_safetensors(path)
+    begins = f"begins with {start[:16]!r}" if start else "is empty"
+    raise UserError(f"expected a safetensors or torch file, got one that {begins}; download it again")
+
+
+def _count_tensors(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return 1
+    return sum(_count_tensors(item) for item in value.values()) if isinstance(value, dict) else 0
+
+
+def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
+    """Return the dict that holds the tensors; see `read_state_dict`."""
+    for name in key.split(".") if key else ():
+        if not isinstance(value, dict) or name not in value:
+            names = ", ".join(quote(str(n)) for n in list(value)[:10]) if isinstance(value, dict) else "no names"
+            raise UserError(f"{path}: has no {quote(name)} of the key {quote(key)}; here are {names}")
+        value = value[name]
+    while isinstance(value, dict) and not any(isinstance(item, np.ndarray) for item in value.values()):
+        inner = {name: item for name, item in value.items() if isinstance(item, dict) and _count_tensors(item)}
+        known = next((name for name in _WRAPPERS if name in inner), None)
+        if known:
+            value = inner[known]
+        elif len(inner) == 1:
+            (value,) = inner.values()
+        elif inner:
+            listed = ", ".join(f"{quote(str(name))} ({_count_tensors(item)})" for name, item in inner.items())
+            raise UserError(f"{path}: holds several dicts of tensors: {listed}; name one with `key`")
+        else:
+            break
+    if not isinstance(value, dict) or not any(isinstance(item, np.ndarray) for item in value.values()):
+        raise UserError(f"{path}: holds no dict of named tensors; {ADVICE}")
+    return value
