@@ -27,7 +27,7 @@ class Rule(NamedTuple):
         ours: Regular expression for a parameter or a module of ours.
         theirs: The published name, with `\1` for groups of the expression and `{layer}` for the number of a block.
         layout: How the array of a matched parameter, or of a module's kernel, corresponds.
-        bias: The same for a module's bias.
+        bias: The same for a module's other parameters, bias and scale.
         first_layer: Published number of the first block, where `theirs` has a `{layer}`.
     """
 
@@ -120,6 +120,6 @@ def _match(name: str, rules: Rules) -> tuple[Rule, str, Layout]:
         if match := re.fullmatch(rule.ours, name):
             return rule, match.expand(rule.theirs).replace("/", "."), rule.layout
         if match := re.fullmatch(rule.ours, module):
-            layout = rule.bias if leaf == "bias" else rule.layout
+            layout = rule.layout if leaf == "kernel" else rule.bias
             return rule, f"{match.expand(rule.theirs)}.{_LEAVES[leaf]}".replace("/", "."), layout
     raise KeyError(f"parameter {name} has no published name")

@@ -99,9 +99,7 @@ LONG_FILES = frozenset(
         "cod_jax/train.py",
         "tests/unit/test_codec.py",
         "tests/unit/test_compress_cli.py",
-        "tests/unit/test_import_checkpoint.py",
         "tests/unit/test_runtime.py",
-        "tests/unit/test_torch_file.py",
     }
 )
 

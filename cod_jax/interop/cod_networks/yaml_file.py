@@ -127,8 +127,8 @@ def _load(file: Path) -> Any:
         raise UserError(f"{file}: there is no such YAML file; check the path")
     if file.stat().st_size > MAX_YAML_BYTES:
         raise UserError(
-            f"{file}: expected the YAML file of a network, at most {MAX_YAML_BYTES} bytes, got {file.stat().st_size}; check "
-            "the path"
+            f"{file}: expected the YAML file of a network, at most {MAX_YAML_BYTES} bytes, got {file.stat().st_size}; "
+            "check the path"
         )
     try:
         return yaml.load(file.read_bytes(), _Loader)

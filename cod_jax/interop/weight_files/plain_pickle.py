@@ -1,9 +1,9 @@
 """Read a pickle of plain containers without running anything in it.
 
 A pickle is a program for a small stack machine. Python's own unpickler can be told which names it may look up, but
-still lets a file set attributes, reserve memory for any memo index and build values that crash when they are hashed.
+still lets a file set attributes, reserve memory for any memo index and build values that crash when hashed.
 This one knows only the instructions that dicts, lists, tuples and scalars need; a name in the file is a label, and
-calling it is a look-up in a table of functions of the caller.
+calling it looks up a function in a table of the caller's.
 """
 
 import struct
@@ -74,7 +74,11 @@ class PicklePosition:
 
 
 def to_text(data: bytes) -> str:
-    """Decode UTF-8, or raise a `ValueError` that says so."""
+    """Decode UTF-8.
+
+    Raises:
+        UserError: It is not UTF-8.
+    """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -95,7 +99,8 @@ class _Stack:
 
     def top(self, kind: type) -> Any:
         if not self.items or not isinstance(self.items[-1], kind):
-            raise UserError(f"its list of contents fills something that is no {kind.__name__}; {DAMAGED}")
+            found = type(self.items[-1]).__name__ if self.items else "nothing"
+            raise UserError(f"its list of contents needs a {kind.__name__} to fill, got {found}; {DAMAGED}")
         return self.items[-1]
 
     def mark(self) -> None:
@@ -140,7 +145,7 @@ def load_plain_pickle(
         elif op in _MEMO_GET:
             number = source.number(_MEMO_GET[op])
             if number not in memo:
-                raise UserError(f"its list of contents refers to something it has not; {DAMAGED}")
+                raise UserError(f"its list of contents refers to a value that it has not stored; {DAMAGED}")
             stack.items.append(memo[number])
         elif op in _FRAMING:
             source.number(_FRAMING[op])
@@ -177,7 +182,7 @@ def _call(name: Any, arguments: Any, functions: _Functions) -> Any:
 
 
 def _run_scalar(op: bytes, source: PicklePosition, stack: _Stack) -> bool:
-    """Push the number, text, bytes or constant of `op`, or return False where it is none."""
+    """Push the number, text, bytes or constant of `op`, or return False for another instruction."""
     if op in _NUMBERS:
         stack.items.append(source.number(_NUMBERS[op]))
     elif op == b"\x8a":

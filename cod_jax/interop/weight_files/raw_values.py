@@ -1,4 +1,4 @@
-"""Numbers stored one after the other in a weight file: element types and how they are read."""
+"""Numbers that lie one after the other in a weight file: their types and how they are read."""
 
 import math
 import sys

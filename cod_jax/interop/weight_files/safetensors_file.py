@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 
 from cod_jax.errors import UserError
 from cod_jax.interop.weight_files.raw_values import DAMAGED, quote
 
-# numpy has no other types of the format; bfloat16 is read through the library that JAX brings.
+# numpy has no other types of the format; JAX adds bfloat16 to those that it has.
 _TYPES = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"])
 
 
@@ -37,7 +37,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, ValueError) as error:
         raise UserError(f"is not a sound safetensors file ({quote(str(error))}); {DAMAGED}") from error
     for name, values in tensors.items():
-        tensors[name] = values.astype(np.float32) if values.dtype == ml_dtypes.bfloat16 else values
+        tensors[name] = values.astype(np.float32) if values.dtype == jnp.bfloat16 else values
         tensors[name].flags.writeable = False
     return tensors
 

@@ -23,8 +23,7 @@ def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
     """Read the named tensors of a weight file.
 
     A torch file may wrap them in other dicts, such as {"state_dict": {...}, "epoch": 3}: the dict that holds tensors is
-    found where there is one, or one called "module" or "state_dict". Entries beside the tensors that are no tensors are
-    left out.
+    found where there is one, or one called "module" or "state_dict". Other entries beside the tensors are left out.
 
     Args:
         path: A safetensors file or a torch file.
@@ -35,14 +34,14 @@ def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UserError: One line that says what is wrong with the file and what to do.
+        UserError: The file cannot be read; the message is one line and says why and what to do.
     """
     found = _find_tensors(read_checkpoint(path), key, path)
     tensors: dict[str, np.ndarray] = {}
     for name, value in found.items():
         if isinstance(value, np.ndarray):
             if not isinstance(name, str):
-                raise UserError(f"{path}: a tensor is named {name}, which is no text; {ADVICE}")
+                raise UserError(f"{path}: expected names of tensors to be text, got {name}; {ADVICE}")
             tensors[name] = value
         elif isinstance(value, dict) and _count_tensors(value):
             raise UserError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
@@ -54,7 +53,7 @@ def read_checkpoint(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UserError: One line that says what is wrong with the file and what to do.
+        UserError: The file cannot be read; the message is one line and says why and what to do.
     """
     path = Path(path)
     if path.is_dir():
@@ -107,5 +106,5 @@ def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
         else:
             break
     if not isinstance(value, dict) or not any(isinstance(item, np.ndarray) for item in value.values()):
-        raise UserError(f"{path}: holds no dict of named tensors; {ADVICE}")
+        raise UserError(f"{path}: expected a dict of named tensors, found none; {ADVICE}")
     return value

@@ -14,7 +14,7 @@ from cod_jax.interop.weight_files.torch_pickle import Storage, Tensor, load_torc
 MAX_PICKLE_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 MAX_VALUES = 500_000
-# Tensors may share storage; beyond this many times the file size they were made to exhaust memory.
+# Tensors may share storage; beyond this many times the file's size they were made to exhaust memory.
 MAX_EXPANSION = 8
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -34,7 +34,9 @@ def read_zip(file: BinaryIO, file_bytes: int) -> Any:
     records = _zip_records(file, file_bytes)
     contents = [name for name in records if name.endswith("/data.pkl") or name == "data.pkl"]
     if len(contents) != 1:
-        raise UserError(f"is a zip archive with {len(contents)} data.pkl, a torch file has one; name the torch file")
+        raise UserError(
+            f"expected one data.pkl in the zip archive, as in torch files, got {len(contents)}; name the torch file"
+        )
     prefix = contents[0].removesuffix("data.pkl")
     if records[contents[0]].num_bytes > MAX_PICKLE_BYTES:
         raise UserError(f"its list of contents takes more than {MAX_PICKLE_BYTES} bytes; {ADVICE}")
@@ -42,7 +44,7 @@ def read_zip(file: BinaryIO, file_bytes: int) -> Any:
     if prefix + "byteorder" in records:
         order = read_bytes(file, records[prefix + "byteorder"], "its byte order").decode("latin-1")
     if order not in ("little", "big"):
-        raise UserError(f"its byte order is {quote(order)}, not little or big; {DAMAGED}")
+        raise UserError(f"expected its byte order to be little or big, got {quote(order)}; {DAMAGED}")
     value = load_torch_pickle(PicklePosition(read_bytes(file, records[contents[0]], "its list of contents")))
     storages = {
         name.removeprefix(prefix + "data/"): record
@@ -84,10 +86,13 @@ def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
     source = PicklePosition(file.read(MAX_PICKLE_BYTES))
     magic = load_torch_pickle(source)
     if magic != _LEGACY_MAGIC:
-        raise UserError(f"is a pickle, but not one that torch wrote; {ADVICE}")
+        raise UserError(f"expected a pickle that torch wrote, got another one; {ADVICE}")
     version = load_torch_pickle(source)
     if version != _LEGACY_VERSION:
-        raise UserError(f"its torch format is not version {_LEGACY_VERSION}; save it again with a newer torch")
+        raise UserError(
+            f"expected version {_LEGACY_VERSION} of torch's format, got {quote(str(version))}; save it again with a "
+            "newer torch"
+        )
     load_torch_pickle(source)
     storages: dict[str, Storage] = {}
     value = load_torch_pickle(source, storages)
@@ -111,7 +116,7 @@ def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
 
 
 class _Builder:
-    """Turns what the pickle described into arrays; every storage is read once and shared by its tensors."""
+    """Turns descriptions of tensors into arrays; every storage is read once and shared by its tensors."""
 
     def __init__(self, file: BinaryIO, file_bytes: int, records: dict[str, Record], byte_order: str):
         self.file = file
@@ -123,7 +128,7 @@ class _Builder:
         self.arrays: dict[tuple[str, str], np.ndarray] = {}
 
     def build(self, value: Any, depth: int) -> Any:
-        """Return `value` with arrays; walks shared containers again and again, so what it returns is a tree."""
+        """Return `value` with arrays in it; a container that is there twice is copied, so the result is a tree."""
         self.values_left -= 1
         if depth > MAX_DEPTH or self.values_left < 0:
             raise UserError(f"it nests more than {MAX_DEPTH} deep or holds more than {MAX_VALUES} values; {ADVICE}")
@@ -131,7 +136,7 @@ class _Builder:
             return self.tensor(value)
         if isinstance(value, Name | Storage):
             what = quote(value.text) if isinstance(value, Name) else "a storage"
-            raise UserError(f"it holds {what}, which is no tensor; {ADVICE}")
+            raise UserError(f"expected tensors and plain values, got {what}; {ADVICE}")
         if isinstance(value, dict):
             return {name: self.build(item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple):

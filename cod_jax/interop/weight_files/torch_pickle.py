@@ -1,4 +1,4 @@
-"""Read the list of contents of a torch file: a pickle whose tensors are descriptions, not yet numbers."""
+"""The list of contents of a torch file: a pickle in which tensors are descriptions, without their numbers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def load_torch_pickle(source: PicklePosition, storages: dict[str, Storage] | Non
 def _to_storage(value: Any) -> Storage:
     """Check ("storage", type, key, device, number of values[, None or (key, first, number)])."""
     if not isinstance(value, tuple) or len(value) not in (5, 6) or value[0] != "storage":
-        raise UserError(f"it holds something stored apart that is no tensor; {ADVICE}")
+        raise UserError(f"expected only tensors to be stored apart, got something else; {ADVICE}")
     kind, key, num_values = value[1], value[2], value[4]
     if (
         not isinstance(kind, Name)
