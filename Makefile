@@ -64,7 +64,7 @@ soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --durations=15 $(PYTEST_ARGS)
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
