@@ -1,36 +1,40 @@
 """Where compiled programs are kept between runs."""
 
 import os
-import sys
 from pathlib import Path
+
+import platformdirs
 
 # What JAX takes unless it is told otherwise.
 _JAX_MIN_COMPILE_SECONDS = 1.0
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs in the user's cache folder, unless JAX was told another place.
+def settings() -> dict[str, str | float]:
+    """Return how JAX keeps compiled programs, by the names of its settings.
 
-    Programs that take more than 0.2 seconds to compile are kept, unless JAX was told another time: its own second is
-    about what an encoder or a decoder takes.
+    They are kept in the user's cache folder, which JAX makes when it has something to keep. Programs that take more
+    than 0.2 seconds to compile are kept: JAX's own second is about what an encoder or a decoder takes.
+    """
+    folder = platformdirs.user_cache_path("cod_jax", appauthor=False) / "jax"
+    kept: dict[str, str | float] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
+    # Without a cache everything works, only slower.
+    return {**kept, "jax_compilation_cache_dir": str(folder)} if _can_be_written(folder) else kept
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in the user's cache folder unless JAX was told another place.
+
+    For libraries that use JAX, whether it has been imported or not. Commands set the environment instead.
     """
     import jax
 
-    name = "jax_persistent_cache_min_compile_time_secs"
-    if name.upper() not in os.environ and jax.config.values[name] == _JAX_MIN_COMPILE_SECONDS:
-        jax.config.update(name, 0.2)
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "cod_jax" / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # Without a cache everything works, only slower.
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    unset = {"jax_persistent_cache_min_compile_time_secs": _JAX_MIN_COMPILE_SECONDS, "jax_compilation_cache_dir": None}
+    for name, value in settings().items():
+        if name.upper() not in os.environ and jax.config.values[name] == unset[name]:
+            jax.config.update(name, value)
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder is there or can be made, and takes files."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)

@@ -1,6 +1,7 @@
 """Find the model folder that a file names."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from cod_jax.coding.container import Mode
@@ -11,27 +12,33 @@ SEARCH_PATH = "COD_JAX_MODELS"
 """The environment variable with the folders to search, separated as in PATH: model folders, or folders of them."""
 
 
+def model_folders() -> Iterator[Path]:
+    """Yield the model folders that COD_JAX_MODELS names, and those directly in the folders that it names."""
+    for entry in os.environ.get(SEARCH_PATH, "").split(os.pathsep):
+        if entry:
+            root = Path(entry)
+            for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
+                if description.is_file():
+                    yield description.parent
+
+
 def find_model(model: str, mode: Mode) -> Path | None:
     """Search the folders of COD_JAX_MODELS for the model of a file.
 
     Weights are not read. Folders that cannot be read are passed over.
 
     Args:
-        model: What the file names the model by, the first 8 hex digits of a fingerprint.
+        model: How the file names the model, the first 8 hex digits of a fingerprint.
         mode: How the file is coded.
 
     Returns:
         A model folder; None where there is none.
     """
-    for entry in os.environ.get(SEARCH_PATH, "").split(os.pathsep):
-        if not entry:
+    for folder in model_folders():
+        try:
+            fingerprints = read_fingerprints(folder)
+        except (UserError, OSError):
             continue
-        root = Path(entry)
-        for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
-            try:
-                fingerprints = read_fingerprints(description.parent)
-            except (UserError, OSError):
-                continue
-            if fingerprints.match(model, mode):
-                return description.parent
+        if fingerprints.match(model, mode):
+            return folder
     return None

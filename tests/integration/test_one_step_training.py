@@ -11,7 +11,7 @@ import pytest
 import skimage
 from PIL import Image
 
-from cod_jax.export import main as export
+from cod_jax.commands.main import main
 from cod_jax.images import save_png
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import ModelConfig, build_model, flatten_params
@@ -93,7 +93,7 @@ def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(phot
     assert first.returncode == 0, first.stderr
     state = final_state(tmp_path / "first", 2)
     merged = merge(state["ema"]["model"], state["ema"]["lora"], 1.0)
-    assert export(["--workdir", str(tmp_path / "first"), "--output", str(tmp_path / "first_model")]) == 0
+    assert main(["export", "--workdir", str(tmp_path / "first"), "--output", str(tmp_path / "first_model")]) == 0
     exported = flatten_params(load_bundle(tmp_path / "first_model").params)
     for name, value in flatten_params(merged).items():
         np.testing.assert_allclose(exported[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
@@ -112,7 +112,7 @@ def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(phot
     done = run_trainer(second)
     assert done.returncode == 0, done.stderr
     assert "left out (not in this model): none" in done.stdout
-    assert export(["--workdir", str(tmp_path / "second"), "--output", str(tmp_path / "model")]) == 0
+    assert main(["export", "--workdir", str(tmp_path / "second"), "--output", str(tmp_path / "model")]) == 0
     assert load_bundle(tmp_path / "model").decoding.num_steps == 1
 
 
@@ -190,7 +190,7 @@ def test_a_distilled_student_looks_more_real_than_its_first_stage(real_tiles, tm
     students = []
     for stage in ("stage1", "stage2"):
         model = tmp_path / f"model_{stage}"
-        assert export(["--workdir", str(tmp_path / "all" / stage), "--output", str(model)]) == 0
+        assert main(["export", "--workdir", str(tmp_path / "all" / stage), "--output", str(model)]) == 0
         students.append(student(model))
 
     def psnr(pictures: np.ndarray) -> float:

@@ -17,15 +17,18 @@ import pytest
 from PIL import Image
 
 import cod_jax
-from cod_jax import fit_prior, images, info
+from cod_jax import images
 from cod_jax.codec import Codec
 from cod_jax.coding import container, pictures, prior_fit, stream
 from cod_jax.coding.factorized import FactorizedPrior
+from cod_jax.commands.info import model_lines
+from cod_jax.commands.main import main
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import sample
 from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.model_folder import prior_file
 from cod_jax.model_folder.bundle import Bundle, save_bundle
+from cod_jax.model_folder.describe import describe_model
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.models.space import Space
 from tests.model_fixtures import (
@@ -432,9 +435,9 @@ def test_a_factorized_bottleneck_is_coded_by_its_tables(tmp_path_factory):
 def test_a_folder_of_a_factorized_model_holds_its_tables(tmp_path_factory, tmp_path: Path, capsys):
     folder = tmp_path_factory.getbasetemp() / "factorized"
     factorized_codec(folder)
-    lines = dict(info.model_lines(folder, info.describe_model(folder)))
+    lines = dict(model_lines(folder, describe_model(folder)))
     assert (lines["symbols"], lines["prior"]) == ("8 numbers for 16x16 pixels, 2 quality levels", "factorized")
-    assert fit_prior.main(["--model", str(folder), "--images", str(tmp_path)]) == 1
+    assert main(["fit-prior", "--model", str(folder), "--images", str(tmp_path)]) == 2
     assert "factorized has no codebook, and its files need no other prior than" in capsys.readouterr().err
     copy = shutil.copytree(folder, tmp_path / "copy")
     prior = prior_file.load_prior(copy, 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from cod_jax.commands.main import COMMANDS, main
 from cod_jax.interop.frozen_networks.by_name import OTHERWISE
 from configs import latent, lite, one_step, pixel
 from tests.conftest import REPOSITORY
@@ -17,9 +18,10 @@ FOLDERS = ("docs", "launch", "configs", "data", "cod_jax")
 PATHS = (REPOSITORY / "README.md", *(path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*"))))
 TEXTS = {str(path.relative_to(REPOSITORY)): path.read_text() for path in PATHS if path.suffix in (".md", ".py", ".sh")}
 COMMAND = re.compile(
-    r"(?:python -m ((?:cod_jax|launch|data)\.[a-z]\w*)|\b(cod) (?=compress|decompress|info))((?:\\\n|(?!, )[^`\n#])*)"
+    rf"(?:python -m ((?:cod_jax|launch|data)\.[a-z]\w*)|\b(cod) (?=(?:{'|'.join(COMMANDS)})\b))"
+    r"((?:\\\n|(?!, )[^`\n#])*)"
 )
-SUBCOMMANDS = {"cod_jax.benchmark": ("codec", "train"), "cod": ("compress", "decompress", "info")}
+SUBCOMMANDS = {"cod_jax.benchmark": ("codec", "train"), "cod": tuple(COMMANDS)}
 
 SETTINGS = [
     lite.get_config("1"),
@@ -54,14 +56,11 @@ def unwrapped(text: str) -> str:
 @functools.cache
 def options(module: str, subcommand: str) -> frozenset[str]:
     """The options that a command lists in its help; what its examples name does not count."""
-    main = importlib.import_module("cod_jax.compress" if module == "cod" else module).main
+    run = main if module == "cod" else importlib.import_module(module).main
+    command = re.search(r'main\(command="(.*)"\)', TEXTS[f"{module.replace('.', '/')}.py"]) if module != "cod" else None
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        try:
-            status = main([subcommand, "--help"] if subcommand else ["--help"])
-        except SystemExit as stop:
-            status = stop.code
-    assert not status
+        assert run([*(command.groups() if command else ()), *([subcommand] if subcommand else ()), "--help"]) == 0
     listed = (re.split(r"\s{2,}", line[2:])[0] for line in text.getvalue().split("\n") if line.startswith("  -"))
     return frozenset(name for definition in listed for name in re.findall(r"--[a-z][\w-]*", definition))
 

@@ -39,8 +39,8 @@ GROUPS: tuple[frozenset[str], ...] = (
 # Modules that are run as `python -m cod_jax.NAME`.
 MODULE_FORMS = frozenset(
     {
+        "__main__",
         "benchmark",
-        "command_options",
         "compile",
         "compress",
         "evaluate",
@@ -48,7 +48,6 @@ MODULE_FORMS = frozenset(
         "export_checkpoint",
         "fit_prior",
         "import_checkpoint",
-        "info",
         "memory",
         "train",
     }
@@ -94,11 +93,9 @@ BASE = ("cod_jax", "cod_jax.codec", "cod_jax.runtime", "cod_jax.pillow", "cod_ja
 # Files that are still too long. The list is to become empty: a file that was made shorter must be struck off.
 LONG_FILES = frozenset(
     {
-        "cod_jax/compress.py",
         "cod_jax/models/config.py",
         "cod_jax/train.py",
         "tests/unit/test_codec.py",
-        "tests/unit/test_compress_cli.py",
         "tests/unit/test_runtime.py",
     }
 )

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cod_jax import info
 from cod_jax.codec import Codec
 from cod_jax.coding import container, stream
 from cod_jax.coding.prior import SymbolPrior
+from cod_jax.commands.info import model_lines
 from cod_jax.model_folder import prior_file
 from cod_jax.model_folder.bundle import load_bundle, read_fingerprints
+from cod_jax.model_folder.describe import describe_model
 from cod_jax.model_folder.search import find_model
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
 from tests.unit.test_prior import fitted
@@ -87,7 +88,7 @@ def test_files_from_before_the_prior_was_fitted_find_its_folder(tmp_path: Path, 
     }
     with pytest.raises(ValueError, match=f"fingerprint {weights}, and this one has 00000000; .*, which is {tmp_path}$"):
         tiny_codec().decompress(data)
-    lines = dict(info.model_lines(tmp_path, info.describe_model(tmp_path)))
+    lines = dict(model_lines(tmp_path, describe_model(tmp_path)))
     assert (lines["fingerprint"][:8], lines["fingerprint of weights"][:8]) == (folder, weights)
 
 

@@ -1,13 +1,13 @@
 import pytest
 
-from launch import local
+from cod_jax.commands.main import main
 
 
 @pytest.mark.parametrize("spelling", ["--devices-per-process", "--devices_per_process"])
 def test_arguments_after_the_dashes_go_to_every_trainer(spelling, monkeypatch):
     started = []
-    monkeypatch.setattr(local, "run", lambda *calls: started.append(calls) or 0)
-    assert local.main(["--processes", "2", spelling, "3", "--", "--workdir", "x", "--", "y"]) == 0
+    monkeypatch.setattr("cod_jax.launch.local.run", lambda *calls: started.append(calls) or 0)
+    assert main(["launch", "--processes", "2", spelling, "3", "--", "--workdir", "x", "--", "y"]) == 0
     ((commands, environments),) = started
     assert [command[-4:] for command in commands] == [["--workdir", "x", "--", "y"]] * 2
     assert all(environment["XLA_FLAGS"].endswith("device_count=3") for environment in environments)
@@ -18,14 +18,12 @@ def test_arguments_after_the_dashes_go_to_every_trainer(spelling, monkeypatch):
     [
         ("--processes 3 --platform cuda -- --workdir x", "3 GPUs are needed"),
         ("--processes 2 --config configs/tiny.py", "--config configs/tiny.py; arguments of the trainer go behind --"),
-        ("--processes 0 -- --workdir x", "must be at least 1"),
-        ("--processes 2", "no arguments for the trainer"),
+        ("--processes 0 -- --workdir x", "expected a positive number, got '0'"),
+        ("--processes 2", "expected arguments of the trainer; add --"),
         ("", "required: --processes"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments, message, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with pytest.raises(SystemExit) as error:
-        local.main(arguments.split())
-    assert error.value.code == 2
+    assert main(["launch", *arguments.split()]) == 2
     assert message in capsys.readouterr().err

@@ -2,10 +2,14 @@ import shlex
 
 import pytest
 
+from cod_jax.commands.main import main
 from cod_jax.launch import plan
-from launch.sweep import main
 from tests.conftest import REPOSITORY
 from tests.sweep_fixtures import BITS, RATE, SweepFolder
+
+
+def sweep(arguments: list[str]) -> int:
+    return main(arguments, command="sweep")
 
 
 @pytest.fixture
@@ -16,7 +20,7 @@ def sweep_folder(tmp_path, monkeypatch) -> SweepFolder:
 def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     arguments = ["--sweep", "configs/sweeps/rate.py", "--config", "configs/tiny.py", "--workdir", str(tmp_path / "r")]
-    assert main([*arguments, "--dry-run", "--", "--config.data.source=photos"]) == 0
+    assert main(["sweep", *arguments, "--dry-run", "--", "--config.data.source=photos"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * 12 + 1
     assert lines[0] == "codebook_bits=4,commitment_weight=0.25,learning_rate=0.0003"
@@ -45,7 +49,7 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
     ],
 )
 def test_wrong_usage_starts_nothing_and_says_why_in_one_line(sweep_folder, capsys, expression, arguments, message):
-    assert main(sweep_folder.arguments(expression, *arguments)) == 2
+    assert sweep(sweep_folder.arguments(expression, *arguments)) == 2
     error = capsys.readouterr().err
     assert "sweep: error: " in error
     assert message in error
@@ -55,7 +59,7 @@ def test_wrong_usage_starts_nothing_and_says_why_in_one_line(sweep_folder, capsy
 
 def test_a_work_folder_that_is_a_file_is_one_error(sweep_folder, capsys):
     sweep_folder.workdir.touch()
-    assert main(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])")) == 2
+    assert sweep(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])")) == 2
     error = capsys.readouterr().err
     assert error.endswith(f"sweep: error: {sweep_folder.workdir} is a file, not a folder; choose another place\n")
     assert error.count("\n") == 1
@@ -63,17 +67,17 @@ def test_a_work_folder_that_is_a_file_is_one_error(sweep_folder, capsys):
 
 def test_failures_give_status_1_and_the_same_command_goes_on(sweep_folder, capsys):
     arguments = sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.5])")
-    assert [main(arguments), main(arguments)] == [1, 1]
+    assert [sweep(arguments), sweep(arguments)] == [1, 1]
     assert sweep_folder.calls() == {"learning_rate=0.1": 1, "learning_rate=0.5": 2}
     capsys.readouterr()
-    assert main([*arguments, "--dry-run"]) == 0
+    assert main(["sweep", *arguments, "--dry-run"]) == 0
     assert "learning_rate=0.1 (done)" in capsys.readouterr().out
 
 
 def test_each_point_may_have_gpus_of_its_own(sweep_folder, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     more = ("--parallel", "2", "--gpus-per-point", "1")
-    assert main(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])", *more)) == 0
+    assert sweep(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])", *more)) == 0
     assert sweep_folder.gpus() == ["5", "7"]
 
 
@@ -81,7 +85,7 @@ def test_a_job_array_is_written_and_nothing_runs(sweep_folder, tmp_path, capsys)
     slurm = tmp_path / "s l"
     # The machines of the cluster may see other files than this one.
     more = ("--slurm", str(slurm), "--", "--config.data.source=absent")
-    assert main(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])", *more)) == 0
+    assert sweep(sweep_folder.arguments("hyper.sweep(RATE, [0.1, 0.2])", *more)) == 0
     assert f"2 points; submit them from this folder: sbatch '{slurm}/array.sh'" in capsys.readouterr().out
     assert "#SBATCH --job-name=runs\n" in (slurm / "array.sh").read_text()
     assert not sweep_folder.workdir.exists()
@@ -90,10 +94,5 @@ def test_a_job_array_is_written_and_nothing_runs(sweep_folder, tmp_path, capsys)
 def test_a_job_array_that_cannot_be_written_is_an_error(sweep_folder, tmp_path, capsys):
     (tmp_path / "file").touch()
     arguments = sweep_folder.arguments("hyper.sweep(RATE, [1])", "--slurm", str(tmp_path / "file" / "slurm"))
-    assert main(arguments) == 2
+    assert sweep(arguments) == 2
     assert "sweep: error: " in capsys.readouterr().err
-
-
-def test_help_shows_examples(capsys):
-    assert main(["--help"]) == 0
-    assert "examples:" in capsys.readouterr().out

@@ -4,12 +4,16 @@ import json
 
 import pytest
 
-from cod_jax import compile as command
 from cod_jax import runtime
+from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import build_model
 from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_bundle, tiny_latent_config
+
+
+def _compile(arguments: list[str]) -> int:
+    return main(arguments, command="compile")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def model(tmp_path_factory) -> str:
 def test_a_model_is_compiled(model, tmp_path, capsys):
     output = tmp_path / "compiled"
     arguments = ["--model", model, "--output", str(output), "--platforms", "cpu", "cpu"]
-    assert command.main(arguments) == 0
+    assert _compile(arguments) == 0
     printed = capsys.readouterr().out
     assert f"wrote {output}: float32 for cpu, 4 programs and the weights in 3.0 MB, fingerprint " in printed
     assert "note:" not in printed
@@ -32,9 +36,9 @@ def test_a_model_is_compiled(model, tmp_path, capsys):
     assert codec.description.platforms == ["cpu"]
     assert codec.decompress(codec.compress(gradient_image(16, 16))).shape == (16, 16, 3)
 
-    assert command.main(arguments) == 1
+    assert _compile(arguments) == 2
     assert "already exists; choose another output or pass --force" in capsys.readouterr().err
-    assert command.main(["--model", model, "--output", str(output), "--platforms", "cuda", "--force"]) == 0
+    assert _compile(["--model", model, "--output", str(output), "--platforms", "cuda", "--force"]) == 0
     assert not (output / "encode-cpu-0.stablehlo").exists()
 
 
@@ -42,7 +46,7 @@ def test_a_model_of_many_steps_is_compiled_for_one(tmp_path, capsys):
     bundle = tiny_bundle()
     save_bundle(tmp_path / "m", bundle.config, bundle.params, training={}, decoding=DecodingConfig(25))
     arguments = ["--model", str(tmp_path / "m"), "--output", str(tmp_path / "c"), "--dtype", "bfloat16"]
-    assert command.main([*arguments, "--platforms", "cpu"]) == 0
+    assert _compile([*arguments, "--platforms", "cpu"]) == 0
     assert "note: the model decodes in 25 steps by default; compiled, it takes one" in capsys.readouterr().out
     assert json.loads((tmp_path / "c" / "compiled.json").read_text())["dtype"] == "bfloat16"
 
@@ -50,7 +54,7 @@ def test_a_model_of_many_steps_is_compiled_for_one(tmp_path, capsys):
 def test_other_models_are_refused_and_leave_nothing(tmp_path, capsys):
     config = tiny_latent_config()
     save_bundle(tmp_path / "m", config, numpy_params(build_model(config).shapes), training={})
-    assert command.main(["--model", str(tmp_path / "m"), "--output", str(tmp_path / "c")]) == 1
+    assert _compile(["--model", str(tmp_path / "m"), "--output", str(tmp_path / "c")]) == 2
     assert "a model on latents (denoiser.kind ddt) cannot be compiled" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
@@ -58,12 +62,12 @@ def test_other_models_are_refused_and_leave_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "required: --model, --output"),
+        ([], 2, "required: -m/--model, --output"),
         (["--model", "m", "--output", "c", "--platforms", "abacus"], 2, "invalid choice: 'abacus'"),
         (["--model", "m", "--output", "c", "--dtype", "float16"], 2, "invalid choice: 'float16'"),
-        (["--model", "missing", "--output", "c"], 1, "missing does not exist"),
+        (["--model", "missing", "--output", "c"], 2, "missing does not exist"),
     ],
 )
 def test_wrong_arguments(arguments, status, message, capsys):
-    assert command.main(arguments) == status
+    assert _compile(arguments) == status
     assert message in capsys.readouterr().err

@@ -11,8 +11,15 @@ from PIL import Image
 from skimage import data as photographs
 
 from cod_jax import images
-from cod_jax.input import DataConfig, build_train_batches, load_validation_images, sources
-from data import prepare
+from cod_jax.commands.main import main
+from cod_jax.input import (
+    DataConfig,
+    build_train_batches,
+    load_validation_images,
+    records,
+    sources,
+    transforms,
+)
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def photos(tmp_path):
 
 
 def run(photos, output, *arguments, size=32):
-    return prepare.main(["--source", str(photos), "--output", str(output), "--size", str(size), *arguments])
+    return main(["prepare", "--source", str(photos), "--output", str(output), "--size", str(size), *arguments])
 
 
 def read_all(folder):
@@ -146,19 +153,26 @@ def test_force_does_not_replace_a_folder_of_another_kind(photos, capsys):
         (["--source", "absent", "--output", "out", "--size", "32"], "absent does not exist; give"),
         (["--source", ".", "--output", "out", "--size", "32"], "give a folder of photographs"),
         (["--source", "photos", "--output", "out", "--size", "1000"], "none of the 5 photographs can be used"),
-        (["--source", "photos", "--output", "out", "--size", "0"], "size is 0"),
-        (["--source", "photos", "--output", "out", "--size", "32", "--quality", "0"], "quality is 0"),
-        (["--source", "photos", "--output", "out", "--size", "32", "--images-per-shard", "0"], "images per shard is 0"),
+        (["--source", "photos", "--output", "out", "--size", "0"], "size must be at least 1, got 0"),
+        (
+            ["--source", "photos", "--output", "out", "--size", "32", "--quality", "0"],
+            "quality must be from 1 to 100",
+        ),
+        (
+            ["--source", "photos", "--output", "out", "--size", "32", "--images-per-shard", "0"],
+            "per shard must be",
+        ),
         (["--source", "photos", "--output", "out", "--size", "many"], "invalid int value"),
         (["--source", "photos"], "--output"),
     ],
 )
 def test_wrong_usage_writes_nothing_and_says_why_in_one_line(photos, tmp_path, monkeypatch, capsys, arguments, message):
+    status = 1 if "none of" in message else 2  # all of them were tried
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty" if "." in arguments else tmp_path)
-    assert prepare.main(arguments) == 2
+    assert main(["prepare", *arguments]) == status
     error = capsys.readouterr().err
-    assert error.startswith("prepare: error: ")
+    assert error.startswith("cod prepare: error: ")
     assert error.count("\n") == 1
     assert message in error
     assert sorted(os.listdir(tmp_path)) == ["empty", "photos"]
@@ -169,9 +183,9 @@ def test_an_interrupted_run_leaves_nothing(photos, tmp_path, monkeypatch, capsys
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare.transforms, "resize_short_edge", interrupt)
+    monkeypatch.setattr(transforms, "resize_short_edge", interrupt)
     assert run(photos, tmp_path / "out") == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("cod prepare: error: interrupted\n")
     assert os.listdir(tmp_path) == ["photos"]
 
 
@@ -180,10 +194,8 @@ def test_sigterm_leaves_nothing(photos, tmp_path, monkeypatch):
         (folder / "part").touch()
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(prepare.records, "write_shards", write_shards)
-    with pytest.raises(SystemExit) as stop:
-        run(photos, tmp_path / "out")
-    assert stop.value.code == 143
+    monkeypatch.setattr(records, "write_shards", write_shards)
+    assert run(photos, tmp_path / "out") == 143
     assert os.listdir(tmp_path) == ["photos"]
 
 
@@ -195,8 +207,3 @@ def test_names_that_are_no_text_are_written_and_named(photos, tmp_path, capsys):
     assert run(photos, tmp_path / "out") == 1
     assert name in read_all(tmp_path / "out")
     assert r"small-caf\udce9.png: 200x31" in capsys.readouterr().err
-
-
-def test_help_shows_examples(capsys):
-    assert prepare.main(["--help"]) == 0
-    assert "examples:" in capsys.readouterr().out

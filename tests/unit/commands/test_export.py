@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cod_jax import export
+from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params
@@ -52,7 +52,7 @@ def calls(monkeypatch) -> list[tuple]:
 
 def test_writes_a_model_folder(calls, capsys, tmp_path: Path):
     output = tmp_path / "model"
-    assert export.main(["--workdir", str(tmp_path), "--output", str(output)]) == 0
+    assert main(["export", "--workdir", str(tmp_path), "--output", str(output)]) == 0
     assert calls == [(tmp_path, "ema", None)]
     loaded = load_bundle(output)
     assert loaded.config == tiny_bundle().config
@@ -62,32 +62,40 @@ def test_writes_a_model_folder(calls, capsys, tmp_path: Path):
 
 
 def test_takes_other_weights_and_replaces_by_force(calls, capsys, tmp_path: Path):
-    arguments = ["--workdir", str(tmp_path), "--output", str(tmp_path / "model"), "--weights", "raw", "--step", "3"]
-    assert export.main(arguments) == 0
+    arguments = [
+        "export",
+        "--workdir",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "model"),
+        "--weights",
+        "raw",
+        "--step",
+        "3",
+    ]
+    assert main(arguments) == 0
     assert calls == [(tmp_path, "raw", 3)]
-    assert export.main(arguments) == 1
-    assert capsys.readouterr().err.startswith("cod_jax.export: error: ")
-    assert export.main([*arguments, "--force"]) == 0
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("cod export: error: ")
+    assert main([*arguments, "--force"]) == 0
 
 
 def test_a_missing_training_folder_is_one_line(calls, capsys, tmp_path: Path):
-    assert export.main(["--workdir", str(tmp_path / "nothing"), "--output", str(tmp_path / "model")]) == 1
-    assert capsys.readouterr().err == f"cod_jax.export: error: {tmp_path / 'nothing'} holds no checkpoints\n"
+    assert main(["export", "--workdir", str(tmp_path / "nothing"), "--output", str(tmp_path / "model")]) == 2
+    assert capsys.readouterr().err == f"cod export: error: {tmp_path / 'nothing'} holds no checkpoints\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sigterm_leaves_nothing_behind(calls, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("safetensors.numpy.save", lambda _: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(SystemExit) as stop:
-        export.main(["--workdir", str(tmp_path), "--output", str(tmp_path / "model")])
-    assert stop.value.code == 143
+    assert main(["export", "--workdir", str(tmp_path), "--output", str(tmp_path / "model")]) == 143
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_usage(capsys):
-    assert export.main(["--workdir", "runs"]) == 2
-    assert export.main(["--workdir", "runs", "--output", "model", "--weights", "best"]) == 2
-    assert export.main(["--workdir", "runs", "--output", "model", "--guidance", "-1"]) == 2
+    assert main(["export", "--workdir", "runs"]) == 2
+    assert main(["export", "--workdir", "runs", "--output", "model", "--weights", "best"]) == 2
+    assert main(["export", "--workdir", "runs", "--output", "model", "--guidance", "-1"]) == 2
     assert "the guidance is -1.0; it must be a number, 0 to 1000" in capsys.readouterr().err
 
 
@@ -107,7 +115,7 @@ def test_wrong_usage(capsys):
 )
 def test_a_model_decodes_as_it_was_trained_to_unless_told(stub_run, objective, options, expected: DecodingConfig):
     saved = stub_run(tiny_pixel_config(), objective=objective)
-    assert export.main(["--workdir", "run", "--output", "model", *options]) == 0
+    assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
     assert saved["decoding"] == expected
     assert not saved["autoencoder"]
 
@@ -116,7 +124,7 @@ def test_a_model_decodes_as_it_was_trained_to_unless_told(stub_run, objective, o
 def test_a_latent_model_gets_the_autoencoder_of_its_run(stub_run, monkeypatch, options: tuple[str, ...]):
     monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder, **_: {"from": folder})
     saved = stub_run(tiny_latent_config("sd_vae"), frozen={"weights": "weights"})
-    assert export.main(["--workdir", "run", "--output", "model", *options]) == 0
+    assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
     assert saved["autoencoder"] == {"from": options[1] if options else "weights"}
 
 
@@ -129,7 +137,7 @@ def test_a_latent_model_gets_the_autoencoder_of_its_run(stub_run, monkeypatch, o
 )
 def test_a_missing_autoencoder_is_one_line_with_a_way_out(stub_run, capsys, folder: str, message: str):
     saved = stub_run(tiny_latent_config("sd_vae"), frozen={"weights": folder})
-    assert export.main(["--workdir", "run", "--output", "model"]) == 1
+    assert main(["export", "--workdir", "run", "--output", "model"]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert "--frozen-weights" in err

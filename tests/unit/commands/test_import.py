@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cod_jax import export_checkpoint, import_checkpoint
+from cod_jax.commands.main import main
 from cod_jax.interop import load_reference, read_state_dict
 from cod_jax.interop.cod_networks.checkpoint import select_network
 from cod_jax.interop.cod_networks.description import reference_config
@@ -19,6 +19,7 @@ from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import (
     flatten_params,
 )
+from tests.conftest import REPOSITORY
 from tests.model_fixtures import save_tiny_model, tiny_bundle, tiny_model_config
 from tests.published_networks import (
     DCONV,
@@ -40,7 +41,7 @@ def narrow(monkeypatch):
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    status = import_checkpoint.main(list(map(str, arguments)))
+    status = main(["import", *map(str, arguments)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -79,12 +80,12 @@ def test_a_checkpoint_of_the_published_trainer_becomes_a_model_folder_and_goes_b
     )
 
     status, out, err = run(capsys, *arguments)
-    assert status == 1
-    assert err.startswith(f"cod_jax.import_checkpoint: error: {model} already exists")
+    assert status == 2
+    assert err.startswith(f"cod import: error: {model} already exists")
 
     back, back_yaml = tmp_path / "back.safetensors", tmp_path / "back.yaml"
-    export = ["--model", str(model), "--output", str(back), "--config-output", str(back_yaml)]
-    assert export_checkpoint.main(export) == 0
+    export = ["export-published", "--model", str(model), "--output", str(back), "--config-output", str(back_yaml)]
+    assert main(export) == 0
     assert capsys.readouterr().out == (
         f"wrote {back} and {back_yaml}: DConv, {len(weights)} tensors, names begin with ema_denoiser.\n"
     )
@@ -94,7 +95,7 @@ def test_a_checkpoint_of_the_published_trainer_becomes_a_model_folder_and_goes_b
         np.testing.assert_array_equal(written["ema_denoiser." + name], value, err_msg=name)
     network = read_network(back_yaml)
     assert reference_config(network.class_name, network.init_args) == bundle.config
-    assert export_checkpoint.main(export) == 1
+    assert main(export) == 2
     assert "already exists" in capsys.readouterr().err
 
 
@@ -120,10 +121,10 @@ def test_a_latent_model_takes_its_autoencoder_along(narrow, tmp_path, capsys, mo
     config = write_yaml(tmp_path / "latent.yaml", DDT, LATENT_ARGUMENTS)
     arguments = ("--checkpoint", checkpoint, "--config", config, "--output", tmp_path / "model")
     status, _, err = run(capsys, *arguments)
-    assert status == 1
+    assert status == 2
     assert "DDT works on the latents of sd-vae-ft-ema; name the folder of its weights with --frozen-weights" in err
     status, _, err = run(capsys, *arguments, "--frozen-weights", tmp_path)
-    assert status == 1
+    assert status == 2
     assert "the VAE sd-vae-ft-ema needs diffusion_pytorch_model.safetensors" in err
 
     # The autoencoder itself is large and has its own tests.
@@ -160,18 +161,18 @@ def test_unusable_checkpoints_are_one_line(content, message, tmp_path, capsys):
         checkpoint.write_bytes(content)
     config = write_yaml(tmp_path / "lite.yaml", DCONV, LITE_ARGUMENTS)
     status, out, err = run(capsys, "--checkpoint", checkpoint, "--config", config, "--output", tmp_path / "model")
-    assert (status, out) == (1, "")
-    assert err.startswith(f"cod_jax.import_checkpoint: error: {checkpoint}: ")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"cod import: error: {checkpoint}: ")
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "model").exists()
 
 
 def test_code_in_a_checkpoint_is_refused(tmp_path, capsys):
-    refused = Path(__file__).parent.parent / "parity" / "helpers" / "formats" / "refuse_zip.pth"
+    refused = REPOSITORY / "tests" / "parity" / "helpers" / "formats" / "refuse_zip.pth"
     config = write_yaml(tmp_path / "lite.yaml", DCONV, LITE_ARGUMENTS)
     status, _, err = run(capsys, "--checkpoint", refused, "--config", config, "--output", tmp_path / "model")
-    assert status == 1
+    assert status == 2
     assert "'posix.getcwd'" in err
 
 
@@ -207,8 +208,8 @@ def test_yaml_files_of_no_network_are_one_line(text, message, tmp_path, capsys):
     config = tmp_path / "a.yaml"
     config.write_text(text)
     status, _, err = run(capsys, "--checkpoint", tmp_path / "a.pt", "--config", config, "--output", tmp_path / "model")
-    assert status == 1
-    assert err.startswith(f"cod_jax.import_checkpoint: error: {config}: ")
+    assert status == 2
+    assert err.startswith(f"cod import: error: {config}: ")
     assert message in err
     assert err.count("\n") == 1
 
@@ -219,15 +220,15 @@ def test_a_missing_yaml_file_and_wrong_usage(tmp_path, capsys):
     assert "is a folder" in run(capsys, *arguments, "--config", tmp_path)[2]
     assert run(capsys, *arguments)[0] == 2
     assert run(capsys, *arguments, "--config", "a.yaml", "--weights", "best")[0] == 2
-    assert export_checkpoint.main(["--model", "a"]) == 2
+    assert main(["export-published", "--model", "a"]) == 2
 
 
 def test_export_says_what_it_cannot_do(tmp_path, capsys):
     save_tiny_model(tmp_path / "model")
-    arguments = ["--model", str(tmp_path / "model"), "--output"]
-    assert export_checkpoint.main([*arguments, str(tmp_path / "a.safetensors")]) == 1
+    arguments = ["export-published", "--model", str(tmp_path / "model"), "--output"]
+    assert main([*arguments, str(tmp_path / "a.safetensors")]) == 2
     assert "its codec.encoder_width is 16" in capsys.readouterr().err
-    assert export_checkpoint.main([*arguments, str(tmp_path / "a.pt")]) == 1
+    assert main([*arguments, str(tmp_path / "a.pt")]) == 2
     assert "end the name in .safetensors" in capsys.readouterr().err
     assert not list(tmp_path.glob("a.*"))
 
@@ -246,7 +247,7 @@ def test_what_a_model_is_written_as(tmp_path, capsys, monkeypatch):
         ("many", ["--as", "one-step", "--prefix", "student."], ("OneStepCoD", "student.")),
     ):
         outputs = ["--output", str(tmp_path / "a.safetensors"), "--config-output", str(tmp_path / "a.yaml"), "--force"]
-        assert export_checkpoint.main(["--model", str(tmp_path / model), *outputs, *more]) == 0
+        assert main(["export-published", "--model", str(tmp_path / model), *outputs, *more]) == 0
         assert capsys.readouterr().out.endswith(f"names begin with {expected[1]}\n")
         network = read_network(tmp_path / "a.yaml")
         assert network.class_name == expected[0]

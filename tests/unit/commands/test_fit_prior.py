@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cod_jax import fit_prior, images
+from cod_jax import images
 from cod_jax.codec import Codec
 from cod_jax.coding import container
+from cod_jax.commands.main import main
+from cod_jax.model_folder import fitting
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.prior_file import PRIOR_FILE
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
@@ -32,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 def test_a_prior_is_fitted_and_used(model: Path, photos: Path, capsys):
     (photos / "broken.png").write_text("no picture")
     images.save_png(photos / "small.png", gradient_image(140, 127))
-    assert fit_prior.main(["--model", str(model), "--images", str(photos)]) == 0
+    assert main(["fit-prior", "--model", str(model), "--images", str(photos)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("left out 2 of 14 pictures, for example ")
     assert out[1] == f"fitted the prior to {11 * 64} symbols of 11 pictures"
@@ -50,11 +52,11 @@ def test_a_prior_is_fitted_and_used(model: Path, photos: Path, capsys):
 
 def test_a_prior_is_replaced_only_by_force(model: Path, photos: Path, capsys, monkeypatch):
     (model / PRIOR_FILE).write_bytes(b"mine, and damaged")
-    assert fit_prior.main(["--model", str(model), "--images", str(photos)]) == 1
+    assert main(["fit-prior", "--model", str(model), "--images", str(photos)]) == 2
     assert "has a prior, and files coded with it need it; pass --force to replace it" in capsys.readouterr().err
     assert (model / PRIOR_FILE).read_bytes() == b"mine, and damaged"
-    monkeypatch.setattr(fit_prior, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
-    assert fit_prior.main(["--model", str(model), "--images", str(photos), "--force"]) == 0
+    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
+    assert main(["fit-prior", "--model", str(model), "--images", str(photos), "--force"]) == 0
     assert capsys.readouterr().out.startswith("fitted the prior to 64 symbols of 1 pictures\n")
     assert load_bundle(model).prior is not None
 
@@ -72,14 +74,13 @@ def test_what_cannot_be_fitted_is_said(model: Path, tmp_path: Path, capsys, mode
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "broken.png").write_text("no picture")
     (tmp_path / "photos").mkdir()
-    assert fit_prior.main(["--model", str(tmp_path / model_name), "--images", str(tmp_path / photos_name)]) == 1
+    status = 1 if photos_name == "bad" else 2  # all pictures were tried
+    assert main(["fit-prior", "--model", str(tmp_path / model_name), "--images", str(tmp_path / photos_name)]) == status
     err = capsys.readouterr().err
-    assert err.startswith("cod_jax.fit_prior: error: ")
+    assert err.startswith("cod fit-prior: error: ")
     assert message in err
     assert not (model / PRIOR_FILE).exists()
 
 
-def test_wrong_usage_is_status_2(capsys):
-    assert fit_prior.main(["--model", "model"]) == 2
-    assert fit_prior.main(["--help"]) == 0
-    assert "examples:\n  python -m cod_jax.fit_prior" in capsys.readouterr().out
+def test_wrong_usage_is_status_2():
+    assert main(["fit-prior", "--model", "model"]) == 2

@@ -57,12 +57,12 @@ def add_limit_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_limit(args: argparse.Namespace) -> dict[str, int]:
-    """Return what a user chose of --max-pixels, as `cod_jax.load` takes it."""
+    """Return the chosen --max-pixels, as `cod_jax.load` takes it."""
     return {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
 
 
 def chosen_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a user chose of steps, guidance, sampler and seed, as `Codec.decompress` takes it."""
+    """Return the chosen steps, guidance, sampler and seed, as `Codec.decompress` takes it."""
     chosen = {name: getattr(args, name, None) for name in ("steps", "guidance", "sampler", "seed")}
     return {name: value for name, value in chosen.items() if value is not None}
 
@@ -88,18 +88,30 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_argument(parser: argparse.ArgumentParser, *, text: str = "model folder") -> None:
+    """Add -m, --model."""
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help=text)
+
+
+def positive(text: str) -> int:
+    """Return a positive whole number, for options that take one."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return int(text)
+
+
 def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> Callable[[str], Any]:
-    """Return a parser of an option's text whose errors are what `check` says."""
+    """Return a parser of an option's text whose errors are those of `check`."""
 
     def parse(text: str) -> Any:
         try:
             value = convert(text)
         except ValueError as error:
             kind = "whole number" if convert is int else "number"
-            raise argparse.ArgumentTypeError(f"{text!r} is no {kind}") from error
+            raise argparse.ArgumentTypeError(f"expected a {kind}, got {text!r}") from error
         try:
             check(value)
-        except ValueError as error:
+        except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
         return value
 
@@ -108,9 +120,9 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> C
 
 def _check_quality(quality: int) -> None:
     if quality < 1:
-        raise UserError(f"the quality is {quality}; the lowest is 1")
+        raise UserError(f"quality must be at least 1, got {quality}")
 
 
 def _check_limit(max_pixels: int) -> None:
     if max_pixels < 1:
-        raise UserError(f"the limit is {max_pixels} pixels; it must be at least 1")
+        raise UserError(f"the limit must be at least 1 pixel, got {max_pixels}")

@@ -1,11 +1,13 @@
 """Measuring a model on a folder of pictures."""
 
 import csv
+import functools
 import json
 import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cod_jax import evaluate, images
+from cod_jax import images
 from cod_jax.codec import Codec
 from cod_jax.evaluation import metrics
-from tests.model_fixtures import gradient_image, load_tiny, tiny_codec, tiny_sampling_codec
+from tests.model_fixtures import gradient_image, tiny_codec, tiny_sampling_codec
+from tests.unit.commands.conftest import Cod, Result
 
 
 @pytest.fixture
@@ -28,16 +31,8 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(evaluate, "load", load_tiny)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        status = evaluate.main(argv)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+def run(cod: Cod) -> Callable[..., Result]:
+    return functools.partial(cod, "evaluate")
 
 
 ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
@@ -82,7 +77,7 @@ def test_every_picture_is_measured_from_its_bytes(run, photos: Path, tmp_path: P
 
 def test_the_settings_of_decoding_are_used_and_written_down(run, tmp_path: Path, monkeypatch):
     codec = tiny_sampling_codec("pixel")
-    monkeypatch.setattr(evaluate, "load", lambda path: codec)
+    monkeypatch.setattr("cod_jax.codec.load", lambda path: codec)
     images.save_png(tmp_path / "photos" / "a.png", gradient_image(30, 30))
     assert run(*ARGUMENTS, "--guidance", "4", "--seed", "5")[0] == 0
     data = (tmp_path / "result" / "compressed" / "a.cod").read_bytes()
@@ -97,7 +92,7 @@ def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: P
     status, out, err = run(*ARGUMENTS)
     assert status == 1
     assert out.startswith("3 pictures: ")
-    assert err.startswith("cod_jax.evaluate: error: broken.png: not an image")
+    assert err.startswith("cod evaluate: error: broken.png: not an image")
     assert err.count("\n") == 1
     assert list(json.loads((tmp_path / "result" / "summary.json").read_text())["failed"]) == ["broken.png"]
 
@@ -121,7 +116,7 @@ def test_a_picture_that_takes_too_much_memory_does_not_stop_the_others(run, phot
     status, out, err = run(*ARGUMENTS)
     assert status == 1
     assert out.startswith("2 pictures: ")
-    assert err == f"cod_jax.evaluate: error: a.png: {reason}\n"
+    assert err == f"cod evaluate: error: a.png: {reason}\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -132,17 +127,13 @@ def test_names_that_are_no_text_are_measured_and_named(run, tmp_path: Path):
     status, out, err = run(*ARGUMENTS)
     assert status == 1
     assert out.startswith("1 picture: ")
-    assert err.startswith(r"cod_jax.evaluate: error: broken-caf\udce9.png: not an image")
+    assert err.startswith(r"cod evaluate: error: broken-caf\udce9.png: not an image")
     assert b"\ncaf\xe9.png,20,40," in (tmp_path / "result" / "per_image.csv").read_bytes()
 
 
-def test_sigterm_leaves_nothing_behind(photos: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(evaluate, "load", lambda path: tiny_codec())
+def test_sigterm_leaves_nothing_behind(run, photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(Codec, "compress", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        evaluate.main(ARGUMENTS)
-    assert stop.value.code == 143
+    assert run(*ARGUMENTS) == (143, "", "cod evaluate: error: terminated\n")
     assert os.listdir(tmp_path) == ["photos"]
 
 
@@ -150,7 +141,7 @@ def test_transparency_is_a_warning_of_one_line(run, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     Image.new("RGBA", (45, 30), (200, 0, 0, 90)).save(tmp_path / "photos" / "glass.png")
     status, _, err = run(*ARGUMENTS)
-    assert (status, err) == (0, "cod_jax.evaluate: warning: glass.png: transparency was composited on white\n")
+    assert (status, err) == (0, "cod evaluate: warning: glass.png: transparency was composited on white\n")
 
 
 def test_nothing_readable_leaves_nothing_behind(run, tmp_path: Path):
@@ -172,8 +163,8 @@ def test_all_formats_are_measured_but_animations_and_dangling_links(run, tmp_pat
     status, out, err = run(*ARGUMENTS)
     assert (status, out[:11]) == (1, "3 pictures:")
     assert err.splitlines() == [
-        "cod_jax.evaluate: error: link.png: it is a link to a file that does not exist",
-        "cod_jax.evaluate: error: moving.gif: the picture has several frames; save one of them as a still picture",
+        "cod evaluate: error: link.png: it is a link to a file that does not exist",
+        "cod evaluate: error: moving.gif: the picture has several frames; save one of them as a still picture",
     ]
 
 
@@ -189,7 +180,7 @@ def test_an_output_that_cannot_be_a_folder_is_named(run, photos: Path, tmp_path:
     (tmp_path / "file").touch()
     for output in ("file", "file/result"):
         status, _, err = run(*ARGUMENTS[:-1], output)
-        assert status == 1
+        assert status == 2
         assert "not a folder; choose another" in err
         assert "Errno" not in err
 
@@ -218,7 +209,7 @@ def test_unusable_folders_are_named(run, tmp_path: Path, names: list[str] | None
     if names == []:
         (tmp_path / "photos").mkdir()
     status, out, err = run(*ARGUMENTS)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert message in err
     assert not (tmp_path / "result").exists()
 
@@ -232,14 +223,16 @@ def test_wrong_usage(run):
 
 def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: Path, monkeypatch):
     asked: list[int | None] = []
-    compress = Codec.compress
+    file = tiny_codec().compress(gradient_image(20, 40))
 
-    def compress_anyway(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+    def compress(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
         asked.append(quality)
-        return compress(self, image)
+        return file
 
-    monkeypatch.setattr(Codec, "compress", compress_anyway)
-    assert run(*ARGUMENTS, "--quality", "2")[0] == 0
+    monkeypatch.setattr(Codec, "num_levels", 3)
+    monkeypatch.setattr(Codec, "compress", compress)
+    monkeypatch.setattr(Codec, "decompress", lambda self, data: gradient_image(20, 40))
+    assert run(*ARGUMENTS, "--quality", "2")[0] == 1  # the other pictures have other sizes
     assert asked == [2, 2, 2]
     assert json.loads((tmp_path / "result" / "summary.json").read_text())["quality"] == 2
     assert run(*ARGUMENTS, "--quality", "0", "--force")[0] == 2
@@ -247,7 +240,7 @@ def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: 
 
 def test_a_quality_that_the_model_does_not_have_is_an_error(run, photos: Path):
     status, _, err = run(*ARGUMENTS, "--quality", "2")
-    assert status == 1
+    assert status == 2
     assert "the quality is 2, and this model has one quality only; leave it out" in err
 
 

@@ -1,0 +1,1 @@
+"""The command `cod`: a module per command, which says what its options are and what it does."""

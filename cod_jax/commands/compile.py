@@ -1,0 +1,62 @@
+"""`cod compile`: write a model as compiled programs that decode in one step."""
+
+import argparse
+
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+from cod_jax.commands.options import add_model_argument
+
+EPILOG = """
+examples:
+  cod compile --model models/lite --output compiled/lite
+  cod compile --model models/lite --output compiled/lite --dtype bfloat16 --platforms cuda
+
+In Python: codec = cod_jax.runtime.load("compiled/lite"); codec.compress(image), codec.decompress(data). Files are the
+same as those of the model, with all its quality levels (codec.compress(image, quality=1)). The folder holds programs
+for pictures of any size and for every platform named, none of which needs to be present here; each machine compiles
+them further at the first picture of a size and keeps the result.
+
+What is constant at t = 0 and zero noise is folded into the weights. In float32 the pictures are those of cod decompress
+--steps 1; bfloat16 is for accelerators (on CPUs it is slower) and differs by rounding, also in the symbols it writes.
+"""
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--platforms",
+        nargs="+",
+        choices=(*PLATFORMS, "rocm"),
+        default=PLATFORMS,
+        metavar="NAME",
+        help="where it shall run: cpu, cuda, tpu, rocm; default: cpu cuda tpu",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="dtype of the computation and of the weights, default float32",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing folder of a compiled model")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from cod_jax.model_folder.bundle import load_bundle
+    from cod_jax.specialize.folder import write_compiled
+
+    bundle = load_bundle(args.model)
+    platforms = list(dict.fromkeys(args.platforms))
+    description = write_compiled(args.output, bundle, platforms=platforms, dtype=args.dtype, force=args.force)
+    num_bytes = sum(facts.num_bytes for facts in description.files.values())
+    if bundle.decoding.num_steps > 1:
+        frame.say(f"note: the model decodes in {bundle.decoding.num_steps} steps by default; compiled, it takes one")
+    frame.say(
+        f"wrote {args.output}: {args.dtype} for {', '.join(platforms)}, {len(description.programs)} programs and the "
+        f"weights in {num_bytes / 1e6:.1f} MB, fingerprint {bundle.symbol_coder().fingerprint[:16]}"
+    )
+    return frame.DONE
+
+
+COMMAND = Command("compile a model for decoding in one step", _add_options, _run, EPILOG, device="shared")

@@ -1,0 +1,90 @@
+"""`cod export`: write a model folder from a training folder."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+from cod_jax.commands.options import add_decoding_arguments, chosen_decoding
+from cod_jax.errors import UserError
+
+EPILOG = """
+examples:
+  cod export --workdir runs/lite --output models/lite
+  cod export --workdir runs/lite --output models/lite --weights raw --step 20000 --force
+  cod export --workdir runs/pixel --output models/pixel --steps 50 --guidance 2
+
+The folder holds model.json (description, training facts, fingerprint) and weights.safetensors, with the frozen
+autoencoder of a latent model. Use it with cod compress -m DIR, cod_jax.load("DIR"), or --config.init_from=DIR to train
+on from it. --steps, --guidance and --sampler say how it decodes where its users do not; models trained for one step
+take one, the others 25.
+"""
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="training folder, as given to the trainer")
+    parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), default="ema", help="moving average (default) or last weights"
+    )
+    parser.add_argument("--step", type=int, help="checkpoint to take; default: the best by validation, else the latest")
+    parser.add_argument(
+        "--frozen-weights",
+        metavar="DIR",
+        help="folder of the published autoencoder's file, for latent models; default: the run's frozen.weights",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing model folder")
+    add_decoding_arguments(parser, default="what the model was trained for")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from cod_jax.model_folder.bundle import default_decoding, save_bundle
+    from cod_jax.models import ModelConfig, build_model, unflatten_params
+    from cod_jax.training.checkpoint import load_for_export
+
+    model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
+    config = ModelConfig.from_dict(model)
+    settings = training["config"]
+    decoding = default_decoding(config, one_step=_trains_one_step(settings)).override(**chosen_decoding(args))
+    fingerprint = save_bundle(
+        args.output,
+        config,
+        unflatten_params(flat_params, build_model(config).shapes),
+        training=training,
+        autoencoder=_load_autoencoder(settings, args.frozen_weights) if config.has_learned_autoencoder else {},
+        decoding=decoding,
+        force=args.force,
+    )
+    best = ", the best by validation" if args.step is None and training.get("validation_loss") is not None else ""
+    step = f"step {training['step']}{best}, " if "step" in training else ""
+    frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
+    return frame.DONE
+
+
+def _trains_one_step(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's settings train at t = 0: the one-step codec, or either form of unified training."""
+    objective = settings["objective"]
+    if objective.get("kind", "pretrain") != "pretrain":
+        return True
+    return objective["one_step_weight"] > 0 or objective["one_step_fraction"] > 0
+
+
+def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[Any, Any]:
+    """Read the frozen autoencoder from `folder`, or from where the run had it.
+
+    Raises:
+        UserError: No folder is known, or the file is damaged.
+        FileNotFoundError: The file is missing.
+    """
+    from cod_jax.interop import load_sd_vae
+
+    folder = folder or settings["frozen"]["weights"]
+    way_out = "give its folder with --frozen-weights"
+    if not folder:
+        raise UserError(f"the model decodes with sd-vae-ft-ema, and its run names no folder of that file; {way_out}")
+    return load_sd_vae(folder, otherwise=way_out)
+
+
+COMMAND = Command("write a model folder from a training folder", _add_options, _run, EPILOG, device="shared")

@@ -1,0 +1,40 @@
+"""`cod fit-prior`: fit the prior that makes a model's files smaller."""
+
+import argparse
+
+from cod_jax import files
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+from cod_jax.commands.options import add_model_argument
+
+EPILOG = f"""
+examples:
+  cod fit-prior --model models/lite --images photos
+
+The pictures should be like those that will be compressed, some hundreds or more; {files.IMAGE_FORMATS} files are
+searched in all folders below. The centre of each, up to 512x512 pixels, is encoded, in a random order that is always
+the same, until there are two million symbols. Every tenth picture is held out to measure the prior with.
+
+The tables become part of the model folder (prior.safetensors) and of its fingerprint: copy the whole folder to whoever
+decompresses. Files written without a prior are still read. Pictures decode to the same pixels with and without it.
+"""
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser, text="model folder, which gets the prior")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the model's prior; files coded with the old one are lost to it"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from cod_jax.codec import Codec
+    from cod_jax.model_folder.fitting import fit
+
+    for line in fit(args.model, args.images, lambda bundle: Codec(bundle).encode, force=args.force):
+        frame.say(line)
+    return frame.DONE
+
+
+COMMAND = Command("fit the prior that makes a model's files smaller", _add_options, _run, EPILOG, device="shared")

@@ -1,0 +1,232 @@
+"""What all commands share: exit statuses, errors, warnings, signals, and output that cannot be written."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NoReturn, cast
+
+from cod_jax import files
+from cod_jax.errors import UserError, WorkError
+
+DONE, FAILED, NOTHING_TRIED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+EXIT_STATUS = """
+exit status:
+  0    everything is done
+  1    something failed: some or all pictures, or the work after it had begun
+  2    nothing was tried: wrong usage, or what the command line names cannot be used
+  130  interrupted by Ctrl-C; 143: terminated by SIGTERM
+"""
+# Errors that say that a path on the command line cannot be used; other errors of the system stop work under way.
+UNUSABLE_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# What the extras of pyproject.toml install beside the base, by the name of the import.
+EXTRAS = {
+    "absl": "train",
+    "array_record": "train",
+    "clu": "train",
+    "grain": "train",
+    "ml_collections": "train",
+    "optax": "train",
+    "orbax": "train",
+    "tensorboard": "train",
+    "importlib_resources": "tfds",
+    "tensorflow_datasets": "tfds",
+    "matplotlib": "demo",
+    "scipy": "demo",
+    "skimage": "demo",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a module of this package declares.
+
+    Attributes:
+        summary: What the command does, as a verb without a subject.
+        add_options: Adds the options.
+        run: Does the work. It gets the parsed options and returns `DONE` or `FAILED`. Errors of the kinds `UserError`
+            and `OSError` are for the frame to catch.
+        epilog: Examples and explanations below the options.
+        device: How the command uses JAX: not in this process, with as little device memory as it needs, or with all of
+            the device memory.
+        trainer_arguments: Whether the command takes the trainer's settings among its own options (as `args.settings`),
+            or all arguments of the trainer behind `--` (as `args.trainer`).
+    """
+
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    epilog: str = ""
+    device: Literal["none", "shared", "whole"] = "none"
+    trainer_arguments: Literal["none", "settings", "behind --"] = "none"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with status 2."""
+        print_error(self.prog, f"{message}; see {self.prog} --help")
+        self.exit(NOTHING_TRIED)
+
+
+def say(text: str) -> None:
+    """Print a line of any text on standard output."""
+    _write_line(files.printable(text), sys.stdout)
+
+
+def print_error(program: str, text: str) -> None:
+    """Print an error, or a warning, as one line on standard error."""
+    _write_line(files.printable(f"{program}: error: {text}"), sys.stderr)
+
+
+def fail(args: argparse.Namespace, error: BaseException, name: str = "") -> None:
+    """Print why something failed, with the traceback if the user wants it.
+
+    Args:
+        args: The options of the command.
+        error: What stopped it.
+        name: Which of several files failed.
+    """
+    if args.debug:
+        traceback.print_exception(error)
+    reason = files.reason(error)
+    print_error(args.program, f"{name}: {reason}" if name and not reason.startswith(f"{name}: ") else reason)
+
+
+def run(command: Command, args: argparse.Namespace) -> int:
+    """Run a command and turn what stops it into a line and an exit status.
+
+    The same mistake has the same status in every command. An error of another kind is a bug, and is not caught.
+    """
+    _set_up_jax(command.device)
+    try:
+        with files.clean_exit_on_sigterm(), _warnings_as_lines(args.program):
+            return command.run(args)
+    except (UserError, OSError) as error:
+        fail(args, error)
+        tried = isinstance(error, WorkError) or (isinstance(error, OSError) and not isinstance(error, UNUSABLE_PATH))
+        return FAILED if tried else NOTHING_TRIED
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        fail(args, UserError(f"{args.program} needs the extra {extra}: pip install 'cod_jax[{extra}]'"))
+        return NOTHING_TRIED
+    except KeyboardInterrupt:
+        print_error(args.program, "interrupted")
+        return INTERRUPTED
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        print_error(args.program, "terminated")
+        return TERMINATED
+
+
+@contextlib.contextmanager
+def standard_streams(program: str) -> Iterator[Callable[[int], int]]:
+    """Let the work go on when what it prints cannot be written.
+
+    One rule holds for all commands. A reader that has gone (`| head`) and a stream that was closed before are no
+    errors. Anything else, such as a full disk, is told at the end. Characters that the terminal does not have are
+    printed as escapes.
+
+    Yields:
+        A function that takes the exit status and returns it when all output has been written, and status 1 otherwise.
+    """
+    _fill_closed_descriptors()
+    out, err = _Output(sys.stdout), _Output(sys.stderr)
+
+    def checked(status: int) -> int:
+        out.flush()
+        if out.error is None:
+            return status
+        print_error(program, f"the output cannot be written ({out.error.strerror})")
+        return status or FAILED
+
+    with contextlib.redirect_stdout(cast(Any, out)), contextlib.redirect_stderr(cast(Any, err)):
+        yield checked
+
+
+class _Output:
+    """A text stream that takes everything, and remembers the error that kept it from being written."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        with self._caught():
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._caught():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _caught(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.error = error
+            # Send what is still printed nowhere, also what is left in the buffer.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def _fill_closed_descriptors() -> None:
+    """Open the null device for standard streams that are closed, so that no file gets their numbers."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+
+
+def _set_up_jax(device: Literal["none", "shared", "whole"]) -> None:
+    """Set the variables that JAX reads when it is imported, where the user has not set them."""
+    if device == "none":
+        return
+    from cod_jax.compilation_cache import settings
+
+    for name, value in settings().items():
+        os.environ.setdefault(name.upper(), str(value))
+    if device == "shared":
+        # A codec is one program among others on its device: it takes memory as needed, not most of it at once.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@contextlib.contextmanager
+def _warnings_as_lines(program: str) -> Iterator[None]:
+    """Print warnings for users as lines, and leave those for programmers out."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, UserWarning):
+            _write_line(files.printable(f"{program}: warning: {message}"), sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _write_line(text: str, stream: Any) -> None:
+    """Print a line, above the progress bar if there is one."""
+    tqdm = sys.modules.get("tqdm")  # whoever shows a bar has imported it
+    if tqdm is None:
+        print(text, file=stream)
+    else:
+        tqdm.tqdm.write(text, file=stream)

@@ -1,0 +1,153 @@
+"""`cod info`: describe a `.cod` file, a model folder or a compiled model."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cod_jax.commands import compressed_files, frame
+from cod_jax.commands.frame import Command
+from cod_jax.commands.options import add_format_argument
+from cod_jax.errors import UserError, stops_one_file
+from cod_jax.model_folder.decoding import DecodingConfig
+
+COMPILED_FILE = "compiled.json"  # as in `cod_jax.runtime.folder`, which imports JAX
+EPILOG = """
+examples:
+  cod info photo.cod                            needs no model
+  cod info photo.cod --json                     width, height, mode, model, file_bytes, payload_bytes, ...
+  cod info old.cod --format legacy-lite         a file of the published CoD-Lite tool
+  cod info MODEL
+  cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
+  cod info COMPILED                             a folder that cod compile has written
+"""
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="FILE|MODEL", help="a .cod file, a model folder or a compiled model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_format_argument(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        facts, lines = _describe(Path(args.path), args.format)
+    except Exception as error:
+        if not stops_one_file(error):
+            raise
+        frame.fail(args, error)
+        return frame.FAILED
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return frame.DONE
+    width = max(len(title) for title, _ in lines)
+    for title, value in lines:
+        frame.say(f"{title:{width}}  {value}")
+    return frame.DONE
+
+
+def _describe(path: Path, layout: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return JSON values about what is at a path, and the same as titles and values for people."""
+    if path.is_dir():
+        from cod_jax.model_folder import describe
+
+        if (path / COMPILED_FILE).is_file():
+            facts = describe.describe_compiled(path)
+            return facts, _compiled_lines(path, facts)
+        facts = describe.describe_model(path)
+        return facts, model_lines(path, facts)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a {compressed_files.SUFFIX} file or a model folder")
+    if not path.is_file():
+        raise UserError(f"{path} is not a regular file; give a {compressed_files.SUFFIX} file or a model folder")
+    try:
+        facts = _describe_file(path, layout)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return facts, _file_lines(path, facts)
+
+
+def _describe_file(path: Path, layout: Any) -> dict[str, Any]:
+    from cod_jax.coding.describe import describe_file
+
+    suffix = compressed_files.SUFFIX
+    # Published layouts have no magic number: without this rule any file could be a picture of some size.
+    if layout != "cod" and path.suffix.lower() != suffix:
+        raise UserError(
+            compressed_files.explain_picture(path)
+            or f"expected a {suffix} file by its name; give a {suffix} file or a model folder"
+        )
+    return describe_file(compressed_files.read(path), layout=layout)
+
+
+def _file_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return titles and values for people."""
+    name = facts["format"] if facts["version"] is None else f"{facts['format']}, version {facts['version']}"
+    return [
+        ("file", str(path)),
+        ("format", name),
+        ("picture", f"{facts['width']}x{facts['height']} pixels (width x height)"),
+        ("model", facts["model"] or "not named; decompress with the one that compressed"),
+        ("mode", facts["mode"]),
+        ("size", f"{facts['file_bytes']} bytes, {facts['bits_per_pixel']:.4g} bits per pixel"),
+        ("payload", f"{facts['payload_bytes']} bytes"),
+    ]
+
+
+def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return titles and values for people."""
+    autoencoder = "none, the model works on pixels"
+    if facts["autoencoder"]:
+        number = facts["autoencoder"]["parameters"]
+        autoencoder = facts["autoencoder"]["name"] + (f", {number:,} parameters" if number else "")
+    prior = {
+        None: "none, symbols are stored with a fixed number of bits",
+        "static": "static",
+        "context": "static and context",
+        "factorized": "factorized",
+    }[facts["prior"]]
+    # Files of mode raw name the weights, whatever the prior.
+    has_raw_files = facts["prior"] in ("static", "context")
+    lines = [
+        ("model", str(path)),
+        ("fingerprint", facts["fingerprint"]),
+        *([("fingerprint of weights", facts["weights_fingerprint"])] if has_raw_files else []),
+        ("symbols", _symbols(facts)),
+        ("prior", prior),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("autoencoder", autoencoder),
+        ("attention", facts["attention"]),
+        ("decoding", DecodingConfig(**facts["decoding"]).summary()),
+        ("dtype", facts["dtype"]),
+    ]
+    found = dict(lines)
+    # Facts in an untrusted folder do not replace what was found here.
+    told = [(name, str(value)) for name, value in facts["training"].items() if isinstance(value, (str, int, float))]
+    return lines + [(name, value) for name, value in told if name not in found]
+
+
+def _compiled_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return titles and values for people."""
+    return [
+        ("compiled model", str(path)),
+        ("fingerprint of weights", facts["weights_fingerprint"]),
+        ("symbols", _symbols(facts)),
+        ("platforms", ", ".join(facts["platforms"])),
+        ("programs", f"{facts['programs']}, with weights {facts['file_bytes'] / 1e6:.1f} MB"),
+        ("dtype", facts["dtype"]),
+        ("made with", f"jax {facts['jax_version']}"),
+    ]
+
+
+def _symbols(facts: Mapping[str, Any]) -> str:
+    """Return how much a model stores of a piece of a picture."""
+    cell = f"for {facts['pitch']}x{facts['pitch']} pixels"
+    if facts["codebook_bits"] is not None:
+        return f"{facts['codebook_bits']} bits {cell}, {facts['bits_per_pixel']:.4g} bits per pixel"
+    if "latent_channels" not in facts:
+        return f"numbers of a factorized bottleneck {cell}"
+    return f"{facts['latent_channels']} numbers {cell}, {facts['quality_levels']} quality levels"
+
+
+COMMAND = Command("describe a .cod file or a model folder", _add_options, _run, EPILOG, device="shared")

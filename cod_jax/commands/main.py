@@ -1,0 +1,119 @@
+# PYTHON_ARGCOMPLETE_OK
+"""The command `cod`: finds the module of a command, reads the options and runs it."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from cod_jax import __version__
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command, Parser
+
+# In the order of the help.
+COMMANDS = {
+    "compress": "compress",
+    "decompress": "decompress",
+    "info": "info",
+    "models": "models",
+    "prepare": "prepare",
+    "sweep": "sweep",
+    "launch": "launch",
+    "export": "export",
+    "fit-prior": "fit_prior",
+    "evaluate": "evaluate",
+    "compile": "compile",
+    "import": "import_",
+    "export-published": "export_published",
+}
+DESCRIPTION = "Compress pictures to a few hundred bytes with a trained model, decompress them, and train such models."
+EPILOG = """
+examples:
+  cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
+  cod decompress -m MODEL photo.cod -o back.png
+  cod info photo.cod
+  cod train --config configs/tiny.py --workdir runs/tiny --config.data.source=photos
+  cod export --workdir runs/tiny --output models/tiny
+
+MODEL is a folder that cod export has written. cod COMMAND --help describes a command. The first picture of each size
+compiles for some seconds; compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR chooses
+another). Completion in the shell: eval "$(register-python-argcomplete cod)".
+"""
+SETTING = ("--config.", "--noconfig.")
+
+
+def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process when absent.
+        command: The command to run, whose name is then not among the arguments.
+
+    Returns:
+        The exit status; see `frame`.
+    """
+    arguments = [*([command] if command else []), *(sys.argv[1:] if argv is None else argv)]
+    program = " ".join(["cod", *arguments[:1]]) if arguments[:1] and arguments[0] in COMMANDS else "cod"
+    with frame.standard_streams(program) as checked:
+        try:
+            args = _parse(arguments)
+        except SystemExit as stop:
+            return checked(int(stop.code or 0))
+        return checked(frame.run(args.command, args))
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    # Only the command that is asked for has to be imported.
+    names = arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS
+    commands = {name: _load(name) for name in names}
+    parser, parsers = _build_parsers(commands)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    passes_on = any(command.trainer_arguments == "behind --" for command in commands.values())
+    cut = arguments.index("--") if passes_on and "--" in arguments else len(arguments)
+    args, rest = parser.parse_known_args(arguments[:cut])
+    args.trainer = list(arguments[cut + 1 :])
+    if args.command.trainer_arguments == "settings":
+        args.settings, rest = _split_settings(rest)
+    if rest:
+        hint = "; arguments of the trainer go behind --" if passes_on else ""
+        parsers[args.program].error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    return args
+
+
+def _load(name: str) -> Command:
+    """Import a command by its name."""
+    return importlib.import_module(f"cod_jax.commands.{COMMANDS[name]}").COMMAND
+
+
+def _build_parsers(commands: Mapping[str, Command]) -> tuple[Parser, dict[str, Parser]]:
+    """Build the parser of all commands, and those of single ones by program."""
+    parser = Parser(prog="cod", description=DESCRIPTION, epilog=EPILOG + frame.EXIT_STATUS)
+    parser.add_argument("--version", action="version", version=f"cod_jax {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    parsers = {}
+    for name, command in commands.items():
+        description = f"{command.summary[0].upper()}{command.summary[1:]}."
+        epilog = command.epilog + frame.EXIT_STATUS
+        one = subparsers.add_parser(name, help=command.summary, description=description, epilog=epilog)
+        command.add_options(one)
+        if command.trainer_arguments == "behind --":
+            one.usage = f"{one.format_usage().removeprefix('usage: ').rstrip()} -- arguments of cod train"
+        one.add_argument("--debug", action="store_true", help="show where in the program an error was found")
+        one.set_defaults(command=command, program=one.prog)
+        parsers[one.prog] = one
+    return parser, parsers
+
+
+def _split_settings(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split what is not an option into the trainer's settings, `--config.FIELD=VALUE` or two words, and the rest."""
+    settings: list[str] = []
+    others: list[str] = []
+    for index, argument in enumerate(rest):
+        after_name = index > 0 and rest[index - 1].startswith(SETTING) and "=" not in rest[index - 1]
+        is_value = after_name and not argument.startswith("--")
+        (settings if argument.startswith(SETTING) or is_value else others).append(argument)
+    return settings, others

@@ -1,0 +1,61 @@
+"""`cod models`: list the models that are found by the files that name them."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+from cod_jax.errors import UserError
+
+EPILOG = """
+examples:
+  COD_JAX_MODELS=models:/data/models cod models
+  cod models --json
+
+COD_JAX_MODELS lists model folders, and folders of model folders, with a colon between them (a semicolon on Windows).
+Pillow finds the model of a .cod file there. The first 8 digits of a fingerprint stand in the files of a model.
+"""
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from cod_jax.model_folder.search import SEARCH_PATH, model_folders
+
+    found: list[dict[str, Any]] = []
+    status = frame.DONE
+    for folder in model_folders():
+        try:
+            found.append(_describe(folder))
+        except (UserError, OSError) as error:
+            frame.fail(args, error)
+            status = frame.FAILED
+    if args.json:
+        print(json.dumps(found, indent=2))
+    elif not found:
+        frame.say(f"no models found; name their folders in {SEARCH_PATH}")
+    else:
+        width = max(len(model["rate"]) for model in found)
+        for model in found:
+            frame.say(f"{model['fingerprint'][:16]}  {model['rate']:{width}}  {model['place']}")
+    return status
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """Return JSON values about a model folder, without reading its weights."""
+    from cod_jax.model_folder.bundle import load_description, read_fingerprints
+
+    codec = load_description(folder)[0].codec
+    if codec.factorized is None:
+        rate = f"{codec.nominal_bits_per_pixel:.4g} bits per pixel"
+    else:
+        rate = f"{codec.factorized.num_levels} quality levels"
+    fingerprints = read_fingerprints(folder)
+    return {"fingerprint": fingerprints.folder, "rate": rate, "place": str(folder)}
+
+
+COMMAND = Command("list the models in COD_JAX_MODELS", _add_options, _run, EPILOG, device="shared")

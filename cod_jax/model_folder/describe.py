@@ -1,0 +1,79 @@
+"""Describe model folders, and the folders of compiled models."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from cod_jax.coding.prior import SymbolPrior
+from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.models.config import DDTConfig
+from cod_jax.models.functional import count_params
+from cod_jax.runtime.folder import read_description
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """Return what a model folder holds.
+
+    Returns:
+        JSON values: `fingerprint` and `weights_fingerprint` (64 hex digits each, with and without the prior), `pitch`
+        (pixels per symbol in each direction), `codebook_bits` and `bits_per_pixel` (of a symbol, and what they come to
+        in files of mode raw; both None with a factorized bottleneck), `latent_channels`, `quality_levels`, `prior`
+        ("static", "context", "factorized" or None), `parameters`, `autoencoder` (None, or "name" and "parameters"),
+        `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its training.
+
+    Raises:
+        UserError: The path is not a model folder, or the folder is damaged.
+    """
+    bundle = load_bundle(path)
+    codec, denoiser, coder = bundle.config.codec, bundle.config.denoiser, bundle.symbol_coder()
+    match bundle.prior:
+        case None:
+            prior = None
+        case SymbolPrior():
+            prior = "static" if bundle.prior.context is None else "context"
+        case _:
+            prior = "factorized"
+    autoencoder = None
+    if isinstance(denoiser, DDTConfig):
+        autoencoder = {"name": denoiser.autoencoder, "parameters": count_params(bundle.autoencoder)}
+    return {
+        "fingerprint": coder.fingerprints.folder,
+        "weights_fingerprint": coder.fingerprints.weights,
+        "pitch": codec.pitch,
+        "codebook_bits": None if codec.factorized else codec.codebook_bits,
+        "bits_per_pixel": None if codec.factorized else codec.nominal_bits_per_pixel,
+        "latent_channels": codec.latent_channels,
+        "quality_levels": coder.num_levels,
+        "prior": prior,
+        "parameters": count_params(bundle.params),
+        "autoencoder": autoencoder,
+        "attention": codec.attention,
+        "decoding": dataclasses.asdict(bundle.decoding),
+        "dtype": bundle.dtype,
+        "training": dict(bundle.training),
+    }
+
+
+def describe_compiled(path: Path) -> dict[str, Any]:
+    """Return what the folder of a compiled model holds.
+
+    Returns:
+        JSON values: `weights_fingerprint` (64 hex digits), `pitch`, `codebook_bits` and `bits_per_pixel` as of a model
+        folder, `platforms`, `programs` (how many), `file_bytes` (of all files together), `dtype` and `jax_version`.
+
+    Raises:
+        UserError: The path is not the folder of a compiled model, or the folder is damaged.
+    """
+    about = read_description(path)
+    bits = about.codebook_bits or None
+    return {
+        "weights_fingerprint": about.weights_fingerprint,
+        "pitch": about.pitch,
+        "codebook_bits": bits,
+        "bits_per_pixel": bits and bits / about.pitch**2,
+        "platforms": about.platforms,
+        "programs": len(about.programs),
+        "file_bytes": sum(facts.num_bytes for facts in about.files.values()),
+        "dtype": about.dtype,
+        "jax_version": about.jax_version,
+    }

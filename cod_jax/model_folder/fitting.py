@@ -1,0 +1,120 @@
+"""Fit the prior of a model to pictures, with which the same pictures make smaller files."""
+
+import dataclasses
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cod_jax import files, images
+from cod_jax.coding.prior import SymbolPrior, estimated_bits
+from cod_jax.coding.prior_fit import fit_prior
+from cod_jax.errors import UserError, WorkError
+from cod_jax.model_folder.bundle import Bundle, load_bundle, load_description
+from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
+
+# The centres of pictures have sides that are multiples of 128, so that few sizes are compiled.
+CROP, CROP_STEP = 512, 128
+# More would take more than a gigabyte to fit to.
+MAX_SYMBOLS = 2**21
+HELD_OUT_EVERY = 10
+
+
+def fit(
+    model: str,
+    folder: str,
+    make_encode: Callable[[Bundle], Callable[[np.ndarray], np.ndarray]],
+    *,
+    force: bool = False,
+) -> list[str]:
+    """Fit the prior of a model and write it into its folder.
+
+    Args:
+        model: Folder of a model with a codebook.
+        folder: Folder of pictures.
+        make_encode: Makes of a model the function that returns the symbols of a picture, as `Codec.encode` does.
+        force: Replace the prior that the folder has.
+
+    Returns:
+        Lines for people about what was done and measured.
+
+    Raises:
+        UserError: The model has no codebook or has a prior, or there are no pictures.
+        WorkError: None of the pictures can be used.
+        OSError: A folder cannot be read or written.
+    """
+    config, _ = load_description(model)
+    if config.codec.factorized is not None:
+        raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
+    if (Path(model) / PRIOR_FILE).exists() and not force:
+        raise UserError(
+            f"{model} has a prior, and files coded with it need it; pass --force to replace it, or copy the model "
+            "folder first"
+        )
+    bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
+    names = files.find_images(folder)
+    if not names:
+        raise UserError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
+    random.Random(0).shuffle(names)
+    unused: list[str] = []
+    grids = list(_encode_centres(make_encode(bundle), Path(folder), names, unused))
+    if not grids:
+        raise WorkError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
+    held_out = grids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    fitted = [grid for index, grid in enumerate(grids) if (index + 1) % HELD_OUT_EVERY]
+    prior = fit_prior(fitted, np.asarray(bundle.params["codec"]["bottleneck"]["codebook"]))
+    save_prior(model, prior)
+
+    lines = [f"left out {len(unused)} of {len(names)} pictures, for example {unused[0]}"] if unused else []
+    lines.append(f"fitted the prior to {sum(grid.size for grid in fitted)} symbols of {len(fitted)} pictures")
+    if held_out:
+        lines.append(_measure(prior, held_out))
+    fingerprint = dataclasses.replace(bundle, prior=prior).symbol_coder().fingerprint
+    return [*lines, f"the fingerprint of {model} is now {fingerprint[:16]}"]
+
+
+def _encode_centres(
+    encode: Callable[[np.ndarray], np.ndarray], folder: Path, names: Sequence[str], unused: list[str]
+) -> Iterator[np.ndarray]:
+    """Yield the symbols of pictures until there are enough; name those that cannot be used, and why, in `unused`."""
+    num_symbols = 0
+    for name in tqdm(names, unit="picture", leave=False, disable=None):
+        if num_symbols >= MAX_SYMBOLS:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # how single pictures were converted is not of interest
+                image_uint8 = images.to_uint8_rgb(folder / name)
+        except (UserError, OSError) as error:
+            unused.append(files.reason(error))
+            continue
+        height, width = (min(CROP, side) // CROP_STEP * CROP_STEP for side in image_uint8.shape[:2])
+        if not height or not width:
+            unused.append(f"{folder / name}: a side is below {CROP_STEP} pixels")
+            continue
+        top, left = (image_uint8.shape[0] - height) // 2, (image_uint8.shape[1] - width) // 2
+        grid = encode(np.ascontiguousarray(image_uint8[top : top + height, left : left + width]))
+        num_symbols += grid.size
+        yield grid
+
+
+def _measure(prior: SymbolPrior, grids: Sequence[np.ndarray]) -> str:
+    """Say what the prior saves on pictures that it was not fitted to."""
+    symbols = np.concatenate([grid.reshape(-1) for grid in grids])
+    shares = np.bincount(symbols) / symbols.size
+    perplexity = 2 ** -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
+    totals = dict.fromkeys(estimated_bits(prior, grids[0]), 0.0)
+    for grid in grids:
+        for name, bits in estimated_bits(prior, grid).items():
+            totals[name] += bits
+    modes = ", ".join(
+        f"{name} {total / symbols.size:.3f} ({100 * (1 - total / symbols.size / prior.bits):.1f} % less)"
+        for name, total in totals.items()
+    )
+    return (
+        f"bits per symbol of {len(grids)} held-out pictures: fixed {prior.bits}, {modes}; their perplexity is "
+        f"{perplexity:.1f} of {2**prior.bits}"
+    )

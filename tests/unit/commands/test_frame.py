@@ -1,0 +1,255 @@
+"""What holds for every command: help, exit statuses, signals, warnings, and output that cannot be written."""
+
+import dataclasses
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cod_jax.commands import frame
+from cod_jax.commands.main import COMMANDS, main
+from cod_jax.errors import UserError, WorkError
+from tests.conftest import REPOSITORY
+from tests.unit.commands.conftest import Cod
+
+HEAVY = ["jax", "flax", "numpy", "PIL", "tqdm", "absl", "ml_collections", "grain", "orbax"]
+each_command = pytest.mark.parametrize("name", COMMANDS)
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices are others there")
+
+Replace = Callable[[str, Callable[[Any], Any]], None]
+
+
+@pytest.fixture
+def replace(monkeypatch) -> Replace:
+    """Put other work in the place of a command's own, without its options."""
+
+    def replace(name: str, run: Callable[[Any], Any]) -> None:
+        module = importlib.import_module(f"cod_jax.commands.{COMMANDS[name]}")
+        command = dataclasses.replace(module.COMMAND, run=run, add_options=lambda parser: None)
+        monkeypatch.setattr(module, "COMMAND", command)
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[[Any], Any]:
+    def run(args):
+        raise error
+
+    return run
+
+
+@each_command
+def test_help_has_examples_and_exit_status(cod: Cod, name: str):
+    result = cod(name, "--help")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith(f"usage: cod {name} ")
+    assert "examples:\n" in result.out
+    assert "exit status:\n  0    everything is done" in result.out
+
+
+def test_the_overview_names_every_command(cod: Cod):
+    result = cod("--help")
+    assert (result.status, result.err) == (0, "")
+    assert all(f"\n    {name}" in result.out for name in COMMANDS)
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported():
+    script = (
+        "import sys; from cod_jax.commands.main import COMMANDS, main\n"
+        "assert not any(main([*name, '--help']) for name in [[], *([name] for name in COMMANDS)])\n"
+        f"sys.exit(' '.join(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stderr.strip() == ""
+
+
+@each_command
+def test_an_unknown_option_is_one_line_and_status_2(cod: Cod, name: str, replace: Replace):
+    replace(name, lambda args: pytest.fail("it ran"))
+    result = cod(name, "--fast")
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith(f"cod {name}: error: unrecognized arguments: --fast")
+    assert result.err.endswith(f"; see cod {name} --help\n")
+    assert result.err.count("\n") == 1
+
+
+@each_command
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("expected a picture,\ngot none"), 2, "expected a picture, got none"),
+        (FileNotFoundError(2, "No such file or directory", "photos"), 2, "photos: No such file or directory"),
+        (FileExistsError("out already exists"), 2, "out already exists"),
+        (WorkError("none of 3 pictures can be used"), 1, "none of 3 pictures can be used"),
+        (OSError(28, "No space left on device", "a\x1b.png"), 1, r"a\x1b.png: No space left on device"),
+        (ModuleNotFoundError("No module named 'grain'", name="grain.python"), 2, "pip install 'cod_jax[train]'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_error_is_one_line_and_has_the_same_status_everywhere(
+    cod: Cod, replace: Replace, name: str, error: BaseException, status: int, message: str
+):
+    replace(name, raising(error))
+    result = cod(name)
+    assert (result.status, result.out) == (status, "")
+    assert result.err.startswith(f"cod {name}: error: ")
+    assert result.err.endswith(f"{message}\n")
+    assert result.err.count("\n") == 1
+
+
+@each_command
+def test_sigterm_ends_a_command_with_status_143_after_it_has_cleaned_up(cod: Cod, replace: Replace, name: str):
+    cleaned = []
+
+    def run(args):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    replace(name, run)
+    assert cod(name) == (143, "", f"cod {name}: error: terminated\n")
+    assert cleaned == [True]
+
+
+@each_command
+@pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError("No module named 'no'", name="no")])
+def test_a_bug_is_not_caught(cod: Cod, replace: Replace, name: str, error: Exception):
+    replace(name, raising(error))
+    with pytest.raises(type(error), match=str(error)):
+        cod(name)
+
+
+@each_command
+def test_debug_shows_the_traceback(cod: Cod, replace: Replace, name: str):
+    replace(name, raising(UserError("expected a picture")))
+    result = cod(name, "--debug")
+    assert result.status == 2
+    assert result.err.startswith("Traceback (most recent call last):\n")
+    assert result.err.endswith(f"\ncod {name}: error: expected a picture\n")
+
+
+@each_command
+def test_warnings_for_users_are_lines_and_others_are_left_out(cod: Cod, replace: Replace, name: str):
+    def run(args):
+        warnings.warn("photo.png: transparency\nwas composited", stacklevel=1)
+        return frame.DONE
+
+    replace(name, run)
+    result = cod(name)
+    assert result == (0, "", f"cod {name}: warning: photo.png: transparency\\nwas composited\n")
+
+
+@posix_only
+@each_command
+@pytest.mark.parametrize(("full", "status"), [(False, 0), (True, 1)])
+def test_output_that_cannot_be_written_does_not_stop_the_work(
+    name: str, full: bool, status: int, replace: Replace, monkeypatch, capsys
+):
+    finished = []
+
+    def run(args):
+        for number in range(5000):
+            frame.say(f"line {number}")
+        finished.append(True)
+        return frame.DONE
+
+    replace(name, run)
+    reader, writer = os.pipe()
+    os.close(reader)
+    if full:
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        found = main([name])
+        monkeypatch.undo()
+    assert (found, finished) == (status, [True])
+    expected = f"cod {name}: error: the output cannot be written (No space left on device)\n" if full else ""
+    assert capsys.readouterr().err == expected
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("line", "status", "errors"),
+    [
+        ("models | true", 0, ""),
+        ("models > /dev/full", 1, "cod models: error: the output cannot be written (No space left on device)\n"),
+        ("--help > /dev/full", 1, "cod: error: the output cannot be written (No space left on device)\n"),
+        ("models >&-", 0, ""),
+        ("models --fast 2>&-", 2, ""),
+        ("models >&- 2>&- <&-", 0, ""),
+    ],
+)
+def test_streams_of_a_whole_process(tmp_path, line: str, status: int, errors: str):
+    command = f"set -o pipefail; '{sys.executable}' -m cod_jax {line}"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        ["bash", "-c", command], check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (status, errors)
+
+
+@posix_only
+def test_a_file_never_gets_the_number_of_a_closed_stream():
+    script = (
+        "import sys; from cod_jax.commands import frame\n"
+        "with frame.standard_streams('cod'):\n"
+        "    sys.exit(open('/dev/null').fileno() <= 2)"
+    )
+    command = f"exec '{sys.executable}' -c \"{script}\" <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], check=False, cwd=REPOSITORY).returncode == 0
+
+
+def test_characters_that_the_terminal_does_not_have_are_escaped(monkeypatch, replace: Replace, tmp_path):
+    replace("models", lambda args: frame.say("café \x1b[2J ✓") or frame.DONE)
+    with (tmp_path / "out").open("w", encoding="latin-1") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["models"]) == 0
+        monkeypatch.undo()
+    assert (tmp_path / "out").read_text(encoding="latin-1") == "café \\x1b[2J \\u2713\n"
+
+
+@pytest.mark.parametrize(
+    ("device", "cache", "preallocate"), [("none", False, None), ("whole", True, None), ("shared", True, "false")]
+)
+def test_jax_is_told_where_to_keep_programs_and_how_much_memory_to_take(
+    monkeypatch, replace: Replace, device, cache: bool, preallocate: str | None
+):
+    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+    for name in names:
+        monkeypatch.setenv(name, "")  # is put back after the test
+        monkeypatch.delenv(name)
+    found: list[str | None] = []
+    replace("models", lambda args: found.extend(os.environ.get(name) for name in names) or frame.DONE)
+    module = importlib.import_module("cod_jax.commands.models")
+    monkeypatch.setattr(module, "COMMAND", dataclasses.replace(module.COMMAND, device=device))
+    assert main(["models"]) == 0
+    assert [value is not None for value in found[:2]] == [cache, cache]
+    assert found[2] == preallocate
+
+
+def test_the_names_of_extras_are_those_of_the_project():
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(frame.EXTRAS.values()) <= set(project["optional-dependencies"])
+
+
+def test_the_shell_is_told_what_could_come_next(tmp_path):
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": "cod comp",
+        "COMP_POINT": "8",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"),
+        "_ARGCOMPLETE_IFS": "\n",
+    }
+    subprocess.run([sys.executable, "-m", "cod_jax"], check=True, cwd=REPOSITORY, env=environment)
+    assert {word.strip() for word in (tmp_path / "words").read_text().splitlines()} == {"compress", "compile"}

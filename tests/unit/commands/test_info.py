@@ -1,0 +1,154 @@
+"""`cod info`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cod_jax.model_folder.bundle import load_bundle, save_bundle
+from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.models import build_model
+from cod_jax.specialize.folder import write_compiled
+from tests.model_fixtures import (
+    gradient_image,
+    numpy_params,
+    save_tiny_model,
+    tiny_bundle,
+    tiny_codec,
+    tiny_latent_config,
+)
+from tests.unit.commands.conftest import Cod
+
+
+def test_info_names_the_autoencoder_and_the_settings_of_decoding(cod: Cod, tmp_path: Path):
+    save_tiny_model(tmp_path / "pixels")
+    out = cod("info", "pixels").out
+    assert "autoencoder  none, the model works on pixels\n" in out
+    assert "decoding     1 step; with more: euler, guidance 3\n" in out
+    config = tiny_latent_config()
+    params = numpy_params(build_model(config).shapes)
+    save_bundle(tmp_path / "latents", config, params, training={}, decoding=DecodingConfig(25, 1.25, "adams"))
+    out = cod("info", "latents").out
+    assert "autoencoder  space_to_depth\n" in out
+    assert "decoding     25 steps, adams, guidance 1.25\n" in out
+
+
+def test_a_model_cannot_write_to_the_terminal(cod: Cod, tmp_path: Path):
+    bundle = tiny_bundle()
+    facts = {"run\x1b[2J": "\x1b]0;title\x07\nfingerprint  other", "step": 12}
+    save_bundle(tmp_path / "model", bundle.config, bundle.params, training=facts)
+    result = cod("info", "model")
+    assert result.status == 0
+    assert "\x1b" not in result.out
+    assert r"run\x1b[2J" in result.out
+    assert r"\x1b]0;title\x07\nfingerprint  other" in result.out
+
+
+def test_info_describes_a_file(cod: Cod, tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    result = cod("info", "photo.cod")
+    assert result.status == 0
+    assert result.out.splitlines() == [
+        "file     photo.cod",
+        "format   cod, version 1",
+        "picture  45x30 pixels (width x height)",
+        "model    00000000",
+        "mode     raw",
+        "size     15 bytes, 0.08889 bits per pixel",
+        "payload  3 bytes",
+    ]
+    assert json.loads(cod("info", "--json", "photo.cod").out) == {
+        "format": "cod",
+        "version": 1,
+        "width": 45,
+        "height": 30,
+        "mode": "raw",
+        "model": "00000000",
+        "file_bytes": 15,
+        "payload_bytes": 3,
+        "bits_per_pixel": 8 * 15 / (30 * 45),
+    }
+
+
+def test_info_needs_no_jax(tmp_path: Path):
+    (tmp_path / "photo.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    script = (
+        "import sys; from cod_jax.commands.main import main; status = main(['info', sys.argv[1]])\n"
+        "assert status == 0 and not {'jax', 'flax', 'constriction'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "photo.cod")], check=True, capture_output=True)
+
+
+def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
+    save_tiny_model(tmp_path / "model")
+    facts = json.loads(cod("info", "--json", "model").out)
+    assert facts["fingerprint"] == load_bundle("model").fingerprint
+    assert (facts["prior"], facts["pitch"], facts["codebook_bits"]) == (None, 16, 4)
+    assert facts["bits_per_pixel"] == 4 / 16**2
+    assert facts["decoding"]["num_steps"] >= 1
+    assert isinstance(facts["parameters"], int)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.cod", "cut.cod: its checksum does not fit its content"),
+        ("nothing.cod", "nothing.cod does not exist"),
+        ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
+        ("notes.txt", "notes.txt: this is no .cod file; if it comes from a published CoD tool, name its layout"),
+        ("empty.cod", "empty.cod: the file is empty"),
+        (".", "holds no model.json"),
+        (os.devnull, "is not a regular file"),
+    ],
+)
+def test_info_refuses_what_it_does_not_know(cod: Cod, photo: Path, tmp_path: Path, name: str, message: str):
+    (tmp_path / "empty.cod").touch()
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "cut.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45))[:-1])
+    result = cod("info", name)
+    assert result.status == 1
+    assert result.err.startswith("cod info: error: ")
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notes.txt", "notes.txt: expected a .cod file by its name; give a .cod file or a model folder"),
+        ("odd.cod", "odd.cod: its header gives 65535x65535 pixels, which no model stores in 20 bytes"),
+        ("empty.cod", "empty.cod: 0 bytes are too short"),
+        ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
+    ],
+)
+def test_info_refuses_what_no_published_tool_writes(cod: Cod, photo: Path, tmp_path: Path, name: str, message: str):
+    (tmp_path / "empty.cod").touch()
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "odd.cod").write_bytes(b"\xff\xff\xff\xff" + bytes(16))
+    result = cod("info", name, "--format", "legacy-lite")
+    assert result.status == 1
+    assert message in result.err
+
+
+def test_facts_of_the_training_do_not_replace_what_was_found(cod: Cod, tmp_path: Path):
+    bundle = tiny_bundle()
+    facts = {"fingerprint": "ffff", "model": "other", "step": 12}
+    fingerprint = save_bundle(tmp_path / "model", bundle.config, bundle.params, training=facts)
+    found = json.loads(cod("info", "model", "--json").out)
+    assert (found["fingerprint"], found["training"]) == (fingerprint, facts)
+    lines = [line.split(maxsplit=1) for line in cod("info", "model").out.splitlines()]
+    titles = [title for title, _ in lines]
+    assert len(titles) == len(set(titles))
+    assert (dict(lines)["fingerprint"], dict(lines)["step"]) == (fingerprint, "12")
+
+
+def test_a_compiled_model_is_described(cod: Cod, tmp_path: Path):
+    write_compiled(tmp_path / "compiled", tiny_bundle(), platforms=["cpu"], dtype="float32")
+    out = cod("info", "compiled").out
+    assert "symbols                 4 bits for 16x16 pixels, 0.01562 bits per pixel\n" in out
+    assert "platforms               cpu\n" in out
+    facts = json.loads(cod("info", "compiled", "--json").out)
+    assert facts["weights_fingerprint"] == "0" * 64
+    assert (facts["programs"], facts["dtype"], facts["codebook_bits"]) == (4, "float32", 4)
