@@ -17,10 +17,13 @@ examples:
   cod sweep --sweep configs/sweeps/bits.py --config configs/lite.py --workdir runs/lite_bits \\
       --slurm runs/lite_bits/slurm -- --config.data.source=photos --config.frozen.weights=weights
 
-The sweep file says which fields take which values. Every point has a folder of its own in the work folder, named after
-what varies. Everything after -- goes to every run of cod train as it is. The same command goes on where it stopped:
-finished points are left out, the others resume. SIGTERM and Ctrl-C are passed on, so that the trainers save; a second
-one ends them at once.
+The sweep file says which fields take which values; cod_jax/launch/hyper.py has the functions for it. Every point has a
+folder of its own in the work folder, named after what varies. Everything after -- goes to every run of cod train as it
+is.
+
+The same command goes on where it stopped: finished points are left out, the others resume. When a point fails, the
+others still run; the failures are listed at the end, with exit status 1. SIGTERM and Ctrl-C are passed on, so that the
+trainers save; a second one ends them at once.
 """
 
 
@@ -28,9 +31,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", required=True, metavar="FILE", help="sweep file, such as configs/sweeps/rate.py")
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="settings that the points change")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the folders of the points")
-    parser.add_argument("--parallel", type=positive, metavar="N", help="points at a time (1; under Slurm all)")
+    parser.add_argument("--parallel", type=positive, metavar="N", help="points at a time; default: 1, under Slurm all")
     parser.add_argument(
-        "--gpus-per-point", type=positive, metavar="N", help="GPUs for each point (here all share all; under Slurm 1)"
+        "--gpus-per-point",
+        type=positive,
+        metavar="N",
+        help="GPUs for each point; default: all points share all GPUs, under Slurm 1",
     )
     parser.add_argument("--slurm", metavar="DIR", help="run nothing, write a job array into this folder")
     parser.add_argument("--dry-run", action="store_true", help="check the points and show the commands only")

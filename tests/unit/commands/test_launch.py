@@ -26,4 +26,12 @@ def test_arguments_after_the_dashes_go_to_every_trainer(spelling, monkeypatch):
 def test_wrong_usage_is_exit_code_2(arguments, message, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert main(["launch", *arguments.split()]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("cod launch: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_exit_code_of_a_failed_trainer_is_returned(monkeypatch):
+    monkeypatch.setattr("cod_jax.launch.local.run", lambda *_: 7)
+    assert main(["launch", "--processes", "1", "--", "--workdir", "x"]) == 7

@@ -51,7 +51,7 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
 def test_wrong_usage_starts_nothing_and_says_why_in_one_line(sweep_folder, capsys, expression, arguments, message):
     assert sweep(sweep_folder.arguments(expression, *arguments)) == 2
     error = capsys.readouterr().err
-    assert "sweep: error: " in error
+    assert error.startswith("cod sweep: error: ")
     assert message in error
     assert error.count("\n") == 1
     assert not sweep_folder.workdir.exists()
@@ -95,4 +95,4 @@ def test_a_job_array_that_cannot_be_written_is_an_error(sweep_folder, tmp_path, 
     (tmp_path / "file").touch()
     arguments = sweep_folder.arguments("hyper.sweep(RATE, [1])", "--slurm", str(tmp_path / "file" / "slurm"))
     assert sweep(arguments) == 2
-    assert "sweep: error: " in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("cod sweep: error: ")
