@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cod_jax.interop import load_reference
-from tests.parity.cases import LOSS_RELATIVE, Case, cases
+from tests.parity.cases import Case, cases
+from tests.parity.tolerances import LOSS_RELATIVE
 
 
 @pytest.mark.parametrize(("folder", "name"), cases("codec_*", fast=("codec_lite_ds16_b4_up2x_48x560_window",)))

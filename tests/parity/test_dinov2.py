@@ -10,24 +10,12 @@ import pytest
 
 from cod_jax.features.dinov2 import CELL, POSITION_EXTENT_OFFSET, DINOv2, DINOv2Config, normalize_imagenet
 from cod_jax.features.resize import bicubic_resize
-from cod_jax.interop.frozen_networks.dinov2 import dinov2_params_from_state_dict
 from cod_jax.models.functional import Functional
-from tests.parity.frozen_cases import GRADIENT, NETWORK, RESIZE, FrozenCase, larger, state_dict
+from tests.parity.cases import WITH_LARGER, FrozenCase, frozen_cases
+from tests.parity.tolerances import GRADIENT, NETWORK, RESIZE
 
 LAYERS = (2, 5, 8, 11)
 NETWORK_F32 = Functional(lambda rngs: DINOv2(DINOv2Config(), dtype="float32", rngs=rngs))
-
-slow_and_larger = [larger, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, np.ndarray]:
-    return state_dict("dinov2_vitb14")
-
-
-@pytest.fixture(scope="module")
-def params(weights) -> Any:
-    return jax.tree.map(jnp.asarray, dinov2_params_from_state_dict(weights))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -37,7 +25,7 @@ def run(method: str, params, x):
 
 @jax.jit
 def all_streams(params, x):
-    """What the first block gets, and the normalised and the raw output of every block."""
+    """Return the input of the first block, and the raw and the normalised output of every block."""
     network = NETWORK_F32.bind(params)
     embedded = network.embed(x)
     streams = network.streams(embedded)
@@ -65,23 +53,20 @@ def check_tokens(case: FrozenCase, name: str, tokens: Any) -> None:
     assert case.error(f"{name}_token_l2", l2(tokens)) <= NETWORK
 
 
-@pytest.mark.parametrize("is_larger", [False, pytest.param(True, marks=slow_and_larger)])
-def test_position_embedding(weights, is_larger):
+@pytest.mark.parametrize("is_larger", WITH_LARGER)
+def test_position_embedding(dinov2_weights, is_larger):
     case = FrozenCase("dinov2_posembed", is_larger=is_larger)
-    table = jnp.asarray(weights["pos_embed"])[:, 1:].reshape(1, 37, 37, -1)
+    table = jnp.asarray(dinov2_weights["pos_embed"])[:, 1:].reshape(1, 37, 37, -1)
     for name in case.arrays.files:
         rows, columns = map(int, name.removeprefix("pos_").split("x"))
         resized = bicubic_resize(table, rows, columns, extent_offset=POSITION_EXTENT_OFFSET)[0]
         assert case.error(name, resized) <= NETWORK, name
 
 
-@pytest.mark.parametrize(
-    ("name", "is_larger"),
-    [("ns", False), *(pytest.param(name, True, marks=slow_and_larger) for name in ("ns", "sq", "big"))],
-)
-def test_tokens_and_layers(params, name, is_larger):
+@pytest.mark.parametrize(("name", "is_larger"), frozen_cases("ns", larger=("ns", "sq", "big")))
+def test_tokens_and_layers(dinov2_params, name, is_larger):
     case = FrozenCase("dinov2_tokens", is_larger=is_larger)
-    embedded, streams, normed = all_streams(params, normalize_imagenet(jnp.asarray(case.image01(name))))
+    embedded, streams, normed = all_streams(dinov2_params, normalize_imagenet(jnp.asarray(case.image01(name))))
     check_tokens(case, name, normed[-1, 1:])
     assert case.error(f"{name}_cls", normed[-1, 0]) <= NETWORK
     if name == "big":  # the stored arrays of the largest picture end here
@@ -95,30 +80,25 @@ def test_tokens_and_layers(params, name, is_larger):
     assert case.error(f"{name}_layers_l2", l2(layers)) <= NETWORK
 
 
-COD_CASES = [
-    ("cod2", False),
-    pytest.param("cod", False, marks=pytest.mark.slow),
-    pytest.param("cod2", True, marks=slow_and_larger),
-    pytest.param("cod", True, marks=slow_and_larger),
-]
+COD_CASES = frozen_cases("cod2", slow=("cod",), larger=("cod2", "cod"))
 
 
 @pytest.mark.parametrize(("name", "is_larger"), COD_CASES)
-def test_alignment_path(params, name, is_larger):
+def test_alignment_path(dinov2_params, name, is_larger):
     case = FrozenCase(f"dinov2_{name}", is_larger=is_larger)
     image01 = jnp.asarray(case.image01(name))
     rows, columns = (side // CELL for side in image01.shape[1:3])
     resized = bicubic_resize(normalize_imagenet(image01), 14 * rows, 14 * columns)[0]
     assert case.error(f"{name}_resized", resized) <= RESIZE
-    tokens = run("alignment_tokens", params, image01)
+    tokens = run("alignment_tokens", dinov2_params, image01)
     assert tokens.shape == (1, rows, columns, 768)
     check_tokens(case, name, np.asarray(tokens).reshape(rows * columns, -1))
 
 
 @pytest.mark.parametrize(("name", "is_larger"), COD_CASES)
-def test_discriminator_path_and_its_gradient(params, name, is_larger):
+def test_discriminator_path_and_its_gradient(dinov2_params, name, is_larger):
     case = FrozenCase(f"dinov2_{name}", is_larger=is_larger)
-    layers, loss, gradient = discriminator(params, jnp.asarray(case.image(name)))
+    layers, loss, gradient = discriminator(dinov2_params, jnp.asarray(case.image(name)))
     assert case.error(f"{name}_disc_layers", layers) <= NETWORK
     assert case.error(f"{name}_disc_layers_l2", l2(layers)) <= NETWORK
     assert case.error(f"{name}_disc_loss", loss) <= NETWORK

@@ -1,6 +1,5 @@
 """Spectrally normalised heads on given tokens against the published ones, in training and afterwards."""
 
-import json
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,8 @@ from cod_jax.losses.adversarial import real_hinge_loss
 from cod_jax.models.discriminator import TokenHeads
 from cod_jax.models.functional import Functional, flatten_params, unflatten_params
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
-from tests.parity.cases import LOSS_RELATIVE, Case, assert_close
-from tests.parity.portable.synthetic_weights import synthetic_state_dict
+from tests.parity.cases import Case, assert_close
+from tests.parity.tolerances import LOSS_RELATIVE
 
 CASE = Case("discriminator_heads")
 WIDTH, NUM_LAYERS = CASE.meta["embed_dim"], CASE.meta["layers"]
@@ -58,7 +57,7 @@ def judge(params: Any, state: Any, tokens: jax.Array, *, train: bool) -> Any:
 
 
 def test_a_pass_in_training_and_one_afterwards():
-    weights = synthetic_state_dict(json.loads(str(CASE.arrays["layout_json"])))
+    weights = CASE.listed_weights()
     params = from_published(weights, HEADS.shapes)
     state = from_published(
         weights, jax.eval_shape(lambda params: init_singular_vectors(params, jax.random.key(0)), HEADS.shapes)

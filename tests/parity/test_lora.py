@@ -36,7 +36,7 @@ def test_merged_kernels_match_the_published_ones(name):
 
 def test_the_published_configuration_adapts_the_published_layers():
     layout = layouts()["layout_cod_lite_stage1_lora.json"]
-    config = ModelConfig(ConditionCodecConfig(pitch=32, input_stride=2, codebook_bits=4))
+    config = ModelConfig(ConditionCodecConfig(pitch=32, input_stride=2))
     shapes = build_model(config).shapes
     names = adapted_names(shapes, PUBLISHED_EXCLUDE)
     lora = jax.eval_shape(lambda key: init_lora(key, shapes, names, layout["config"]["lora_rank"]), jax.random.key(0))

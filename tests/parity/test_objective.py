@@ -1,7 +1,5 @@
 """Loss terms and gradients of pre-training against the published trainers, with their recorded randomness."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +11,16 @@ from cod_jax.interop.cod_networks.reference import params_from_state_dict
 from cod_jax.models import ComputeConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.pretrain import Draws, Inputs, Pretrain, PretrainConfig
-from tests.parity.cases import LOSS_RELATIVE, Case, cases
-from tests.parity.portable.synthetic_weights import synthetic_state_dict
-from tests.parity.published_training import GRADIENT_NORM_RELATIVE, check_gradient_norms, model_gradients
+from tests.parity.cases import Case, cases
+from tests.parity.published_training import check_gradient_norms, feature_head, model_gradients
+from tests.parity.tolerances import GRADIENT_NORM_RELATIVE, LOSS_RELATIVE
 
 # Our head's name, the published one.
 HEADS = {"reconstruction": "recon_codec", "feature_alignment": "proj", "condition_alignment": "proj_codec"}
 
 
 def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, Draws]:
-    """The objective with the case's parameters, inputs and randomness."""
+    """Return the objective with the case's parameters, inputs and randomness."""
     trainer = case.meta["trainer"]
     config = reference_config(case.meta["class"], case.config)
     objective = Pretrain(
@@ -38,10 +36,13 @@ def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, D
         # Only its width matters: the features are recorded.
         FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"])),
     )
-    published = synthetic_state_dict(json.loads(str(case.arrays["heads_layout_json"])))
+    published = case.listed_weights("heads_layout_json")
+    channels = {"reconstruction": config.channels}
     params = {
         "model": params_from_state_dict(objective.functional, config, case.weights()),
-        "heads": {name: head(published, theirs, config, name) for name, theirs in HEADS.items()},
+        "heads": {
+            name: feature_head(published, f"{theirs}.0", channels.get(name, 0)) for name, theirs in HEADS.items()
+        },
     }
     image01 = jnp.asarray(case.image01())
     values = case.nhwc("latent_f16") if config.is_latent else 2 * image01 - 1
@@ -60,20 +61,6 @@ def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, D
         candidate_order=jnp.zeros((batch, 2, 2)),
     )
     return objective, params, inputs, draws
-
-
-def head(published: dict, theirs: str, config, name: str) -> dict:
-    """A published head; the outputs of the one that reads pixels are channel-major, ours pixel-major."""
-
-    def layer(index: int) -> dict:
-        kernel, bias = (published[f"{theirs}.0.{index}.{leaf}"] for leaf in ("weight", "bias"))
-        kernel = kernel.reshape(kernel.shape[:2])
-        if name == "reconstruction" and index == 4:
-            kernel = kernel.reshape(config.channels, -1, kernel.shape[1]).swapaxes(0, 1).reshape(kernel.shape)
-            bias = bias.reshape(config.channels, -1).T.reshape(-1)
-        return {"kernel": jnp.asarray(kernel.T), "bias": jnp.asarray(bias)}
-
-    return {"layer0": layer(0), "layer1": layer(2), "out": layer(4)}
 
 
 FAST = ("repa_trainer_dconv_pred_x", "repa_trainer_pixnerdit", "repa_trainer_ddt_latent")

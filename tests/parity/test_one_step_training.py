@@ -1,6 +1,5 @@
 """Loss terms and gradients of both stages of the one-step codec against the published trainer."""
 
-import json
 from typing import Any
 
 import jax
@@ -19,9 +18,10 @@ from cod_jax.training.objectives.distill import Distill, DistillConfig, DistillD
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.reconstruction import ReconstructionConfig
 from cod_jax.training.state import chosen
-from tests.parity.cases import LOSS_RELATIVE, Case, assert_close, cases
+from tests.parity.cases import Case, assert_close, cases
 from tests.parity.portable.synthetic_weights import synthetic_state_dict
 from tests.parity.published_training import check_gradient_norms, feature_head, head_gradients, model_gradients
+from tests.parity.tolerances import LOSS_RELATIVE
 
 # float32 noise of the gradients in the reconstruction is 4e-6 in the fixtures.
 GRADIENT_RMS = 3e-5
@@ -59,7 +59,7 @@ class Published:
             self.teacher_config,
             FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"])),
         )
-        published = synthetic_state_dict(json.loads(str(arrays["proj_layout_json"])))
+        published = self.case.listed_weights("proj_layout_json")
         self.student = {
             "model": params_from_state_dict(
                 self.objective.functional, self.student_config, self.case.weights("net_layout_json")
@@ -78,8 +78,7 @@ class Published:
         self.tokens = jnp.asarray(tokens.reshape(batch, height // 16, width // 16, -1))
 
     def _denoiser(self, lead: str) -> dict:
-        layout = json.loads(str(self.case.arrays["denoiser_layout_json"]))
-        weights = synthetic_state_dict([[lead + name, shape] for name, shape in layout])
+        weights = self.case.listed_weights("denoiser_layout_json", lead=lead)
         plain = {name.removeprefix(lead): value for name, value in weights.items()}
         return params_from_state_dict(self.objective.teacher, self.teacher_config, plain)
 

@@ -1,7 +1,5 @@
 """Quantiser, embeddings and single blocks against the published ones."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,23 +15,8 @@ from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features, ti
 from cod_jax.nn.layers import Linear, xavier_uniform
 from cod_jax.nn.norms import RMSNorm
 from cod_jax.nn.transformer import TransformerBlock, rotary_angles, rotate
-from tests.parity.cases import LOSS_RELATIVE, Case, assert_close
-from tests.parity.portable.synthetic_weights import synthetic_state_dict
-
-
-@pytest.fixture(scope="module")
-def lite() -> Case:
-    return Case("embeddings_and_blocks_lite")
-
-
-@pytest.fixture(scope="module")
-def cod() -> Case:
-    return Case("embeddings_and_blocks_cod")
-
-
-def weights_of(case: Case, part: str) -> dict[str, np.ndarray]:
-    layout = json.loads(str(case.arrays["layout_json"]))
-    return synthetic_state_dict(next(entries for name, entries in layout.items() if name.startswith(part)))
+from tests.parity.cases import Case, assert_close
+from tests.parity.tolerances import LOSS_RELATIVE
 
 
 def set_linear(layer: Linear, weights: dict[str, np.ndarray], name: str) -> None:
@@ -45,8 +28,7 @@ def set_linear(layer: Linear, weights: dict[str, np.ndarray], name: str) -> None
 
 def test_vector_quantizer_values_losses_and_gradients():
     case = Case("vq_losses_and_gradients")
-    weights = synthetic_state_dict(json.loads(str(case.arrays["layout_json"])))
-    codebook = jnp.asarray(next(iter(weights.values())))
+    codebook = jnp.asarray(next(iter(case.listed_weights().values())))
     quantizer = Functional(lambda rngs: VectorQuantizer(*codebook.shape, rngs=rngs))
     z, downstream = case.nhwc("z_f16"), case.nhwc("downstream_weight_f16")
 
@@ -71,7 +53,7 @@ def test_timestep_embedding(name, base):
     case = Case(f"embeddings_and_blocks_{name}")
     t = jnp.asarray(case.arrays["t"])
     assert_close(timestep_features(t, base), case.arrays[f"freq_features_period{base:.0f}"])
-    weights = weights_of(case, "t_embedder")
+    weights = case.listed_weights(part="t_embedder")
     embedding = TimestepEmbedding(48, base=base, uniform_bias=False, dtype="float32", rngs=nnx.Rngs(0))
     set_linear(embedding.hidden, weights, "t_embedder.mlp.0")
     set_linear(embedding.out, weights, "t_embedder.mlp.2")
@@ -95,7 +77,7 @@ def test_rotary_positions(cod):
 
 
 def test_transformer_block(cod):
-    weights = weights_of(cod, "blocks.0")
+    weights = cod.listed_weights(part="blocks.0")
     block = TransformerBlock(64, 2, 4.0, dtype="float32", kernel_init=xavier_uniform, rngs=nnx.Rngs(0))
     layers = {
         "attn.proj": block.attention.out,
@@ -123,7 +105,7 @@ def test_transformer_block(cod):
 
 
 def test_neural_field_block(cod):
-    weights = weights_of(cod, "blocks.1")
+    weights = cod.listed_weights(part="blocks.1")
     block = NeuralFieldBlock(64, 8, 2, dtype="float32", rngs=nnx.Rngs(0))
     set_linear(block.generate, weights, "blocks.1.param_generator1.0")
     block.norm.scale[...] = jnp.asarray(weights["blocks.1.norm.weight"])
@@ -134,7 +116,7 @@ def test_neural_field_block(cod):
 
 
 def test_condition_block(lite):
-    weights = weights_of(lite, "blocks.0")
+    weights = lite.listed_weights(part="blocks.0")
     block = DiCoBlock(24, 4.0, dtype="float32", rngs=nnx.Rngs(0))
     layers = {
         "conv1": block.expand,
@@ -152,7 +134,7 @@ def test_condition_block(lite):
 
 
 def test_pixel_blocks_and_final_layer(lite):
-    weights = weights_of(lite, "dec_net") | weights_of(lite, "final_layer")
+    weights = lite.listed_weights(part="dec_net") | lite.listed_weights(part="final_layer")
     config = DConvConfig(hidden=24, hidden_pixel=12, num_blocks=1, num_pixel_blocks=2)
     rngs = nnx.Rngs(0)
     drive = Linear(24, 16 * 12, axes=("embed", "mlp"), dtype="float32", rngs=rngs)

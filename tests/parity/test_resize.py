@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from cod_jax.features.resize import bicubic_resize
-from tests.parity.frozen_cases import RESIZE, FrozenCase, larger
-
-CASES = [
-    ("r0", False),
-    ("r1", False),
-    *(pytest.param(name, True, marks=[larger, pytest.mark.slow]) for name in ("r0", "r1", "r2")),
-]
+from tests.parity.cases import WITH_LARGER, FrozenCase, frozen_cases
+from tests.parity.tolerances import RESIZE
 
 
-@pytest.mark.parametrize(("name", "is_larger"), CASES)
+@pytest.mark.parametrize(("name", "is_larger"), frozen_cases("r0", "r1", larger=("r0", "r1", "r2")))
 def test_pictures_at_14_16_of_their_size(name, is_larger):
     case = FrozenCase("resize", is_larger=is_larger)
     height, width = case.arrays[f"{name}_out_hw"].tolist()
@@ -26,7 +21,7 @@ def test_pictures_at_14_16_of_their_size(name, is_larger):
         assert case.error(f"{name}_{side}", values) <= RESIZE
 
 
-@pytest.mark.parametrize("is_larger", [False, pytest.param(True, marks=[larger, pytest.mark.slow])])
+@pytest.mark.parametrize("is_larger", WITH_LARGER)
 def test_gradient(is_larger):
     case = FrozenCase("resize", is_larger=is_larger)
     x, cotangent = (jnp.asarray(case.arrays[name])[None] for name in ("g_x", "g_cot"))

@@ -1,7 +1,6 @@
 """sd-vae-ft-ema with synthetic weights against the published implementation, and the three ways to name its tensors."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +8,13 @@ import numpy as np
 import pytest
 
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAE, Moments, SDVAEConfig
-from cod_jax.interop.frozen_networks.sd_vae import sd_vae_entries, sd_vae_params_from_state_dict
+from cod_jax.interop.frozen_networks.sd_vae import sd_vae_entries
 from cod_jax.models.functional import Functional
-from tests.parity.frozen_cases import NETWORK, FrozenCase, larger, layout, sd_vae_aliases, state_dict
+from tests.parity.cases import FrozenCase, frozen_cases, frozen_layout, sd_vae_aliases
+from tests.parity.tolerances import NETWORK
 
 VAE = Functional(lambda rngs: SDVAE(SDVAEConfig(), dtype="float32", rngs=rngs))
-CASES = [
-    ("v1", False),
-    pytest.param("v0", False, marks=pytest.mark.slow),
-    *(pytest.param(name, True, marks=[larger, pytest.mark.slow]) for name in ("v0", "v1")),
-]
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, np.ndarray]:
-    return state_dict("sd_vae_ft_ema")
-
-
-@pytest.fixture(scope="module")
-def params(weights) -> Any:
-    return jax.tree.map(jnp.asarray, sd_vae_params_from_state_dict(weights))
+CASES = frozen_cases("v1", slow=("v0",), larger=("v0", "v1"))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -43,7 +29,7 @@ def decode_gradient(params, latent):
 
 @jax.jit
 def stages(params, image, latent):
-    """Outputs inside encoder and decoder, in the order of the stored statistics."""
+    """Return outputs inside encoder and decoder, in the order of the stored statistics."""
     network = VAE.bind(params)
     encoder, decoder = network.encoder, network.decoder
     encoded = [encoder.conv_in(image)]
@@ -58,9 +44,9 @@ def stages(params, image, latent):
 
 
 @pytest.mark.parametrize(("name", "is_larger"), CASES)
-def test_encoder(params, name, is_larger):
+def test_encoder(sd_vae_params, name, is_larger):
     case = FrozenCase("sdvae", is_larger=is_larger)
-    moments = run("encode_moments", params, jnp.asarray(case.image(name)))
+    moments = run("encode_moments", sd_vae_params, jnp.asarray(case.image(name)))
     for part in ("mean", "logvar", "std"):
         assert case.error(f"{name}_{part}", getattr(moments, part)[0]) <= NETWORK, part
     assert case.error(f"{name}_sample", moments.sample(jnp.asarray(case.arrays[f"{name}_noise"])[None])[0]) <= NETWORK
@@ -68,21 +54,21 @@ def test_encoder(params, name, is_larger):
 
 
 @pytest.mark.parametrize(("name", "is_larger"), CASES)
-def test_decoder(params, name, is_larger):
+def test_decoder(sd_vae_params, name, is_larger):
     case = FrozenCase("sdvae", is_larger=is_larger)
     latents = [case.arrays[f"{name}_{part}"] for part in ("mean", "zrand")]
     latents.append(case.arrays[f"{name}_cod_latent"] / np.float32(LATENT_SCALE))
-    images = run("decode", params, jnp.asarray(np.stack(latents)))
+    images = run("decode", sd_vae_params, jnp.asarray(np.stack(latents)))
     for part, image in zip(("dec_mode", "dec_rand", "cod_dec"), images, strict=True):
         assert case.error(f"{name}_{part}", image) <= NETWORK, part
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "is_larger"), CASES)
-def test_stages(params, name, is_larger):
+def test_stages(sd_vae_params, name, is_larger):
     case = FrozenCase("sdvae", is_larger=is_larger)
     mean = jnp.asarray(case.arrays[f"{name}_mean"])[None]
-    encoded, decoded, moments = stages(params, jnp.asarray(case.image(name)), mean)
+    encoded, decoded, moments = stages(sd_vae_params, jnp.asarray(case.image(name)), mean)
     for part, outputs in (("enc_stats", encoded), ("dec_stats_mode", decoded)):
         statistics = [[x.mean(), x.std()] for x in (np.asarray(output, np.float64) for output in outputs)]
         assert case.error(f"{name}_{part}", statistics) <= NETWORK, part
@@ -91,9 +77,9 @@ def test_stages(params, name, is_larger):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "is_larger"), CASES)
-def test_gradient_of_the_decoder(params, name, is_larger):
+def test_gradient_of_the_decoder(sd_vae_params, name, is_larger):
     case = FrozenCase("sdvae", is_larger=is_larger)
-    gradient = decode_gradient(params, jnp.asarray(case.arrays[f"{name}_zrand"])[None])
+    gradient = decode_gradient(sd_vae_params, jnp.asarray(case.arrays[f"{name}_zrand"])[None])
     assert case.error(f"{name}_dec_rand_dz", gradient[0]) <= NETWORK
 
 
@@ -113,4 +99,4 @@ def test_three_ways_to_name_the_same_tensors():
         assert diffusers[name_in_diffusers].name == original[name_in_original].name == ours
         assert list(original[name_in_original].shape) == shape, name_in_original
     assert len(published) == len(diffusers) == len(original) == len(aliases)
-    assert {name: list(entry.shape) for name, entry in published.items()} == dict(layout("sd_vae_ft_ema"))
+    assert {name: list(entry.shape) for name, entry in published.items()} == dict(frozen_layout("sd_vae_ft_ema"))

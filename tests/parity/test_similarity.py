@@ -9,15 +9,12 @@ import pytest
 
 from cod_jax.evaluation import metrics
 from cod_jax.losses.similarity import SCALE_WEIGHTS, ms_ssim_per_image, scales, similarity
-from tests.parity.frozen_cases import SIMILARITY, SIMILARITY_GRADIENT, SIMILARITY_TERMS, FrozenCase, larger, signed
+from tests.parity.cases import FrozenCase, frozen_cases, signed
+from tests.parity.tolerances import SIMILARITY, SIMILARITY_GRADIENT, SIMILARITY_TERMS
 
 NUM_SCALES = len(SCALE_WEIGHTS)
 # m1 has odd sides at several scales.
-CASES = [
-    ("m1", False),
-    *(pytest.param(name, False, marks=pytest.mark.slow) for name in ("m0", "m2")),
-    *(pytest.param(name, True, marks=[larger, pytest.mark.slow]) for name in ("m0", "m1", "m2")),
-]
+CASES = frozen_cases("m1", slow=("m0", "m2"), larger=("m0", "m1", "m2"))
 
 
 @jax.jit
