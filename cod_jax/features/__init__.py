@@ -1,1 +1,1 @@
-"""Frozen networks whose features, latents or distances others are trained with; weights come from the caller."""
+"""Frozen networks: their features, latents and distances train other networks; the caller brings their weights."""

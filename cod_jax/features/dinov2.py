@@ -1,4 +1,7 @@
-"""DINOv2 ViT-B/14 (Oquab et al. 2023), the frozen features of the alignment loss and of the discriminator."""
+"""DINOv2 ViT-B/14 (Oquab et al. 2023): the frozen features of the alignment loss and of the discriminator.
+
+See docs/method.md, Frozen networks.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from jaxtyping import Array, Float
 
 from cod_jax.errors import UserError
 from cod_jax.features.resize import bicubic_resize
+from cod_jax.features.sizes import require_multiple
 from cod_jax.nn.attention import multi_head_attend
 from cod_jax.nn.embeddings import patchify
 from cod_jax.nn.layers import Linear
@@ -51,9 +55,9 @@ class DINOv2Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
-                raise UserError(f"{field.name} is {getattr(self, field.name)}; it must be at least 1")
+                raise UserError(f"expected {field.name} to be at least 1, got {getattr(self, field.name)}")
         if self.width % self.num_heads:
-            raise UserError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+            raise UserError(f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}")
 
 
 class Block(nnx.Module):
@@ -90,7 +94,7 @@ class DINOv2(nnx.Module):
         config: The network's description.
         dtype: Dtype of the computation, "float32" or "bfloat16"; norm statistics, the attention's softmax and the
             resizes are float32, as are the parameters.
-        rngs: Source of the initial values, which are of no use but for tests.
+        rngs: Source of the initial values, which only tests use.
     """
 
     def __init__(self, config: DINOv2Config, *, dtype: str, rngs: nnx.Rngs):
@@ -107,61 +111,60 @@ class DINOv2(nnx.Module):
         self.norm = LayerNorm(config.width)
 
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Tokens of the last block, normalised, [B, H / patch_size, W / patch_size, width].
+        """Return the tokens of the last block, normalised, [B, H / patch_size, W / patch_size, width].
 
         Args:
-            x: Pictures whose sides are multiples of patch_size, in whatever range the caller wants the network to see.
+            x: Pictures whose sides are multiples of patch_size, in the range that the caller wants the network to see.
 
         Raises:
-            UserError: A side is no multiple of patch_size.
+            UserError: A side is not a multiple of patch_size.
         """
         return self._to_grid(self.norm(self._run(self.embed(x), keep=False)[0]), x)
 
     def layers(self, x: Float[Array, "B H W 3"], layers: Sequence[int]) -> Float[Array, "L B h w C"]:
-        """Tokens after some blocks, each normalised by the final norm, [L, B, H / patch_size, W / patch_size, width].
+        """Return tokens after some blocks, normalised by the final norm, [L, B, H / patch_size, W / patch_size, width].
 
         Args:
             x: As for a call.
             layers: Numbers of the blocks, 0 is the first.
 
         Raises:
-            UserError: There is no such block, or a side is no multiple of patch_size.
+            UserError: There is no such block, or a side is not a multiple of patch_size.
         """
         wrong = [layer for layer in layers if not 0 <= layer < self.config.num_blocks]
         if wrong or not layers:
-            raise UserError(f"layers are {tuple(layers)}; name blocks from 0 to {self.config.num_blocks - 1}")
+            raise UserError(f"expected layers to be blocks from 0 to {self.config.num_blocks - 1}, got {tuple(layers)}")
         streams = self.streams(self.embed(x))
         return jnp.stack([self._to_grid(self.norm(streams[layer]), x) for layer in layers])
 
     def alignment_tokens(self, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """One token per cell of 16 pixels, [B, H / 16, W / 16, width], as CoD's alignment loss takes them.
+        """Return one token per cell of 16 pixels, [B, H / 16, W / 16, width], as CoD's alignment loss takes them.
 
         Args:
             image01: Pictures in [0, 1]; they are normalised by ImageNet's statistics and then resized.
 
         Raises:
-            UserError: A side is no multiple of 16.
+            UserError: A side is not a multiple of 16.
         """
         return self(self._resize_cells(normalize_imagenet(image01)))
 
     def discriminator_layers(self, image: Float[Array, "B H W 3"], layers: Sequence[int]) -> Float[Array, "L B h w C"]:
-        """Tokens after some blocks, one per cell of 16 pixels, as CoD's discriminator takes them.
+        """Return tokens after some blocks, one per cell of 16 pixels, as CoD's discriminator takes them.
 
         Args:
             image: Pictures in [-1, 1], which is what the network sees: CoD does not normalise here.
             layers: Numbers of the blocks, 0 is the first.
 
         Raises:
-            UserError: There is no such block, or a side is no multiple of 16.
+            UserError: There is no such block, or a side is not a multiple of 16.
         """
         return self.layers(self._resize_cells(image), layers)
 
     def embed(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B N C"]:
-        """What the first block gets: the cls token, then the patches row by row, with their positions added."""
-        batch, height, width, _ = x.shape
+        """Return the input of the first block: the cls token and the patches row by row, with their positions added."""
+        batch = x.shape[0]
         patch, side = self.config.patch_size, self.config.table_side
-        if height % patch or width % patch:
-            raise UserError(f"picture of {height}x{width} pixels; both sides must be multiples of {patch}")
+        require_multiple(x, patch)
         grid = patchify(x, patch)
         tokens = self.patch_embed(grid.reshape(*grid.shape[:3], -1))
         table = self.positions[...]
@@ -174,11 +177,11 @@ class DINOv2(nnx.Module):
         return jnp.concatenate([cls, tokens.reshape(batch, -1, cls.shape[-1])], axis=1)
 
     def streams(self, x: Float[Array, "B N C"]) -> Float[Array, "L B N C"]:
-        """The tokens after every block, not normalised, the cls token first."""
+        """Return the tokens after every block, not normalised, the cls token first."""
         return self._run(x, keep=True)[1]
 
     def _run(self, x: Float[Array, "B N C"], keep: bool) -> tuple[jax.Array, Any]:
-        """The tokens after the last block, and after every block if they are to be kept."""
+        """Return the tokens after the last block, and those after every block if `keep`."""
         graphdef, state = nnx.split(self.blocks.block)
 
         def body(carry: jax.Array, layer):
@@ -188,9 +191,8 @@ class DINOv2(nnx.Module):
         return jax.lax.scan(body, x, state)
 
     def _resize_cells(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H2 W2 3"]:
+        require_multiple(x, CELL)
         _, height, width, _ = x.shape
-        if height % CELL or width % CELL:
-            raise UserError(f"picture of {height}x{width} pixels; both sides must be multiples of {CELL}")
         patch = self.config.patch_size
         return bicubic_resize(x, height // CELL * patch, width // CELL * patch)
 

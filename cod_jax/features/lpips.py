@@ -28,7 +28,7 @@ class Stage:
         kernel_size: Side of their kernels in pixels.
         stride: Their step in both directions.
         padding: Zeros on each of the four sides.
-        pool: Side of the max pooling window in front of them, which moves by 2 pixels; 0 does without.
+        pool: Side of the max pooling window in front of them, which moves by 2 pixels; 0 for no pooling.
     """
 
     widths: tuple[int, ...]
@@ -61,7 +61,7 @@ class LPIPS(nnx.Module):
         stages: The trunk, `VGG16` or `ALEXNET`.
         dtype: Dtype of the trunk's computation, "float32" or "bfloat16"; what follows is float32, as are the
             parameters.
-        rngs: Source of the initial values, which are of no use but for tests.
+        rngs: Source of the initial values, which only tests use.
 
     Attributes:
         smallest_side: Sides of pictures have at least this many pixels.
@@ -91,7 +91,7 @@ class LPIPS(nnx.Module):
             self.weights.append(nnx.Param(jnp.full((channels,), 1 / channels, jnp.float32), axes=("features",)))
 
     def distance(self, a: Float[Array, "B H W 3"], b: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-        """Distance of each pair of pictures in [-1, 1]; 0 for equal ones.
+        """Return the distance of each pair of pictures in [-1, 1]; 0 for equal ones.
 
         Raises:
             UserError: A side is shorter than `smallest_side`.
@@ -99,12 +99,12 @@ class LPIPS(nnx.Module):
         return jnp.sum(self.stage_distances(a, b), axis=0)
 
     def stage_distances(self, a: Float[Array, "B H W 3"], b: Float[Array, "B H W 3"]) -> Float[Array, "S B"]:
-        """What each stage adds to the distance (Zhang et al. 2018, equation 1).
+        """Return the part of the distance that each stage adds (Zhang et al. 2018, equation 1).
 
         Raises:
             UserError: A side is shorter than `smallest_side`.
         """
-        # The pictures go through the trunk one by one, so that no gradient is computed for one that needs none.
+        # Each picture goes through the trunk by itself, so that no gradient is computed for one that needs none.
         pairs = zip(self.features(a), self.features(b), self.weights, strict=True)
         return jnp.stack(
             [
@@ -114,7 +114,7 @@ class LPIPS(nnx.Module):
         )
 
     def features(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B h w C"]]:
-        """Output of every stage, for pictures in [-1, 1].
+        """Return the output of every stage for pictures in [-1, 1].
 
         Raises:
             UserError: A side is shorter than `smallest_side`.
@@ -122,7 +122,7 @@ class LPIPS(nnx.Module):
         _, height, width, _ = image.shape
         if min(height, width) < self.smallest_side:
             raise UserError(
-                f"picture of {height}x{width} pixels; both sides must have at least {self.smallest_side} for this trunk"
+                f"expected both sides to have at least {self.smallest_side} pixels for this trunk, got {height}x{width}"
             )
         shift, scale = (np.array(values, np.float32)[None, None, None] for values in (SHIFT, SCALE))
         x = (image.astype(jnp.float32) - shift) / scale
@@ -138,17 +138,17 @@ class LPIPS(nnx.Module):
 
 
 def _unit(x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-    """Feature vectors divided by their length, float32; zero vectors stay zero and pass no gradient."""
+    """Divide feature vectors by their length, float32; zero vectors stay zero and pass no gradient."""
     x = x.astype(jnp.float32)
     square = jnp.sum(x**2, axis=-1, keepdims=True)
     is_zero = square <= LENGTH_EPSILON**2
-    # Both the root and the quotient are of harmless numbers where the result is not used: 0 * inf is no gradient.
+    # Where the result is not used, root and quotient are of harmless numbers: a gradient of 0 * inf would be NaN.
     length = jnp.sqrt(jnp.where(is_zero, 1.0, square))
     return jnp.where(is_zero, 0.0, x / (length + LENGTH_EPSILON))
 
 
 def _smallest_side(stages: Sequence[Stage]) -> int:
-    """Pixels needed for one position at the last stage."""
+    """Return the pixels that one position at the last stage needs."""
     side = 1
     for stage in reversed(stages):
         for _ in stage.widths:

@@ -1,4 +1,4 @@
-"""The bicubic resize that the published networks were fed with, as one small matrix per direction."""
+"""The bicubic resize in front of the published networks, as one small matrix per direction."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Keys 1981 leaves this constant free. Their library takes -0.75 where `jax.image.resize` takes -0.5.
+# Keys 1981 leaves this constant free. PyTorch takes -0.75, `jax.image.resize` -0.5.
 CUBIC_A = -0.75
 
 
@@ -27,14 +27,14 @@ def bicubic_resize(
     """
     rows = jnp.asarray(_resize_matrix(x.shape[1], height, extent_offset))
     columns = jnp.asarray(_resize_matrix(x.shape[2], width, extent_offset))
-    # Products in bfloat16 or TF32, the default of accelerators, would cost more than the choice of the kernel matters.
+    # Products in bfloat16 or TF32, the default of accelerators, would err by more than the choice of kernel changes.
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("jw,bhwc->bhjc", columns, product("ih,bhwc->biwc", rows, x.astype(jnp.float32)))
 
 
 @functools.lru_cache(maxsize=64)
 def _resize_matrix(size: int, new_size: int, extent_offset: float) -> np.ndarray:
-    """Weights [new_size, size] of one direction."""
+    """Return the weights [new_size, size] of one direction."""
     positions = (np.arange(new_size) + 0.5) * (size / (new_size + extent_offset)) - 0.5
     first = np.floor(positions).astype(np.int64)
     matrix = np.zeros((new_size, size))
@@ -45,7 +45,7 @@ def _resize_matrix(size: int, new_size: int, extent_offset: float) -> np.ndarray
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
-    """The kernel at distances in [0, 2] (Keys 1981, equation 4)."""
+    """Return the kernel at distances in [0, 2] (Keys 1981, equation 4)."""
     near = ((CUBIC_A + 2) * distance - (CUBIC_A + 3)) * distance**2 + 1
     far = CUBIC_A * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, far)

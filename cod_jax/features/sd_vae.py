@@ -1,4 +1,7 @@
-"""The frozen autoencoder of latent CoD: Stable Diffusion's, in the version sd-vae-ft-ema (Rombach et al. 2022)."""
+"""The frozen autoencoder of latent CoD: Stable Diffusion's (Rombach et al. 2022), in the version sd-vae-ft-ema.
+
+See docs/method.md, Frozen networks.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -9,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cod_jax.errors import UserError
+from cod_jax.features.sizes import require_multiple
 from cod_jax.nn.attention import SelfAttention
 from cod_jax.nn.blocks import Downsample, ResBlock
 from cod_jax.nn.layers import Conv, Linear
@@ -39,13 +43,13 @@ class SDVAEConfig:
 
     def __post_init__(self):
         if not self.widths:
-            raise UserError("widths is empty; name the channels of one level at least")
+            raise UserError("expected widths to name the channels of at least one level, got none")
         for name in ("encoder_blocks", "latent_channels", "num_groups"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"expected {name} to be at least 1, got {getattr(self, name)}")
         for width in self.widths:
             if width < 1 or width % self.num_groups:
-                raise UserError(f"widths are {self.widths}; all must be multiples of num_groups {self.num_groups}")
+                raise UserError(f"expected widths to be multiples of num_groups {self.num_groups}, got {self.widths}")
 
     @property
     def stride(self) -> int:
@@ -70,7 +74,7 @@ class Moments(NamedTuple):
         return jnp.exp(0.5 * self.logvar)
 
     def sample(self, noise: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        """The latent that standard normal noise stands for."""
+        """Return the latents that standard normal noise draws from the distribution."""
         return self.mean + self.std * noise
 
     @classmethod
@@ -194,20 +198,14 @@ class SDVAE(nnx.Module):
         self.from_latent = Linear(channels, channels, axes=axes, dtype=dtype, rngs=rngs)
 
     def encode_moments(self, image: Float[Array, "B H W 3"]) -> Moments:
-        """The distribution of the latent of pictures [B, H, W, 3] in [-1, 1], not scaled by LATENT_SCALE.
+        """Return the distribution of the latents of pictures [B, H, W, 3] in [-1, 1], not scaled by LATENT_SCALE.
 
         Raises:
-            UserError: A side is no multiple of the stride.
+            UserError: A side is not a multiple of the stride.
         """
-        _, height, width, _ = image.shape
-        stride = self.config.stride
-        if height % stride or width % stride:
-            raise UserError(
-                f"picture of {height}x{width} pixels; both sides must be multiples of {stride}: use "
-                "images.pad_to_multiple first"
-            )
+        require_multiple(image, self.config.stride)
         return Moments.from_channels(self.to_moments(self.encoder(image)))
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Pictures of about [-1, 1], not clipped, float32, of latents not scaled by LATENT_SCALE."""
+        """Return pictures of about [-1, 1], not clipped, float32, of latents that are not scaled by LATENT_SCALE."""
         return self.decoder(self.from_latent(latent)).astype(jnp.float32)

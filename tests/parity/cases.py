@@ -1,8 +1,8 @@
 """Reads the parity fixtures: inputs, expected outputs, synthetic weights.
 
 Two collections of files have formats of their own: `portable` holds cases of the CoD networks and their training,
-`helpers` those of the frozen networks. Larger cases of both kinds are no part of the project; where the environment
-variable COD_JAX_SHARED names their folder they are tested too.
+`helpers` those of the frozen networks. Larger cases of both kinds lie outside the project; they are tested where the
+environment variable COD_JAX_SHARED names their folder.
 """
 
 import gzip

@@ -42,7 +42,7 @@ class NetworkWeights:
 
     @property
     def kind(self) -> str:
-        """Which weights these are: "ema", "raw", or "unnamed" where the file does not say."""
+        """Kind of weights: "ema", "raw", or "unnamed" where the file does not say."""
         if not self.prefix:
             return "unnamed"
         return "ema" if self.prefix.startswith("ema") else "raw"

@@ -1,4 +1,4 @@
-"""What network a YAML file describes."""
+"""Networks that YAML files describe."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""What is said where a file is missing."""
+"""The message about a missing file."""
 
 from functools import partial
 
