@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from cod_jax.input import DataConfig, records
+from cod_jax.input import records
+from cod_jax.input.config import DataConfig
 
 SIZE = 8
 

@@ -26,7 +26,7 @@ UNUSABLE_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADire
 # What the extras of pyproject.toml install beside the base, by the name of the import.
 EXTRAS = {
     "absl": "train",
-    "array_record": "train",
+    "array_record": "data",
     "clu": "train",
     "grain": "train",
     "ml_collections": "train",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cod_jax.errors import UserError
-from cod_jax.input import DataConfig
+from cod_jax.input.config import DataConfig
 from cod_jax.models.config import ComputeConfig, Dtype, ModelConfig, from_mapping
 from cod_jax.parallel import MeshConfig, Rules
 from cod_jax.training.objectives.distill import DistillConfig

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cod_jax import files
 from cod_jax.errors import UserError
-from cod_jax.input import TrainBatches, build_train_batches, load_validation_images
+from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta, stages_of

@@ -36,7 +36,7 @@ STEPS = {"total_steps": 20, "checkpoint__every_steps": 10, "validation__every_st
 KILLED_TRAINER = """
 import os, signal, sys, time
 from pathlib import Path
-from cod_jax.input import TrainBatches
+from cod_jax.input.pipeline import TrainBatches
 
 workdir, following = Path(sys.argv[1]), TrainBatches.__next__
 

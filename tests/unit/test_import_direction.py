@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cod_jax.commands.frame import EXTRAS as EXTRA_OF_IMPORT
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "cod_jax"
 MAX_LINES = 400
@@ -87,8 +89,14 @@ EXTRAS = {
     "configs": "train",
     "demo": "demo",
 }
-# What compressing and decompressing imports, and what says which extra a command lacks.
-BASE = ("cod_jax", "cod_jax.codec", "cod_jax.runtime", "cod_jax.pillow", "cod_jax.interop", "cod_jax.specialize.folder")
+# What can be imported with the base install (""), and with an extra.
+WORKS_WITH = {
+    "": ("codec", "runtime", "pillow", "interop", "specialize.folder", "evaluation.evaluate", "model_folder.fitting"),
+    "data": ("input.prepare",),
+    "train": ("training.loop", "launch.plan"),
+}
+# Packages that come with the base install, because Flax needs them, although only extras name them.
+BROUGHT_BY_FLAX = {"absl", "google", "optax", "orbax"}
 
 # Files that are still too long. The list is to become empty: a file that was made shorter must be struck off.
 LONG_FILES = frozenset(
@@ -210,25 +218,33 @@ def test_the_test_extra_installs_all_others():
         assert installed[extra] <= installed["test"]
 
 
-def test_the_codec_works_without_what_extras_install():
+@pytest.mark.parametrize("extra", WORKS_WITH)
+def test_an_extra_installs_what_its_modules_import(extra: str):
     installed = _requirements()
-    hidden = sorted(set().union(*installed.values()) - installed[""] - {"cod_jax"})
-    assert {"clu", "grain", "ml_collections", "orbax", "tensorboard"} <= set(hidden)
-    # The package flax brings these, and imports some of them itself.
-    brought = {"absl", "google", "optax", "orbax"}
+    hidden = sorted(set().union(*installed.values()) - installed[extra] - BROUGHT_BY_FLAX)
+    assert {"tensorflow_datasets", "skimage"} <= set(hidden)
+    # Commands must start to be able to say which extra they lack.
+    commands = [f"commands.{path.stem}" for path in _source_files("cod_jax/commands") if path.stem != "__init__"]
     script = f"""
 import importlib, importlib.abc, sys
-hidden = set({hidden!r}) - {brought!r}
 class Hide(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in hidden:
+        if name.partition(".")[0] in {hidden!r}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Hide())
-for name in {BASE!r}:
-    importlib.import_module(name)
+for name in {[*WORKS_WITH[extra], *commands]!r}:
+    importlib.import_module(f"cod_jax.{{name}}")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_name_the_extra_that_installs_what_is_missing():
+    installed = _requirements()
+    optional = installed["train"] | installed["data"] | installed["tfds"] | installed["demo"]
+    assert set(EXTRA_OF_IMPORT) >= optional - installed[""] - {"google"}
+    for name, extra in EXTRA_OF_IMPORT.items():
+        assert name in installed[extra], name
 
 
 def test_files_are_short():

@@ -12,14 +12,9 @@ from skimage import data as photographs
 
 from cod_jax import images
 from cod_jax.commands.main import main
-from cod_jax.input import (
-    DataConfig,
-    build_train_batches,
-    load_validation_images,
-    records,
-    sources,
-    transforms,
-)
+from cod_jax.input import records, sources, transforms
+from cod_jax.input.config import DataConfig
+from cod_jax.input.pipeline import build_train_batches, load_validation_images
 
 
 @pytest.fixture

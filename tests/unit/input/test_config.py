@@ -1,6 +1,6 @@
 import pytest
 
-from cod_jax.input import DataConfig
+from cod_jax.input.config import DataConfig
 
 
 @pytest.mark.parametrize(

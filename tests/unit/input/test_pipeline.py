@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cod_jax.input import build_train_batches, load_validation_images
+from cod_jax.input.pipeline import build_train_batches, load_validation_images
 from tests.input_fixtures import SIZE, colour_of, indices, plain_config, random_config, take, write_image
 
 

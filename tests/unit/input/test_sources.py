@@ -3,7 +3,8 @@ import zlib
 import numpy as np
 import pytest
 
-from cod_jax.input import build_train_batches, load_validation_images, sources
+from cod_jax.input import sources
+from cod_jax.input.pipeline import build_train_batches, load_validation_images
 from tests.input_fixtures import SIZE, colour_of, indices, plain_config, take, write_image, write_shards
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cod_jax.input import build_train_batches, load_validation_images, sources
+from cod_jax.input import sources
+from cod_jax.input.pipeline import build_train_batches, load_validation_images
 from tests.input_fixtures import SIZE, colour_of, plain_config
 
 
