@@ -18,12 +18,14 @@ def get_config() -> config_dict.ConfigDict:
                     "pitch": 16,  # pixels per symbol in each direction
                     "input_stride": 1,  # stride of the first convolution; 2 in models trained at 512 pixels
                     "encoder_width": 128,  # channels of the encoder's first level
-                    "latent_channels": 128,  # channels of a code vector
-                    "codebook_bits": 4,  # bits per symbol; the codebook has 2^bits vectors
+                    "latent_channels": 128,  # channels of what the bottleneck quantises
                     "decoder_depth": 2,  # pairs of residual block and attention
                     "num_groups": 32,  # groups of the group normalisations
                     "attention": "window_masked",  # of 32 x 32 positions of a map; "window_published", "global"
-                    "factorized": None,  # a bottleneck without codebook; for its fields see configs/presets.py
+                    "bottleneck": {
+                        "kind": "codebook",  # for the fields of "factorized" see configs/presets.py
+                        "bits": 4,  # bits per symbol; the codebook has 2^bits vectors
+                    },
                 },
                 "denoiser": {
                     "kind": "dconv",  # for the fields of "pixnerdit" and "ddt" see configs/presets.py
@@ -44,15 +46,19 @@ def get_config() -> config_dict.ConfigDict:
                 "feature_alignment_weight": 0.0,  # denoiser's features with DINOv2's; 0.5 in the published recipes
                 "condition_alignment_weight": 0.0,  # condition with DINOv2's features; 0.5 in the published recipes
                 "alignment_block": 8,  # whose output is aligned; 1 is the first block
-                "commitment_weight": 0.25,  # quantisation loss, of a codebook only
-                "rate_weights": (1.0,),  # lambda, of bits per pixel, for each quality level of a factorized bottleneck
                 "one_step_weight": 0.0,  # extra pass at t = 0; 0 leaves it out
                 "one_step_fraction": 0.0,  # share of images trained at t = 0
                 "one_step_noise_level": 1.0,  # scale of the noise at t = 0
-                "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
-                "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+                "bottleneck": {
+                    "kind": "codebook",  # that of the model; for the fields of "factorized" see configs/presets.py
+                    "commitment_weight": 0.25,  # quantisation loss
+                    "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
+                    "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+                },
+                "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
             },
             "optimizer": {
+                "kind": "adamw",
                 "learning_rate": 1e-4,
                 "warmup_steps": 0,
                 "schedule": "constant",  # "cosine", or "tenth": a tenth in the second half
@@ -142,12 +148,10 @@ def replace_denoiser(config: config_dict.ConfigDict, fields: dict[str, Any]) -> 
     config["model"]["denoiser"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
 
 
-def replace_bottleneck(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
-    """Take a factorized bottleneck, with all its fields, in place of the codebook; see configs/presets.py."""
-    config["model"]["codec"]["factorized"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
-    apply(config, {"model.codec.codebook_bits": 0})
-    if "revive_codes_every" in config["objective"]:  # pyright: ignore[reportOperatorIssue]
-        apply(config, {"objective.revive_codes_every": 0})
+def replace_bottleneck(config: config_dict.ConfigDict, fields: dict[str, Any], training: dict[str, Any]) -> None:
+    """Take another kind of bottleneck, with all fields of its description and of its training."""
+    config["model"]["codec"]["bottleneck"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
+    config["objective"]["bottleneck"] = config_dict.ConfigDict(training)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
 
 
 def replace_objective(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:

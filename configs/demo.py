@@ -17,7 +17,7 @@ def get_config() -> config_dict.ConfigDict:
             "data.validation_modulus": 0,
             "data.image_size": 128,
             "data.min_scale": 0.4,
-            "model.codec.codebook_bits": 8,
+            "model.codec.bottleneck.bits": 8,
             "model.denoiser.hidden_pixel": 8,
             "model.denoiser.num_blocks": 3,
             "batch_size": 4,
@@ -25,7 +25,7 @@ def get_config() -> config_dict.ConfigDict:
             # The flow loss is about ten times as large as the other terms, and here decoding in one step counts.
             "objective.one_step_weight": 10.0,
             "objective.one_step_noise_level": 0.0,
-            "objective.commitment_weight": 2.5,
+            "objective.bottleneck.commitment_weight": 2.5,
             "optimizer.learning_rate": 2e-3,
             "optimizer.b2": 0.99,
             "validation.num_images": 0,

@@ -12,7 +12,7 @@ teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 
 WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=lpips` does without DINOv2: no alignment, and
 a discriminator on pixels. `losses=plain` needs no files: structural distance in the place of LPIPS besides.
 `bottleneck=factorized` continues a model that was pre-trained with that option; its rate follows from lambda,
-`objective.reconstruction.rate_weights`, and the rate above chooses the pixels per position only.
+`objective.bottleneck.rate_weights`, and the rate above chooses the pixels per position only.
 
 Attention runs in windows of 32 x 32 positions of a map, in training as in use; the published trainer attends globally
 and cuts windows in use only (`--config.model.codec.attention=global` attends globally in both).
@@ -59,7 +59,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
         {
             "model.codec.pitch": pitch,
             "model.codec.input_stride": 2,
-            "model.codec.codebook_bits": bits,
+            "model.codec.bottleneck.bits": bits,
             "data.image_size": 512,
             "data.crop": "center",
             "data.flip": False,

@@ -94,12 +94,33 @@ def latent_denoiser(**fields: Any) -> dict[str, Any]:
 
 
 def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
-    """All fields of a factorized bottleneck, for `config.model.codec.factorized`."""
+    """All fields of a factorized bottleneck, for `config.model.codec.bottleneck`."""
     defaults = {
-        "num_levels": 1,  # qualities of the one model; objective.rate_weights needs a lambda for each
+        "kind": "factorized",
+        "num_levels": 1,  # qualities of the one model; its training needs a lambda for each
         "training": "noise",  # or "straight_through": in place of rounding
         "offset": "median",  # where a channel's bin 0 is; or "none": around 0
         "tail_mass": 2.0**-16,  # share of a density that its coding table may leave out
+    }
+    return {**defaults, **fields}
+
+
+def codebook_training(**fields: Any) -> dict[str, Any]:
+    """All fields of a codebook's training, for `config.objective.bottleneck`."""
+    defaults = {
+        "kind": "codebook",
+        "commitment_weight": 0.25,  # quantisation loss
+        "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
+        "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+    }
+    return {**defaults, **fields}
+
+
+def factorized_training(**fields: Any) -> dict[str, Any]:
+    """All fields of a factorized bottleneck's training, for `config.objective.bottleneck`."""
+    defaults = {
+        "kind": "factorized",
+        "rate_weights": (1.0,),  # lambda, the weight of the bits per pixel, for each quality level; the largest first
     }
     return {**defaults, **fields}
 
@@ -111,7 +132,7 @@ def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
         ValueError: There is no such bottleneck.
     """
     if choose("bottleneck", bottleneck, BOTTLENECKS) == "factorized":
-        base.replace_bottleneck(config, factorized_bottleneck())
+        base.replace_bottleneck(config, factorized_bottleneck(), factorized_training())
 
 
 # One-step codecs by nominal bits per pixel: pixels per symbol, and bits of a symbol. All but 0.0625 and 0.25 are
@@ -137,8 +158,6 @@ def reconstruction_losses(**weights: float) -> dict[str, Any]:
         "structural_weight": 0.0,  # structural distance, which needs none and stands in for LPIPS
         "feature_alignment_weight": 0.5,  # denoiser's features with DINOv2's; needs its weight file
         "alignment_block": 8,  # whose output is aligned; 1 is the first block
-        "commitment_weight": 0.25,  # quantisation loss, of a codebook only
-        "rate_weights": (1.0,),  # lambda, of bits per pixel, for each quality level of a factorized bottleneck
     }
     return {**defaults, **weights}
 
@@ -169,8 +188,8 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
         "lora_rank": 32,  # of the adaptation of every linear map outside the codec
         "lora_alpha": 32.0,  # scale of the adaptations times their rank
         "adapt_pixel_condition": False,  # adapt the map from the condition to every pixel too
-        "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
-        "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+        "bottleneck": codebook_training(),
+        "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
     }
     return {**defaults, **fields}
 
@@ -188,6 +207,8 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
         "critic_updates": 4,  # of critic and discriminator before each one of the student
         "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),
         "discriminator": DISCRIMINATORS["published"],
+        "bottleneck": codebook_training(),  # its loss term is logged; the bottleneck itself is not trained
+        "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
     }
     return {**defaults, **fields}
 
@@ -289,7 +310,7 @@ SHORT_RUN = {
     # Nothing but reading the image from the condition keeps a codec alive that starts with its output at zero: until
     # the denoiser uses the condition, the quantisation loss alone would pull all latents together.
     "objective.reconstruction_weight": 10.0,
-    "objective.revive_codes_every": 10,
-    "objective.revive_usage": 0.5,
+    "objective.bottleneck.revive_codes_every": 10,
+    "objective.bottleneck.revive_usage": 0.5,
     "compute.dtype": "float32",
 }

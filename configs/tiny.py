@@ -7,7 +7,7 @@ relatives of pixel and latent CoD (the latents are a fixed projection of the pix
 goes through three stages like those of the published models: 64 pixels, 128 pixels, 128 pixels with one-step training.
 `:bottleneck=factorized` rounds latents and learns their densities instead of choosing code vectors: then lambda decides
 the rate, and a model can have several qualities, such as
-`--config.model.codec.factorized.num_levels=2 --config.objective.rate_weights="(1.0, 0.5)"`.
+`--config.model.codec.bottleneck.num_levels=2 --config.objective.bottleneck.rate_weights="(1.0, 0.5)"`.
 """
 
 from ml_collections import config_dict

@@ -47,7 +47,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
         config,
         {
             "model.codec.pitch": 4,
-            "model.codec.codebook_bits": 6,
+            "model.codec.bottleneck.bits": 6,
             "data.image_size": 32,
             "total_steps": steps,
             "optimizer.learning_rate": learning_rate,

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from cod_jax.coding.prior import tables_fingerprint
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.coding.symbols import LARGEST_SYMBOL
 from cod_jax.errors import UserError
 
-LARGEST_SYMBOL = 2**15 - 1
 # A symbol is at most 2^16 outside a table, on either side.
 _MAX_ESCAPE_BITS = 18
 _EVEN = TOTAL // 2

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+# No entropy model codes symbols outside +- this.
+LARGEST_SYMBOL = 2**15 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class SymbolFormat:

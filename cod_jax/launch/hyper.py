@@ -5,7 +5,7 @@ this module, and returns a list of points:
 
     def get_hyper(hyper):
         return hyper.product([
-            hyper.sweep("config.model.codec.codebook_bits", [4, 8]),
+            hyper.sweep("config.model.codec.bottleneck.bits", [4, 8]),
             hyper.sweep("config.optimizer.learning_rate", [1e-4, 3e-4]),
         ])
 """

@@ -29,7 +29,8 @@ from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior, save_prior
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
-from cod_jax.models.config import Dtype, from_mapping
+from cod_jax.models.compute import Dtype
+from cod_jax.models.fields import from_mapping
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.models.space import Space
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE

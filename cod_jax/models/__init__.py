@@ -1,19 +1,17 @@
 """Models: typed descriptions, NNX modules, and their view as pure functions."""
 
+from cod_jax.models.bottlenecks import CodebookConfig, FactorizedConfig
 from cod_jax.models.cod import CoD
-from cod_jax.models.config import (
-    ComputeConfig,
-    ConditionCodecConfig,
-    DConvConfig,
-    DDTConfig,
-    FactorizedConfig,
-    ModelConfig,
-    PixNerDiTConfig,
-)
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.config import ConditionCodecConfig, ModelConfig
+from cod_jax.models.dconv import DConvConfig
+from cod_jax.models.ddt import DDTConfig
 from cod_jax.models.functional import Functional, flatten_params, unflatten_params
+from cod_jax.models.pixnerdit import PixNerDiTConfig
 
 __all__ = [
     "CoD",
+    "CodebookConfig",
     "ComputeConfig",
     "ConditionCodecConfig",
     "DConvConfig",

@@ -5,23 +5,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cod_jax.diffusion.flow import image_to_velocity
+from cod_jax.models.compute import ComputeConfig
 from cod_jax.models.condition_codec import ConditionCodec
-from cod_jax.models.config import ComputeConfig, DConvConfig, DDTConfig, ModelConfig, PixNerDiTConfig, Prediction
-from cod_jax.models.dconv import DConv
-from cod_jax.models.ddt import DDT
-from cod_jax.models.denoiser import Denoised, Denoiser
-from cod_jax.models.pixnerdit import PixNerDiT
-from cod_jax.nn.layers import fan_in_uniform, xavier_uniform
-
-
-def _build_denoiser(config: ModelConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Denoiser:
-    match config.denoiser:
-        case DConvConfig() as denoiser:
-            return DConv(denoiser, compute=compute, rngs=rngs)
-        case PixNerDiTConfig() as denoiser:
-            return PixNerDiT(denoiser, compute=compute, rngs=rngs)
-        case DDTConfig() as denoiser:
-            return DDT(denoiser, compute=compute, rngs=rngs)
+from cod_jax.models.config import ModelConfig
+from cod_jax.models.denoiser import Denoised, Prediction
 
 
 class CoD(nnx.Module):
@@ -38,11 +25,14 @@ class CoD(nnx.Module):
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         self.prediction: Prediction = config.denoiser.prediction
         self.patch_size, self.channels = config.patch_size, config.channels
-        kernel_init = xavier_uniform if isinstance(config.denoiser, DConvConfig) else fan_in_uniform
         self.codec = ConditionCodec(
-            config.codec, config.denoiser.hidden, dtype=compute.dtype, kernel_init=kernel_init, rngs=rngs
+            config.codec,
+            config.denoiser.hidden,
+            dtype=compute.dtype,
+            kernel_init=config.denoiser.codec_init,
+            rngs=rngs,
         )
-        self.denoiser = _build_denoiser(config, compute, rngs)
+        self.denoiser = config.denoiser.build(compute=compute, rngs=rngs)
 
     def denoise(
         self,

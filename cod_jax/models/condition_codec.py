@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, Int
 
-from cod_jax.errors import UserError
-from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
-from cod_jax.models.quantizer import Quantized, ScalarQuantizer, VectorQuantizer
+from cod_jax.models.bottlenecks import Quantized
+from cod_jax.models.config import ConditionCodecConfig
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.nn.attention import AttentionMode, SelfAttention
 from cod_jax.nn.blocks import Downsample, ResBlock, Upsample
 from cod_jax.nn.layers import Conv, xavier_uniform, zeros
@@ -132,18 +133,6 @@ class ConditionDecoder(nnx.Module):
         return _run(self.output, jax.nn.silu(self.norm_out(x)), attention)
 
 
-def _build_bottleneck(config: ConditionCodecConfig, rngs: nnx.Rngs) -> VectorQuantizer | ScalarQuantizer:
-    if config.factorized is None:
-        return VectorQuantizer(config.codebook_size, config.latent_channels, rngs=rngs)
-    return ScalarQuantizer(config.factorized, config.latent_channels, rngs=rngs)
-
-
-def _refuse_for_codebook(**arguments: jax.Array | None) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise UserError(f"vector quantisation takes no {name}; only a factorized bottleneck does")
-
-
 class ConditionCodec(nnx.Module):
     """Condition encoder, bottleneck and condition decoder.
 
@@ -166,7 +155,8 @@ class ConditionCodec(nnx.Module):
     ):
         self.attention: AttentionMode = config.attention
         self.encoder = ConditionEncoder(config, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.bottleneck = _build_bottleneck(config, rngs)
+        self.num_levels = config.symbols.num_levels
+        self.bottleneck = config.bottleneck.build(config.latent_channels, pitch=config.pitch, rngs=rngs)
         self.decoder = ConditionDecoder(config, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def encode(
@@ -177,41 +167,37 @@ class ConditionCodec(nnx.Module):
 
     def quantize(
         self,
-        z: Float[Array, "B h w C"],
+        z: Float[Array, "B h w F"],
         *,
         level: Int[Array, " B"] | None = None,
-        noise: Float[Array, "B h w C"] | None = None,
+        noise: Float[Array, "B h w N"] | None = None,
     ) -> Quantized:
-        """What the bottleneck makes of the latents.
+        """Return what the bottleneck makes of the latents.
 
         Args:
             z: Latents.
-            level: Quality level of each image; factorized bottleneck only, see `ScalarQuantizer`.
-            noise: What stands for rounding in training; factorized bottleneck only.
-
-        Raises:
-            UserError: A level or noise for vector quantisation.
+            level: Quality level of each image; None is the best.
+            noise: See `bottlenecks.Draws`.
         """
-        if isinstance(self.bottleneck, ScalarQuantizer):
-            return self.bottleneck(z, level=level, noise=noise)
-        _refuse_for_codebook(level=level, noise=noise)
-        return self.bottleneck(z)
+        return self.bottleneck(z, self._level(level, z), noise)
 
     def dequantize(
-        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *, level: Int[Array, " B"] | None = None
-    ) -> Float[Array, "B h w C"]:
-        """What symbols stand for: code vectors of indices [B, h, w], or rounded latents [B, h, w, C] of a level.
+        self, symbols: Int[Array, "B h w C"], *, level: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B h w F"]:
+        """Return the values that symbols stand for at the quality level of each image; None is the best."""
+        return self.bottleneck.lookup(symbols, self._level(level, symbols))
 
-        Raises:
-            UserError: A level for vector quantisation.
-        """
-        if isinstance(self.bottleneck, ScalarQuantizer):
-            return self.bottleneck.lookup(indices, level=level)
-        _refuse_for_codebook(level=level)
-        return self.bottleneck.lookup(indices)
+    def condition(
+        self, image01: Float[Array, "B H W 3"], *, level: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B H16 W16 hidden"]:
+        """Return the condition of image01 in [0, 1] as the codec in use makes it."""
+        return self.decode(self.quantize(self.encode(image01), level=level).values)
 
     def decode(
         self, codes: Float[Array, "B h w C"], attention: AttentionMode | None = None
     ) -> Float[Array, "B H16 W16 hidden"]:
         """Condition of the code vectors; `attention` is the model's own by default."""
         return self.decoder(codes, attention or self.attention)
+
+    def _level(self, level: jax.Array | None, batch: jax.Array) -> Int[Array, " B"]:
+        return jnp.full(batch.shape[:1], self.num_levels - 1, jnp.int32) if level is None else level

@@ -1,96 +1,20 @@
-"""What a model is: frozen, validated descriptions that are stored with its weights."""
+"""Descriptions of whole models: frozen, validated, and stored with their weights."""
 
 import dataclasses
-import difflib
 import math
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal
 
+from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
+from cod_jax.models.bottlenecks import BottleneckConfig, CodebookConfig
+from cod_jax.models.dconv import DConvConfig
+from cod_jax.models.denoiser import LATENT_CHANNELS, LATENT_PATCH_SIZE, MAX_WIDTH, PATCH_SIZE, DenoiserConfig
+from cod_jax.models.fields import from_mapping, require, require_range
 from cod_jax.nn.attention import AttentionMode
-from cod_jax.nn.stack import Remat
 
-Prediction = Literal["image", "velocity"]
-Dtype = Literal["float32", "bfloat16"]
-
-
-def matmul_precision(dtype: Dtype) -> str:
-    """Precision in use of the products of a network that computes in `dtype`, for `jax.default_matmul_precision`.
-
-    In float32 the highest: in TF32 the symbols of a picture would depend on the device. Products of bfloat16 numbers
-    are exact either way, and XLA has faster kernels for those that do not ask for more; the float32 products that
-    matter in a bfloat16 network ask for the highest themselves.
-    """
-    return "highest" if dtype == "float32" else "default"
-
-
-Config = TypeVar("Config")
-
-# Pixels per side of a condition cell; every published model uses this grid.
-PATCH_SIZE = 16
-# The latents of latent CoD: every 8x8 pixels are 4 numbers, so that a condition cell is 2x2 of them.
-LATENT_STRIDE = 8
-LATENT_CHANNELS = 4
-LATENT_PATCH_SIZE = PATCH_SIZE // LATENT_STRIDE
 # Downsamplings of the encoder after its first convolution; six is the deep encoder of the 64-bit models.
 ENCODER_DEPTHS = (1, 2, 3, 4, 6)
-# Far beyond any sensible model: a description from an untrusted file must not build for hours.
-MAX_WIDTH = 2**14
-MAX_BLOCKS = 1024
-MAX_PIXEL_BLOCKS = 64
-MAX_LEVELS = 64
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def _require_range(config: Any, largest: Mapping[str, int]) -> None:
-    for name, limit in largest.items():
-        value = getattr(config, name)
-        _require(1 <= value <= limit, f"{name} is {value}; it must be 1 to {limit}")
-
-
-def _require_mlp_ratio(mlp_ratio: float, hidden: int) -> None:
-    # Two thirds of it are SwiGLU's width.
-    _require(hidden * mlp_ratio >= 2, f"mlp_ratio is {mlp_ratio}; an MLP over {hidden} channels has no width then")
-    _require(mlp_ratio <= 64, f"mlp_ratio is {mlp_ratio}; it must be at most 64")
-
-
-def _require_heads(hidden: int, num_heads: int) -> None:
-    _require(
-        hidden % (4 * num_heads) == 0,
-        f"hidden {hidden} is not a multiple of 4 num_heads, {4 * num_heads}: rotary positions need heads of 4, 8, ... "
-        "channels",
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class FactorizedConfig:
-    """A bottleneck that rounds latents and learns the density of each channel (spec section 6).
-
-    Attributes:
-        num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
-            rounds to bins of width 1.
-        training: What stands for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
-            rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
-        offset: Where the bins are: "median", with a channel's bin 0 in the middle of its density, so that a channel
-            that says nothing costs next to nothing; "none", with bin 0 around 0.
-        tail_mass: Share of a density that its coding table may leave out; see `factorized_prior.coding_tables`.
-    """
-
-    num_levels: int = 1
-    training: Literal["noise", "straight_through"] = "noise"
-    offset: Literal["median", "none"] = "median"
-    tail_mass: float = 2.0**-16
-
-    def __post_init__(self):
-        _require_range(self, {"num_levels": MAX_LEVELS})
-        _require(
-            1e-9 <= self.tail_mass <= 0.1, f"tail_mass is {self.tail_mass}; it must be 1e-9 to 0.1, such as 1.5e-5"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,44 +32,36 @@ class ConditionCodecConfig:
         num_groups: Groups of every group normalisation.
         attention: How the codec attends, in training and in use. The published CoD-Lite trains globally and cuts
             windows in use only, which no setting does.
-        factorized: The factorized bottleneck; None is vector quantisation.
+        bottleneck: What turns latents into symbols.
     """
 
     pitch: int = 32
     input_stride: int = 2
     encoder_width: int = 128
     latent_channels: int = 128
-    codebook_bits: int = 4
     decoder_depth: int = 2
     num_groups: int = 32
     attention: AttentionMode = "global"
-    factorized: FactorizedConfig | None = None
+    bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
 
     def __post_init__(self):
-        _require(self.input_stride in (1, 2), f"input_stride is {self.input_stride}; it must be 1 or 2")
-        _require(
+        require(self.input_stride in (1, 2), f"input_stride is {self.input_stride}; it must be 1 or 2")
+        require(
             self.pitch > 0 and self.pitch % self.input_stride == 0 and self.pitch & (self.pitch - 1) == 0,
             f"pitch is {self.pitch}; it must be a power of two and a multiple of input_stride {self.input_stride}",
         )
-        _require(
+        require(
             self.num_downsamples in ENCODER_DEPTHS,
             f"pitch {self.pitch} with input_stride {self.input_stride} needs {self.num_downsamples} downsamplings; "
             f"the encoder has {', '.join(map(str, ENCODER_DEPTHS[:-1]))} or {ENCODER_DEPTHS[-1]}: change the pitch",
         )
-        _require(
+        require(
             4 <= self.pitch <= 128 and (self.pitch <= 32 or self.num_downsamples == 6),
             f"pitch is {self.pitch}; it must be 4 to 32, or 64 or 128 with six downsamplings",
         )
-        if self.factorized is None:
-            _require(1 <= self.codebook_bits <= 16, f"codebook_bits is {self.codebook_bits}; it must be 1 to 16")
-        else:
-            _require(
-                self.codebook_bits == 0,
-                f"codebook_bits is {self.codebook_bits}; it must be 0, because a factorized bottleneck has no codebook",
-            )
-        _require(self.decoder_depth in (2, 3), f"decoder_depth is {self.decoder_depth}; it must be 2 or 3")
-        _require_range(self, {"latent_channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "num_groups": MAX_WIDTH})
-        _require(
+        require(self.decoder_depth in (2, 3), f"decoder_depth is {self.decoder_depth}; it must be 2 or 3")
+        require_range(self, {"latent_channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "num_groups": MAX_WIDTH})
+        require(
             self.encoder_width % self.num_groups == 0,
             f"encoder_width {self.encoder_width} is not a multiple of num_groups {self.num_groups}",
         )
@@ -161,139 +77,15 @@ class ConditionCodecConfig:
         return self.num_downsamples == ENCODER_DEPTHS[-1]
 
     @property
-    def codebook_size(self) -> int:
-        """Vectors in the codebook.
-
-        Raises:
-            UserError: The bottleneck is factorized.
-        """
-        _require(self.factorized is None, "a factorized bottleneck has no codebook, so the codebook has no size")
-        return 2**self.codebook_bits
+    def symbols(self) -> SymbolFormat:
+        """Format of the symbols."""
+        return self.bottleneck.symbols(self.latent_channels)
 
     @property
-    def nominal_bits_per_pixel(self) -> float:
-        """Bits of the symbols per pixel, without header, padding or entropy coding.
-
-        Raises:
-            UserError: The bottleneck is factorized: every picture has a rate of its own.
-        """
-        _require(self.factorized is None, "a factorized bottleneck has no nominal rate: each picture has its own")
-        return self.codebook_bits / self.pitch**2
-
-
-@dataclasses.dataclass(frozen=True)
-class DConvConfig:
-    """The convolutional denoiser of CoD-Lite (spec section 2).
-
-    Attributes:
-        kind: Which denoiser this is.
-        hidden: Channels on the patch grid, also of the condition.
-        hidden_pixel: Channels per pixel in the pixel head.
-        num_blocks: Condition blocks.
-        num_pixel_blocks: Residual blocks of the pixel head.
-        bottleneck_width: Channels of the patch embedding before it meets the condition.
-        mlp_ratio: Width of a block's MLP over `hidden`.
-        prediction: What the network outputs, "image" or "velocity".
-    """
-
-    kind: Literal["dconv"] = "dconv"
-    hidden: int = 384
-    hidden_pixel: int = 32
-    num_blocks: int = 21
-    num_pixel_blocks: int = 3
-    bottleneck_width: int = 128
-    mlp_ratio: float = 4.0
-    prediction: Prediction = "image"
-
-    def __post_init__(self):
-        widths = dict.fromkeys(("hidden", "hidden_pixel", "bottleneck_width"), MAX_WIDTH)
-        _require_range(self, {**widths, "num_blocks": MAX_BLOCKS, "num_pixel_blocks": MAX_PIXEL_BLOCKS})
-        _require_mlp_ratio(self.mlp_ratio, self.hidden)
-
-
-@dataclasses.dataclass(frozen=True)
-class PixNerDiTConfig:
-    """The transformer denoiser of pixel CoD (spec section 2); the defaults are the published XL.
-
-    Attributes:
-        kind: Which denoiser this is.
-        hidden: Channels on the patch grid, also of the condition.
-        num_heads: Attention heads; the channels of one are a multiple of 4.
-        hidden_pixel: Channels per pixel.
-        num_blocks: Transformer blocks.
-        num_pixel_blocks: Neural-field blocks.
-        mlp_ratio: Width of a transformer block's MLP over `hidden`, before the two thirds of SwiGLU.
-        pixel_mlp_ratio: Width of a neural field's MLP over `hidden_pixel`.
-        prediction: What the network outputs, "image" or "velocity".
-    """
-
-    kind: Literal["pixnerdit"] = "pixnerdit"
-    hidden: int = 1152
-    num_heads: int = 16
-    hidden_pixel: int = 64
-    num_blocks: int = 26
-    num_pixel_blocks: int = 4
-    mlp_ratio: float = 4.0
-    pixel_mlp_ratio: int = 2
-    prediction: Prediction = "velocity"
-
-    def __post_init__(self):
-        widths = dict.fromkeys(("hidden", "num_heads", "hidden_pixel"), MAX_WIDTH)
-        blocks = {"num_blocks": MAX_BLOCKS, "num_pixel_blocks": MAX_PIXEL_BLOCKS, "pixel_mlp_ratio": 64}
-        _require_range(self, {**widths, **blocks})
-        _require_mlp_ratio(self.mlp_ratio, self.hidden)
-        _require_heads(self.hidden, self.num_heads)
-
-
-@dataclasses.dataclass(frozen=True)
-class DDTConfig:
-    """The transformer denoiser of latent CoD (spec section 2); the defaults are the published XL.
-
-    Attributes:
-        kind: Which denoiser this is.
-        hidden: Channels on the patch grid, also of the condition.
-        num_heads: Attention heads; the channels of one are a multiple of 4.
-        num_blocks: Transformer blocks of the encoder.
-        num_decoder_blocks: Transformer blocks of the decoder.
-        mlp_ratio: Width of a block's MLP over `hidden`, before the two thirds of SwiGLU.
-        prediction: What the network outputs, "image" (the latents) or "velocity".
-        autoencoder: Where latents come from: "sd_vae", or "space_to_depth", a fixed projection that needs no weights
-            and is good for trying things out only.
-    """
-
-    kind: Literal["ddt"] = "ddt"
-    hidden: int = 1152
-    num_heads: int = 16
-    num_blocks: int = 22
-    num_decoder_blocks: int = 6
-    mlp_ratio: float = 4.0
-    prediction: Prediction = "velocity"
-    autoencoder: Literal["sd_vae", "space_to_depth"] = "sd_vae"
-
-    def __post_init__(self):
-        widths = dict.fromkeys(("hidden", "num_heads"), MAX_WIDTH)
-        _require_range(self, {**widths, "num_blocks": MAX_BLOCKS, "num_decoder_blocks": MAX_BLOCKS})
-        _require_mlp_ratio(self.mlp_ratio, self.hidden)
-        _require_heads(self.hidden, self.num_heads)
-
-
-DenoiserConfig = DConvConfig | PixNerDiTConfig | DDTConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class ComputeConfig:
-    """How a model is computed; it changes neither the parameters nor, but for rounding, the results.
-
-    Attributes:
-        dtype: Dtype of the computation; parameters are float32.
-        remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
-            everything inside a block. It saves memory and costs time.
-        unroll: Whether equal blocks are compiled one after the other instead of as a loop: longer to compile.
-    """
-
-    dtype: Dtype = "float32"
-    remat: Remat = "none"
-    unroll: bool = False
+    def nominal_bits_per_pixel(self) -> float | None:
+        """Bits of the symbols per pixel without entropy coding or header; None if each picture has its own rate."""
+        bits = self.bottleneck.nominal_bits
+        return None if bits is None else bits / self.pitch**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +96,7 @@ class ModelConfig:
     denoiser: DenoiserConfig = dataclasses.field(default_factory=DConvConfig)
 
     def __post_init__(self):
-        _require(
+        require(
             self.denoiser.hidden % self.codec.num_groups == 0,
             f"denoiser.hidden {self.denoiser.hidden} is not a multiple of codec.num_groups {self.codec.num_groups}",
         )
@@ -312,12 +104,12 @@ class ModelConfig:
     @property
     def is_latent(self) -> bool:
         """Whether the denoiser works on latents of a frozen autoencoder instead of pixels."""
-        return isinstance(self.denoiser, DDTConfig)
+        return self.denoiser.autoencoder != "none"
 
     @property
     def has_learned_autoencoder(self) -> bool:
         """Whether the latents come from a network with weights of its own."""
-        return isinstance(self.denoiser, DDTConfig) and self.denoiser.autoencoder == "sd_vae"
+        return self.denoiser.autoencoder == "sd_vae"
 
     @property
     def patch_size(self) -> int:
@@ -346,75 +138,40 @@ class ModelConfig:
         return "adams" if self.denoiser.prediction == "velocity" else "euler"
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, as stored in a model folder; with a codebook as from before there was another choice."""
+        """Return nested plain values as stored in a model folder, where a bottleneck has fields of its own choice."""
         values = dataclasses.asdict(self)
-        if self.codec.factorized is None:
-            del values["codec"]["factorized"]
+        del values["codec"]["bottleneck"]
+        values["codec"] |= self.codec.bottleneck.stored()
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+    def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = False) -> "ModelConfig":
         """Undo `to_dict`; missing fields take their defaults.
+
+        Args:
+            values: Nested plain values.
+            trusted: Whether kinds of other packages may be imported; see `plugins.resolve`.
 
         Raises:
             UserError: A field is unknown or has an unusable value.
         """
-        return from_mapping(cls, values, "model")
+        return from_mapping(cls, with_bottleneck(values), "model", trusted=trusted)
 
 
-def from_mapping(cls: type[Config], values: Any, where: str) -> Config:
-    """Build a (nested) config dataclass from plain values.
+def with_bottleneck(model: Any) -> Any:
+    """Return a model's plain values with its bottleneck in one field, as `BottleneckConfig.stored` did not write it.
 
-    Args:
-        cls: A dataclass whose fields are plain values, tuples or config dataclasses.
-        values: Field names and values; missing ones take their defaults.
-        where: Dotted name of this mapping, for messages.
-
-    Raises:
-        UserError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
+    Values that hold no such fields come back as they are, usable or not.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} is {values!r}; it must hold the fields {', '.join(fields)}")
-    arguments = {}
-    for name, value in values.items():
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
-            raise UserError(f"unknown field {where}.{name}; {hint}")
-        arguments[name] = _converted(fields[name].type, value, f"{where}.{name}")
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _chosen(union: Any, value: Any, where: str) -> Any:
-    """The member of a union of config dataclasses that a value's `kind` names; the first one where it names none."""
-    members = {member.kind: member for member in get_args(union)}
-    if type(value) in members.values():
-        return type(value)
-    kind = value.get("kind", next(iter(members))) if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in members:
-        raise UserError(f"{where}.kind is {kind!r}; it must be one of {', '.join(members)}")
-    return members[kind]
-
-
-def _converted(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, types.UnionType):
-        if types.NoneType in get_args(kind):
-            (other,) = (member for member in get_args(kind) if member is not types.NoneType)
-            return None if value is None else _converted(other, value, where)
-        return _converted(_chosen(kind, value, where), value, where)
-    if dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else from_mapping(kind, value, where)  # pyright: ignore[reportArgumentType]
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(map(str, get_args(kind)))}")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise UserError(f"{where} is a number of {len(str(value))} digits; it is too large") from None
-    if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        raise UserError(f"{where} is {value!r}; it must be of type {kind.__name__}")
-    return tuple(value) if isinstance(value, list) else value
+    codec = model.get("codec") if isinstance(model, Mapping) else None
+    if not isinstance(codec, Mapping) or not codec.keys() & {"codebook_bits", "factorized"}:
+        return model
+    rest = {name: value for name, value in codec.items() if name not in ("codebook_bits", "factorized")}
+    bits, factorized = codec.get("codebook_bits", 4), codec.get("factorized")
+    if factorized is None:
+        bottleneck: Any = {"kind": "codebook", "bits": bits}
+    elif bits != 0:
+        raise UserError(f"model.codec.codebook_bits must be 0 beside a factorized bottleneck, got {bits!r}")
+    else:
+        bottleneck = {"kind": "factorized", **factorized} if isinstance(factorized, Mapping) else factorized
+    return {**model, "codec": {**rest, "bottleneck": bottleneck}}

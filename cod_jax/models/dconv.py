@@ -1,17 +1,71 @@
 """DConv, the convolutional denoiser of CoD-Lite (spec section 2)."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from cod_jax.models.config import PATCH_SIZE, ComputeConfig, DConvConfig
-from cod_jax.models.denoiser import Denoised
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.denoiser import (
+    MAX_BLOCKS,
+    MAX_PIXEL_BLOCKS,
+    MAX_WIDTH,
+    PATCH_SIZE,
+    Denoised,
+    DenoiserConfig,
+    Prediction,
+    require_mlp_ratio,
+)
+from cod_jax.models.fields import require_range
 from cod_jax.models.pixel_head import PixelHead
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify
 from cod_jax.nn.layers import DepthwiseConv, Linear, compose, modulate, xavier_uniform, zeros
 from cod_jax.nn.norms import LayerNorm, layer_norm
 from cod_jax.nn.stack import Stack
+
+
+@dataclasses.dataclass(frozen=True)
+class DConvConfig(DenoiserConfig):
+    """The convolutional denoiser of CoD-Lite (spec section 2).
+
+    Attributes:
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        hidden_pixel: Channels per pixel in the pixel head.
+        num_blocks: Condition blocks.
+        num_pixel_blocks: Residual blocks of the pixel head.
+        bottleneck_width: Channels of the patch embedding before it meets the condition.
+        mlp_ratio: Width of a block's MLP over `hidden`.
+        prediction: What the network outputs, "image" or "velocity".
+    """
+
+    kind: Literal["dconv"] = "dconv"
+    hidden: int = 384
+    hidden_pixel: int = 32
+    num_blocks: int = 21
+    num_pixel_blocks: int = 3
+    bottleneck_width: int = 128
+    mlp_ratio: float = 4.0
+    prediction: Prediction = "image"
+
+    def __post_init__(self):
+        widths = dict.fromkeys(("hidden", "hidden_pixel", "bottleneck_width"), MAX_WIDTH)
+        require_range(self, {**widths, "num_blocks": MAX_BLOCKS, "num_pixel_blocks": MAX_PIXEL_BLOCKS})
+        require_mlp_ratio(self.mlp_ratio, self.hidden)
+
+    @property
+    def codec_init(self) -> Initializer:
+        """As published, Xavier's."""
+        return xavier_uniform
+
+    def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "DConv":
+        """Return the network; see `DenoiserConfig.build`."""
+        return DConv(self, compute=compute, rngs=rngs)
+
 
 TIMESTEP_BASE = 10000.0
 

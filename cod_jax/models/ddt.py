@@ -1,18 +1,73 @@
 """DDT, the denoiser of latent CoD: an encoder of conditions and a decoder of velocities (spec section 2)."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cod_jax.models.config import LATENT_CHANNELS, LATENT_PATCH_SIZE, ComputeConfig, DDTConfig
-from cod_jax.models.denoiser import Denoised
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.denoiser import (
+    LATENT_CHANNELS,
+    LATENT_PATCH_SIZE,
+    MAX_BLOCKS,
+    MAX_WIDTH,
+    Autoencoder,
+    Denoised,
+    DenoiserConfig,
+    Prediction,
+    require_heads,
+    require_mlp_ratio,
+)
+from cod_jax.models.fields import require, require_range
 from cod_jax.models.pixnerdit import TIMESTEP_BASE, patch_tokens
 from cod_jax.nn.embeddings import TimestepEmbedding, unpatchify
 from cod_jax.nn.layers import Linear, fan_in_uniform, modulate, xavier_uniform, zeros
 from cod_jax.nn.norms import layer_norm
 from cod_jax.nn.stack import Stack
 from cod_jax.nn.transformer import TransformerBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class DDTConfig(DenoiserConfig):
+    """The transformer denoiser of latent CoD (spec section 2); the defaults are the published XL.
+
+    Attributes:
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        num_heads: Attention heads; the channels of one are a multiple of 4.
+        num_blocks: Transformer blocks of the encoder.
+        num_decoder_blocks: Transformer blocks of the decoder.
+        mlp_ratio: Width of a block's MLP over `hidden`, before the two thirds of SwiGLU.
+        prediction: What the network outputs, "image" (the latents) or "velocity".
+        autoencoder: Where latents come from: "sd_vae", or "space_to_depth", a fixed projection that needs no weights
+            and is good for trying things out only.
+    """
+
+    kind: Literal["ddt"] = "ddt"
+    hidden: int = 1152
+    num_heads: int = 16
+    num_blocks: int = 22
+    num_decoder_blocks: int = 6
+    mlp_ratio: float = 4.0
+    prediction: Prediction = "velocity"
+    autoencoder: Autoencoder = "sd_vae"
+
+    def __post_init__(self):
+        widths = dict.fromkeys(("hidden", "num_heads"), MAX_WIDTH)
+        require_range(self, {**widths, "num_blocks": MAX_BLOCKS, "num_decoder_blocks": MAX_BLOCKS})
+        require_mlp_ratio(self.mlp_ratio, self.hidden)
+        require_heads(self.hidden, self.num_heads)
+        require(
+            self.autoencoder != "none",
+            "autoencoder must be sd_vae or space_to_depth, got none; this network works on latents",
+        )
+
+    def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "DDT":
+        """Return the network; see `DenoiserConfig.build`."""
+        return DDT(self, compute=compute, rngs=rngs)
 
 
 class DDT(nnx.Module):

@@ -5,7 +5,7 @@ Both kinds judge every patch of a picture; all their layers are spectrally norma
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from cod_jax.errors import UserError
 from cod_jax.features.dinov2 import DINOv2, DINOv2Config
-from cod_jax.models.config import Dtype
+from cod_jax.models.compute import Dtype
+from cod_jax.models.fields import Part
 from cod_jax.models.functional import Functional, Params
 from cod_jax.nn.layers import Conv, Linear, fan_in_uniform
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
@@ -22,8 +23,21 @@ from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
 LEAKY_SLOPE = 0.2
 
 
+class DiscriminatorConfig(Part):
+    """Description of a discriminator.
+
+    Attributes:
+        kind: Which discriminator this is.
+    """
+
+    FAMILY: ClassVar[Mapping[str, str]] = {
+        "dinov2": "cod_jax.models.discriminator:DINOv2DiscriminatorConfig",
+        "patch": "cod_jax.models.discriminator:PatchDiscriminatorConfig",
+    }
+
+
 @dataclasses.dataclass(frozen=True)
-class DINOv2DiscriminatorConfig:
+class DINOv2DiscriminatorConfig(DiscriminatorConfig):
     """Heads on features of the frozen DINOv2, as published.
 
     Attributes:
@@ -40,7 +54,7 @@ class DINOv2DiscriminatorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchDiscriminatorConfig:
+class PatchDiscriminatorConfig(DiscriminatorConfig):
     """Convolutions from pixels to one logit per patch (Isola et al. 2017, section 3.2.2); needs no weight file.
 
     Attributes:
@@ -54,9 +68,6 @@ class PatchDiscriminatorConfig:
     def __post_init__(self):
         if not self.widths or min(self.widths) < 1:
             raise UserError(f"widths are {self.widths}; name at least one convolution, each with at least 1 channel")
-
-
-DiscriminatorConfig = DINOv2DiscriminatorConfig | PatchDiscriminatorConfig
 
 
 class TokenHead(nnx.Module):

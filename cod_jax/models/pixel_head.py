@@ -6,7 +6,7 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from cod_jax.models.config import PATCH_SIZE
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.nn.embeddings import patchify, pixel_position_features, unpatchify
 from cod_jax.nn.layers import Linear, kernel_and_bias, zeros
 from cod_jax.nn.norms import RMSNorm

@@ -1,18 +1,71 @@
 """PixNerDiT, the denoiser of pixel CoD: a transformer over patches, then a neural field per patch (spec section 2)."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cod_jax.models.config import PATCH_SIZE, ComputeConfig, PixNerDiTConfig
-from cod_jax.models.denoiser import Denoised
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.denoiser import (
+    MAX_BLOCKS,
+    MAX_PIXEL_BLOCKS,
+    MAX_WIDTH,
+    PATCH_SIZE,
+    Denoised,
+    DenoiserConfig,
+    Prediction,
+    require_heads,
+    require_mlp_ratio,
+)
+from cod_jax.models.fields import require_range
 from cod_jax.models.pixel_head import PixelHead
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify
 from cod_jax.nn.layers import Linear, fan_in_uniform, xavier_uniform
 from cod_jax.nn.norms import RMSNorm
 from cod_jax.nn.stack import Stack
 from cod_jax.nn.transformer import TransformerBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class PixNerDiTConfig(DenoiserConfig):
+    """The transformer denoiser of pixel CoD (spec section 2); the defaults are the published XL.
+
+    Attributes:
+        kind: Which denoiser this is.
+        hidden: Channels on the patch grid, also of the condition.
+        num_heads: Attention heads; the channels of one are a multiple of 4.
+        hidden_pixel: Channels per pixel.
+        num_blocks: Transformer blocks.
+        num_pixel_blocks: Neural-field blocks.
+        mlp_ratio: Width of a transformer block's MLP over `hidden`, before the two thirds of SwiGLU.
+        pixel_mlp_ratio: Width of a neural field's MLP over `hidden_pixel`.
+        prediction: What the network outputs, "image" or "velocity".
+    """
+
+    kind: Literal["pixnerdit"] = "pixnerdit"
+    hidden: int = 1152
+    num_heads: int = 16
+    hidden_pixel: int = 64
+    num_blocks: int = 26
+    num_pixel_blocks: int = 4
+    mlp_ratio: float = 4.0
+    pixel_mlp_ratio: int = 2
+    prediction: Prediction = "velocity"
+
+    def __post_init__(self):
+        widths = dict.fromkeys(("hidden", "num_heads", "hidden_pixel"), MAX_WIDTH)
+        blocks = {"num_blocks": MAX_BLOCKS, "num_pixel_blocks": MAX_PIXEL_BLOCKS, "pixel_mlp_ratio": 64}
+        require_range(self, {**widths, **blocks})
+        require_mlp_ratio(self.mlp_ratio, self.hidden)
+        require_heads(self.hidden, self.num_heads)
+
+    def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "PixNerDiT":
+        """Return the network; see `DenoiserConfig.build`."""
+        return PixNerDiT(self, compute=compute, rngs=rngs)
+
 
 # The published CoD; CoD-Lite uses 10000.
 TIMESTEP_BASE = 10.0

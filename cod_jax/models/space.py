@@ -5,7 +5,8 @@ from jaxtyping import Array, Float
 
 from cod_jax.features.latent_standin import SpaceToDepthProjection
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAE, SDVAEConfig
-from cod_jax.models.config import DDTConfig, Dtype, ModelConfig
+from cod_jax.models.compute import Dtype
+from cod_jax.models.config import ModelConfig
 from cod_jax.models.functional import Functional, Params
 
 
@@ -22,7 +23,7 @@ class Space:
     """
 
     def __init__(self, config: ModelConfig, dtype: Dtype = "float32", vae: SDVAEConfig | None = None):
-        self._autoencoder = config.denoiser.autoencoder if isinstance(config.denoiser, DDTConfig) else "none"
+        self._autoencoder = config.denoiser.autoencoder
         self._projection = SpaceToDepthProjection()
         self.functional: Functional[SDVAE] | None = None
         if self._autoencoder == "sd_vae":

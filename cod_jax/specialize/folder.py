@@ -10,7 +10,7 @@ import safetensors.numpy
 from cod_jax import files
 from cod_jax.coding.pictures import check_tables
 from cod_jax.model_folder.bundle import Bundle
-from cod_jax.models.config import Dtype
+from cod_jax.models.compute import Dtype
 from cod_jax.runtime.folder import (
     DESCRIPTION_FILE,
     PRIOR_FILE,
@@ -47,8 +47,8 @@ def write_compiled(
         FileExistsError: The folder exists and may not be replaced.
     """
     codec = bundle.config.codec
-    if codec.factorized is not None:
-        check_tables(bundle.prior, (codec.factorized.num_levels, codec.latent_channels))
+    if codec.symbols.bits is None:
+        check_tables(bundle.prior, (codec.symbols.num_levels, codec.symbols.num_channels))
     halves = list(split(bundle.config, bundle.params, dtype))
     written: dict[str, FileFacts] = {}
     programs: list[Program] = []
@@ -73,7 +73,7 @@ def write_compiled(
         description = Description(
             weights_fingerprint=bundle.fingerprint,
             pitch=codec.pitch,
-            codebook_bits=codec.codebook_bits,
+            codebook_bits=codec.symbols.bits or 0,
             size_multiple=bundle.config.size_multiple,
             dtype=dtype,
             jax_version=".".join(map(str, jax.__version_info__[:3])),

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cod_jax.models import Functional, ModelConfig, PixNerDiTConfig, dconv, pixnerdit
-from cod_jax.models.config import PATCH_SIZE, ConditionCodecConfig
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import Params
-from cod_jax.models.quantizer import ScalarQuantizer
 from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features
 
 
@@ -28,7 +27,7 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
         rounded once; what stays as it is shares its memory with `params`.
     """
     codec, denoiser = params["codec"], params["denoiser"]
-    bottleneck = _fold_bottleneck(config.codec, codec["bottleneck"])
+    bottleneck = config.codec.bottleneck.fold(codec["bottleneck"], config.codec.latent_channels)
     fold_trunk = _fold_transformer if isinstance(config.denoiser, PixNerDiTConfig) else _fold_convolutions
     encoder = {"encoder": codec["encoder"], "bottleneck": bottleneck}
     decoder = {
@@ -38,16 +37,6 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
         "head": _fold_head(denoiser["head"]),
     }
     return jax.tree.map(lambda value: np.asarray(value, np.float32), (encoder, decoder))
-
-
-def _fold_bottleneck(config: ConditionCodecConfig, bottleneck: Params) -> Params:
-    """A codebook as it is; of a factorized bottleneck the bins of every quality level, see `parts.FixedBins`."""
-    factorized = config.factorized
-    if factorized is None:
-        return bottleneck
-    functional = Functional(lambda rngs: ScalarQuantizer(factorized, config.latent_channels, rngs=rngs))
-    quantizer = functional.bind(jax.tree.map(jnp.asarray, bottleneck))
-    return {"step": quantizer.steps(jnp.arange(factorized.num_levels)), "offset": quantizer.offsets()}
 
 
 def _fold_convolutions(denoiser: Params, hidden: int) -> Params:

@@ -5,51 +5,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
-from cod_jax.coding.factorized import LARGEST_SYMBOL
 from cod_jax.errors import UserError
 from cod_jax.images import signed_to_uint8, uint8_to_unit
 from cod_jax.models import CoD, ComputeConfig, ModelConfig
-from cod_jax.models.config import PATCH_SIZE
 from cod_jax.models.dconv import DConv, MLPPixelHead
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.pixnerdit import PixNerDiT
-from cod_jax.models.quantizer import ScalarQuantizer, VectorQuantizer
 from cod_jax.nn.attention import AttentionMode
 from cod_jax.nn.embeddings import unpatchify
 from cod_jax.nn.layers import Conv, DepthwiseConv, Linear
 from cod_jax.nn.transformer import RotaryAttention
 from cod_jax.specialize.trunks import build_trunk
-
-
-class FixedBins(nnx.Module):
-    """A `ScalarQuantizer` in use: its bins are numbers, and the densities from which they follow are gone.
-
-    Args:
-        num_levels: Quality levels.
-        features: Channels.
-    """
-
-    def __init__(self, num_levels: int, features: int):
-        self.step = nnx.Param(jnp.ones((num_levels, features)), axes=("kernel", "latent"))
-        self.offset = nnx.Param(jnp.zeros((features,)), axes=("latent",))
-
-    def nearest(self, z: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
-        """Symbols of latents at the quality level of each image, from 0."""
-        step, offset = self._bins(level)
-        symbols = jnp.round((z.astype(jnp.float32) - offset) / step)
-        return jnp.clip(symbols, -LARGEST_SYMBOL, LARGEST_SYMBOL).astype(jnp.int32)
-
-    def lookup(self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"]) -> Float[Array, "B h w C"]:
-        """What symbols stand for at the quality level of each image."""
-        step, offset = self._bins(level)
-        return symbols * step + offset
-
-    def _bins(self, level: jax.Array) -> tuple[Float[Array, "B 1 1 C"], Float[Array, "1 1 1 C"]]:
-        return self.step[...][level][:, None, None], self.offset[...][None, None, None]
-
-
-def _bottleneck_in_use(quantizer: VectorQuantizer | ScalarQuantizer) -> VectorQuantizer | FixedBins:
-    is_factorized = isinstance(quantizer, ScalarQuantizer)
-    return FixedBins(quantizer.num_levels, quantizer.features) if is_factorized else quantizer
 
 
 class SymbolEncoder(nnx.Module):
@@ -64,21 +30,17 @@ class SymbolEncoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         self.attention: AttentionMode = config.codec.attention
         codec = CoD(config, compute=compute, rngs=rngs).codec
-        self.encoder, self.bottleneck = codec.encoder, _bottleneck_in_use(codec.bottleneck)
+        self.encoder = codec.encoder
+        self.bottleneck = config.codec.bottleneck.build_in_use(config.codec.latent_channels, rngs=rngs)
 
-    def __call__(
-        self, image_uint8: UInt8[Array, "B H W 3"], *level: Int[Array, " B"]
-    ) -> Int[Array, "B h w"] | Int[Array, "B h w C"]:
+    def __call__(self, image_uint8: UInt8[Array, "B H W 3"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
         """Encode pixels to symbols.
 
         Args:
             image_uint8: Pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`.
-            *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
-
-        Returns:
-            Symbols [B, h, w], with a fourth axis for the channels of a factorized bottleneck.
+            level: Quality level of each image.
         """
-        return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), *level)
+        return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), level)
 
 
 class OneStepDecoder(nnx.Module):
@@ -102,7 +64,8 @@ class OneStepDecoder(nnx.Module):
         denoiser = model.denoiser
         if not isinstance(denoiser, (DConv, PixNerDiT)):
             raise UserError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes pixels")
-        self.bottleneck, self.decoder = _bottleneck_in_use(model.codec.bottleneck), model.codec.decoder
+        self.bottleneck = config.codec.bottleneck.build_in_use(config.codec.latent_channels, rngs=rngs)
+        self.decoder = model.codec.decoder
         self.trunk = build_trunk(denoiser, config.denoiser.hidden, dtype=compute.dtype, rngs=rngs)
         self.head = denoiser.head
         del self.head.embed
@@ -110,24 +73,23 @@ class OneStepDecoder(nnx.Module):
             del self.head.project
 
     def __call__(
-        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *level: Int[Array, " B"], patches_per_chunk: int
+        self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"], *, patches_per_chunk: int
     ) -> UInt8[Array, "B H W 3"]:
         """Decode symbols to pixels; see `image`."""
-        return signed_to_uint8(self.image(indices, *level, patches_per_chunk=patches_per_chunk))
+        return signed_to_uint8(self.image(symbols, level, patches_per_chunk=patches_per_chunk))
 
     def image(
-        self, indices: Int[Array, "B h w"] | Int[Array, "B h w C"], *level: Int[Array, " B"], patches_per_chunk: int
+        self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"], *, patches_per_chunk: int
     ) -> Float[Array, "B H W 3"]:
         """Decode symbols to an image of about [-1, 1], float32.
 
         Args:
-            indices: Symbols [B, h, w] of pictures whose sides are multiples of `ModelConfig.size_multiple`; with a
-                fourth axis for the channels of a factorized bottleneck.
-            *level: Quality level of each image, from 0, with a factorized bottleneck; nothing with a codebook.
+            symbols: Symbols of pictures whose sides are multiples of `ModelConfig.size_multiple`.
+            level: Quality level of each image.
             patches_per_chunk: The pixel head runs on this many patches at a time at most. Patches are independent, so
-                that this changes the memory and not the result.
+                this changes the memory and not the result.
         """
-        condition = self.decoder(self.bottleneck.lookup(indices, *level), self.attention)
+        condition = self.decoder(self.bottleneck.lookup(symbols, level), self.attention)
         # From zero noise the image is what the network says, whether that is an image or a velocity.
         return unpatchify(self._pixels(condition, self.trunk(condition), patches_per_chunk), PATCH_SIZE)
 

@@ -18,14 +18,16 @@ from jax import export
 
 from cod_jax.errors import UserError
 from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConfig, flatten_params, unflatten_params
+from cod_jax.models.compute import Dtype, matmul_precision
 from cod_jax.models.condition_codec import WINDOW
-from cod_jax.models.config import PATCH_SIZE, Dtype, matmul_precision
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import Params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 
+COMPILED_KINDS = ("dconv", "pixnerdit")
 # A chunk of the pixel head takes about 2 kilobytes per pixel in float32: on a CPU it should fit into the caches, on
 # accelerators it should be the whole picture unless that is large (4 megapixels).
 PATCHES_PER_CHUNK: dict[Platform, int] = {"cpu": 128, "cuda": 2**14, "rocm": 2**14, "tpu": 2**14}
@@ -38,9 +40,9 @@ class Half:
     Attributes:
         part: Which of the two it is.
         weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
-        apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3], symbols int32 [B,
-            h, w]. With a factorized bottleneck symbols are int32 [B, h, w, C] and inputs are pairs: images or symbols,
-            and the quality level of each picture, int32 [B].
+        apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3]. Symbols are int32
+            [B, h, w, C] and inputs are pairs: images or symbols, and the quality level of each picture, int32 [B]. With
+            a codebook symbols are [B, h, w] and there are no levels, as in folders from before there was a choice.
         cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
             input's shapes and dtypes.
     """
@@ -61,6 +63,11 @@ def check_supported(config: ModelConfig) -> None:
         raise UserError(
             f"a model on latents (denoiser.kind {config.denoiser.kind}) cannot be compiled, only one on pixels; use "
             "the model with cod or cod_jax.load"
+        )
+    if config.denoiser.kind not in COMPILED_KINDS:
+        raise UserError(
+            f"a denoiser of kind {config.denoiser.kind} cannot be compiled, only {' and '.join(COMPILED_KINDS)}; use the "
+            "model with cod or cod_jax.load"
         )
     if config.codec.is_deep:
         raise UserError(
@@ -86,30 +93,37 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     decoder = Functional(lambda rngs: OneStepDecoder(config, compute=compute, rngs=rngs))
     encoder_params, decoder_params = fold(config, params)
 
+    # Folders keep the form of programs from before symbols had channels and pictures levels.
+    is_plain = config.codec.symbols.bits is not None
+
     def encode(weights: dict[str, Any], encoder_input: Any, platform: Platform) -> jax.Array:
         module = encoder.bind(unflatten_params(weights, encoder.shapes))
+        images, level = with_level(encoder_input)
         with jax.default_matmul_precision(matmul_precision(dtype)):
-            return module(*arguments(encoder_input))
+            symbols = module(images, level)
+        return symbols[..., 0] if is_plain else symbols
 
     def decode(weights: dict[str, Any], decoder_input: Any, platform: Platform) -> jax.Array:
         module = decoder.bind(unflatten_params(weights, decoder.shapes))
+        symbols, level = with_level(decoder_input)
+        symbols = symbols[..., None] if is_plain else symbols
         with jax.default_matmul_precision(matmul_precision(dtype)):
-            return module(*arguments(decoder_input), patches_per_chunk=PATCHES_PER_CHUNK[platform])
+            return module(symbols, level, patches_per_chunk=PATCHES_PER_CHUNK[platform])
 
-    def arguments(given: Any) -> tuple[Any, ...]:
-        return (given,) if config.codec.factorized is None else given
+    def with_level(given: Any) -> tuple[jax.Array, jax.Array]:
+        return (given, jnp.zeros(given.shape[:1], jnp.int32)) if is_plain else given
 
     def images(batch: Any, rows: Any, columns: Any) -> Any:
         return with_levels(jax.ShapeDtypeStruct((batch, multiple * rows, multiple * columns, 3), jnp.uint8))
 
     def symbols(batch: Any, rows: Any, columns: Any) -> Any:
-        channels = () if config.codec.factorized is None else (config.codec.latent_channels,)
+        channels = () if is_plain else (config.codec.symbols.num_channels,)
         grid = (symbols_per_cell * rows, symbols_per_cell * columns)
         return with_levels(jax.ShapeDtypeStruct((batch, *grid, *channels), jnp.int32))
 
     def with_levels(pictures: jax.ShapeDtypeStruct) -> Any:
         levels = jax.ShapeDtypeStruct(pictures.shape[:1], jnp.int32)
-        return pictures if config.codec.factorized is None else (pictures, levels)
+        return pictures if is_plain else (pictures, levels)
 
     return (
         Half("encode", _stored(encoder, encoder_params), encode, images),

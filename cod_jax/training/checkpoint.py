@@ -12,7 +12,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from cod_jax.errors import UserError
+from cod_jax.models.functional import flatten_params
 from cod_jax.models.lora import merge
+from cod_jax.training.state import TrainState
 
 Weights = Literal["ema", "raw"]
 
@@ -49,7 +51,7 @@ class CheckpointStore:
             ),
         )
 
-    def save(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], validation_loss: float | None) -> None:
+    def save(self, step: int, state: TrainState, meta: Mapping[str, Any], validation_loss: float | None) -> None:
         """Start to save a state; the arrays may be donated as soon as this returns.
 
         Does nothing if the step is saved already. Every process calls it.
@@ -79,7 +81,7 @@ class CheckpointStore:
         """The plain values stored with a checkpoint."""
         return _restore_meta(self._manager, step)
 
-    def restore(self, step: int, shapes: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
+    def restore(self, step: int, shapes: TrainState, shardings: TrainState) -> TrainState:
         """Read a state onto any mesh.
 
         Args:
@@ -104,7 +106,7 @@ class CheckpointStore:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in _split(abstract).items()}
         with _naming_damage(self.directory, step):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return {name: tree for item in items for name, tree in _joined(item, restored[item]).items()}
+        return TrainState(**{name: tree for item in items for name, tree in _joined(item, restored[item]).items()})
 
     def reached_preemption(self, step: int) -> bool:
         """Whether one of the processes was told to stop; the answer is the same in all of them at the same step."""
@@ -276,21 +278,17 @@ def _merged(params: dict[str, Any], objective: Mapping[str, Any]) -> dict[str, A
     return {**{part: tree for part, tree in params.items() if part != "lora"}, "model": model}
 
 
-def _split(state: Mapping[str, Any]) -> dict[str, Any]:
-    items = {name: state[name] for name in _OWN_ITEMS}
-    return {**items, "small": {name: value for name, value in state.items() if name not in _OWN_ITEMS}}
+def _split(state: TrainState) -> dict[str, Any]:
+    parts = dict(vars(state))
+    return {**{name: parts.pop(name) for name in _OWN_ITEMS}, "small": parts}
 
 
 def _joined(item: str, tree: Any) -> dict[str, Any]:
     return {item: tree} if item in _OWN_ITEMS else tree
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        flat.update(_flat(value, path + "/") if isinstance(value, Mapping) else {path: np.asarray(value)})
-    return flat
+def _flat(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in flatten_params(tree).items()}
 
 
 def _validation_loss(metrics: Any) -> float:
@@ -299,6 +297,6 @@ def _validation_loss(metrics: Any) -> float:
     return math.inf if loss is None else loss
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
+def _shapes(state: TrainState) -> dict[str, list[int]]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape) for path, leaf in leaves}

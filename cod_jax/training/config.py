@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from cod_jax.errors import UserError
 from cod_jax.input.config import DataConfig
-from cod_jax.models.config import ComputeConfig, Dtype, ModelConfig, from_mapping
+from cod_jax.models.compute import ComputeConfig, Dtype
+from cod_jax.models.config import ModelConfig, with_bottleneck
+from cod_jax.models.fields import from_mapping, require, require_at_least
 from cod_jax.parallel import MeshConfig, Rules
-from cod_jax.training.objectives.distill import DistillConfig
-from cod_jax.training.objectives.one_step import OneStepConfig
-from cod_jax.training.objectives.pretrain import PretrainConfig
+from cod_jax.training.objectives.objective import ObjectiveConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
 
 
@@ -58,8 +58,8 @@ class CheckpointConfig:
     keep_best: int
 
     def __post_init__(self):
-        _at_least(self, 1, "every_steps", "keep_latest")
-        _at_least(self, 0, "keep_best")
+        require_at_least(self, 1, "every_steps", "keep_latest")
+        require_at_least(self, 0, "keep_best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LogConfig:
     every_steps: int
 
     def __post_init__(self):
-        _at_least(self, 1, "every_steps")
+        require_at_least(self, 1, "every_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +95,8 @@ class ValidationConfig:
     grid_images: int
 
     def __post_init__(self):
-        _at_least(self, 1, "every_steps", "num_sampling_steps")
-        _at_least(self, 0, "num_images", "grid_images")
+        require_at_least(self, 1, "every_steps", "num_sampling_steps")
+        require_at_least(self, 0, "num_images", "grid_images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class TrainConfig:
     """
 
     model: ModelConfig
-    objective: PretrainConfig | OneStepConfig | DistillConfig
+    objective: ObjectiveConfig
     optimizer: OptimizerConfig
     ema: EmaConfig
     frozen: FrozenConfig
@@ -152,18 +152,18 @@ class TrainConfig:
     max_consecutive_skipped: int
 
     def __post_init__(self):
-        _at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
-        _at_least(self, 0, "seed")
-        if self.batch_size % self.accumulation_steps:
-            raise UserError(
-                f"batch_size {self.batch_size} is not a multiple of accumulation_steps {self.accumulation_steps}"
-            )
+        require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
+        require_at_least(self, 0, "seed")
+        require(
+            self.batch_size % self.accumulation_steps == 0,
+            f"batch_size must be a multiple of accumulation_steps {self.accumulation_steps}, got {self.batch_size}",
+        )
         multiple = self.model.size_multiple
-        if self.data.image_size % multiple:
-            raise UserError(
-                f"data.image_size is {self.data.image_size}; it must be a multiple of {multiple}, the larger of "
-                "model.codec.pitch and of 16"
-            )
+        require(
+            self.data.image_size % multiple == 0,
+            f"data.image_size must be a multiple of {multiple}, the larger of model.codec.pitch and 16, got "
+            f"{self.data.image_size}",
+        )
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -176,14 +176,48 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+    def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = True) -> "TrainConfig":
         """Build the settings from nested plain values, such as `ConfigDict.to_dict()`.
+
+        Args:
+            values: All settings, in the names of this version or of an earlier one.
+            trusted: Whether kinds of other packages may be imported; the settings of a run are its user's own.
 
         Raises:
             UserError: In one line, a field that is unknown, missing, of another type, or has an unusable value.
         """
+        values = upgraded(values)
         _require_all(cls, values, "config")
-        return from_mapping(cls, values, "config")
+        return from_mapping(cls, values, "config", trusted=trusted)
+
+
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are named now; those of checkpoints may be of an earlier version.
+
+    A model's bottleneck and its training once were fields of the condition codec, of the objective and of the
+    objective's reconstruction losses.
+    """
+    values = {**values, "model": with_bottleneck(values.get("model"))}
+    objective = values.get("objective")
+    if not isinstance(objective, Mapping) or "bottleneck" in objective or not isinstance(values["model"], Mapping):
+        return values
+    kind = _mapping(_mapping(values["model"], "codec"), "bottleneck").get("kind", "codebook")
+    names = {
+        "codebook": ("commitment_weight", "revive_codes_every", "revive_usage"),
+        "factorized": ("rate_weights",),
+    }
+    moved = {name for group in names.values() for name in group}
+    reconstruction = _mapping(objective, "reconstruction")
+    given = {name: value for name, value in {**reconstruction, **objective}.items() if name in names.get(kind, ())}
+    objective = {name: value for name, value in objective.items() if name not in moved}
+    if reconstruction:
+        objective["reconstruction"] = {name: value for name, value in reconstruction.items() if name not in moved}
+    return {**values, "objective": {**objective, "bottleneck": {"kind": kind, **given}}}
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = values.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -196,7 +230,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted names of the fields that differ, with both values."""
-    before, after = flatten(_plain(old)), flatten(_plain(new))
+    before, after = flatten(_plain(upgraded(old))), flatten(_plain(new))
     names = [*before, *(name for name in after if name not in before)]
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
@@ -217,9 +251,3 @@ def _require_all(cls: Any, values: Mapping[str, Any], where: str) -> None:
                 raise UserError(f"{where}.{field.name} is missing; start from the fields of configs/base.py")
         elif dataclasses.is_dataclass(field.type) and isinstance(values[field.name], Mapping):
             _require_all(field.type, values[field.name], f"{where}.{field.name}")
-
-
-def _at_least(config: Any, smallest: int, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < smallest:
-            raise UserError(f"{name} is {getattr(config, name)}; it must be at least {smallest}")

@@ -1,10 +1,11 @@
 """Starting a run from the weights of another run or of a model folder."""
 
+import dataclasses
 import fnmatch
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.parallel import put
 from cod_jax.training.checkpoint import Weights, errors_that_name, latest_step, load_weights
+from cod_jax.training.state import TrainState
 
 # More names than these are hard to read in a line of a log.
 _MAX_NAMES = 20
-_CODEBOOK = "model/codec/bottleneck/codebook"
+_BOTTLENECK = "model/codec/bottleneck/"
 
 
 class Initial(NamedTuple):
@@ -36,6 +38,14 @@ class Initial(NamedTuple):
     grown: list[str]
     fresh: list[str]
     left_out: list[str]
+
+    @property
+    def has_bottleneck(self) -> bool:
+        """Whether the bottleneck comes from the source, whole."""
+        missing = (*self.grown, *self.fresh)
+        return any(name.startswith(_BOTTLENECK) for name in self.params) and not any(
+            name.startswith(_BOTTLENECK) for name in missing
+        )
 
     def summary(self) -> str:
         """Which parameters were carried, grown, left fresh or left out, for people; many of them by their modules."""
@@ -96,8 +106,12 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
 
 
 def with_initial(
-    state: Mapping[str, Any], shardings: Mapping[str, Any], initial: Initial, trained: Collection[str]
-) -> dict[str, Any]:
+    state: TrainState,
+    shardings: TrainState,
+    initial: Initial,
+    trained: Collection[str],
+    buffers: Mapping[str, np.ndarray],
+) -> TrainState:
     """A fresh training state with these parameters and this moving average.
 
     Args:
@@ -106,28 +120,23 @@ def with_initial(
         initial: What it starts from.
         trained: Names of the parameters that training changes. The average of any other is the parameter itself: it
             will not move, and what is trained is trained for it.
+        buffers: Arrays that replace the fresh buffers of these names.
     """
     average = {name: (initial.ema if name in trained else initial.params)[name] for name in initial.ema}
 
-    def placed(item: str, values: Mapping[str, np.ndarray]) -> Params:
-        current, where = flatten_params(state[item]), flatten_params(shardings[item])
-        # The step gives its inputs' memory away, so the parameters and their average may not share any.
-        fresh = {
-            name: value.copy() if item == "ema" else value for name, value in current.items() if name not in values
-        }
-        flat = {name: fresh[name] if name in fresh else put(values[name], where[name]) for name in current}
-        return unflatten_params(flat, state[item])
+    def placed(current: Params, where: Params, values: Mapping[str, np.ndarray], *, copies: bool) -> Params:
+        flat, flat_where = flatten_params(current), flatten_params(where)
+        fresh = {name: value.copy() if copies else value for name, value in flat.items() if name not in values}
+        merged = {name: fresh[name] if name in fresh else put(values[name], flat_where[name]) for name in flat}
+        return unflatten_params(merged, current)
 
-    started = {**state, "params": placed("params", initial.params), "ema": placed("ema", average)}
-    usage = state["buffers"].get("codebook_usage")
-    if usage is not None and _CODEBOOK in initial.params:
-        # Codes that come with the weights count as used, or the first step would replace them all.
-        usage = np.full(usage.shape, 1 / usage.size, np.float32)
-        started["buffers"] = {
-            **state["buffers"],
-            "codebook_usage": put(usage, shardings["buffers"]["codebook_usage"]),
-        }
-    return started
+    # The step gives its inputs' memory away, so the parameters and their average may not share any.
+    return dataclasses.replace(
+        state,
+        params=placed(state.params, shardings.params, initial.params, copies=False),
+        ema=placed(state.ema, shardings.ema, average, copies=True),
+        buffers={**state.buffers, **{name: put(value, shardings.buffers[name]) for name, value in buffers.items()}},
+    )
 
 
 def _load_sources(path: Path) -> dict[Weights, dict[str, np.ndarray]]:

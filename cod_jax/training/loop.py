@@ -28,7 +28,6 @@ from cod_jax.training.frozen import check_same, digests, placed
 from cod_jax.training.initial import Initial, load_initial, with_initial
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
-from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
 from cod_jax.training.state import TrainState, chosen, replaced
@@ -79,7 +78,7 @@ def train(
             f"{workdir} holds the stages {', '.join(stages)} of another run; name one of them to go on with it, or use "
             "another --workdir"
         )
-    if not (config.init_from or isinstance(config.objective, PretrainConfig)) and latest_step(workdir) is None:
+    if config.objective.starts_from_model and not config.init_from and latest_step(workdir) is None:
         raise UserError(
             f"init_from names no model, but objective.kind {config.objective.kind} goes on from a pre-trained one; "
             "give a model folder, or the work folder of a run"
@@ -119,7 +118,7 @@ def train(
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
-        table = parameter_overview.make_table(sharding_rows(shapes["params"], shardings["params"]))
+        table = parameter_overview.make_table(sharding_rows(shapes.params, shardings.params))
         _report_parameters(shapes, shardings, table, workdir)
         if start == 0:
             writer.hyper_parameters(flatten(config.to_dict()))
@@ -137,11 +136,11 @@ def train(
             batch_size=config.batch_size // config.accumulation_steps,
             key=jax.random.fold_in(key, 1),
             mesh=mesh,
-            param_shardings=shardings["params"],
+            param_shardings=shardings.params,
             frozen_shardings=plan.frozen_shardings,
             batch=batch,
         )
-        report = Report(writer, config.total_steps, config.max_consecutive_skipped)
+        report = Report(writer, config.total_steps, config.max_consecutive_skipped, plan.objective.updates)
         meter = _build_meter(plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))
         bar = stack.enter_context(
@@ -170,7 +169,7 @@ def train(
             # Told to stop, a run ends at once, but one that is complete is complete with its last validation.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
-                    scalars, pictures = validate({**state["params"], **state["ema"]}, frozen_params)
+                    scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                 validation_loss = scalars.get("loss")
                 validated = True
@@ -268,7 +267,8 @@ def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapp
     if initial is None:
         return state
     trained = {name for update in plan.objective.updates for name in update.trains}
-    return with_initial(state, plan.shardings, initial, trained)
+    buffers = plan.objective.carried_buffers(state.buffers) if initial.has_bottleneck else {}
+    return with_initial(state, plan.shardings, initial, trained, buffers)
 
 
 def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
@@ -281,16 +281,16 @@ def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> Tr
     begin = time.monotonic()
     state = jax.jit(plan.init, out_shardings=plan.shardings, compiler_options=options)(key)
     parts = plan.objective.parts_from(frozen)
-    where = {part: plan.shardings["params"][part] for part in parts}
+    where = {part: plan.shardings.params[part] for part in parts}
     placed = jax.tree.map(lambda value, sharding: put(np.asarray(value, np.float32), sharding), parts, where)
-    state = {**state, "params": {**state["params"], **placed}}
+    state = dataclasses.replace(state, params={**state.params, **placed})
     _logger.info("initialised the state in %.1f s", time.monotonic() - begin)
     return state
 
 
 def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
     """What `init_from` holds."""
-    initial = load_initial(Path(config.init_from), config.init_weights, shapes["params"], config.init_fresh)
+    initial = load_initial(Path(config.init_from), config.init_weights, shapes.params, config.init_fresh)
     _logger.info("started from %s, %s weights: %s", config.init_from, config.init_weights, initial.summary())
     return initial
 
@@ -300,7 +300,7 @@ def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: 
     file = workdir / "parameters.txt"
     if jax.process_index() == 0:
         files.write_bytes(file, f"{table}\n".encode())
-    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["params"].items()}
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.params.items()}
     per_device = sum(row.bytes_per_device for row in sharding_rows(shapes, shardings)) / 2**20
     parts = ", ".join(f"{size:,} of {part}" for part, size in sizes.items() if size)
     _logger.info("parameters: %s; the state takes %s MiB per device; listed in %s", parts, f"{per_device:,.1f}", file)
@@ -330,8 +330,8 @@ def _flops_of(plan: Plan, update: Update) -> int:
     def gradients(trained: Params, params: Params, *rest: Any) -> Any:
         return jax.grad(lambda trained: update.loss(replaced(params, trained), *rest), has_aux=True)(trained)
 
-    trained = chosen(shapes["params"], update.trains)
-    return count_flops(gradients, trained, shapes["params"], shapes["buffers"], plan.frozen_shapes, images, draws)
+    trained = chosen(shapes.params, update.trains)
+    return count_flops(gradients, trained, shapes.params, shapes.buffers, plan.frozen_shapes, images, draws)
 
 
 def _device_kind(mesh: Mesh) -> str:

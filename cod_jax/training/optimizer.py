@@ -1,24 +1,46 @@
-"""AdamW, its learning-rate schedule and the moving average of the parameters (spec section 3)."""
+"""Optimizers, their learning-rate schedules, and the moving average of the parameters."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from cod_jax.errors import UserError
+from cod_jax.models.fields import Part, require, require_at_least
 
 Schedule = Literal["constant", "cosine", "tenth"]
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW; the defaults are the published first stage.
-
-    Warm-up and schedule count the steps of the run: where updates take turns, those of the others too.
+class OptimizerConfig(Part):
+    """Settings of an optimizer; a subclass is a frozen dataclass.
 
     Attributes:
+        kind: Which optimizer this is.
+        learning_rate: Peak learning rate.
+    """
+
+    FAMILY: ClassVar[Mapping[str, str]] = {"adamw": "cod_jax.training.optimizer:AdamWConfig"}
+    learning_rate: float
+
+    def build(self) -> optax.GradientTransformation:
+        """Return the transformation of gradients into a direction; the step applies the learning rate."""
+        raise NotImplementedError(f"{type(self).__name__} must define build")
+
+    def build_schedule(self, total_steps: int) -> optax.Schedule:
+        """Return the learning rate at a step of the run, counted from 0; constant unless a subclass says otherwise."""
+        return optax.constant_schedule(self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamWConfig(OptimizerConfig):
+    """AdamW; the defaults are the published first stage.
+
+    Warm-up and schedule count the steps of the run: where updates take turns, those of the other updates too.
+
+    Attributes:
+        kind: Which optimizer this is.
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear rise from zero.
         schedule: "constant", "cosine" down to a hundredth of the peak at the last step, or "tenth", which is a tenth of
@@ -30,6 +52,7 @@ class OptimizerConfig:
         gradient_clip: Largest global gradient norm; 0 does not clip.
     """
 
+    kind: Literal["adamw"] = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int = 0
     schedule: Schedule = "constant"
@@ -40,14 +63,35 @@ class OptimizerConfig:
     gradient_clip: float = 0.0
 
     def __post_init__(self):
-        for name in ("learning_rate", "warmup_steps", "weight_decay", "gradient_clip"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
+        require_at_least(self, 0, "learning_rate", "warmup_steps", "weight_decay", "gradient_clip")
         for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-        if self.eps <= 0:
-            raise UserError(f"eps is {self.eps}; it must be positive")
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
+        require(self.eps > 0, f"eps must be positive, got {self.eps}")
+
+    def build(self) -> optax.GradientTransformation:
+        """Return AdamW's direction; see `OptimizerConfig.build`."""
+        # Parts that are off keep their place, so that a run can be resumed with them on.
+        return optax.chain(
+            optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip > 0 else optax.identity(),
+            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            optax.add_decayed_weights(self.weight_decay) if self.weight_decay > 0 else optax.identity(),
+        )
+
+    def build_schedule(self, total_steps: int) -> optax.Schedule:
+        """Return the learning rate at a step of the run, counted from 0."""
+        if self.schedule == "cosine":
+            decay_steps = max(total_steps - self.warmup_steps, 1)
+            main = optax.cosine_decay_schedule(self.learning_rate, decay_steps, alpha=0.01)
+        elif self.schedule == "tenth":
+            drop = max(total_steps // 2 - self.warmup_steps, 1)
+            main = optax.piecewise_constant_schedule(self.learning_rate, {drop: 0.1})
+        else:
+            main = optax.constant_schedule(self.learning_rate)
+        if self.warmup_steps == 0:
+            return main
+        # The first step already moves: a rate of exactly zero would be a step lost.
+        rise = optax.linear_schedule(self.learning_rate / self.warmup_steps, self.learning_rate, self.warmup_steps)
+        return optax.join_schedules([rise, main], [self.warmup_steps])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +107,7 @@ class EmaConfig:
     warmup: bool = False
 
     def __post_init__(self):
-        if not 0 <= self.decay < 1:
-            raise UserError(f"decay is {self.decay}; it must be in [0, 1)")
+        require(0 <= self.decay < 1, f"decay must be in [0, 1), got {self.decay}")
 
     def decay_at(self, step: jax.Array) -> jax.Array:
         """Decay at a step counted from 0."""
@@ -72,30 +115,3 @@ class EmaConfig:
             return jnp.float32(self.decay)
         step = step.astype(jnp.float32)
         return jnp.minimum(self.decay, (1 + step) / (10 + step))
-
-
-def build_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Learning rate at a step counted from 0."""
-    if config.schedule == "cosine":
-        decay_steps = max(total_steps - config.warmup_steps, 1)
-        main = optax.cosine_decay_schedule(config.learning_rate, decay_steps, alpha=0.01)
-    elif config.schedule == "tenth":
-        drop = max(total_steps // 2 - config.warmup_steps, 1)
-        main = optax.piecewise_constant_schedule(config.learning_rate, {drop: 0.1})
-    else:
-        main = optax.constant_schedule(config.learning_rate)
-    if config.warmup_steps == 0:
-        return main
-    # The first step already moves: a rate of exactly zero would be a step lost.
-    rise = optax.linear_schedule(config.learning_rate / config.warmup_steps, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([rise, main], [config.warmup_steps])
-
-
-def build_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW's direction without the learning rate, which the step applies."""
-    # Parts that are off keep their place, so that a run can be resumed with them on.
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip > 0 else optax.identity(),
-        optax.scale_by_adam(config.b1, config.b2, config.eps),
-        optax.add_decayed_weights(config.weight_decay) if config.weight_decay > 0 else optax.identity(),
-    )

@@ -8,19 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from cod_jax.errors import UserError
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, replicated, tree_shardings
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.objectives.distill import CRITIC, Distill, DistillConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
-from cod_jax.training.objectives.objective import Objective, Update
-from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
-from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
-from cod_jax.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from cod_jax.training.objectives.objective import Objective, ObjectiveContext, Update
 from cod_jax.training.state import Optimizers, TrainState, init_state, state_axes
 from cod_jax.training.step import Batch, Metrics, make_update
-from cod_jax.training.teacher import load_teacher_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +52,7 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
             teacher.
     """
     objective = build_objective(config)
-    optimizers = {update.name: build_optimizer(_optimizer_config(config, update)) for update in objective.updates}
+    optimizers = {update.name: update.optimizer.build() for update in objective.updates}
     shapes = jax.eval_shape(lambda key: init_state(objective, optimizers, key), jax.random.key(0))
     rules = config.sharding.rules
     dtype = jnp.dtype(config.frozen.dtype)
@@ -81,36 +75,20 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
 
 
 def build_objective(config: TrainConfig) -> Objective:
-    """What a run trains; of a teacher the description is read.
+    """Return what a run trains.
 
     Raises:
         UserError: The settings do not fit each other, or there is no teacher.
     """
-    networks = FrozenNetworks(config.frozen.dtype)
-    match config.objective:
-        case PretrainConfig() as objective:
-            return Pretrain(config.model, objective, config.compute, networks)
-        case OneStepConfig() as objective:
-            return OneStep(config.model, objective, config.compute, networks)
-        case DistillConfig() as objective:
-            teacher = load_teacher_config(objective.teacher)
-            if config.data.image_size % teacher.size_multiple:
-                raise UserError(
-                    f"data.image_size is {config.data.image_size}; it must be a multiple of the teacher's "
-                    f"{teacher.size_multiple} pixels"
-                )
-            smallest = 2 ** len(getattr(objective.discriminator, "widths", ()))
-            if config.data.image_size < smallest:
-                raise UserError(
-                    f"data.image_size is {config.data.image_size}; the discriminator's widths need at least {smallest}"
-                )
-            return Distill(config.model, objective, config.compute, teacher, networks)
-
-
-def _optimizer_config(config: TrainConfig, update: Update) -> OptimizerConfig:
-    if isinstance(config.objective, DistillConfig) and update.name == CRITIC:
-        return config.objective.critic_optimizer
-    return config.optimizer
+    return config.objective.build(
+        ObjectiveContext(
+            config.model,
+            config.compute,
+            config.optimizer,
+            FrozenNetworks(config.frozen.dtype),
+            config.data.image_size,
+        )
+    )
 
 
 def compile_step(
@@ -128,11 +106,11 @@ def compile_step(
         plan.objective,
         update,
         plan.optimizers[update.name],
-        build_schedule(_optimizer_config(config, update), config.total_steps),
+        update.optimizer.build_schedule(config.total_steps),
         config.ema,
         config.accumulation_steps,
         gather=lambda params, frozen: (
-            gathered(params, plan.shardings["params"]),
+            gathered(params, plan.shardings.params),
             gathered(frozen, plan.frozen_shardings),
         ),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cod_jax.training.objectives.distill import CRITIC
+from cod_jax.training.objectives.objective import Update
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -26,9 +26,13 @@ class Report:
         writer: Of the TensorBoard files.
         total_steps: Of the run, for the log lines.
         max_consecutive_skipped: Steps in a row without finite gradients that end the run.
+        updates: The kinds of steps.
     """
 
-    def __init__(self, writer: TensorBoardWriter, total_steps: int, max_consecutive_skipped: int):
+    def __init__(
+        self, writer: TensorBoardWriter, total_steps: int, max_consecutive_skipped: int, updates: Sequence[Update]
+    ):
+        self._settings = {f"{update.name}/loss": update.settings for update in updates}
         self._writer = writer
         self._total_steps = total_steps
         self._max_skipped = max_consecutive_skipped
@@ -100,7 +104,7 @@ class Report:
             for name, value in metrics.items()
             if name.removeprefix(_scope(name)).split("/")[0] in names and not math.isfinite(value)
         ]
-        optimizer = "objective.critic_optimizer" if f"{CRITIC}/loss" in metrics else "optimizer"
+        optimizer = next((self._settings[name] for name in metrics if name in self._settings), "optimizer")
         raise TrainingError(
             f"stopped at step {step}: {in_a_row} steps in a row had no finite gradients and were skipped "
             f"({', '.join(broken)}); lower {optimizer}.learning_rate, set {optimizer}.gradient_clip, or look at the "

@@ -1,5 +1,6 @@
 """The training state: one nested dict of arrays, and the logical axes of each of them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,34 @@ import optax
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.training.objectives.objective import Objective
 
-TrainState = dict[str, Any]
 # One per update, by its name.
 Optimizers = Mapping[str, optax.GradientTransformation]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that changes in training; leaves are arrays, or what stands for them in trees of the same form.
+
+    Attributes:
+        params: Parameters.
+        ema: Moving average of the objective's averaged parts.
+        optimizer: State of each update's optimizer, by the update's name.
+        buffers: Arrays that no gradient reaches.
+        step: Steps that the state has behind it, int32.
+        skipped: Steps without finite gradients so far, int32.
+        consecutive_skipped: Such steps in a row of each update, by its name.
+        key: Root of all randomness of the run, as `jax.random.key_data`; step n uses fold_in(key, n).
+    """
+
+    params: Params
+    ema: Params
+    optimizer: dict[str, Any]
+    buffers: dict[str, Any]
+    step: Any
+    skipped: Any
+    consecutive_skipped: dict[str, Any]
+    key: Any
 
 
 def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> TrainState:
@@ -25,19 +51,19 @@ def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> 
     """
     key_params, key_run, key_buffers = jax.random.split(key, 3)
     params = objective.init_params(key_params)
-    return {
-        "params": params,
+    return TrainState(
+        params=params,
         # A copy, because the step gives its inputs' memory away and may not be handed one buffer twice.
-        "ema": jax.tree.map(jnp.copy, {part: params[part] for part in objective.averaged}),
-        "optimizer": {
+        ema=jax.tree.map(jnp.copy, {part: params[part] for part in objective.averaged}),
+        optimizer={
             update.name: optimizers[update.name].init(chosen(params, update.trains)) for update in objective.updates
         },
-        "buffers": objective.init_buffers(params, key_buffers),
-        "step": jnp.zeros((), jnp.int32),
-        "skipped": jnp.zeros((), jnp.int32),
-        "consecutive_skipped": {update.name: jnp.zeros((), jnp.int32) for update in objective.updates},
-        "key": jax.random.key_data(key_run),
-    }
+        buffers=objective.init_buffers(params, key_buffers),
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        consecutive_skipped={update.name: jnp.zeros((), jnp.int32) for update in objective.updates},
+        key=jax.random.key_data(key_run),
+    )
 
 
 def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
@@ -53,16 +79,16 @@ def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
         )
         for update in objective.updates
     }
-    return {
-        "params": objective.axes,
-        "ema": {part: objective.axes[part] for part in objective.averaged},
-        "optimizer": optimizer_axes,
-        "buffers": objective.buffer_axes,
-        "step": (),
-        "skipped": (),
-        "consecutive_skipped": {update.name: () for update in objective.updates},
-        "key": ("key",),
-    }
+    return TrainState(
+        params=objective.axes,
+        ema={part: objective.axes[part] for part in objective.averaged},
+        optimizer=optimizer_axes,
+        buffers=objective.buffer_axes,
+        step=(),
+        skipped=(),
+        consecutive_skipped={update.name: () for update in objective.updates},
+        key=("key",),
+    )
 
 
 def chosen(params: Params, names: Sequence[str]) -> dict[str, Any]:

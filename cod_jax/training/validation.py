@@ -20,6 +20,7 @@ from cod_jax.training.objectives.objective import Objective
 
 # Of equal pictures, so that a mean over pictures is finite; in dB.
 _LARGEST_PSNR = 100.0
+_STATISTICS = "statistics/"
 
 
 class Validator:
@@ -85,7 +86,7 @@ class Validator:
         num = len(self._images)
         joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
         measured = [name for name in joined if name.startswith(("loss", "psnr"))]
-        scalars = {name: float(joined[name].mean()) for name in measured} | {**self._rate(joined)}
+        scalars = {name: float(joined[name].mean()) for name in measured} | self._rate(joined)
         num_grid = min(self._config.grid_images, num)
         if num_grid == 0:
             return scalars, {}
@@ -93,15 +94,16 @@ class Validator:
         columns = [self._images[:num_grid], *(joined[name][:num_grid] for name in names)]
         return scalars, {"_".join(["original", *names]): picture_grid(columns)}
 
-    def _rate(self, joined: Mapping[str, np.ndarray]) -> Mapping[str, float]:
-        """What the symbols cost: by design, and how a codebook is used, or by the learned densities."""
-        if self._codec.factorized is not None:
-            bits_per_image = float(joined["bits"].mean())
-            return {"estimated_bits_per_pixel": bits_per_image / self._images[0, ..., 0].size}
-        return {
-            "nominal_bits_per_pixel": self._codec.nominal_bits_per_pixel,
-            **_codebook_use(joined["indices"], self._codec.codebook_size),
+    def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Cost of the symbols: by design, where they have one, and as the bottleneck measures it."""
+        means = {
+            name.removeprefix(_STATISTICS): jnp.asarray(values.mean(axis=0))
+            for name, values in joined.items()
+            if name.startswith(_STATISTICS)
         }
+        metrics = {name: float(value) for name, value in self._codec.bottleneck.metrics(means).items()}
+        nominal = self._codec.nominal_bits_per_pixel
+        return metrics if nominal is None else {"nominal_bits_per_pixel": nominal, **metrics}
 
 
 def make_measure(
@@ -109,9 +111,9 @@ def make_measure(
 ) -> Callable[[Params, Params, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
     """A function of parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
 
-    Per image it returns what the objective measures, reconstructions in uint8, their PSNR in dB, and symbols, or
-    their bits with a factorized bottleneck, at its best quality. The randomness of an image is its index's, so that the
-    results do not depend on how images share batches or devices.
+    Per image it returns what the objective measures, reconstructions in uint8, their PSNR in dB, and the statistics of
+    the bottleneck, at its best quality. The randomness of an image is its index's, so that the results do not depend on
+    how images share batches or devices.
     """
 
     def measure(params: Params, frozen: Params, image_uint8: jax.Array, index: jax.Array, key: jax.Array):
@@ -140,7 +142,7 @@ def make_measure(
             **losses,
             "one_step": one_step,
             "psnr_one_step": psnr_per_image(one_step, image_uint8, limit=_LARGEST_PSNR),
-            **({"indices": quantized.indices} if quantized.bits is None else {"bits": quantized.bits}),
+            **{f"{_STATISTICS}{name}": values for name, values in quantized.statistics.items()},
         }
         if not objective.samples:
             return measured
@@ -168,13 +170,3 @@ def make_measure(
 def picture_grid(columns: list[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
     """One picture of several lists of pictures [N, S, S, 3]: an image per row, a list per column."""
     return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
-
-
-def _codebook_use(indices: np.ndarray, codebook_size: int) -> Mapping[str, float]:
-    """Share of the codes that occur, and the perplexity of the symbols, over all images."""
-    shares = np.bincount(indices.reshape(-1), minlength=codebook_size) / indices.size
-    used = shares[shares > 0]
-    return {
-        "codebook/usage": len(used) / codebook_size,
-        "codebook/perplexity": float(np.exp(-np.sum(used * np.log(used)))),
-    }

@@ -12,4 +12,4 @@ from typing import Any
 
 def get_hyper(hyper: ModuleType) -> list[dict[str, Any]]:
     """Return one point for each number of bits."""
-    return hyper.sweep("config.model.codec.codebook_bits", [4, 6, 8])
+    return hyper.sweep("config.model.codec.bottleneck.bits", [4, 6, 8])

@@ -4,7 +4,7 @@ r"""Rate against quality: bits per symbol, lambda and learning rate.
         -- --config.data.source=PHOTOS
 
 Lambda weighs the cost of the bottleneck against the quality of the picture. Symbols of a codebook have a fixed length,
-so `codebook_bits` alone decides how many bits a file has. Lambda is `objective.commitment_weight` here: it decides how
+so `codebook_bits` alone decides how many bits a file has. Lambda is `objective.bottleneck.commitment_weight` here: it decides how
 closely the encoder keeps to the code vectors.
 
 12 runs. The learning rates suit configs/tiny.py, whose own is 1e-3. The published sizes train with 1e-4 and less:
@@ -19,8 +19,8 @@ def get_hyper(hyper: ModuleType) -> list[dict[str, Any]]:
     """Return every combination."""
     return hyper.product(
         [
-            hyper.sweep("config.model.codec.codebook_bits", [4, 6, 8]),
-            hyper.sweep("config.objective.commitment_weight", [0.25, 1.0]),
+            hyper.sweep("config.model.codec.bottleneck.bits", [4, 6, 8]),
+            hyper.sweep("config.objective.bottleneck.commitment_weight", [0.25, 1.0]),
             hyper.sweep("config.optimizer.learning_rate", [3e-4, 1e-3]),
         ]
     )

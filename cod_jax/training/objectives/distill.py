@@ -3,10 +3,11 @@
 import dataclasses
 import fnmatch
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
@@ -15,18 +16,21 @@ from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.adversarial import discriminator_loss, generator_loss
 from cod_jax.losses.distribution_matching import distribution_matching_loss
 from cod_jax.losses.terms import squared_error_per_image, weighted_sum
-from cod_jax.models import CoD, ComputeConfig, ModelConfig, build_model
+from cod_jax.models import CoD, ModelConfig, build_model
+from cod_jax.models.bottlenecks import BottleneckTraining, CodebookTraining, Draws
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.discriminator import DINOv2DiscriminatorConfig, Discriminator, DiscriminatorConfig
+from cod_jax.models.fields import require, require_at_least
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.models.space import Space
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
-from cod_jax.training.objectives.codebook import code_counts
-from cod_jax.training.objectives.frozen_networks import FrozenNetworks
-from cod_jax.training.objectives.objective import Buffers, LossOutput, Update
-from cod_jax.training.objectives.rate import NOT_RANDOM, BottleneckDraws, check_rate_settings, draw_bottleneck
+from cod_jax.training.objectives.bottleneck_side import BottleneckSide
+from cod_jax.training.objectives.loss_output import Buffers, LossOutput
+from cod_jax.training.objectives.loss_terms import LossTermConfig
+from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
-from cod_jax.training.optimizer import OptimizerConfig
+from cod_jax.training.optimizer import AdamWConfig, OptimizerConfig
+from cod_jax.training.teacher import load_teacher_config
 
 STUDENT, CRITIC = "student", "critic"
 # What the files that have been written hold: another encoder or codebook would write others.
@@ -34,7 +38,7 @@ NOT_TRAINED = ("model/codec/encoder/*", "model/codec/bottleneck/*")
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillConfig:
+class DistillConfig(ObjectiveConfig):
     """Settings of the second stage; the defaults are the published ones.
 
     Attributes:
@@ -47,6 +51,8 @@ class DistillConfig:
         time_shift: Shift of the timestep distribution, see `flow.shift_time`.
         critic_updates: Updates of critic and discriminator before each one of the student.
         critic_optimizer: Optimizer of critic and discriminator; `optimizer` is the student's.
+        bottleneck: Weights of the bottleneck's loss term; the bottleneck itself is not trained.
+        losses: Loss terms of other packages.
         discriminator: What the student has to fool: heads on DINOv2's features, or a network on pixels.
     """
 
@@ -58,17 +64,24 @@ class DistillConfig:
     guidance_scale: float = 3.0
     time_shift: float = 1.0
     critic_updates: int = 4
-    critic_optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    critic_optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamWConfig)
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DINOv2DiscriminatorConfig)
+    bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
+    losses: tuple[LossTermConfig, ...] = ()
 
     def __post_init__(self):
-        for name in ("distribution_matching_weight", "adversarial_weight", "guidance_scale"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.time_shift <= 0:
-            raise UserError(f"time_shift is {self.time_shift}; it must be positive")
-        if self.critic_updates < 1:
-            raise UserError(f"critic_updates is {self.critic_updates}; it must be at least 1")
+        require_at_least(self, 0, "distribution_matching_weight", "adversarial_weight", "guidance_scale")
+        require_at_least(self, 1, "critic_updates")
+        require(self.time_shift > 0, f"time_shift must be positive, got {self.time_shift}")
+
+    @property
+    def starts_from_model(self) -> bool:
+        """It goes on from the first stage."""
+        return True
+
+    def build(self, context: ObjectiveContext) -> "Distill":
+        """Return the objective; of the teacher the description is read. See `ObjectiveConfig.build`."""
+        return Distill(self, context, load_teacher_config(self.teacher))
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -85,7 +98,7 @@ class DistillDraws(NamedTuple):
 
     time: Float[Array, " B"]
     noise: Float[Array, "B H W 3"]
-    bottleneck: BottleneckDraws = NOT_RANDOM
+    bottleneck: Draws
 
 
 class Noised(NamedTuple):
@@ -96,7 +109,7 @@ class Noised(NamedTuple):
     condition: Float[Array, "B h w hidden"]
 
 
-class Distill:
+class Distill(Objective):
     """The objective of the second stage; its attributes are those of `Objective`.
 
     Its parameters are "model", the student, whose encoder and codebook stay as they are, "heads", "critic", a copy of
@@ -104,30 +117,22 @@ class Distill:
     the frozen networks; the critic shares its condition codec.
 
     Args:
-        model_config: The student, a model that works on pixels.
         config: Settings.
-        compute: How the models are computed.
-        teacher: What the teacher is.
-        networks: What the frozen networks are, by default the published ones in float32.
+        context: The student, a model that works on pixels, and how the models are computed.
+        teacher: Description of the teacher.
 
     Raises:
         UserError: The settings do not fit the models.
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        config: DistillConfig,
-        compute: ComputeConfig,
-        teacher: ModelConfig,
-        networks: FrozenNetworks | None = None,
-    ):
+    def __init__(self, config: DistillConfig, context: ObjectiveContext, teacher: ModelConfig):
         if teacher.is_latent:
             raise UserError("the teacher works on latents; distillation needs one that works on pixels")
-        check_rate_settings(model_config.codec, config.reconstruction.rate_weights, 0)
-        networks = networks or FrozenNetworks()
+        _check_image_size(config, context.image_size, teacher)
+        model_config, compute, networks = context.model, context.compute, context.networks
         self.model_config, self.config = model_config, config
-        self.reconstruction = Reconstruction(model_config, config.reconstruction, compute, networks)
+        self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck)
+        self.reconstruction = Reconstruction(context, config.reconstruction, self.bottleneck, config.losses)
         self.functional = self.reconstruction.functional
         self.space = Space(model_config)
         self.time_shift = config.time_shift
@@ -136,21 +141,20 @@ class Distill:
             config.discriminator, dtype=compute.dtype, dinov2=networks.dinov2, frozen_dtype=networks.dtype
         )
         self.frozen = {**self.reconstruction.frozen, **self.discriminator.frozen, "teacher": self.teacher}
-        self.frozen_configs: Mapping[str, Mapping[str, Any]] = {"teacher": teacher.to_dict()}
+        self.frozen_configs = {"teacher": teacher.to_dict()}
         self.weights = {
             **self.reconstruction.weights,
             "distribution_matching": config.distribution_matching_weight,
             "adversarial": config.adversarial_weight,
         }
-        self.samples: bool = False
-        self.axes: Params = {
+        self.axes = {
             "model": self.functional.axes,
             **self.reconstruction.head_axes,
             "critic": self.teacher.axes["denoiser"],
             "discriminator": self.discriminator.axes,
         }
-        self.averaged: tuple[str, ...] = ("model", *self.reconstruction.head_axes)
-        self.buffer_axes: Buffers = {"singular_vectors": self.discriminator.state_axes}
+        self.averaged = ("model", *self.reconstruction.head_axes)
+        self.buffer_axes = {"singular_vectors": self.discriminator.state_axes}
         names = list(flatten_params(self.axes))
         judges = [name for name in names if name.startswith(("critic/", "discriminator/"))]
         student = [
@@ -159,10 +163,10 @@ class Distill:
             if name not in judges and not any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_TRAINED)
         ]
         self.updates = (
-            Update(STUDENT, tuple(student), self.student_loss),
-            Update(CRITIC, tuple(judges), self.critic_loss),
+            Update(STUDENT, tuple(student), self.student_loss, context.optimizer),
+            Update(CRITIC, tuple(judges), self.critic_loss, config.critic_optimizer, "objective.critic_optimizer"),
         )
-        self.schedule: tuple[int, ...] = (1,) * config.critic_updates + (0,)
+        self.schedule = (1,) * config.critic_updates + (0,)
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; the critic's are to be replaced by the teacher's."""
@@ -175,6 +179,10 @@ class Distill:
             "discriminator": self.discriminator.functional.init(key_discriminator),
         }
 
+    def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
+        """Return nothing: the bottleneck is not trained and has no buffers here."""
+        return {}
+
     def init_buffers(self, params: Params, key: jax.Array) -> Buffers:
         """Singular vectors of the discriminator's layers."""
         return {"singular_vectors": init_singular_vectors(params["discriminator"], key)}
@@ -183,14 +191,10 @@ class Distill:
         """The critic starts as the teacher."""
         return {"critic": frozen["teacher"]["denoiser"]}
 
-    def exported(self, params: Params) -> Params:
-        """The model's parameters as they are."""
-        return params["model"]
-
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> DistillDraws:
         """Randomness for a batch of images [B, H, W, 3]."""
         key_time, key_noise = jax.random.split(key)
-        bottleneck = draw_bottleneck(jax.random.fold_in(key, 2), self.model_config.codec, image_shape)
+        bottleneck = self.bottleneck.draw(jax.random.fold_in(key, 2), image_shape)
         return DistillDraws(
             jax.random.normal(key_time, image_shape[:1]),
             jax.random.normal(key_noise, image_shape),
@@ -209,11 +213,8 @@ class Distill:
             "distribution_matching": self.distribution_matching(teacher, critic, image01, reconstructed.image, draws),
             "adversarial": generator_loss(self._logits(params, buffers, frozen, reconstructed.image)),
         }
-        if self.model_config.codec.factorized is not None:
-            return weighted_sum(terms, self.weights), LossOutput(terms)
-        indices = reconstructed.quantized.indices
-        counts = code_counts(indices, jnp.ones(indices.shape[:1], bool), self.model_config.codec.codebook_size)
-        return weighted_sum(terms, self.weights), LossOutput(terms, counts)
+        keep = jnp.ones(image01.shape[:1], bool)
+        return weighted_sum(terms, self.weights), self.bottleneck.output(terms, reconstructed.quantized, keep)
 
     def critic_loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: DistillDraws
@@ -301,4 +302,18 @@ class Distill:
 
 
 def _condition(model: CoD, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w hidden"]:
-    return model.codec.decode(model.codec.quantize(model.codec.encode(image01)).values)
+    return model.codec.condition(image01)
+
+
+def _check_image_size(config: DistillConfig, image_size: int | None, teacher: ModelConfig) -> None:
+    if image_size is None:
+        return
+    require(
+        image_size % teacher.size_multiple == 0,
+        f"data.image_size must be a multiple of the teacher's {teacher.size_multiple} pixels, got {image_size}",
+    )
+    smallest = 2 ** len(getattr(config.discriminator, "widths", ()))
+    require(
+        image_size >= smallest,
+        f"data.image_size must be at least {smallest} for the discriminator's widths, got {image_size}",
+    )

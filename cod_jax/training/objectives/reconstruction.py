@@ -1,22 +1,24 @@
 """Reconstruction in one step and its losses: what both stages of the one-step codec share (spec section 5)."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cod_jax.errors import UserError
 from cod_jax.images import unit_to_signed
 from cod_jax.losses.perceptual import structural_distance_per_image
 from cod_jax.losses.terms import cosine_distance_per_image
-from cod_jax.models import CoD, ComputeConfig, ModelConfig, build_model
+from cod_jax.models import CoD, build_model
+from cod_jax.models.bottlenecks import Draws, Quantized
 from cod_jax.models.functional import Functional, Params
 from cod_jax.models.heads import FeatureHead
-from cod_jax.models.quantizer import Quantized
-from cod_jax.training.objectives.frozen_networks import FrozenNetworks
-from cod_jax.training.objectives.rate import NOT_RANDOM, BottleneckDraws, check_rate_weights, rate_term
+from cod_jax.training.objectives.bottleneck_side import BottleneckSide
+from cod_jax.training.objectives.loss_terms import LossTermConfig
+from cod_jax.training.objectives.objective import ObjectiveContext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,6 @@ class ReconstructionConfig:
         structural_weight: Structural distance, which needs no weight file and stands in for LPIPS.
         feature_alignment_weight: Alignment of the denoiser's features with DINOv2's. Needs its weight file.
         alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
-        commitment_weight: Quantisation loss; not read with a factorized bottleneck.
-        rate_weights: Lambda of each quality level of a factorized bottleneck; see `PretrainConfig`.
     """
 
     l1_weight: float = 1.0
@@ -40,8 +40,6 @@ class ReconstructionConfig:
     structural_weight: float = 0.0
     feature_alignment_weight: float = 0.5
     alignment_block: int = 8
-    commitment_weight: float = 0.25
-    rate_weights: tuple[float, ...] = (1.0,)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -49,12 +47,11 @@ class ReconstructionConfig:
                 raise UserError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
         if self.alignment_block < 1:
             raise UserError(f"alignment_block is {self.alignment_block}; it must be at least 1")
-        check_rate_weights(self.rate_weights)
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each term that is not left out."""
-        names = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment", "commitment")
+        names = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
         weights = {name: getattr(self, f"{name}_weight") for name in names}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
@@ -72,14 +69,14 @@ class Reconstructed(NamedTuple):
         image: Reconstruction in about [-1, 1].
         latents: Before quantisation.
         quantized: After it.
-        level: Quality level of each image, if the bottleneck has several.
+        draws: Randomness of the bottleneck.
         features: The denoiser's state after the aligned block, if it is aligned.
     """
 
     image: Float[Array, "B H W 3"]
     latents: Float[Array, "B h w C"]
     quantized: Quantized
-    level: Int[Array, " B"] | None
+    draws: Draws
     features: Float[Array, "B h2 w2 hidden"] | None
 
 
@@ -87,10 +84,10 @@ class Reconstruction:
     """One-step reconstruction and its losses, for one model.
 
     Args:
-        model_config: The model, which works on pixels.
+        context: The model, which works on pixels, and how it is computed.
         config: Weights.
-        compute: How the model is computed.
-        networks: What the frozen networks are.
+        bottleneck: How its bottleneck is trained.
+        losses: Loss terms of other packages.
 
     Attributes:
         functional: The model as a pure function of its parameters.
@@ -103,15 +100,19 @@ class Reconstruction:
     """
 
     def __init__(
-        self, model_config: ModelConfig, config: ReconstructionConfig, compute: ComputeConfig, networks: FrozenNetworks
+        self,
+        context: ObjectiveContext,
+        config: ReconstructionConfig,
+        bottleneck: BottleneckSide,
+        losses: Sequence[LossTermConfig],
     ):
+        model_config, compute, networks = context.model, context.compute, context.networks
         if model_config.is_latent:
             raise UserError("the one-step codec works on pixels, and this model on latents; choose another denoiser")
         self.config = config
-        self.weights = config.weights
-        if model_config.codec.factorized is not None:
-            self.weights.pop("commitment", None)
-            self.weights["rate"] = config.rate_weights[0]
+        self.bottleneck, self.losses = bottleneck, losses
+        self.weights = {**config.weights, bottleneck.name: bottleneck.weight}
+        self.weights |= {loss.NAME: loss.weight for loss in losses}
         self.functional = build_model(model_config, compute)
         self.frozen: dict[str, Functional[Any]] = {}
         self.heads: dict[str, Functional[FeatureHead]] = {}
@@ -141,25 +142,25 @@ class Reconstruction:
         heads = {name: head.init(jax.random.fold_in(key, i)) for i, (name, head) in enumerate(self.heads.items())}
         return {"heads": heads} if heads else {}
 
-    def __call__(
-        self, params: Params, image01: Float[Array, "B H W 3"], draws: BottleneckDraws = NOT_RANDOM
-    ) -> Reconstructed:
+    def __call__(self, params: Params, image01: Float[Array, "B H W 3"], draws: Draws | None = None) -> Reconstructed:
         """Send pictures in [0, 1] through the codec: one step from t = 0 without noise.
 
         Args:
             params: Parameters of the model.
             image01: The pictures.
-            draws: Randomness of a factorized bottleneck; by default it rounds, at the best quality.
+            draws: Randomness of the bottleneck; by default it quantises as in use, at the best quality.
         """
         model: CoD = self.functional.bind(params)
         latents = model.codec.encode(image01)
+        if draws is None:
+            draws = Draws(jnp.full(image01.shape[:1], model.codec.num_levels - 1, jnp.int32))
         quantized = model.codec.quantize(latents, level=draws.level, noise=draws.noise)
         condition = model.codec.decode(quantized.values)
         noise, t = jnp.zeros(image01.shape, jnp.float32), jnp.zeros(image01.shape[:1], jnp.float32)
         features_after = self.config.alignment_block if self.heads else None
         image, features = model.denoise(noise, t, condition, features_after=features_after)
         # From zero noise at t = 0 the velocity is the image.
-        return Reconstructed(image, latents, quantized, draws.level, features)
+        return Reconstructed(image, latents, quantized, draws, features)
 
     def terms(
         self, params: Params, frozen: Params, image01: Float[Array, "B H W 3"], reconstructed: Reconstructed
@@ -187,12 +188,12 @@ class Reconstruction:
     ) -> dict[str, Float[Array, ""]]:
         """The unweighted terms, given DINOv2's tokens of the pictures if they are needed."""
         image, other = unit_to_signed(image01), reconstructed.image
-        terms = {"l1": jnp.mean(jnp.abs(other - image))}
-        if reconstructed.quantized.bits is None:
-            terms["commitment"] = reconstructed.quantized.loss
-        else:
-            keep, level = jnp.ones(image01.shape[:1], bool), reconstructed.level
-            terms["rate"] = rate_term(reconstructed.quantized, level, self.config.rate_weights, keep, image01.shape)
+        keep = jnp.ones(image01.shape[:1], bool)
+        terms = {
+            "l1": jnp.mean(jnp.abs(other - image)),
+            self.bottleneck.name: self.bottleneck.term(reconstructed.quantized, reconstructed.draws, keep),
+            **{loss.NAME: jnp.mean(loss(other, image)) for loss in self.losses},
+        }
         for name in ("lpips_vgg", "lpips_alex"):
             if name in self.weights:
                 terms[name] = jnp.mean(self.frozen[name].bind(frozen[name]).distance(other, image))

@@ -1,0 +1,293 @@
+"""Scalar quantisation with learned densities (Ballé et al. 2018); see docs/method.md, Bottlenecks."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
+from cod_jax.errors import UserError
+from cod_jax.losses.terms import masked_mean
+from cod_jax.models.bottlenecks.bottleneck import (
+    Bottleneck,
+    BottleneckConfig,
+    BottleneckTraining,
+    Draws,
+    Quantized,
+    SymbolMap,
+)
+from cod_jax.models.bottlenecks.densities import DensityLayer, bits_per_value, coding_tables, init_density, quantiles
+from cod_jax.models.fields import require, require_range
+from cod_jax.models.functional import Functional, Params
+
+MAX_LEVELS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorizedTraining(BottleneckTraining):
+    """Rate-distortion training: the loss holds lambda times the bits per pixel.
+
+    Attributes:
+        kind: Which bottleneck these settings are for.
+        rate_weights: Lambda, the weight of the bits per pixel, for each quality level; the first is the largest, for
+            the lowest quality.
+    """
+
+    TERM = "rate"
+    kind: Literal["factorized"] = "factorized"
+    rate_weights: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self):
+        weights = self.rate_weights
+        if not weights or not all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights):
+            raise UserError(f"rate_weights must hold positive finite numbers, such as (1.0,), got {weights!r}")
+        if any(after >= before for before, after in itertools.pairwise(weights)):
+            raise UserError(f"rate_weights must fall, because the last level is the best quality, got {weights!r}")
+
+    @property
+    def weight(self) -> float:
+        """Lambda of the lowest quality; those of the others are relative to it in `term`."""
+        return self.rate_weights[0]
+
+    def check(self, bottleneck: BottleneckConfig) -> None:
+        """Refuse another number of lambdas than the bottleneck has quality levels.
+
+        Raises:
+            UserError: They differ.
+        """
+        num_levels = bottleneck.symbols(1).num_levels
+        if len(self.rate_weights) != num_levels:
+            raise UserError(
+                f"rate_weights must hold one lambda for each of the {num_levels} quality levels, the largest first, "
+                f"got {len(self.rate_weights)}"
+            )
+
+    def term(self, quantized: Quantized, level: Int[Array, " B"], keep: Bool[Array, " B"]) -> Float[Array, ""]:
+        """Return the mean bits per pixel, each picture's times its lambda over the first.
+
+        No file holds the null condition, so the bits of pictures without a condition cost nothing.
+        """
+        relative = jnp.asarray(self.rate_weights, jnp.float32) / self.rate_weights[0]
+        return masked_mean(relative[level] * quantized.penalty, keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorizedConfig(BottleneckConfig):
+    """A bottleneck that rounds latents and learns the density of each channel.
+
+    Attributes:
+        kind: Which bottleneck this is.
+        num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
+            rounds to bins of width 1.
+        training: Stand-in for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
+            rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
+        offset: Place of the bins: "median", with a channel's bin 0 in the middle of its density, so that a channel
+            that says nothing costs next to nothing; "none", with bin 0 around 0.
+        tail_mass: Share of a density that its coding table may leave out; see `densities.coding_tables`.
+    """
+
+    TRAINING = FactorizedTraining
+    kind: Literal["factorized"] = "factorized"
+    num_levels: int = 1
+    training: Literal["noise", "straight_through"] = "noise"
+    offset: Literal["median", "none"] = "median"
+    tail_mass: float = 2.0**-16
+
+    def __post_init__(self):
+        require_range(self, {"num_levels": MAX_LEVELS})
+        require(
+            1e-9 <= self.tail_mass <= 0.1,
+            f"tail_mass must be between 1e-9 and 0.1, such as 1.5e-5, got {self.tail_mass}",
+        )
+
+    def symbols(self, features: int) -> SymbolFormat:
+        """Return the format of the symbols: one number per channel."""
+        return SymbolFormat(features, -LARGEST_SYMBOL, LARGEST_SYMBOL, self.num_levels)
+
+    def stored(self) -> dict[str, Any]:
+        """Return the fields of model folders; those with this bottleneck say that there are no bits of a codebook."""
+        return {"codebook_bits": 0, "factorized": {name: value for name, value in vars(self).items() if name != "kind"}}
+
+    def build(self, features: int, *, pitch: int, rngs: nnx.Rngs) -> "ScalarQuantizer":
+        """Return the module; see `BottleneckConfig.build`."""
+        return ScalarQuantizer(self, features, pitch=pitch, rngs=rngs)
+
+    def build_in_use(self, features: int, *, rngs: nnx.Rngs) -> "FixedBins":
+        """Return the bins as numbers, without the densities that they follow from."""
+        return FixedBins(self.num_levels, features)
+
+    def fold(self, params: Params, features: int) -> Params:
+        """Return the bins of every quality level; see `FixedBins`."""
+        functional = Functional(lambda rngs: self.build(features, pitch=1, rngs=rngs))
+        quantizer = functional.bind(jax.tree.map(jnp.asarray, params))
+        return {"step": quantizer.steps(jnp.arange(self.num_levels)), "offset": quantizer.offsets()}
+
+    def draw(self, key: jax.Array, grid: tuple[int, int, int], features: int) -> Draws:
+        """Return a quality level for each picture and noise in +-0.5."""
+        key_level, key_noise = jax.random.split(key)
+        return Draws(
+            level=jax.random.randint(key_level, grid[:1], 0, self.num_levels),
+            noise=jax.random.uniform(key_noise, (*grid, features), jnp.float32, -0.5, 0.5),
+        )
+
+    def metrics(self, statistics: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the bits per pixel by the learned densities."""
+        return {"estimated_bits_per_pixel": statistics["bits"] / jnp.maximum(statistics["pixels"], 1.0)}
+
+
+class _Bins(SymbolMap):
+    """Rounding to bins, which `steps` and `offsets` give."""
+
+    def nearest(self, z: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
+        """Return the bin of each latent at the quality level of each picture."""
+        step, offset = self._bins(level)
+        return _rounded((z.astype(jnp.float32) - offset) / step).astype(jnp.int32)
+
+    def lookup(self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"]) -> Float[Array, "B h w C"]:
+        """Return the middles of the symbols' bins at the quality level of each picture."""
+        step, offset = self._bins(level)
+        return symbols * step + offset
+
+    def steps(self, level: Int[Array, " B"]) -> Float[Array, "B C"]:
+        """Return the widths of the bins at each level."""
+        raise NotImplementedError
+
+    def offsets(self) -> Float[Array, " C"]:
+        """Return the middles of the channels' bins 0."""
+        raise NotImplementedError
+
+    def _bins(self, level: jax.Array) -> tuple[Float[Array, "B 1 1 C"], Float[Array, "1 1 1 C"]]:
+        return self.steps(level)[:, None, None], self.offsets()[None, None, None]
+
+
+class _ChannelLayer(nnx.Module):
+    """The parameters of a `DensityLayer`."""
+
+    def __init__(self, layer: DensityLayer):
+        self.matrix = nnx.Param(layer.matrix, axes=("latent", "kernel", "kernel"))
+        self.bias = nnx.Param(layer.bias, axes=("latent", "kernel"))
+        factor = None if layer.factor is None else nnx.Param(layer.factor, axes=("latent", "kernel"))
+        self.factor = nnx.data(factor)
+
+
+class ScalarQuantizer(_Bins, Bottleneck):
+    """Rounds every channel to bins and knows how likely each bin is, in float32.
+
+    A latent z of channel c is the symbol k = round((z - offset_c) / step_c) and comes back as k step_c + offset_c. A
+    quality level has steps of its own, the inverse of learned gains (Cui et al. 2021); the encoder does not know the
+    level, so that one density of its latents serves all of them.
+
+    Args:
+        config: The bottleneck's description.
+        features: Channels.
+        pitch: Pixels per grid position in each direction.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: FactorizedConfig, features: int, *, pitch: int, rngs: nnx.Rngs):
+        self.features, self.tail_mass, self.pitch = features, config.tail_mass, pitch
+        self.is_centred = config.offset == "median"
+        self.rounds_in_training = config.training == "straight_through"
+        self.num_levels = config.num_levels
+        self.density = nnx.List([_ChannelLayer(layer) for layer in init_density(rngs.params(), features)])
+        log_gains = None
+        if config.num_levels > 1:
+            # The best quality starts with steps of 1, and each one below with sqrt(2) times those of its neighbour.
+            levels = np.arange(1 - config.num_levels, 1, dtype=np.float32) * (math.log(2) / 2)
+            log_gains = nnx.Param(jnp.tile(levels[:, None], (1, features)), axes=("kernel", "latent"))
+        self.log_gains = nnx.data(log_gains)
+
+    def __call__(
+        self, z: Float[Array, "B h w C"], level: Int[Array, " B"], noise: Float[Array, "B h w C"] | None = None
+    ) -> Quantized:
+        """Quantise z; the penalty of a picture is its bits per pixel, -log2 of the mass of its bins.
+
+        Args:
+            z: Latents.
+            level: Quality level of each picture, 0 to num_levels - 1.
+            noise: Uniform in +-0.5, for training: it stands for rounding, as the description says. Without it values
+                and bits are those of the symbols.
+        """
+        z = z.astype(jnp.float32)
+        step, offset = self._bins(level)
+        scaled = (z - offset) / step
+        symbols = jax.lax.stop_gradient(_rounded(scaled))
+        # Exactly the symbols, but with the gradient of what was rounded.
+        rounded = (symbols + (scaled - jax.lax.stop_gradient(scaled))) * step + offset
+        noisy = rounded if noise is None else z + noise * step
+        # The network of a density keeps dozens of numbers per latent for its gradient; they are cheap to make again.
+        bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), noisy, step), axis=(1, 2, 3))
+        pixels = float(z.shape[1] * z.shape[2] * self.pitch**2)
+        return Quantized(
+            values=rounded if self.rounds_in_training else noisy,
+            symbols=symbols.astype(jnp.int32),
+            penalty=bits / pixels,
+            statistics={"bits": bits, "pixels": jnp.full(bits.shape, pixels)},
+        )
+
+    def entropy_tables(self) -> dict[str, np.ndarray]:
+        """Return offsets and lengths [levels, C] and counts [levels, C, L] of the tables that code each channel."""
+        layers, offset = self.layers(), self.offsets()
+        levels = [
+            coding_tables(layers, step=step, offset=offset, tail_mass=self.tail_mass)
+            for step in self.steps(jnp.arange(self.num_levels))
+        ]
+        longest = max(tables.counts.shape[1] for tables in levels)
+        return {
+            "offsets": np.stack([tables.offsets for tables in levels]),
+            "lengths": np.stack([tables.lengths for tables in levels]),
+            "counts": np.stack(
+                [np.pad(tables.counts, ((0, 0), (0, longest - tables.counts.shape[1]))) for tables in levels]
+            ),
+        }
+
+    def layers(self) -> list[DensityLayer]:
+        """Return the densities of the latents."""
+        return [
+            DensityLayer(layer.matrix[...], layer.bias[...], None if layer.factor is None else layer.factor[...])
+            for layer in self.density
+        ]
+
+    def steps(self, level: Int[Array, " B"]) -> Float[Array, "B C"]:
+        """Return the widths of the bins at each level."""
+        if self.log_gains is None:
+            return jnp.ones((level.size, self.features), jnp.float32)
+        return jnp.exp(-self.log_gains[...][level])
+
+    def offsets(self) -> Float[Array, " C"]:
+        """Return the middles of the channels' bins 0."""
+        if not self.is_centred:
+            return jnp.zeros((self.features,), jnp.float32)
+        return jax.lax.stop_gradient(quantiles(self.layers(), jnp.zeros((1,)))[:, 0])
+
+
+class FixedBins(_Bins):
+    """A `ScalarQuantizer` in use: its bins are numbers, and the densities from which they follow are gone.
+
+    Args:
+        num_levels: Quality levels.
+        features: Channels.
+    """
+
+    def __init__(self, num_levels: int, features: int):
+        self.step = nnx.Param(jnp.ones((num_levels, features)), axes=("kernel", "latent"))
+        self.offset = nnx.Param(jnp.zeros((features,)), axes=("latent",))
+
+    def steps(self, level: Int[Array, " B"]) -> Float[Array, "B C"]:
+        """Return the widths of the bins at each level."""
+        return self.step[...][level]
+
+    def offsets(self) -> Float[Array, " C"]:
+        """Return the middles of the channels' bins 0."""
+        return self.offset[...]
+
+
+def _rounded(scaled: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.round(scaled), -LARGEST_SYMBOL, LARGEST_SYMBOL)

@@ -1,0 +1,142 @@
+"""Descriptions as frozen dataclasses: made from plain values, validated, and chosen by their kind."""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+from cod_jax.errors import UserError
+from cod_jax.plugins import resolve
+
+Config = TypeVar("Config")
+
+
+class Part:
+    """A description of one kind among several, such as a denoiser's; a subclass is the family of its kinds.
+
+    The kinds of a family are those it lists, and "package.module:Class" for a subclass in another package. Members are
+    frozen dataclasses whose field `kind` holds their name.
+
+    Attributes:
+        FAMILY: Module and class of each kind that comes with the package; the first is the default.
+    """
+
+    FAMILY: ClassVar[Mapping[str, str]] = {}
+    kind: Any  # members narrow it to the names they take
+
+    @classmethod
+    def of_kind(cls, kind: Any, where: str, *, trusted: bool) -> type[Any]:
+        """Return the class of a kind.
+
+        Args:
+            kind: Name of a kind, or "package.module:Class".
+            where: Dotted name of the description, for messages.
+            trusted: Whether a class of another package may be imported; see `plugins.resolve`.
+
+        Raises:
+            UserError: There is no such kind, or it may not be imported.
+        """
+        if isinstance(kind, str) and kind in cls.FAMILY:
+            return resolve(cls.FAMILY[kind], cls, trusted=True)
+        if isinstance(kind, str) and ":" in kind:
+            return resolve(kind, cls, trusted=trusted)
+        raise UserError(
+            f"{where}.kind must be one of {', '.join(cls.FAMILY)}, or package.module:Class for one of your own, got "
+            f"{kind!r}"
+        )
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a value.
+
+    Raises:
+        UserError: With this message, where the condition does not hold.
+    """
+    if not condition:
+        raise UserError(message)
+
+
+def require_range(config: Any, largest: Mapping[str, int]) -> None:
+    """Refuse fields below 1 or above a limit.
+
+    Args:
+        config: A description.
+        largest: Limit of each field by name.
+
+    Raises:
+        UserError: A field is outside its range.
+    """
+    for name, limit in largest.items():
+        value = getattr(config, name)
+        require(1 <= value <= limit, f"{name} must be between 1 and {limit}, got {value}")
+
+
+def require_at_least(config: Any, smallest: float, *names: str) -> None:
+    """Refuse fields below a limit.
+
+    Raises:
+        UserError: A field is below it.
+    """
+    for name in names:
+        value = getattr(config, name)
+        require(value >= smallest, f"{name} must be at least {smallest}, got {value}")
+
+
+def from_mapping(cls: type[Config], values: Any, where: str, *, trusted: bool = False) -> Config:
+    """Build a (nested) description from plain values.
+
+    Args:
+        cls: A dataclass whose fields are plain values, tuples or descriptions.
+        values: Field names and values; missing ones take their defaults.
+        where: Dotted name of this mapping, for messages.
+        trusted: Whether kinds of other packages may be imported; see `plugins.resolve`.
+
+    Raises:
+        UserError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must hold the fields {', '.join(fields)}, got {values!r}")
+    arguments = {}
+    for name, value in values.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
+            raise UserError(f"unknown field {where}.{name}; {hint}")
+        arguments[name] = _converted(fields[name].type, value, f"{where}.{name}", trusted)
+    try:
+        return cls(**arguments)
+    except ValueError as error:  # classes of other packages need not know UserError
+        raise UserError(f"{where}: {error}") from error
+
+
+def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
+    if isinstance(kind, types.UnionType):
+        (other,) = (member for member in get_args(kind) if member is not types.NoneType)
+        return None if value is None else _converted(other, value, where, trusted)
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)) and _is_description(get_args(kind)[0]):
+        item = get_args(kind)[0]
+        return tuple(_converted(item, part, f"{where}[{index}]", trusted) for index, part in enumerate(value))
+    if _is_description(kind):
+        if isinstance(value, kind):
+            return value
+        if not dataclasses.is_dataclass(kind):
+            default = next(iter(kind.FAMILY), None)
+            named = value.get("kind", default) if isinstance(value, Mapping) else None
+            kind = kind.of_kind(named, where, trusted=trusted)
+        return from_mapping(kind, value, where, trusted=trusted)  # pyright: ignore[reportArgumentType]
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise UserError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where} is a number of {len(str(value))} digits; give a smaller one") from None
+    if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise UserError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_description(kind: Any) -> bool:
+    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, Part))

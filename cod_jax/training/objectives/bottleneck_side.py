@@ -1,0 +1,105 @@
+"""The bottleneck's share of an objective, the same for all objectives and all kinds of bottleneck."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from cod_jax.errors import UserError
+from cod_jax.models.bottlenecks import BottleneckTraining, Draws, Quantized
+from cod_jax.models.config import ConditionCodecConfig
+from cod_jax.models.functional import Params
+from cod_jax.training.objectives.loss_output import Buffers, LossOutput
+
+
+class BottleneckSide:
+    """Loss term, randomness, measurements and upkeep of a model's bottleneck.
+
+    Args:
+        codec: Description of the condition codec.
+        training: How its bottleneck is trained.
+
+    Attributes:
+        name: Name of the loss term.
+        weight: Its weight.
+        buffer_axes: Logical axis names of the buffers.
+
+    Raises:
+        UserError: The settings are for another bottleneck, or do not fit this one.
+    """
+
+    def __init__(self, codec: ConditionCodecConfig, training: BottleneckTraining):
+        if not isinstance(training, codec.bottleneck.TRAINING):
+            raise UserError(
+                f"objective.bottleneck must be the settings of a bottleneck of kind {codec.bottleneck.kind}, got those "
+                f"of {training.kind}; set model.codec.bottleneck and objective.bottleneck together"
+            )
+        training.check(codec.bottleneck)
+        self._codec, self._training = codec, training
+        self.name, self.weight = training.TERM, training.weight
+        self.buffer_axes: Buffers = training.buffer_axes(codec.bottleneck)
+
+    def init_buffers(self) -> Buffers:
+        """Return the buffers that go with fresh parameters."""
+        return self._training.init_buffers(self._codec.bottleneck)
+
+    def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
+        """Return what replaces fresh buffers where the bottleneck comes from a trained model."""
+        return self._training.buffers_from(buffers)
+
+    def draw(self, key: jax.Array, image_shape: Sequence[int]) -> Draws:
+        """Return the randomness for a batch of images [B, H, W, 3]."""
+        batch, height, width, _ = image_shape
+        grid = (batch, height // self._codec.pitch, width // self._codec.pitch)
+        return self._codec.bottleneck.draw(key, grid, self._codec.latent_channels)
+
+    def term(self, quantized: Quantized, draws: Draws, keep: Bool[Array, " B"]) -> Float[Array, ""]:
+        """Return the unweighted loss term; `keep` says which pictures kept their condition."""
+        return self._training.term(quantized, draws.level, keep)
+
+    def output(
+        self,
+        terms: dict[str, Float[Array, ""]],
+        quantized: Quantized,
+        keep: Bool[Array, " B"],
+        latents: Float[Array, "B h w F"] | None = None,
+        draws: Draws | None = None,
+    ) -> LossOutput:
+        """Return a loss's output with what was measured of the bottleneck.
+
+        Args:
+            terms: All unweighted loss terms.
+            quantized: The batch.
+            keep: Pictures that kept their condition; the others count as zero.
+            latents: Before quantisation; None where the bottleneck is not trained.
+            draws: Randomness of the batch, which goes with `latents`.
+        """
+
+        def mean(values: jax.Array) -> jax.Array:
+            kept = keep.reshape(-1, *(1,) * (values.ndim - 1))
+            return jnp.mean(jnp.where(kept, values, 0.0), axis=0)
+
+        candidates = None
+        if latents is not None and draws is not None:
+            candidates = self._training.candidates(self._codec.bottleneck, latents, keep, draws)
+        return LossOutput(terms, {name: mean(values) for name, values in quantized.statistics.items()}, candidates)
+
+    def tend(
+        self, params: Params, average: Params, buffers: Buffers, output: LossOutput, step: jax.Array
+    ) -> tuple[Params, Params, Buffers]:
+        """Return all parameters, their average and the buffers after the bottleneck's upkeep; see `Objective.tend`."""
+        own, own_average, buffers = self._training.tend(
+            _bottleneck_of(params), _bottleneck_of(average), buffers, output.statistics, output.candidates, step
+        )
+        return _with_bottleneck(params, own), _with_bottleneck(average, own_average), buffers
+
+
+def _bottleneck_of(params: Params) -> Params:
+    return params["model"]["codec"]["bottleneck"]
+
+
+def _with_bottleneck(params: Params, bottleneck: Params) -> Params:
+    model = params["model"]
+    return {**params, "model": {**model, "codec": {**model["codec"], "bottleneck": bottleneck}}}
