@@ -20,8 +20,9 @@ from cod_jax.model_folder.bundle import Bundle, load_bundle
 from cod_jax.model_folder.decoding import DecodingConfig, Sampler, checked_seed
 from cod_jax.model_folder.search import find_model
 from cod_jax.models import CoD, ComputeConfig, Functional, ModelConfig, build_model
+from cod_jax.models.compute import matmul_precision
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
-from cod_jax.models.config import PATCH_SIZE, matmul_precision
+from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import count_params
 from cod_jax.models.space import Space
 
@@ -63,9 +64,9 @@ class Codec:
         self._config, self._decoding = bundle.config, bundle.decoding
         self._max_pixels = max_pixels
         self._coder = bundle.symbol_coder()
-        factorized = bundle.config.codec.factorized
-        if factorized is not None:
-            pictures.check_tables(bundle.prior, (factorized.num_levels, bundle.config.codec.latent_channels))
+        symbols = bundle.config.codec.symbols
+        if symbols.bits is None:
+            pictures.check_tables(bundle.prior, (symbols.num_levels, symbols.num_channels))
         functional = build_model(bundle.config, ComputeConfig(bundle.dtype))
         self._precision = matmul_precision(bundle.dtype)
         space = Space(bundle.config, bundle.dtype)
@@ -78,7 +79,7 @@ class Codec:
         def encode(params, image_uint8, level=None):
             codec = functional.bind(params).codec
             z = codec.encode(images.uint8_to_unit(image_uint8))
-            return codec.quantize(z, level=level).indices
+            return codec.quantize(z, level=level).symbols
 
         self._encode = jax.jit(encode)
         decode = _make_decode(bundle.config, functional, space)
@@ -86,7 +87,8 @@ class Codec:
 
     def __repr__(self) -> str:
         codec = self.config.codec
-        symbols = f"{codec.latent_channels} numbers" if codec.factorized else f"{codec.codebook_bits} bits"
+        bits = codec.symbols.bits
+        symbols = f"{codec.symbols.num_channels} numbers" if bits is None else f"{bits} bits"
         return (
             f"Codec({count_params(self._params):,} parameters, {symbols} for {codec.pitch}x{codec.pitch} pixels, "
             f"fingerprint {self.fingerprint[:8]})"
@@ -244,7 +246,8 @@ class Codec:
         padded = images.pad_to_multiple(image_uint8, self.config.size_multiple)
         with jax.default_matmul_precision(self._precision):
             indices = self._encode(self._params, padded[None], levels)
-        return np.asarray(indices)[0, :rows, :columns]
+        symbols = np.asarray(indices)[0, :rows, :columns]
+        return symbols if self.config.codec.symbols.bits is None else symbols[..., 0]
 
     def decode(
         self,
@@ -279,9 +282,7 @@ class Codec:
         decoding = self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
         words = seed_words(checked_seed(seed))
         multiple = self.config.size_multiple // self.config.codec.pitch
-        is_scalar = indices.ndim == 2
         grid = images.pad_to_multiple(np.atleast_3d(indices.astype(np.int32)), multiple)
-        grid = grid[..., 0] if is_scalar else grid
         # One step is one program, whatever the settings that it does not use.
         is_one = decoding.num_steps == 1
         with jax.default_matmul_precision(self._precision):
@@ -301,7 +302,7 @@ class Codec:
     def _levels(self, level: int | None) -> np.ndarray | None:
         """The level of a picture as the model takes it, [1], which is not at all with a codebook."""
         levels = pictures.checked_levels(level, coder=self._coder)
-        return None if self.config.codec.factorized is None else levels[None]
+        return levels[None]
 
 
 def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space) -> Callable[..., jax.Array]:

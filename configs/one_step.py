@@ -5,23 +5,25 @@ r"""The one-step codec, CoD-Lite's product, at eight rates: stage "1", stage "2"
         --config.data.source=PHOTOS --config.frozen.weights=WEIGHTS
     python -m cod_jax.export --workdir runs/one_step_0.0312/stage2 --output models/one_step_0.0312
 
-Stage 1 adapts a pre-trained CoD-Lite to another rate and to one step, stage 2 makes its pictures look like those of the
+Stage 1 adapts a pre-trained CoD-Lite to another rate and to one step. Stage 2 makes its pictures look like those of the
 teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 0.0078, 0.0156, 0.0312, 0.0625, 0.125,
-0.25 and 0.5 bits per pixel. `denoiser=49m`, 114m, 330m or xl is one-step CoD of that size instead of CoD-Lite.
+0.25 and 0.5 bits per pixel. `denoiser=49m`, 114m, 330m or xl trains one-step CoD of that size instead of CoD-Lite.
 
-WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=lpips` does without DINOv2: no alignment, and
-a discriminator on pixels. `losses=plain` needs no files: structural distance in the place of LPIPS besides.
-`bottleneck=factorized` continues a model that was pre-trained with that option; its rate follows from lambda,
-`objective.bottleneck.rate_weights`, and the rate above chooses the pixels per position only.
+WEIGHTS is the folder of the published files of DINOv2 and LPIPS. `losses=lpips` does without DINOv2: there is no
+alignment, and the discriminator works on pixels. `losses=plain` needs no files: a structural distance also takes the
+place of LPIPS.
 
-Attention runs in windows of 32 x 32 positions of a map, in training as in use; the published trainer attends globally
-and cuts windows in use only (`--config.model.codec.attention=global` attends globally in both).
+`bottleneck=factorized` continues a model that was pre-trained with this option. Its rate follows from lambda,
+`objective.bottleneck.rate_weights`; the option `rate` then only chooses the pixels per position.
 
-Stage 2 holds the teacher and trains two more networks. What does not fit is split over devices
-(`--config.mesh.fsdp=8`) or computed in parts (`--config.accumulation_steps=8`); `python -m cod_jax.memory` says how
-much a run holds.
+Attention runs in windows of 32 x 32 positions of a map, in training and in use. The published trainer attends globally
+and cuts windows only in use; `--config.model.codec.attention=global` attends globally in both.
 
-Hardware: the authors report 244 hours of one A100 for one rate. The files read here have not been trained to the end.
+Stage 2 holds the teacher and trains two more networks. If they do not fit in memory, split them over devices
+(`--config.mesh.fsdp=8`) or compute batches in parts (`--config.accumulation_steps=8`). `python -m cod_jax.memory`
+estimates how much memory a run needs.
+
+Hardware: the authors report 244 hours on one A100 for one rate. With this file no run has been trained to the end yet.
 """
 
 from ml_collections import config_dict
@@ -32,7 +34,7 @@ STAGES = ("1", "2")
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
-    """One stage of the one-step codec."""
+    """Return the settings of one stage of the one-step codec."""
     chosen = presets.options(
         argument, stage="1", rate="0.0312", denoiser="lite", losses="published", bottleneck="codebook"
     )

@@ -26,7 +26,7 @@ DOUBLING = ("codec/decoder/output/1/*",)
 
 
 def published_stage(stage: str, pitch: int, steps: dict[str, int]) -> dict[str, Any]:
-    """A stage of pre-training for a model with this pitch at 512 pixels."""
+    """Return the settings of a pre-training stage, for a model with this pitch at 512 pixels."""
     values = _STAGES[stage]
     input_stride = 1 if stage == "1" else 2
     return {
@@ -46,8 +46,8 @@ def published_stage(stage: str, pitch: int, steps: dict[str, int]) -> dict[str, 
     }
 
 
-# Denoisers by size: XL is published; of the others the papers name the number of parameters only, and widths and depths
-# that give it (the denoiser's, within 1 %) were chosen here.
+# Denoisers by size. XL is published. For the others the papers give only the number of parameters; widths and depths
+# were chosen here so that the denoiser has that number within 1 %.
 PIXEL_DENOISERS = {
     "49m": {"hidden": 320, "num_heads": 5, "hidden_pixel": 32, "num_blocks": 22},
     "114m": {"hidden": 640, "num_heads": 10, "hidden_pixel": 32, "num_blocks": 13},
@@ -63,7 +63,7 @@ LATENT_DENOISERS = {
 
 
 def pixel_denoiser(**fields: Any) -> dict[str, Any]:
-    """All fields of pixel CoD's denoiser, for `config.model.denoiser`."""
+    """Return all fields of pixel CoD's denoiser, for `config.model.denoiser`."""
     defaults = {
         "kind": "pixnerdit",
         "hidden": 1152,  # channels on the 16-pixel grid
@@ -79,7 +79,7 @@ def pixel_denoiser(**fields: Any) -> dict[str, Any]:
 
 
 def latent_denoiser(**fields: Any) -> dict[str, Any]:
-    """All fields of latent CoD's denoiser, for `config.model.denoiser`."""
+    """Return all fields of latent CoD's denoiser, for `config.model.denoiser`."""
     defaults = {
         "kind": "ddt",
         "hidden": 1152,  # channels on the 16-pixel grid
@@ -94,7 +94,7 @@ def latent_denoiser(**fields: Any) -> dict[str, Any]:
 
 
 def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
-    """All fields of a factorized bottleneck, for `config.model.codec.bottleneck`."""
+    """Return all fields of a factorized bottleneck, for `config.model.codec.bottleneck`."""
     defaults = {
         "kind": "factorized",
         "num_levels": 1,  # qualities of the one model; its training needs a lambda for each
@@ -106,7 +106,7 @@ def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
 
 
 def codebook_training(**fields: Any) -> dict[str, Any]:
-    """All fields of a codebook's training, for `config.objective.bottleneck`."""
+    """Return all fields of a codebook's training, for `config.objective.bottleneck`."""
     defaults = {
         "kind": "codebook",
         "commitment_weight": 0.25,  # quantisation loss
@@ -117,7 +117,7 @@ def codebook_training(**fields: Any) -> dict[str, Any]:
 
 
 def factorized_training(**fields: Any) -> dict[str, Any]:
-    """All fields of a factorized bottleneck's training, for `config.objective.bottleneck`."""
+    """Return all fields of a factorized bottleneck's training, for `config.objective.bottleneck`."""
     defaults = {
         "kind": "factorized",
         "rate_weights": (1.0,),  # lambda, the weight of the bits per pixel, for each quality level; the largest first
@@ -126,7 +126,7 @@ def factorized_training(**fields: Any) -> dict[str, Any]:
 
 
 def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
-    """Take the bottleneck of this name, "codebook" or "factorized".
+    """Give a config the bottleneck of this name, "codebook" or "factorized".
 
     Raises:
         ValueError: There is no such bottleneck.
@@ -135,7 +135,7 @@ def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
         base.replace_bottleneck(config, factorized_bottleneck(), factorized_training())
 
 
-# One-step codecs by nominal bits per pixel: pixels per symbol, and bits of a symbol. All but 0.0625 and 0.25 are
+# One-step codecs by nominal bits per pixel: pixels per symbol, and bits per symbol. All but 0.0625 and 0.25 are
 # published.
 ONE_STEP_RATES = {
     "0.0039": (32, 4),
@@ -150,7 +150,7 @@ ONE_STEP_RATES = {
 
 
 def reconstruction_losses(**weights: float) -> dict[str, Any]:
-    """All fields of the losses between pictures and one-step reconstructions."""
+    """Return all fields of the losses between images and one-step reconstructions."""
     defaults = {
         "l1_weight": 1.0,
         "lpips_vgg_weight": 1.0,  # 0 leaves it out, as for those below; needs weight files
@@ -171,7 +171,7 @@ ONE_STEP_LOSSES = {
     "lpips": reconstruction_losses(feature_alignment_weight=0.0),
     "plain": WITHOUT_WEIGHT_FILES,
 }
-# What goes with them: heads on DINOv2's features, or a network on pixels.
+# Discriminators that go with these losses: heads on DINOv2's features, or a network on pixels.
 _PATCH_DISCRIMINATOR = {"kind": "patch", "widths": (64, 128, 256, 512)}
 DISCRIMINATORS = {
     "published": {"kind": "dinov2", "layers": (2, 5, 8, 11)},
@@ -181,7 +181,7 @@ DISCRIMINATORS = {
 
 
 def one_step_objective(**fields: Any) -> dict[str, Any]:
-    """All fields of the one-step codec's first stage, for `config.objective`."""
+    """Return all fields of the first stage of the one-step codec, for `config.objective`."""
     defaults = {
         "kind": "one_step",
         "reconstruction": reconstruction_losses(),
@@ -195,7 +195,7 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
 
 
 def distill_objective(**fields: Any) -> dict[str, Any]:
-    """All fields of the one-step codec's second stage, for `config.objective`."""
+    """Return all fields of the second stage of the one-step codec, for `config.objective`."""
     defaults = {
         "kind": "distill",
         "teacher": "",  # model folder, or work folder of a run, of a pixel CoD
@@ -214,7 +214,7 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
 
 
 def optimizer(**fields: Any) -> dict[str, Any]:
-    """All fields of an optimizer, those of configs/base.py with some changed."""
+    """Return all fields of an optimizer: those of configs/base.py, with some changed."""
     return {**base.get_config().to_dict()["optimizer"], **fields}
 
 
@@ -224,13 +224,13 @@ def cod(
     denoiser: Callable[..., dict[str, Any]],
     guidance: Mapping[str, float],
 ) -> config_dict.ConfigDict:
-    """All settings of a published stage of CoD, in pixels or on latents.
+    """Return all settings of a published stage of CoD, on pixels or on latents.
 
     Args:
-        argument: What follows the colon of the config file: stage, size, rate and bottleneck.
+        argument: Options after the colon of the config file: stage, size, rate and bottleneck.
         sizes: Fields of the denoiser by size.
-        denoiser: Completes them.
-        guidance: The published guidance by rate.
+        denoiser: Function that completes these fields.
+        guidance: Published guidance scale by rate.
     """
     chosen = options(argument, stage="1", size="xl", rate="0.0039", bottleneck="codebook")
     stage = choose("stage", chosen["stage"], STAGES)
@@ -253,11 +253,11 @@ def cod(
 
 
 def options(argument: str, **defaults: str) -> dict[str, str]:
-    """Read what follows the colon of a config file: "2,size=114m" is the stage 2 and the size 114m.
+    """Read the options after the colon of a config file: "2,size=114m" means stage 2 and size 114m.
 
     Args:
-        argument: A value without a name, which is the stage's, and name=value pairs; all may be left out.
-        **defaults: The names there are, with their defaults.
+        argument: The stage, without a name, and name=value pairs; all may be left out.
+        **defaults: Known names with their defaults.
 
     Raises:
         ValueError: A name is unknown.
@@ -273,7 +273,7 @@ def options(argument: str, **defaults: str) -> dict[str, str]:
 
 
 def choose(what: str, value: str, choices: Any) -> Any:
-    """`choices[value]`, or `value` where choices are a list.
+    """Return `choices[value]`, or `value` if the choices are a list.
 
     Raises:
         ValueError: There is no such choice.
@@ -300,15 +300,15 @@ TINY_DENOISER = {
     "model.denoiser.bottleneck_width": 32,
 }
 
-# What short runs need: the published constants suit hundreds of thousands of steps.
+# Settings of short runs. The published ones suit hundreds of thousands of steps.
 SHORT_RUN = {
     "optimizer.learning_rate": 1e-3,
     "optimizer.warmup_steps": 20,
     "optimizer.schedule": "cosine",
     "optimizer.gradient_clip": 1.0,
     "ema.warmup": True,
-    # Nothing but reading the image from the condition keeps a codec alive that starts with its output at zero: until
-    # the denoiser uses the condition, the quantisation loss alone would pull all latents together.
+    # The output of the codec starts at zero. Until the denoiser uses the condition, the quantisation loss alone would
+    # pull all latents together; only the loss that reads the image from the condition prevents this.
     "objective.reconstruction_weight": 10.0,
     "objective.bottleneck.revive_codes_every": 10,
     "objective.bottleneck.revive_usage": 0.5,

@@ -2,11 +2,13 @@
 
     python -m cod_jax.train --config configs/tiny.py --workdir runs/tiny --config.data.source=PHOTOS
 
-For trying out data, settings and machines; no picture they make is good. `:kind=pixel` and `:kind=latent` are small
-relatives of pixel and latent CoD (the latents are a fixed projection of the pixels instead of the SD-VAE's), and `:all`
-goes through three stages like those of the published models: 64 pixels, 128 pixels, 128 pixels with one-step training.
-`:bottleneck=factorized` rounds latents and learns their densities instead of choosing code vectors: then lambda decides
-the rate, and a model can have several qualities, such as
+They serve to try out data, settings and machines; their pictures are poor. `:kind=pixel` and `:kind=latent` are small
+relatives of pixel and latent CoD. The latents are a fixed projection of the pixels instead of those of the SD-VAE.
+`:all` goes through three stages like those of the published models: 64 pixels, 128 pixels, and 128 pixels with one-step
+training.
+
+`:bottleneck=factorized` rounds latents and learns their densities instead of choosing code vectors. Lambda then decides
+the rate, and a model can have several qualities, for example with
 `--config.model.codec.bottleneck.num_levels=2 --config.objective.bottleneck.rate_weights="(1.0, 0.5)"`.
 """
 
@@ -45,7 +47,7 @@ _STAGES = {
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
-    """A run of a few minutes on two CPU cores."""
+    """Return the settings of a run of a few minutes on two CPU cores."""
     chosen = presets.options(argument, stage="", kind="lite", bottleneck="codebook")
     stage = presets.choose("stage", chosen["stage"], _STAGES)
     denoiser = presets.choose("kind", chosen["kind"], _DENOISERS)

@@ -104,8 +104,9 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
         commands.append(run("cod_jax.evaluate", "--model", model, "--images", folder, "--output", evaluation))
 
     config = load_bundle(model).config.codec
+    bits = config.symbols.bits or 0
     originals = [images.to_uint8_rgb(train_folder / name) for name in files.find_images(train_folder)]
-    colours = baseline.fit_colours(originals, config.pitch, config.codebook_size)
+    colours = baseline.fit_colours(originals, config.pitch, 2**bits)
     training = measure(train_folder, evaluations[0], colours, config.pitch)
     held_out = measure(held_out_folder, evaluations[1], colours, config.pitch)
     steps, losses = read_scalars(workdir, LOSS_TAG)
@@ -114,7 +115,7 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     first, last = ends_of_curve(losses)
     _, num_bytes, *_, ours, flat, mean = table_rows("mean", training)[-1]
     summary = [
-        f"Each symbol stands for {config.pitch}x{config.pitch} pixels and takes {config.codebook_bits} bits.",
+        f"Each symbol stands for {config.pitch}x{config.pitch} pixels and takes {bits} bits.",
         f"{steps[-1]} training steps took {trained - start:.0f} seconds; the loss went from {first:.3f} to {last:.3f}.",
         f"Over the training photographs: {num_bytes} bytes a file on average, mean squared error {ours}, against "
         f"{mean} for painting each in its mean colour and {flat} for flat cells at the same rate.",

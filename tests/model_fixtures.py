@@ -27,7 +27,6 @@ def tiny_model_config(**codec_fields: Any) -> ModelConfig:
         "input_stride": 2,
         "encoder_width": 16,
         "latent_channels": 8,
-        "codebook_bits": 4,
         "num_groups": 4,
     }
     return ModelConfig(

@@ -9,7 +9,7 @@ import pytest
 from cod_jax.launch import plan
 from cod_jax.launch.plan import Run
 
-BITS, RATE = "config.model.codec.codebook_bits", "config.optimizer.learning_rate"
+BITS, RATE = "config.model.codec.bottleneck.bits", "config.optimizer.learning_rate"
 
 # Does what the learning rate says. A trainer that reaches its last step leaves a checkpoint named after it.
 TRAINER = """

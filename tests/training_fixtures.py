@@ -18,7 +18,7 @@ CONFIG = REPOSITORY / "configs" / "tiny.py"
 SMALL = {
     "model.codec.encoder_width": 4,
     "model.codec.latent_channels": 4,
-    "model.codec.codebook_bits": 3,
+    "model.codec.bottleneck.bits": 3,
     "model.codec.num_groups": 2,
     "model.denoiser.hidden": 8,
     "model.denoiser.hidden_pixel": 4,

@@ -38,7 +38,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     import jax
 
     from cod_jax.model_folder.bundle import Bundle, load_bundle, save_bundle
-    from cod_jax.models import ConditionCodecConfig, ModelConfig, build_model
+    from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig, build_model
     from cod_jax.models.functional import count_params
     from cod_jax.runtime.programs import current_platform
     from cod_jax.specialize.folder import write_compiled
@@ -51,7 +51,9 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         # The published CoD-Lite at 0.0312 bits per pixel.
         name, config = (
             job["preset"],
-            ModelConfig(ConditionCodecConfig(pitch=16, codebook_bits=8, attention="window_published")),
+            ModelConfig(
+                ConditionCodecConfig(pitch=16, bottleneck=CodebookConfig(bits=8), attention="window_published")
+            ),
         )
         params = jax.jit(build_model(config).init)(jax.random.key(0))
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

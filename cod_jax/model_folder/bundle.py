@@ -22,7 +22,8 @@ import safetensors
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.coding.factorized import ChannelTables, FactorizedPrior
+from cod_jax.coding import factorized
+from cod_jax.coding.factorized import FactorizedPrior
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.coding.stream import Fingerprints, SymbolCoder, fingerprint_with_prior
 from cod_jax.errors import UserError
@@ -77,7 +78,7 @@ class Bundle:
     def symbol_coder(self) -> SymbolCoder:
         """What the model decides about its files."""
         codec = self.config.codec
-        return SymbolCoder(self.fingerprint, codec.pitch, codec.codebook_bits, self.prior)
+        return SymbolCoder(self.fingerprint, codec.pitch, codec.symbols.bits or 0, self.prior)
 
 
 def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
@@ -245,25 +246,24 @@ def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> st
 
 def _factorized_prior(config: ModelConfig, params: Params) -> FactorizedPrior | None:
     """The frozen tables of a factorized bottleneck, or None."""
-    if config.codec.factorized is None:
-        return None
     arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
     bottleneck: Any = build_model(config).bind(arrays).codec.bottleneck
-    return FactorizedPrior(tuple(ChannelTables(*tables) for tables in bottleneck.coding_tables()))
+    tables = bottleneck.entropy_tables()
+    return factorized.from_arrays(tables) if tables else None
 
 
 def _load_prior(folder: Path, config: ModelConfig) -> SymbolPrior | FactorizedPrior | None:
     """Read the prior, which a model with a factorized bottleneck must have."""
-    codec = config.codec
-    prior = load_prior(folder, codec.codebook_bits)
-    if codec.factorized is None:
+    symbols = config.codec.symbols
+    prior = load_prior(folder, symbols.bits or 0)
+    if symbols.bits is not None:
         return prior
     if not isinstance(prior, FactorizedPrior):
         raise UserError(f"{folder / PRIOR_FILE} is missing, which codes the symbols; copy or export the model again")
-    if (len(prior.levels), prior.num_channels) != (codec.factorized.num_levels, codec.latent_channels):
+    if (len(prior.levels), prior.num_channels) != (symbols.num_levels, symbols.num_channels):
         raise UserError(
             f"{folder / PRIOR_FILE} has tables of {len(prior.levels)} levels and {prior.num_channels} channels, but "
-            f"the model has {codec.factorized.num_levels} and {codec.latent_channels}; copy or export the model again"
+            f"the model has {symbols.num_levels} and {symbols.num_channels}; copy or export the model again"
         )
     return prior
 

@@ -205,7 +205,7 @@ class Discriminator:
         """
         normalized, _ = spectral_normalize(params, vectors, train=False)
         network = self.functional.bind(normalized)
-        if isinstance(self.config, PatchDiscriminatorConfig):
-            return network(image)
-        dinov2 = self.frozen["dinov2"].bind(frozen["dinov2"])
-        return network(dinov2.discriminator_layers(image, self.config.layers))
+        if isinstance(self.config, DINOv2DiscriminatorConfig):
+            dinov2 = self.frozen["dinov2"].bind(frozen["dinov2"])
+            return network(dinov2.discriminator_layers(image, self.config.layers))
+        return network(image)

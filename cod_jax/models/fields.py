@@ -72,7 +72,7 @@ def require_range(config: Any, largest: Mapping[str, int]) -> None:
         require(1 <= value <= limit, f"{name} must be between 1 and {limit}, got {value}")
 
 
-def require_at_least(config: Any, smallest: float, *names: str) -> None:
+def require_at_least(config: Any, smallest: int, *names: str) -> None:
     """Refuse fields below a limit.
 
     Raises:
@@ -122,9 +122,10 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
         if isinstance(value, kind):
             return value
         if not dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where} must hold a kind and its fields, got {value!r}")
             default = next(iter(kind.FAMILY), None)
-            named = value.get("kind", default) if isinstance(value, Mapping) else None
-            kind = kind.of_kind(named, where, trusted=trusted)
+            kind = kind.of_kind(value.get("kind", default), where, trusted=trusted)
         return from_mapping(kind, value, where, trusted=trusted)  # pyright: ignore[reportArgumentType]
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise UserError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")

@@ -66,8 +66,8 @@ def check_supported(config: ModelConfig) -> None:
         )
     if config.denoiser.kind not in COMPILED_KINDS:
         raise UserError(
-            f"a denoiser of kind {config.denoiser.kind} cannot be compiled, only {' and '.join(COMPILED_KINDS)}; use the "
-            "model with cod or cod_jax.load"
+            f"a denoiser of kind {config.denoiser.kind} cannot be compiled, only {' and '.join(COMPILED_KINDS)}; use "
+            "the model with cod or cod_jax.load"
         )
     if config.codec.is_deep:
         raise UserError(

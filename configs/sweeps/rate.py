@@ -4,8 +4,8 @@ r"""Rate against quality: bits per symbol, lambda and learning rate.
         -- --config.data.source=PHOTOS
 
 Lambda weighs the cost of the bottleneck against the quality of the picture. Symbols of a codebook have a fixed length,
-so `codebook_bits` alone decides how many bits a file has. Lambda is `objective.bottleneck.commitment_weight` here: it decides how
-closely the encoder keeps to the code vectors.
+so `bottleneck.bits` alone decides how many bits a file has. Lambda is `objective.bottleneck.commitment_weight` here: it
+decides how closely the encoder keeps to the code vectors.
 
 12 runs. The learning rates suit configs/tiny.py, whose own is 1e-3. The published sizes train with 1e-4 and less:
 change the rates in a copy of this file, or use configs/sweeps/bits.py, which keeps the rate of the config.

@@ -92,7 +92,7 @@ def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(phot
     first = run_trainer(arguments(tmp_path / "first", photographs, "1", teacher, **fields))
     assert first.returncode == 0, first.stderr
     state = final_state(tmp_path / "first", 2)
-    merged = merge(state["ema"]["model"], state["ema"]["lora"], 1.0)
+    merged = merge(state.ema["model"], state.ema["lora"], 1.0)
     assert main(["export", "--workdir", str(tmp_path / "first"), "--output", str(tmp_path / "first_model")]) == 0
     exported = flatten_params(load_bundle(tmp_path / "first_model").params)
     for name, value in flatten_params(merged).items():

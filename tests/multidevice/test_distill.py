@@ -43,7 +43,7 @@ def run(config: TrainConfig, sizes: tuple[int, int, int]) -> tuple[dict, list[di
     plan = make_plan(config, mesh)
     assert isinstance(config.objective, DistillConfig)
     teacher = load_bundle(config.objective.teacher).params
-    params = numpy_params(plan.shapes["params"]) | plan.objective.parts_from(
+    params = numpy_params(plan.shapes.params) | plan.objective.parts_from(
         {"teacher": jax.tree.map(np.asarray, teacher)}
     )
     state = {

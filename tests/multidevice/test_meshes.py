@@ -1,5 +1,7 @@
 """One device against eight, in every way of sharing the work, and a state moved from one mesh to another."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -16,7 +18,6 @@ from cod_jax.parallel import (
 )
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.optimizer import build_optimizer, build_schedule
 from cod_jax.training.plan import build_objective
 from cod_jax.training.state import init_state, state_axes
 from cod_jax.training.step import make_update
@@ -34,11 +35,11 @@ class Runner:
     def __init__(self):
         self.config = TrainConfig.from_dict(small_settings())
         self.objective = build_objective(self.config)
-        self.optimizer = build_optimizer(self.config.optimizer)
+        self.optimizer = self.config.optimizer.build()
         self.shapes = jax.eval_shape(lambda: init_state(self.objective, {"model": self.optimizer}, jax.random.key(0)))
-        params = numpy_params(self.shapes["params"])
+        params = numpy_params(self.shapes.params)
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.shapes)
-        self.start = {**zeros, "params": params, "ema": params}
+        self.start = dataclasses.replace(zeros, params=params, ema=params)
         self.images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
         self._steps = {}
 
@@ -53,7 +54,7 @@ class Runner:
         """One update; the metrics come back as plain numbers."""
         shardings, batch, everywhere = self.shardings(name)
         if name not in self._steps:
-            schedule = build_schedule(self.config.optimizer, self.config.total_steps)
+            schedule = self.config.optimizer.build_schedule(self.config.total_steps)
             update = make_update(
                 self.objective,
                 self.objective.updates[0],
@@ -69,7 +70,7 @@ class Runner:
                 out_shardings=(shardings, everywhere),
                 compiler_options={"xla_backend_optimization_level": 0},
             )
-        old = jax.device_put(state, shardings) if isinstance(state["step"], np.ndarray) else state
+        old = jax.device_put(state, shardings) if isinstance(state.step, np.ndarray) else state
         new, metrics = self._steps[name](old, {}, global_batch({"image": self.images}, batch))
         return new, {name: float(value) for name, value in metrics.items()}
 
@@ -104,7 +105,7 @@ def test_eight_devices_agree_with_one(runner, alone, name):
 def test_the_state_is_split_over_the_devices(runner):
     shardings, _, _ = runner.shardings("2x2x2")
     kernel = shardings["params"]["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"]
-    shape = runner.shapes["params"]["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"].shape
+    shape = runner.shapes.params["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"].shape
     assert np.prod(kernel.shard_shape(shape)) == np.prod(shape) // 4
 
 

@@ -11,6 +11,7 @@ from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.models import ComputeConfig, ConditionCodecConfig, DDTConfig, ModelConfig, PixNerDiTConfig
 from cod_jax.parallel import MeshConfig, batch_sharding, gathered, make_mesh, replicated, tree_shardings
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from configs import base
 from tests.model_fixtures import numpy_params
@@ -28,7 +29,9 @@ NETWORKS = FrozenNetworks(
 def loss_and_gradients(kind: str, mesh_sizes: tuple[int, int, int]):
     codec = ConditionCodecConfig(pitch=16, input_stride=2, encoder_width=16, latent_channels=16, num_groups=4)
     config = PretrainConfig(feature_alignment_weight=0.5, condition_alignment_weight=0.5, alignment_block=1)
-    objective = Pretrain(ModelConfig(codec, DENOISERS[kind]), config, ComputeConfig(remat="dots"), NETWORKS)
+    objective = Pretrain(
+        config, ObjectiveContext(ModelConfig(codec, DENOISERS[kind]), ComputeConfig(remat="dots"), networks=NETWORKS)
+    )
     mesh = make_mesh(MeshConfig(*mesh_sizes), jax.devices()[: math.prod(mesh_sizes)])
     rules = base.get_config().to_dict()["sharding"]["rules"]
     shapes = jax.eval_shape(objective.init_params, jax.random.key(0))

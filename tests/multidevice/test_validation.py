@@ -25,11 +25,11 @@ def validate(num_devices: int, images: np.ndarray) -> dict[str, float]:
         batch_size=8,
         key=jax.random.key(0),
         mesh=mesh,
-        param_shardings=plan.shardings["ema"],
+        param_shardings=plan.shardings.ema,
         frozen_shardings=plan.frozen_shardings,
         batch=batch_sharding(mesh, config.sharding.batch),
     )
-    params = jax.tree.map(jax.device_put, numpy_params(plan.shapes["ema"]), plan.shardings["ema"])
+    params = jax.tree.map(jax.device_put, numpy_params(plan.shapes.ema), plan.shardings.ema)
     return validator(params, {})[0]
 
 

@@ -23,11 +23,11 @@ def test_the_step_of_the_published_size_compiles_for_eight_devices(module, param
     config = module.get_config("2")
     base.apply(config, {"batch_size": 8, "frozen.sharded": True})
     config, plan, batch = planned(config)
-    assert count_params(plan.shapes["params"]["model"]) == parameters
+    assert count_params(plan.shapes.params["model"]) == parameters
     compiled = compile_step(plan, config, plan.objective.updates[0], batch)
     analysis = compiled.memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
     # Parameters, average and two moments over four devices, with what is not split.
-    state = 4 * 4 * count_params(plan.shapes["params"])
+    state = 4 * 4 * count_params(plan.shapes.params)
     assert state / 4 < analysis.argument_size_in_bytes < state / 4 * 1.2
 
 
@@ -39,7 +39,7 @@ def test_the_step_does_not_grow_with_depth_when_scanned_but_does_when_unrolled()
         config, plan, _ = planned(config)
         draws = jax.eval_shape(lambda key: plan.objective.draw(key, plan.batch_shape.shape), jax.random.key(0))
         gradient = jax.jit(jax.grad(plan.objective.updates[0].loss, has_aux=True))
-        return len(gradient.lower(plan.shapes["params"], {}, {}, plan.batch_shape, draws).as_text())
+        return len(gradient.lower(plan.shapes.params, {}, {}, plan.batch_shape, draws).as_text())
 
     assert length(8, unroll=False) < 1.02 * length(2, unroll=False)
     assert length(8, unroll=True) > 1.1 * length(2, unroll=True)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.models.factorized_prior import (
+from cod_jax.models.bottlenecks.densities import (
     DensityLayer,
     bits_per_value,
     cumulative_logits,

@@ -8,9 +8,10 @@ import pytest
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.interop.cod_networks.description import reference_config
 from cod_jax.interop.cod_networks.reference import params_from_state_dict
-from cod_jax.models import ComputeConfig
+from cod_jax.models.bottlenecks import Draws
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
-from cod_jax.training.objectives.pretrain import Draws, Inputs, Pretrain, PretrainConfig
+from cod_jax.training.objectives.objective import ObjectiveContext
+from cod_jax.training.objectives.pretrain import Inputs, Pretrain, PretrainConfig, PretrainDraws
 from tests.parity.cases import Case, cases
 from tests.parity.published_training import check_gradient_norms, feature_head, model_gradients
 from tests.parity.tolerances import GRADIENT_NORM_RELATIVE, LOSS_RELATIVE
@@ -19,12 +20,11 @@ from tests.parity.tolerances import GRADIENT_NORM_RELATIVE, LOSS_RELATIVE
 HEADS = {"reconstruction": "recon_codec", "feature_alignment": "proj", "condition_alignment": "proj_codec"}
 
 
-def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, Draws]:
+def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, PretrainDraws]:
     """Return the objective with the case's parameters, inputs and randomness."""
     trainer = case.meta["trainer"]
     config = reference_config(case.meta["class"], case.config)
     objective = Pretrain(
-        config,
         PretrainConfig(
             one_step_weight=one_step_weight,
             time_shift=trainer.get("timeshift", 1.0),
@@ -32,9 +32,8 @@ def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, D
             condition_alignment_weight=trainer["feat_loss_weight"],
             alignment_block=trainer["align_layer"],
         ),
-        ComputeConfig(),
-        # Only its width matters: the features are recorded.
-        FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"])),
+        # Only the width of DINOv2 matters: the features are recorded.
+        ObjectiveContext(config, networks=FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"]))),
     )
     published = case.listed_weights("heads_layout_json")
     channels = {"reconstruction": config.channels}
@@ -53,12 +52,12 @@ def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, D
     if not trainer["lognorm_t"]:
         # Recorded before the time shift; ours come out of a sigmoid.
         time = np.log(time) - np.log1p(-time)
-    draws = Draws(
+    draws = PretrainDraws(
         drop=jnp.asarray(case.arrays["mask_uniform"]),
         time=jnp.asarray(time),
         noise=case.nhwc("noise_f16"),
         at_zero=jnp.ones((batch,)),
-        candidate_order=jnp.zeros((batch, 2, 2)),
+        bottleneck=Draws(jnp.zeros((batch,), jnp.int32)),
     )
     return objective, params, inputs, draws
 

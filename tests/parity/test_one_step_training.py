@@ -12,10 +12,12 @@ from cod_jax.interop.cod_networks.description import reference_config
 from cod_jax.interop.cod_networks.reference import params_from_state_dict
 from cod_jax.losses.adversarial import discriminator_loss, fake_hinge_loss, generator_loss, real_hinge_loss
 from cod_jax.losses.terms import weighted_sum
-from cod_jax.models import ComputeConfig, ModelConfig
+from cod_jax.models import ModelConfig
+from cod_jax.models.bottlenecks import CodebookTraining, Draws
 from cod_jax.models.discriminator import PatchDiscriminatorConfig
 from cod_jax.training.objectives.distill import Distill, DistillConfig, DistillDraws
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.reconstruction import ReconstructionConfig
 from cod_jax.training.state import chosen
 from tests.parity.cases import Case, assert_close, cases
@@ -39,14 +41,12 @@ class Published:
         self.student_config = published_config(meta["net"])
         self.teacher_config = published_config(meta["denoiser"])
         self.objective = Distill(
-            self.student_config,
             DistillConfig(
                 reconstruction=ReconstructionConfig(
                     # The published LPIPS is replaced by zero in these cases.
                     lpips_vgg_weight=0.0,
                     lpips_alex_weight=0.0,
                     feature_alignment_weight=trainer["net_loss_weight"] * trainer["feat_loss_weight"],
-                    commitment_weight=trainer["net_loss_weight"] * 0.25,
                     alignment_block=trainer["align_layer"],
                 ),
                 distribution_matching_weight=trainer["dmd_loss_weight"],
@@ -54,10 +54,13 @@ class Published:
                 guidance_scale=trainer["dmd_cfg"],
                 time_shift=trainer["timeshift"],
                 discriminator=PatchDiscriminatorConfig(widths=(4,)),
+                bottleneck=CodebookTraining(commitment_weight=trainer["net_loss_weight"] * 0.25),
             ),
-            ComputeConfig(),
+            ObjectiveContext(
+                self.student_config,
+                networks=FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"])),
+            ),
             self.teacher_config,
-            FrozenNetworks(dinov2=DINOv2Config(width=trainer["proj_encoder_dim"])),
         )
         published = self.case.listed_weights("proj_layout_json")
         self.student = {
@@ -83,7 +86,11 @@ class Published:
         return params_from_state_dict(self.objective.teacher, self.teacher_config, plain)
 
     def draws(self, step: str) -> DistillDraws:
-        return DistillDraws(jnp.asarray(self.case.arrays[f"{step}_base_t_draw"]), self.case.nhwc(f"{step}_noise_f16"))
+        return DistillDraws(
+            jnp.asarray(self.case.arrays[f"{step}_base_t_draw"]),
+            self.case.nhwc(f"{step}_noise_f16"),
+            Draws(jnp.zeros(self.image01.shape[:1], jnp.int32)),
+        )
 
     def expect(self, terms: dict, names: dict[str, str]) -> None:
         for ours, theirs in names.items():

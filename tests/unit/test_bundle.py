@@ -12,7 +12,7 @@ import safetensors.numpy
 from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.model_folder import bundle
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.models import ModelConfig, build_model, flatten_params
+from cod_jax.models import CodebookConfig, ModelConfig, build_model, flatten_params
 from cod_jax.models.functional import Params
 from cod_jax.models.space import Space
 from tests.model_fixtures import (
@@ -108,7 +108,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path):
 
 def test_weights_of_another_model_are_not_saved(tmp_path: Path):
     with pytest.raises(ValueError, match=r"wrong shape \(\d+\): .*codebook \(16, 8\) instead of \(256, 8\)"):
-        bundle.save_bundle(tmp_path / "model", tiny_bundle(codebook_bits=8).config, tiny_bundle().params, training={})
+        bundle.save_bundle(
+            tmp_path / "model", tiny_bundle(bottleneck=CodebookConfig(bits=8)).config, tiny_bundle().params, training={}
+        )
 
 
 def test_an_unknown_dtype_is_refused(tmp_path: Path):

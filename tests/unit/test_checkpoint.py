@@ -145,10 +145,10 @@ def test_export_says_what_is_missing(tmp_path):
 def test_a_later_stage_takes_raw_weights_with_their_average_or_the_average_for_both(tmp_path):
     save_all(tmp_path, {4: None}).close()
     state = make_state(4)
-    raw, average = np.asarray(state["params"]["heads"]["k"]), np.asarray(state["ema"]["heads"]["k"])
+    raw, average = np.asarray(state.params["heads"]["k"]), np.asarray(state.ema["heads"]["k"])
     starts: dict[Weights, np.ndarray] = {"raw": raw, "ema": average}
     for weights, start in starts.items():
-        initial = load_initial(tmp_path, weights, state["params"], ())
+        initial = load_initial(tmp_path, weights, state.params, ())
         np.testing.assert_array_equal(initial.params["heads/k"], start)
         np.testing.assert_array_equal(initial.ema["heads/k"], average)
         assert not initial.grown + initial.fresh + initial.left_out

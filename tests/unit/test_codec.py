@@ -402,7 +402,7 @@ def test_load_reads_a_model_folder(tmp_path: Path):
 @functools.cache
 def factorized_codec(folder: Path) -> Codec:
     """Return the codec of a model without a codebook, with two quality levels, from its folder."""
-    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=2))
+    config = tiny_model_config(bottleneck=FactorizedConfig(num_levels=2))
     params = numpy_params(build_model(config).shapes)
     # Tables around the latents, which are about one; a gain of 1 and one of 4.
     params["codec"]["bottleneck"]["log_gains"][:] = np.log([[1.0], [4.0]])

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 
@@ -7,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.coding.factorized import LARGEST_SYMBOL, check_tables, decode_factorized, encode_factorized
+from cod_jax.coding.factorized import LARGEST_SYMBOL, ChannelTables, check_tables, decode_factorized, encode_factorized
 from cod_jax.coding.range_coder import TOTAL
+from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.models import FactorizedConfig, ModelConfig, build_model
-from cod_jax.models.factorized_prior import (
+from cod_jax.models.bottlenecks import Quantized
+from cod_jax.models.bottlenecks.densities import (
     INITIAL_WIDTH,
     LARGEST_TABLE,
     SMALLEST_LIKELIHOOD,
@@ -23,8 +24,8 @@ from cod_jax.models.factorized_prior import (
     lower_bound,
     quantiles,
 )
+from cod_jax.models.bottlenecks.factorized import ScalarQuantizer
 from cod_jax.models.functional import Functional
-from cod_jax.models.quantizer import Quantized, ScalarQuantizer
 from tests.model_fixtures import tiny_model_config
 
 CHANNELS = 3
@@ -141,8 +142,11 @@ def test_tables_of_very_wide_densities_are_cut_and_keep_a_frequency_for_every_sy
 
 def quantizer(features: int = CHANNELS, **fields) -> tuple[Functional[ScalarQuantizer], dict]:
     config = FactorizedConfig(**fields)
-    functional = Functional(lambda rngs: ScalarQuantizer(config, features, rngs=rngs))
+    functional = Functional(lambda rngs: ScalarQuantizer(config, features, pitch=16, rngs=rngs))
     return functional, functional.init(jax.random.key(3))
+
+
+BEST = jnp.zeros((2,), jnp.int32)
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +163,17 @@ def noise() -> jax.Array:
 @pytest.mark.parametrize("num_levels", [1, 3])
 def test_symbols_come_back_as_the_values_the_decoder_was_trained_with(z, offset, num_levels):
     functional, params = quantizer(offset=offset, num_levels=num_levels)
-    level = None if num_levels == 1 else jnp.array([0, 2])
+    level = jnp.array([0, num_levels - 1])
     bound = functional.bind(params)
-    quantized = bound(z, level=level)
-    assert quantized.indices.dtype == jnp.int32
-    np.testing.assert_allclose(bound.lookup(quantized.indices, level=level), quantized.values, atol=1e-6)
-    step = np.array([1.0 if level is None else 2.0, 1.0])[:, None, None, None]
+    quantized = bound(z, level)
+    assert quantized.symbols.dtype == jnp.int32
+    np.testing.assert_allclose(bound.lookup(quantized.symbols, level), quantized.values, atol=1e-6)
+    step = np.array([2.0 ** ((num_levels - 1) / 2), 1.0])[:, None, None, None]
     assert np.all(np.abs(quantized.values - z) <= step / 2 + 1e-6)
     if offset == "median":
         medians = quantiles(bound.layers(), jnp.zeros((1,)))[:, 0]
         zeros = jnp.zeros((1, 1, 1, CHANNELS), jnp.int32)
-        np.testing.assert_allclose(bound.lookup(zeros)[0, 0, 0], medians, atol=1e-6)
+        np.testing.assert_allclose(bound.lookup(zeros, level[1:])[0, 0, 0], medians, atol=1e-6)
     else:
         assert np.all(np.asarray(quantized.values) % 1 == 0)
 
@@ -179,33 +183,32 @@ def test_bits_of_symbols_are_those_of_the_coded_bytes(z):
     bound = functional.bind(params)
     level = jnp.array([0, 1])
     z = jnp.tile(z, (1, 10, 10, 1))
-    quantized = bound(z, level=level)
-    tables = bound.coding_tables()
-    assert len(tables) == 2
-    for image, table in enumerate(tables):
+    quantized = bound(z, level)
+    arrays = bound.entropy_tables()
+    assert {name: len(array) for name, array in arrays.items()} == {"offsets": 2, "lengths": 2, "counts": 2}
+    for image in range(2):
+        table = ChannelTables(*(arrays[name][image] for name in ("offsets", "lengths", "counts")))
         check_tables(table)
-        symbols = np.asarray(quantized.indices[image])
+        symbols = np.asarray(quantized.symbols[image])
         data = encode_factorized(table, symbols)
         np.testing.assert_array_equal(decode_factorized(table, data, rows=40, columns=50), symbols)
-        assert quantized.bits is not None
-        assert 8 * len(data) == pytest.approx(float(quantized.bits[image]), rel=1e-2, abs=16)
+        assert 8 * len(data) == pytest.approx(float(quantized.statistics["bits"][image]), rel=1e-2, abs=16)
+    np.testing.assert_allclose(quantized.penalty, quantized.statistics["bits"] / (40 * 50 * 16**2), rtol=1e-6)
     # The lower quality has the wider bins, and needs fewer bits.
-    fewer, more = (bound(z, level=jnp.full((2,), n)).bits for n in (0, 1))
-    assert fewer is not None
-    assert more is not None
+    fewer, more = (bound(z, jnp.full((2,), n)).penalty for n in (0, 1))
     assert np.all(np.asarray(fewer) < np.asarray(more))
 
 
 def test_training_adds_noise_of_a_bins_width_or_rounds_with_a_gradient(z, noise):
     functional, params = quantizer(training="noise")
-    np.testing.assert_allclose(functional.bind(params)(z, noise=noise).values, z + noise, rtol=1e-6)
+    np.testing.assert_allclose(functional.bind(params)(z, BEST, noise).values, z + noise, rtol=1e-6)
     rounding, _ = quantizer(training="straight_through")
-    rounded = rounding.bind(params)(z, noise=noise)
-    np.testing.assert_array_equal(rounded.values, rounding.bind(params)(z).values)
-    np.testing.assert_array_equal(rounded.bits, functional.bind(params)(z, noise=noise).bits)
+    rounded = rounding.bind(params)(z, BEST, noise)
+    np.testing.assert_array_equal(rounded.values, rounding.bind(params)(z, BEST).values)
+    np.testing.assert_array_equal(rounded.penalty, functional.bind(params)(z, BEST, noise).penalty)
     for chosen in (functional, rounding):
-        gradient = jax.grad(lambda z, chosen=chosen: jnp.sum(chosen.bind(params)(z, noise=noise).values * z[::-1]))(z)
-        np.testing.assert_allclose(gradient, z[::-1] + chosen.bind(params)(z, noise=noise).values[::-1], atol=1e-5)
+        gradient = jax.grad(lambda z, chosen=chosen: jnp.sum(chosen.bind(params)(z, BEST, noise).values * z[::-1]))(z)
+        np.testing.assert_allclose(gradient, z[::-1] + chosen.bind(params)(z, BEST, noise).values[::-1], atol=1e-5)
 
 
 def test_steps_of_the_levels_have_the_gradient_of_the_error_they_make(z, noise):
@@ -213,7 +216,7 @@ def test_steps_of_the_levels_have_the_gradient_of_the_error_they_make(z, noise):
     for training, error in (("noise", noise), ("straight_through", jnp.round(z) - z)):
         functional, params = quantizer(num_levels=2, training=training, offset="none")
         values, gradient = jax.value_and_grad(
-            lambda params, functional=functional: jnp.sum(functional.bind(params)(z, level=level, noise=noise).values)
+            lambda params, functional=functional: jnp.sum(functional.bind(params)(z, level, noise).values)
         )(params)
         assert np.isfinite(values)
         expected = jnp.stack([jnp.zeros(CHANNELS), -jnp.sum(error, axis=(0, 1, 2))])
@@ -225,10 +228,9 @@ def test_latents_in_half_precision_have_the_gradients_of_single_precision(z, noi
     half = z.astype(jnp.bfloat16)
 
     def loss(params, z) -> jax.Array:
-        quantized: Quantized = functional.bind(params)(z, noise=noise)
-        assert quantized.bits is not None
-        assert quantized.values.dtype == quantized.bits.dtype == jnp.float32
-        return jnp.sum(quantized.bits)
+        quantized: Quantized = functional.bind(params)(z, BEST, noise)
+        assert quantized.values.dtype == quantized.penalty.dtype == jnp.float32
+        return jnp.sum(quantized.penalty)
 
     exact, exact_z = jax.grad(loss, argnums=(0, 1))(params, half.astype(jnp.float32))
     gradients, gradient_z = jax.grad(loss, argnums=(0, 1))(params, half)
@@ -243,15 +245,14 @@ def test_latents_in_half_precision_have_the_gradients_of_single_precision(z, noi
 def test_symbols_fit_sixteen_bits_whatever_the_latents():
     functional, params = quantizer(offset="none")
     z = jnp.array([-1e30, 0.0, 1e30])[None, None, None]
-    quantized = functional.bind(params)(z)
-    np.testing.assert_array_equal(quantized.indices[0, 0, 0], [-LARGEST_SYMBOL, 0, LARGEST_SYMBOL])
+    quantized = functional.bind(params)(z, jnp.zeros((1,), jnp.int32))
+    np.testing.assert_array_equal(quantized.symbols[0, 0, 0], [-LARGEST_SYMBOL, 0, LARGEST_SYMBOL])
     np.testing.assert_array_equal(quantized.values[0, 0, 0], [-LARGEST_SYMBOL, 0, LARGEST_SYMBOL])
-    assert quantized.bits is not None
-    assert np.isfinite(quantized.bits).all()
+    assert np.isfinite(quantized.penalty).all()
 
 
 def factorized_model(**fields) -> ModelConfig:
-    return tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(**fields))
+    return tiny_model_config(bottleneck=FactorizedConfig(**fields))
 
 
 def test_a_model_takes_either_bottleneck():
@@ -263,26 +264,21 @@ def test_a_model_takes_either_bottleneck():
     def run(params, image01, level):
         model = functional.bind(params)
         quantized = model.codec.quantize(model.codec.encode(image01), level=level)
-        condition = model.codec.decode(model.codec.dequantize(quantized.indices, level=level))
+        condition = model.codec.decode(model.codec.dequantize(quantized.symbols, level=level))
         return quantized, model.one_step(condition)
 
     shapes = [jax.ShapeDtypeStruct((2, 32, 48, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
     quantized, result = jax.eval_shape(run, functional.shapes, *shapes)
-    assert quantized.indices.shape == quantized.values.shape == (2, 2, 3, 8)
-    assert quantized.bits.shape == (2,)
+    assert quantized.symbols.shape == quantized.values.shape == (2, 2, 3, 8)
+    assert quantized.penalty.shape == (2,)
     assert result.shape == (2, 32, 48, 3)
-
-    vector = build_model(tiny_model_config())
-    model = vector.bind(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), vector.shapes))
-    with pytest.raises(ValueError, match="vector quantisation takes no level"):
-        model.codec.quantize(jnp.zeros((1, 1, 1, 8)), level=jnp.zeros((1,), jnp.int32))
 
 
 def test_descriptions_survive_json_and_those_with_a_codebook_are_as_before():
     config = factorized_model(num_levels=4, tail_mass=1e-6)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     vector = tiny_model_config()
-    assert list(vector.to_dict()["codec"]) == [
+    assert set(vector.to_dict()["codec"]) == {
         "pitch",
         "input_stride",
         "encoder_width",
@@ -291,7 +287,7 @@ def test_descriptions_survive_json_and_those_with_a_codebook_are_as_before():
         "decoder_depth",
         "num_groups",
         "attention",
-    ]
+    }
     assert ModelConfig.from_dict(vector.to_dict()) == vector
     assert ModelConfig.from_dict({"codec": {"factorized": None}}) == ModelConfig()
 
@@ -299,14 +295,17 @@ def test_descriptions_survive_json_and_those_with_a_codebook_are_as_before():
 @pytest.mark.parametrize(
     ("codec", "message"),
     [
-        ({"codebook_bits": 4, "factorized": {}}, "codebook_bits is 4; it must be 0, because a factorized bottleneck"),
-        ({"codebook_bits": 0}, "codebook_bits is 0; it must be 1 to 16"),
-        ({"codebook_bits": 0, "factorized": {"levels": 3}}, "unknown field model.codec.factorized.levels"),
-        ({"codebook_bits": 0, "factorized": 3}, "model.codec.factorized is 3; it must hold the fields num_levels"),
-        ({"codebook_bits": 0, "factorized": {"num_levels": 65}}, "num_levels is 65; it must be 1 to 64"),
-        ({"codebook_bits": 0, "factorized": {"tail_mass": 0.5}}, "tail_mass is 0.5; it must be 1e-9 to 0.1"),
-        ({"codebook_bits": 0, "factorized": {"tail_mass": math.nan}}, "tail_mass is nan"),
-        ({"codebook_bits": 0, "factorized": {"training": "none"}}, "training is 'none'; it must be one of noise"),
+        ({"codebook_bits": 4, "factorized": {}}, "codebook_bits must be 0 beside a factorized bottleneck, got 4"),
+        ({"codebook_bits": 0}, "bits must be between 1 and 16, got 0"),
+        ({"codebook_bits": 0, "factorized": {"levels": 3}}, "unknown field model.codec.bottleneck.levels"),
+        ({"codebook_bits": 0, "factorized": 3}, "model.codec.bottleneck must hold a kind and its fields, got 3"),
+        ({"codebook_bits": 0, "factorized": {"num_levels": 65}}, "num_levels must be between 1 and 64, got 65"),
+        ({"codebook_bits": 0, "factorized": {"tail_mass": 0.5}}, "tail_mass must be between 1e-9 and 0.1"),
+        ({"codebook_bits": 0, "factorized": {"tail_mass": math.nan}}, "tail_mass must be .* got nan"),
+        ({"codebook_bits": 0, "factorized": {"training": "none"}}, "training must be one of noise, straight_through"),
+        ({"bottleneck": {"kind": "tree"}}, "bottleneck.kind must be one of codebook, factorized, or package.module"),
+        ({"bottleneck": {"kind": "os:system"}}, "expected os:system to be a subclass of .*BottleneckConfig"),
+        ({"bottleneck": {"kind": "not_here.blocks:Mine"}}, "install not_here, import not_here.blocks first or list"),
     ],
 )
 def test_unusable_descriptions_are_refused(codec, message):
@@ -314,9 +313,8 @@ def test_unusable_descriptions_are_refused(codec, message):
         ModelConfig.from_dict({"codec": codec})
 
 
-def test_a_factorized_bottleneck_has_no_codebook_and_no_nominal_rate():
-    codec = dataclasses.replace(factorized_model().codec, pitch=8)
-    with pytest.raises(ValueError, match="no codebook"):
-        _ = codec.codebook_size
-    with pytest.raises(ValueError, match="no nominal rate"):
-        _ = codec.nominal_bits_per_pixel
+def test_symbols_and_rates_by_design():
+    assert factorized_model(num_levels=2).codec.symbols == SymbolFormat(8, -LARGEST_SYMBOL, LARGEST_SYMBOL, 2)
+    assert factorized_model().codec.nominal_bits_per_pixel is None
+    assert tiny_model_config().codec.symbols == SymbolFormat(1, 0, 15, 1)
+    assert tiny_model_config().codec.nominal_bits_per_pixel == 4 / 16**2

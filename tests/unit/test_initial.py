@@ -5,8 +5,10 @@ import pytest
 
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model, flatten_params
+from cod_jax.models.bottlenecks import CodebookTraining
 from cod_jax.parallel import MeshConfig, make_mesh, replicated
 from cod_jax.training.initial import Initial, load_initial, with_initial
+from cod_jax.training.state import TrainState
 from tests.model_fixtures import numpy_params, tiny_model_config
 
 FRESH = ("codec/decoder/output/1/*",)
@@ -31,31 +33,32 @@ def test_a_model_of_the_same_shapes_is_loaded_into_parameters_and_average(folder
     assert initial.grown == ["heads/k"]
     zeros = {"model": jax.tree.map(lambda x: jnp.zeros(x.shape), shapes), "heads": {"k": jnp.ones(2)}}
     usage = jnp.zeros((16,))
-    state = {"params": zeros, "ema": zeros, "step": jnp.int32(0)}
-    state["buffers"] = {"codebook_usage": usage}
+    state = TrainState(zeros, zeros, {}, {"codebook_usage": usage}, jnp.int32(0), jnp.int32(0), {}, jnp.zeros(2))
     shardings = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), state)
-    started = with_initial(state, shardings, initial, initial.params)
-    for part in ("params", "ema"):
-        flat = flatten_params(started[part])
+    started = with_initial(state, shardings, initial, initial.params, CodebookTraining().buffers_from(state.buffers))
+    assert initial.has_bottleneck
+    for part in (started.params, started.ema):
+        flat = flatten_params(part)
         assert all(np.array_equal(flat[name], value) for name, value in initial.params.items())
-        assert started[part]["heads"]["k"][0] == 1
+        assert part["heads"]["k"][0] == 1
     assert jax.tree.structure(started) == jax.tree.structure(state)
     # The step gives its inputs' memory away, so the two may not share any.
-    both = jax.tree.leaves((started["params"], started["ema"]))
+    both = jax.tree.leaves((started.params, started.ema))
     assert len({leaf.addressable_shards[0].data.unsafe_buffer_pointer() for leaf in both}) == len(both)
     # Codes that come with the weights count as used, or training would replace them at its first step.
-    np.testing.assert_allclose(started["buffers"]["codebook_usage"], 1 / 16)
+    np.testing.assert_allclose(started.buffers["codebook_usage"], 1 / 16)
 
 
 def test_the_average_of_what_is_not_trained_is_the_parameter_itself():
     params = {"model": {"a": jnp.zeros(2), "b": jnp.zeros(2)}}
-    state = {"params": params, "ema": jax.tree.map(jnp.copy, params), "buffers": {}}
+    average = jax.tree.map(jnp.copy, params)
+    state = TrainState(params, average, {}, {}, jnp.int32(0), jnp.int32(0), {}, jnp.zeros(2))
     shardings = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), state)
     raw = {"model/a": np.full(2, 1, np.float32), "model/b": np.full(2, 2, np.float32)}
     average = {"model/a": np.full(2, 3, np.float32), "model/b": np.full(2, 4, np.float32)}
-    started = with_initial(state, shardings, Initial(raw, average, [], [], []), {"model/a"})
-    assert [float(started["params"]["model"][name][0]) for name in "ab"] == [1, 2]
-    assert [float(started["ema"]["model"][name][0]) for name in "ab"] == [3, 2]
+    started = with_initial(state, shardings, Initial(raw, average, [], [], []), {"model/a"}, {})
+    assert [float(started.params["model"][name][0]) for name in "ab"] == [1, 2]
+    assert [float(started.ema["model"][name][0]) for name in "ab"] == [3, 2]
 
 
 def test_listed_layers_stay_fresh_in_a_later_stage(folder):

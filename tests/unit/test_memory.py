@@ -25,7 +25,7 @@ def test_bytes_per_device_are_those_of_the_shapes(capsys):
     header, _, whole, split = rows(capsys.readouterr().out)
     assert header == ["mesh", "devices", "parameters", "average", "optimizer", "frozen", "total"]
     plan = make_plan(TrainConfig.from_dict(tiny.get_config().to_dict()), abstract_mesh(MeshConfig(1, 1, 1)))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.shapes["params"])) * 4
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.shapes.params)) * 4
     assert whole[2] == f"{parameters / 2**20:,.1f}"
     assert float(whole[4]) == pytest.approx(2 * float(whole[2]), abs=0.1)
     assert float(whole[2]) / 4 <= float(split[2]) < float(whole[2]) / 2
@@ -35,7 +35,7 @@ def test_xl_fits_256_devices_by_shape_alone():
     config = pixel.get_config("2")
     base.apply(config, {"mesh.data": 8, "mesh.fsdp": 32, "batch_size": 256})
     plan = make_plan(TrainConfig.from_dict(config.to_dict()), abstract_mesh(MeshConfig(8, 32, 1)))
-    kernel = plan.shardings["params"]["model"]["denoiser"]["blocks"]["block"]["modulation"]["kernel"]
+    kernel = plan.shardings.params["model"]["denoiser"]["blocks"]["block"]["modulation"]["kernel"]
     assert kernel.shard_shape((26, 1152, 6912)) == (26, 36, 6912)
     assert kernel.mesh.axis_names == AXES
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cod_jax.models import (
+    CodebookConfig,
     ComputeConfig,
     ConditionCodecConfig,
     ModelConfig,
@@ -25,7 +26,7 @@ def tiny():
 
 
 def test_published_size_has_the_published_number_of_parameters():
-    functional = build_model(ModelConfig(ConditionCodecConfig(pitch=16, codebook_bits=8)))
+    functional = build_model(ModelConfig(ConditionCodecConfig(pitch=16, bottleneck=CodebookConfig(bits=8))))
     assert count_params(functional.shapes) == 98_781_123
 
 
@@ -41,12 +42,12 @@ def test_every_pitch_ends_on_the_sixteen_pixel_grid(pitch, input_stride, symbols
         z = model.codec.encode(image01)
         quantized = model.codec.quantize(z)
         condition = model.codec.decode(quantized.values)
-        return z, quantized.indices, condition, model.one_step(condition)
+        return z, quantized.symbols, condition, model.one_step(condition)
 
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
     z, indices, condition, result = jax.eval_shape(run, functional.shapes, image)
     assert z.shape == (1, symbols, symbols, 8)
-    assert indices.shape == (1, symbols, symbols)
+    assert indices.shape == (1, symbols, symbols, 1)
     assert indices.dtype == jnp.int32
     assert condition.shape == (1, 8, 8, 32)
     assert result.shape == (1, 128, 128, 3)
@@ -199,22 +200,22 @@ def test_config_survives_plain_values():
     [
         ({"codec": {"pich": 16}}, r"unknown field model.codec.pich; did you mean model.codec.pitch\?"),
         ({"encoder": {}}, "unknown field model.encoder"),
-        ({"codec": 3}, "model.codec is 3"),
-        ({"codec": {"pitch": "16"}}, "model.codec.pitch is '16'; it must be of type int"),
+        ({"codec": 3}, "model.codec must hold the fields pitch, .* got 3"),
+        ({"codec": {"pitch": "16"}}, "model.codec.pitch must be of type int, got '16'"),
         ({"codec": {"pitch": 24}}, "pitch is 24"),
         ({"codec": {"pitch": 2}}, "downsamplings"),
         ({"codec": {"pitch": 64}}, "downsamplings"),
         ({"codec": {"encoder_width": 48}}, "encoder_width 48 is not a multiple"),
-        ({"codec": {"attention": "local"}}, "attention is 'local'"),
-        ({"codec": {"codebook_bits": 17}}, "codebook_bits is 17"),
+        ({"codec": {"attention": "local"}}, "attention must be one of .* got 'local'"),
+        ({"codec": {"codebook_bits": 17}}, "bits must be between 1 and 16, got 17"),
         ({"denoiser": {"hidden": 100}}, "hidden 100 is not a multiple"),
-        ({"denoiser": {"prediction": "x"}}, "prediction is 'x'"),
-        ({"denoiser": {"num_blocks": 0}}, "num_blocks is 0"),
+        ({"denoiser": {"prediction": "x"}}, "prediction must be one of image, velocity, got 'x'"),
+        ({"denoiser": {"num_blocks": 0}}, "num_blocks must be between 1 and 1024, got 0"),
         ({"denoiser": {"patch_size": 16}}, "unknown field model.denoiser.patch_size"),
-        ({"denoiser": {"mlp_ratio": float("inf")}}, "mlp_ratio is inf"),
-        ({"denoiser": {"mlp_ratio": float("nan")}}, "mlp_ratio is nan"),
-        ({"denoiser": {"num_pixel_blocks": 10**6}}, "num_pixel_blocks is 1000000; it must be 1 to 64"),
-        ({"codec": {"encoder_width": 2**20}}, "encoder_width is 1048576"),
+        ({"denoiser": {"mlp_ratio": float("inf")}}, "mlp_ratio must be at most 64, got inf"),
+        ({"denoiser": {"mlp_ratio": float("nan")}}, "mlp_ratio nan leaves an MLP"),
+        ({"denoiser": {"num_pixel_blocks": 10**6}}, "num_pixel_blocks must be between 1 and 64, got 1000000"),
+        ({"codec": {"encoder_width": 2**20}}, "encoder_width must be between 1 and 16384, got 1048576"),
     ],
 )
 def test_config_errors_say_what_is_wrong(values, message):

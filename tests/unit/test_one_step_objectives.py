@@ -10,15 +10,16 @@ import pytest
 from cod_jax.codec import Codec
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.lpips import Stage
-from cod_jax.models import ComputeConfig, flatten_params
-from cod_jax.models.config import FactorizedConfig
+from cod_jax.models import FactorizedConfig, flatten_params
+from cod_jax.models.bottlenecks import CodebookTraining, FactorizedTraining
 from cod_jax.models.discriminator import DINOv2DiscriminatorConfig, PatchDiscriminatorConfig
 from cod_jax.training.objectives.distill import Distill, DistillConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
 from cod_jax.training.objectives.reconstruction import ReconstructionConfig
-from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer
-from cod_jax.training.state import init_state, state_axes
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig
+from cod_jax.training.state import TrainState, init_state, state_axes
 from cod_jax.training.step import make_update
 from tests.model_fixtures import (
     numpy_params,
@@ -43,34 +44,34 @@ PATCH = PatchDiscriminatorConfig(widths=(4, 8))
 
 def one_step(**fields) -> OneStep:
     config = OneStepConfig(**{"reconstruction": PLAIN, "lora_rank": 2, "lora_alpha": 2.0, **fields})
-    return OneStep(tiny_model_config(), config, ComputeConfig(), NETWORKS)
+    return OneStep(config, ObjectiveContext(tiny_model_config(), networks=NETWORKS))
 
 
 def distill(**fields) -> Distill:
     config = DistillConfig(**{"reconstruction": PLAIN, "critic_updates": 2, "discriminator": PATCH, **fields})
-    return Distill(tiny_model_config(), config, ComputeConfig(), tiny_pixel_config(), NETWORKS)
+    return Distill(config, ObjectiveContext(tiny_model_config(), networks=NETWORKS), tiny_pixel_config())
 
 
-def start(objective) -> tuple[dict, dict, dict]:
+def start(objective) -> tuple[TrainState, dict, dict]:
     """A state without compilation, the optimizers, and frozen networks."""
-    optimizers = {update.name: build_optimizer(OptimizerConfig()) for update in objective.updates}
+    optimizers = {update.name: AdamWConfig().build() for update in objective.updates}
     shapes = jax.eval_shape(lambda: init_state(objective, optimizers, jax.random.key(0)))
     checked = jax.tree.map(lambda leaf, axes: len(axes) in (0, leaf.ndim), shapes, state_axes(objective, optimizers))
     assert all(jax.tree.leaves(checked))
-    params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
+    params = jax.tree.map(jnp.asarray, numpy_params(shapes.params))
     if "lora" in params:
         params["lora"] = {n: {**part, "b": jnp.zeros_like(part["b"])} for n, part in params["lora"].items()}
     networks = {name: network.shapes for name, network in objective.frozen.items()}
     frozen = jax.tree.map(jnp.asarray, numpy_params(networks, seed=3))
     params |= objective.parts_from(frozen)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    state = {
-        **zeros,
-        "params": params,
-        "ema": {part: params[part] for part in objective.averaged},
-        "buffers": objective.init_buffers(params, jax.random.key(5)),
-        "key": jax.random.key_data(jax.random.key(1)),
-    }
+    state = dataclasses.replace(
+        zeros,
+        params=params,
+        ema={part: params[part] for part in objective.averaged},
+        buffers=objective.init_buffers(params, jax.random.key(5)),
+        key=jax.random.key_data(jax.random.key(1)),
+    )
     return state, optimizers, frozen
 
 
@@ -96,26 +97,26 @@ def test_the_first_stage_moves_codec_depthwise_convolutions_and_adaptations_only
     objective = one_step()
     state, optimizers, frozen = start(objective)
     after, metrics = run(objective, state, optimizers, frozen, images)
-    moved = changed(state["params"], after["params"])
+    moved = changed(state.params, after.params)
     assert set(metrics) >= {"loss", "loss/l1", "loss/structural", "loss/commitment", "codebook/perplexity"}
     in_full = {name for name in moved if name.startswith("model/")}
     assert in_full == {
-        name for name in flatten_params(state["params"]) if name.startswith("model/codec/") or "/depthwise/" in name
+        name for name in flatten_params(state.params) if name.startswith("model/codec/") or "/depthwise/" in name
     }
     adaptations = moved - in_full
     # Of a product with zero only that factor has a gradient; the noise is zero, so its embedding has none.
     embedding = "lora/denoiser/patch_embed/kernel/b"
-    assert adaptations == {name for name in flatten_params(state["params"]) if name.endswith("/b")} - {embedding}
+    assert adaptations == {name for name in flatten_params(state.params) if name.endswith("/b")} - {embedding}
     assert not any("head/condition" in name for name in adaptations)
-    assert set(after["optimizer"]["model"][1].mu) == set(objective.updates[0].trains)
-    kept = changed(state["ema"], after["ema"])
+    assert set(after.optimizer["model"][1].mu) == set(objective.updates[0].trains)
+    kept = changed(state.ema, after.ema)
     assert kept == moved
 
 
 def test_adaptations_start_as_nothing_and_are_merged_when_exported():
     objective = one_step(lora_alpha=6.0, adapt_pixel_condition=True)
     state, _, _ = start(objective)
-    params = state["params"]
+    params = state.params
     assert changed(params["model"], objective.exported(params)) == set()
     name = "denoiser/head/condition/kernel"
     lora = params["lora"][name]
@@ -130,12 +131,12 @@ def test_adaptations_start_as_nothing_and_are_merged_when_exported():
 
 @pytest.mark.slow
 def test_fresh_codes_come_from_data_in_the_first_stage(images):
-    objective = one_step(revive_codes_every=10)
+    objective = one_step(bottleneck=CodebookTraining(revive_codes_every=10))
     state, optimizers, frozen = start(objective)
     after, _ = run(objective, state, optimizers, frozen, images)
-    model = objective.functional.bind(objective.exported(state["params"]))
+    model = objective.functional.bind(objective.exported(state.params))
     latents = np.asarray(model.codec.encode(images.astype(jnp.float32) / 255)).reshape(-1, 8)
-    codes = np.asarray(after["params"]["model"]["codec"]["bottleneck"]["codebook"])
+    codes = np.asarray(after.params["model"]["codec"]["bottleneck"]["codebook"])
     assert np.abs(codes[:, None] - latents[None]).max(axis=-1).min(axis=1).max() < 1e-4
 
 
@@ -147,30 +148,30 @@ def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     state, optimizers, frozen = start(objective)
 
     after, metrics = run(objective, state, optimizers, frozen, images, 1)
-    assert {name.split("/")[0] for name in changed(state["params"], after["params"])} == {"critic", "discriminator"}
+    assert {name.split("/")[0] for name in changed(state.params, after.params)} == {"critic", "discriminator"}
     assert set(metrics) >= {"critic/loss", "critic/loss/flow", "critic/loss/discriminator", "critic/gradient_norm"}
-    assert changed(state["buffers"], after["buffers"])
-    assert not changed(state["ema"], after["ema"])
-    assert not changed(state["optimizer"]["student"][1].mu, after["optimizer"]["student"][1].mu)
+    assert changed(state.buffers, after.buffers)
+    assert not changed(state.ema, after.ema)
+    assert not changed(state.optimizer["student"][1].mu, after.optimizer["student"][1].mu)
 
-    after["step"] = jnp.int32(2)
+    after = dataclasses.replace(after, step=jnp.int32(2))
     later, metrics = run(objective, after, optimizers, frozen, images, 0, ema_warmup=True)
-    moved = changed(after["params"], later["params"])
+    moved = changed(after.params, later.params)
     assert {name.split("/")[0] for name in moved} == {"model"}
     assert not any(name.startswith(("model/codec/encoder/", "model/codec/bottleneck/")) for name in moved)
     assert any(name.startswith("model/codec/decoder/") for name in moved)
-    assert changed(after["ema"], later["ema"]) == moved
+    assert changed(after.ema, later.ema) == moved
     assert set(metrics) >= {"student/loss/distribution_matching", "student/loss/adversarial", "student/loss/l1"}
     # It is the student's first step, whatever the critic has done, so that a tenth of the average stays.
     name = "model/codec/decoder/conv_in/bias"
-    before, trained, average = (flatten_params(tree)[name] for tree in (after["ema"], later["params"], later["ema"]))
+    before, trained, average = (flatten_params(tree)[name] for tree in (after.ema, later.params, later.ema))
     np.testing.assert_allclose(average, before + 0.9 * (trained - before), rtol=1e-5)
 
 
 def test_student_and_discriminator_play_against_each_other(images):
     objective = distill()
     state, _, frozen = start(objective)
-    params, buffers = state["params"], state["buffers"]
+    params, buffers = state.params, state.buffers
     draws = objective.draw(jax.random.key(0), images.shape)
 
     @jax.jit
@@ -199,23 +200,23 @@ def test_student_and_discriminator_play_against_each_other(images):
 
 def test_training_attends_as_the_codec_in_use_does():
     bundle = tiny_bundle(pitch=4, attention="window_masked")
-    objective = OneStep(bundle.config, OneStepConfig(reconstruction=PLAIN), ComputeConfig())
+    objective = OneStep(OneStepConfig(reconstruction=PLAIN), ObjectiveContext(bundle.config))
     # More symbols than a window has in a row.
     image_uint8 = np.random.default_rng(0).integers(0, 256, (16, 4 * 40, 3), np.uint8)
     image01 = image_uint8[None].astype(np.float32) / 255
     reconstructed = jax.jit(objective.reconstruction)(jax.tree.map(jnp.asarray, bundle.params), image01)
-    np.testing.assert_array_equal(reconstructed.quantized.indices[0], Codec(bundle).encode(image_uint8))
+    np.testing.assert_array_equal(reconstructed.quantized.symbols[0, ..., 0], Codec(bundle).encode(image_uint8))
     everywhere = tiny_codec(pitch=4, attention="global").encode(image_uint8)
-    assert not np.array_equal(reconstructed.quantized.indices[0], everywhere)
+    assert not np.array_equal(reconstructed.quantized.symbols[0, ..., 0], everywhere)
 
 
 def test_steps_without_finite_gradients_are_counted_per_update(images):
     objective = distill()
     state, optimizers, frozen = start(objective)
-    state["params"]["discriminator"] = jax.tree.map(lambda x: x * jnp.nan, state["params"]["discriminator"])
-    state["consecutive_skipped"] = {"student": jnp.int32(0), "critic": jnp.int32(6)}
+    state.params["discriminator"] = jax.tree.map(lambda x: x * jnp.nan, state.params["discriminator"])
+    state = dataclasses.replace(state, consecutive_skipped={"student": jnp.int32(0), "critic": jnp.int32(6)})
     after, metrics = run(objective, state, optimizers, frozen, images, 1)
-    assert (after["consecutive_skipped"]["student"], after["consecutive_skipped"]["critic"]) == (0, 7)
+    assert (after.consecutive_skipped["student"], after.consecutive_skipped["critic"]) == (0, 7)
     assert metrics["consecutive_skipped"] == 7
 
 
@@ -223,7 +224,7 @@ def test_steps_without_finite_gradients_are_counted_per_update(images):
 def test_a_critic_that_is_the_teacher_has_nothing_to_say(images):
     objective = distill(guidance_scale=1.0)
     state, _, frozen = start(objective)
-    teacher, critic = objective._networks(state["params"], frozen)
+    teacher, critic = objective._networks(state.params, frozen)
     image01 = images.astype(jnp.float32) / 255
     reconstruction = jnp.zeros_like(image01)
     draws = objective.draw(jax.random.key(0), images.shape)
@@ -260,51 +261,53 @@ def test_published_losses_train_the_alignment_head_too(images):
     after, metrics = run(stage1, state, optimizers, frozen, images)
     for term in ("l1", "lpips_vgg", "lpips_alex", "feature_alignment", "commitment"):
         assert np.isfinite(metrics[f"loss/{term}"]), term
-    assert "heads/feature_alignment/out/kernel" in changed(state["params"], after["params"])
+    assert "heads/feature_alignment/out/kernel" in changed(state.params, after.params)
 
 
 @pytest.mark.parametrize("num_levels", [1, 2])
 def test_a_factorized_bottleneck_pays_for_its_bits_in_both_stages(images, num_levels):
-    model = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=num_levels))
-    losses = dataclasses.replace(PLAIN, rate_weights=(2.0, 0.5)[:num_levels])
-    first = OneStep(model, OneStepConfig(reconstruction=losses, lora_rank=2), ComputeConfig(), NETWORKS)
-    config = DistillConfig(reconstruction=losses, discriminator=PATCH)
-    second = Distill(model, config, ComputeConfig(), tiny_pixel_config(), NETWORKS)
+    model = tiny_model_config(bottleneck=FactorizedConfig(num_levels=num_levels))
+    training = FactorizedTraining(rate_weights=(2.0, 0.5)[:num_levels])
+    first = OneStep(
+        OneStepConfig(reconstruction=PLAIN, lora_rank=2, bottleneck=training),
+        ObjectiveContext(model, networks=NETWORKS),
+    )
+    config = DistillConfig(reconstruction=PLAIN, discriminator=PATCH, bottleneck=training)
+    second = Distill(config, ObjectiveContext(model, networks=NETWORKS), tiny_pixel_config())
     for objective in (first, second):
         state, _, frozen = start(objective)
         draws = objective.draw(jax.random.key(0), images.shape)
         update = objective.updates[0]
-        _, output = jax.eval_shape(update.loss, state["params"], state["buffers"], frozen, images, draws)
+        _, output = jax.eval_shape(update.loss, state.params, state.buffers, frozen, images, draws)
         assert "rate" in output.terms
         assert "commitment" not in output.terms
-        assert output.code_counts is None
-        assert "codebook_usage" not in state["buffers"]
+        assert set(output.statistics) == {"bits", "pixels"}
+        assert "codebook_usage" not in state.buffers
     assert not any(name.startswith("model/codec/bottleneck/") for name in second.updates[0].trains)
     assert any(name.startswith("model/codec/bottleneck/") for name in first.updates[0].trains)
     if num_levels == 2:
-        with pytest.raises(ValueError, match="rate_weights has 1 numbers, but the bottleneck has 2"):
-            OneStep(model, OneStepConfig(reconstruction=PLAIN), ComputeConfig(), NETWORKS)
+        single = OneStepConfig(reconstruction=PLAIN, bottleneck=FactorizedTraining())
+        with pytest.raises(ValueError, match="one lambda for each of the 2 quality levels"):
+            OneStep(single, ObjectiveContext(model, networks=NETWORKS))
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="works on pixels, and this model on latents"):
-        OneStep(tiny_latent_config(), OneStepConfig(reconstruction=PLAIN), ComputeConfig(), NETWORKS)
+        OneStep(OneStepConfig(reconstruction=PLAIN), ObjectiveContext(tiny_latent_config(), networks=NETWORKS))
     with pytest.raises(ValueError, match="the teacher works on latents"):
         Distill(
-            tiny_model_config(),
             DistillConfig(reconstruction=PLAIN, discriminator=PATCH),
-            ComputeConfig(),
+            ObjectiveContext(tiny_model_config(), networks=NETWORKS),
             tiny_latent_config(),
-            NETWORKS,
         )
     with pytest.raises(ValueError, match="alignment_block is 3, but the denoiser has 2 blocks"):
         one_step(reconstruction=dataclasses.replace(PUBLISHED, alignment_block=3))
     refused: tuple[tuple[Any, dict[str, Any], str], ...] = (
-        (OneStepConfig, {"lora_rank": 0}, "lora_rank is 0"),
-        (OneStepConfig, {"revive_usage": -1.0}, "revive_usage is -1.0"),
-        (DistillConfig, {"critic_updates": 0}, "critic_updates is 0"),
-        (DistillConfig, {"adversarial_weight": -1.0}, "adversarial_weight is -1.0"),
-        (DistillConfig, {"time_shift": 0.0}, "time_shift is 0.0"),
+        (OneStepConfig, {"lora_rank": 0}, "lora_rank must be at least 1, got 0"),
+        (CodebookTraining, {"revive_usage": -1.0}, "revive_usage must be at least 0, got -1.0"),
+        (DistillConfig, {"critic_updates": 0}, "critic_updates must be at least 1, got 0"),
+        (DistillConfig, {"adversarial_weight": -1.0}, "adversarial_weight must be at least 0, got -1.0"),
+        (DistillConfig, {"time_shift": 0.0}, "time_shift must be positive, got 0.0"),
         (ReconstructionConfig, {"l1_weight": -1.0}, "l1_weight is -1"),
     )
     for config, fields, message in refused:

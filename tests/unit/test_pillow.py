@@ -20,6 +20,7 @@ from cod_jax import pillow
 from cod_jax.coding import container
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.prior_file import save_prior
+from cod_jax.models import CodebookConfig
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
 from tests.unit.test_prior import fitted
 
@@ -153,7 +154,7 @@ def test_the_model_registered_last_saves_and_all_load(model: Path, tmp_path: Pat
     first = io.BytesIO()
     Image.fromarray(gradient_image(16, 16)).save(first, "COD")
     other = tmp_path / "other"
-    bundle = tiny_bundle(codebook_bits=2)
+    bundle = tiny_bundle(bottleneck=CodebookConfig(bits=2))
     save_bundle(other, bundle.config, bundle.params, training={})
     pillow.register(other)
     second = io.BytesIO()

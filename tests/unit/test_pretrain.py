@@ -11,12 +11,13 @@ import pytest
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAEConfig
 from cod_jax.losses.terms import cosine_distance_per_image
-from cod_jax.models import ComputeConfig, DDTConfig
+from cod_jax.models import DDTConfig
 from cod_jax.models.functional import Functional
 from cod_jax.models.heads import FeatureHead
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
-from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig
 from cod_jax.training.state import init_state
 from cod_jax.training.step import make_update
 from tests.model_fixtures import numpy_params, tiny_model_config
@@ -31,7 +32,7 @@ ALIGNED = PretrainConfig(feature_alignment_weight=0.5, condition_alignment_weigh
 def latent_objective(config: PretrainConfig = ALIGNED) -> Pretrain:
     denoiser = DDTConfig(hidden=16, num_heads=2, num_blocks=2, num_decoder_blocks=1)
     model = dataclasses.replace(tiny_model_config(), denoiser=denoiser)
-    return Pretrain(model, config, ComputeConfig(), NETWORKS)
+    return Pretrain(config, ObjectiveContext(model, networks=NETWORKS))
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +48,13 @@ def frozen() -> dict:
 
 @pytest.mark.slow
 def test_a_step_with_all_terms_moves_the_model_and_its_heads(images, frozen):
-    objective, optimizer = latent_objective(), build_optimizer(OptimizerConfig())
+    objective, optimizer = latent_objective(), AdamWConfig().build()
     assert set(frozen) == {"autoencoder", "dinov2"}
     assert set(objective.heads) == {"reconstruction", "feature_alignment", "condition_alignment"}
     shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
-    params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
+    params = jax.tree.map(jnp.asarray, numpy_params(shapes.params))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    state = {**zeros, "params": params, "ema": params, "key": jax.random.key_data(jax.random.key(1))}
+    state = dataclasses.replace(zeros, params=params, ema=params, key=jax.random.key_data(jax.random.key(1)))
     update = jax.jit(
         make_update(objective, objective.updates[0], optimizer, optax.constant_schedule(1e-3), EmaConfig(0.9))
     )
@@ -87,10 +88,10 @@ def test_latents_are_samples_whose_mean_is_the_autoencoders(images, frozen):
 
 def test_each_alignment_can_be_switched_off_and_then_needs_no_network():
     off = dataclasses.replace(ALIGNED, feature_alignment_weight=0.0)
-    objective = Pretrain(tiny_model_config(), off, ComputeConfig(), NETWORKS)
+    objective = Pretrain(off, ObjectiveContext(tiny_model_config(), networks=NETWORKS))
     assert set(objective.frozen) == {"dinov2"}
     assert set(objective.weights) == {"flow", "reconstruction", "commitment", "condition_alignment"}
-    objective = Pretrain(tiny_model_config(), PretrainConfig(), ComputeConfig(), NETWORKS)
+    objective = Pretrain(PretrainConfig(), ObjectiveContext(tiny_model_config(), networks=NETWORKS))
     assert objective.frozen == {}
     assert set(objective.heads) == {"reconstruction"}
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from cod_jax.models import ComputeConfig, FactorizedConfig, ModelConfig, build_model
-from cod_jax.models.quantizer import Quantized
+from cod_jax.models import CodebookConfig, FactorizedConfig, ModelConfig, build_model
+from cod_jax.models.bottlenecks import Draws, FactorizedTraining, Quantized
 from cod_jax.parallel import make_mesh, tree_shardings
 from cod_jax.training.config import TrainConfig, changed_fields
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
-from cod_jax.training.objectives.rate import NOT_RANDOM, BottleneckDraws, draw_bottleneck, rate_term
-from cod_jax.training.optimizer import EmaConfig, OptimizerConfig, build_optimizer, build_schedule
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig
 from cod_jax.training.state import init_state
 from cod_jax.training.step import make_update
 from configs import base, latent, pixel, tiny
@@ -33,14 +33,14 @@ NUM_STEPS = 200
 def factorized_model(num_levels: int = len(LAMBDAS)) -> ModelConfig:
     """The smallest model there is: compiling it is all the time these tests take."""
     model = TrainConfig.from_dict(small_settings()).model
-    factorized = FactorizedConfig(num_levels=num_levels)
-    return dataclasses.replace(model, codec=dataclasses.replace(model.codec, codebook_bits=0, factorized=factorized))
+    bottleneck = FactorizedConfig(num_levels=num_levels)
+    return dataclasses.replace(model, codec=dataclasses.replace(model.codec, bottleneck=bottleneck))
 
 
 @pytest.fixture(scope="module")
 def objective() -> Pretrain:
-    config = PretrainConfig(null_condition_probability=0.5, rate_weights=LAMBDAS)
-    return Pretrain(factorized_model(), config, ComputeConfig())
+    config = PretrainConfig(null_condition_probability=0.5, bottleneck=FactorizedTraining(rate_weights=LAMBDAS))
+    return Pretrain(config, ObjectiveContext(factorized_model()))
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def images() -> jax.Array:
 
 @pytest.mark.slow
 def test_steps_train_the_densities_and_the_steps_of_the_levels(objective, images):
-    optimizer = build_optimizer(OptimizerConfig())
+    optimizer = AdamWConfig().build()
     shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
-    params = jax.tree.map(jnp.asarray, numpy_params(shapes["params"]))
+    params = jax.tree.map(jnp.asarray, numpy_params(shapes.params))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    state = {**zeros, "params": params, "ema": params, "key": jax.random.key_data(jax.random.key(1))}
+    state = dataclasses.replace(zeros, params=params, ema=params, key=jax.random.key_data(jax.random.key(1)))
     rate = optax.constant_schedule(1e-3)
     update = jax.jit(make_update(objective, objective.updates[0], optimizer, rate, EmaConfig(0.9), 2))
     after, metrics = state, {}
@@ -63,7 +63,7 @@ def test_steps_train_the_densities_and_the_steps_of_the_levels(objective, images
         assert np.isfinite(metrics["loss"])
         assert np.isfinite(metrics["gradient_norm"])
     assert not any(name.startswith("codebook") for name in metrics)
-    assert after["buffers"] == {}
+    assert after.buffers == {}
     before, moved = (s["params"]["model"]["codec"]["bottleneck"] for s in (state, after))
     jax.tree.map(lambda a, b: np.testing.assert_equal(np.any(np.asarray(a) != np.asarray(b)), True), before, moved)
 
@@ -74,62 +74,54 @@ def test_the_rate_of_a_held_out_image_is_that_of_its_symbols(objective, images):
     key = jax.random.key(7)
     measured = jax.jit(objective.validation_losses)(params, {}, images[:1], key)
     level = objective.draw(key, images[:1].shape).bottleneck.level
-    assert level is not None
     model = objective.functional.bind(params["model"])
     quantized = model.codec.quantize(model.codec.encode(images[:1].astype(jnp.float32) / 255), level=level)
-    assert quantized.bits is not None
     lambdas = np.asarray(LAMBDAS)[level] / LAMBDAS[0]
-    np.testing.assert_allclose(measured["loss/rate"], lambdas * quantized.bits / 32**2, rtol=1e-4)
+    np.testing.assert_allclose(measured["loss/rate"], lambdas * quantized.statistics["bits"] / 32**2, rtol=1e-4)
 
 
 def test_the_rate_counts_kept_images_by_the_lambda_of_their_level():
-    bits = jnp.array([100.0, 200.0, 400.0])
-    quantized = Quantized(jnp.zeros((3, 1, 1, 1)), jnp.zeros((3, 1, 1, 1), jnp.int32), jnp.zeros(()), bits)
+    bits_per_pixel = jnp.array([100.0, 200.0, 400.0]) / (16 * 8)
+    quantized = Quantized(jnp.zeros((3, 1, 1, 1)), jnp.zeros((3, 1, 1, 1), jnp.int32), bits_per_pixel, {})
     level, keep = jnp.array([0, 1, 1]), jnp.array([True, False, True])
     expected = (100 + 400 * 0.25) / (16 * 8) / 3
-    np.testing.assert_allclose(rate_term(quantized, level, LAMBDAS, keep, (3, 16, 8, 3)), expected, rtol=1e-6)
-    # Without a level it is the last one.
-    best = rate_term(quantized, None, LAMBDAS, keep, (3, 16, 8, 3))
-    np.testing.assert_allclose(best, 500 * 0.25 / (16 * 8) / 3, rtol=1e-6)
-    with pytest.raises(ValueError, match="vector quantisation has no rate"):
-        rate_term(quantized._replace(bits=None), level, LAMBDAS, keep, (3, 16, 8, 3))
+    training = FactorizedTraining(rate_weights=LAMBDAS)
+    np.testing.assert_allclose(training.term(quantized, level, keep), expected, rtol=1e-6)
 
 
 def test_draws_cover_all_levels_and_the_width_of_a_bin():
-    draws = draw_bottleneck(jax.random.key(0), factorized_model(3).codec, (64, 32, 48, 3))
-    assert draws.level is not None
+    draws = FactorizedConfig(num_levels=3).draw(jax.random.key(0), (64, 2, 3), 4)
     assert draws.noise is not None
     assert set(np.asarray(draws.level).tolist()) == {0, 1, 2}
     assert draws.noise.shape == (64, 2, 3, 4)
     assert -0.5 <= draws.noise.min() < -0.49
     assert 0.49 < draws.noise.max() <= 0.5
-    assert draw_bottleneck(jax.random.key(0), factorized_model(1).codec, (1, 32, 32, 3)).level is None
-    assert draw_bottleneck(jax.random.key(0), tiny_model_config().codec, (1, 32, 32, 3)) == NOT_RANDOM
+    for bottleneck in (FactorizedConfig(), CodebookConfig()):
+        assert bottleneck.draw(jax.random.key(0), (2, 2, 2), 4).level.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("rate_weights", "message"),
     [
         ((), "must hold positive finite numbers"),
-        ((1.0, 0.0), r"rate_weights is \(1.0, 0.0\); it must hold positive"),
+        ((1.0, 0.0), r"rate_weights must hold positive finite numbers, .* got \(1.0, 0.0\)"),
         ((math.inf,), "must hold positive finite numbers"),
-        ((1.0, 1.0), "it must fall, because the last level is the best quality"),
+        ((1.0, 1.0), "rate_weights must fall, because the last level is the best quality"),
     ],
 )
 def test_lambdas_that_cannot_be_are_refused(rate_weights, message):
     with pytest.raises(ValueError, match=message):
-        PretrainConfig(rate_weights=rate_weights)
+        FactorizedTraining(rate_weights=rate_weights)
 
 
 def test_settings_that_do_not_fit_the_bottleneck_are_refused():
-    config = PretrainConfig()
-    with pytest.raises(ValueError, match="rate_weights has 1 numbers, but the bottleneck has 2 quality levels"):
-        Pretrain(factorized_model(), config, ComputeConfig())
-    with pytest.raises(ValueError, match="rate_weights has 2 numbers, but a codebook has one quality and no lambda"):
-        Pretrain(tiny_model_config(), dataclasses.replace(config, rate_weights=(1.0, 0.5)), ComputeConfig())
-    reviving = dataclasses.replace(config, revive_codes_every=10)
-    with pytest.raises(ValueError, match="revive_codes_every is 10, but a factorized bottleneck has no codes"):
-        Pretrain(factorized_model(1), reviving, ComputeConfig())
+    factorized = PretrainConfig(bottleneck=FactorizedTraining())
+    with pytest.raises(ValueError, match="one lambda for each of the 2 quality levels, the largest first, got 1"):
+        Pretrain(factorized, ObjectiveContext(factorized_model()))
+    with pytest.raises(ValueError, match="settings of a bottleneck of kind codebook, got those of factorized"):
+        Pretrain(factorized, ObjectiveContext(tiny_model_config()))
+    with pytest.raises(ValueError, match="settings of a bottleneck of kind factorized, got those of codebook"):
+        Pretrain(PretrainConfig(), ObjectiveContext(factorized_model(1)))
 
 
 def photographs_of(num: int, side: int, seed: int) -> np.ndarray:
@@ -152,17 +144,17 @@ def rates_after_training(rate_weights: tuple[float, ...]) -> list[tuple[float, f
     config = tiny.get_config("bottleneck=factorized")
     changes = {
         **{f"model.denoiser.{name}": 1 for name in ("num_blocks", "num_pixel_blocks", "hidden_pixel")},
-        "model.codec.factorized.num_levels": len(rate_weights),
-        "objective.rate_weights": rate_weights,
+        "model.codec.bottleneck.num_levels": len(rate_weights),
+        "objective.bottleneck.rate_weights": rate_weights,
         "optimizer.learning_rate": 5e-3,
     }
     base.apply(config, changes)
     settings = TrainConfig.from_dict(config.to_dict())
     assert isinstance(settings.objective, PretrainConfig)
-    objective = Pretrain(settings.model, settings.objective, ComputeConfig())
-    optimizer = build_optimizer(settings.optimizer)
+    objective = Pretrain(settings.objective, ObjectiveContext(settings.model))
+    optimizer = settings.optimizer.build()
     state = jax.jit(lambda key: init_state(objective, {"model": optimizer}, key))(jax.random.key(0))
-    schedule = build_schedule(settings.optimizer, NUM_STEPS)
+    schedule = settings.optimizer.build_schedule(NUM_STEPS)
     step = jax.jit(make_update(objective, objective.updates[0], optimizer, schedule, settings.ema), donate_argnums=0)
     for number in range(NUM_STEPS):
         state, _ = step(state, {}, {"image": jnp.asarray(photographs_of(16, 64, number))})
@@ -172,8 +164,8 @@ def rates_after_training(rate_weights: tuple[float, ...]) -> list[tuple[float, f
     measure = jax.jit(lambda params, draws: objective.loss(params, {}, images, draws)[1].terms)
     measured = []
     for level, weight in enumerate(rate_weights):
-        rounding = BottleneckDraws(level=None if draws.bottleneck.level is None else jnp.full((16,), level))
-        terms = measure(state["params"], draws._replace(bottleneck=rounding))
+        rounding = Draws(level=jnp.full((16,), level))
+        terms = measure(state.params, draws._replace(bottleneck=rounding))
         measured.append((float(terms["rate"]) * rate_weights[0] / weight, float(terms["reconstruction"])))
     return measured
 
@@ -195,7 +187,7 @@ def test_one_model_has_a_lower_and_a_higher_rate():
 @pytest.mark.parametrize("get_config", [tiny.get_config, pixel.get_config, latent.get_config])
 def test_recipes_take_either_bottleneck(get_config):
     settings = TrainConfig.from_dict(get_config("1,bottleneck=factorized").to_dict())
-    assert settings.model.codec.factorized == FactorizedConfig()
+    assert settings.model.codec.bottleneck == FactorizedConfig()
     functional = build_model(settings.model)
     tree_shardings(functional.shapes, functional.axes, settings.sharding.rules, make_mesh(settings.mesh))
     assert changed_fields(json.loads(json.dumps(settings.to_dict())), settings.to_dict()) == {}
@@ -203,8 +195,13 @@ def test_recipes_take_either_bottleneck(get_config):
         get_config("1,bottleneck=factorised")
 
 
-def test_runs_from_before_there_was_a_choice_of_bottleneck_go_on():
-    settings = TrainConfig.from_dict(tiny.get_config().to_dict()).to_dict()
+def test_settings_of_earlier_checkpoints_are_those_of_today():
+    settings = json.loads(json.dumps(TrainConfig.from_dict(tiny.get_config().to_dict()).to_dict()))
     stored = json.loads(json.dumps(settings))
-    del stored["model"]["codec"]["factorized"]
-    assert not any(name.startswith("model.") for name in changed_fields(stored, settings))
+    codec, objective = stored["model"]["codec"], stored["objective"]
+    codec["codebook_bits"] = codec.pop("bottleneck")["bits"]
+    objective |= objective.pop("bottleneck") | {"kind": "pretrain", "rate_weights": [1.0]}
+    assert changed_fields(stored, settings) == {}
+    codec["factorized"] = None
+    assert changed_fields(stored, settings) == {}
+    assert TrainConfig.from_dict(stored) == TrainConfig.from_dict(settings)

@@ -173,7 +173,7 @@ def test_the_prior_comes_along(tmp_path):
 @pytest.fixture(scope="module")
 def factorized(tmp_path_factory) -> tuple[Codec, CompiledCodec]:
     """A model of two quality levels without a codebook, plain and compiled."""
-    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=2))
+    config = tiny_model_config(bottleneck=FactorizedConfig(num_levels=2))
     params = numpy_params(build_model(config).shapes)
     # Latents are about one; steps of 1 and of 1/4.
     params["codec"]["bottleneck"]["log_gains"][:] = np.log([[1.0], [4.0]])

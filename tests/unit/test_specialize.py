@@ -22,14 +22,15 @@ from cod_jax.models import (
     build_model,
     flatten_params,
 )
+from cod_jax.models.bottlenecks.factorized import FixedBins
+from cod_jax.models.compute import Dtype
 from cod_jax.models.condition_codec import WINDOW
-from cod_jax.models.config import Dtype
 from cod_jax.models.functional import count_params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import Part, Platform, Sizes
 from cod_jax.runtime.programs import calls_other_code
 from cod_jax.specialize.folding import fold
-from cod_jax.specialize.parts import FixedBins, OneStepDecoder, SymbolEncoder, storage_dtypes
+from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 from cod_jax.specialize.programs import check_supported, export_program, size_ranges, split
 from tests.model_fixtures import (
     numpy_params,
@@ -39,7 +40,8 @@ from tests.model_fixtures import (
     tiny_pixel_config,
 )
 
-INDICES = np.array([[[3, 9, 1], [7, 2, 4]], [[15, 0, 0], [8, 8, 12]]], np.int32)
+SYMBOLS = np.array([[[3, 9, 1], [7, 2, 4]], [[15, 0, 0], [8, 8, 12]]], np.int32)[..., None]
+LEVELS = np.zeros(2, np.int32)
 
 
 def decoder(dtype: Dtype = "float32", config: ModelConfig | None = None) -> Functional[OneStepDecoder]:
@@ -55,17 +57,21 @@ def folded():
 
 def decoded(functional: Functional[OneStepDecoder], params, patches_per_chunk: int) -> np.ndarray:
     """The image, not rounded to bytes, so that small differences show."""
-    run = jax.jit(lambda params, indices: functional.bind(params).image(indices, patches_per_chunk=patches_per_chunk))
-    return np.asarray(run(params, INDICES))
+
+    @jax.jit
+    def run(params, symbols, level):
+        return functional.bind(params).image(symbols, level, patches_per_chunk=patches_per_chunk)
+
+    return np.asarray(run(params, SYMBOLS, LEVELS))
 
 
 def whole_model(config: ModelConfig, params) -> np.ndarray:
     @jax.jit
-    def run(params, indices):
+    def run(params, symbols):
         model = build_model(config).bind(params)
-        return model.one_step(model.codec.decode(model.codec.dequantize(indices)))
+        return model.one_step(model.codec.decode(model.codec.dequantize(symbols)))
 
-    return np.asarray(run(params, INDICES))
+    return np.asarray(run(params, SYMBOLS))
 
 
 def without_modulation(params):
@@ -97,7 +103,7 @@ def test_what_stays_as_it_is_is_not_copied(config):
 
 @pytest.mark.parametrize("num_levels", [1, 3])
 def test_folded_bins_are_those_of_the_factorized_bottleneck(num_levels):
-    config = tiny_model_config(codebook_bits=0, factorized=FactorizedConfig(num_levels=num_levels))
+    config = tiny_model_config(bottleneck=FactorizedConfig(num_levels=num_levels))
     functional = build_model(config)
     params = numpy_params(functional.shapes)
     bins = FixedBins(num_levels, 8)
@@ -106,9 +112,9 @@ def test_folded_bins_are_those_of_the_factorized_bottleneck(num_levels):
     level = jnp.arange(num_levels, dtype=jnp.int32)
     z = 20 * jax.random.normal(jax.random.key(0), (num_levels, 4, 4, 8))
     z = z.at[0, 0, 0, 0].set(1e9)
-    expected = quantizer(z, level=level)
+    expected = quantizer(z, level)
     symbols = bins.nearest(z, level)
-    np.testing.assert_array_equal(symbols, expected.indices)
+    np.testing.assert_array_equal(symbols, expected.symbols)
     np.testing.assert_allclose(bins.lookup(symbols, level), expected.values, rtol=1e-6, atol=1e-6)
     assert np.abs(bins.offset[...]).max() > 0.1
 
@@ -169,7 +175,7 @@ def test_the_published_size_loses_what_is_constant_and_no_more():
     timestep = (features * hidden + hidden) + (hidden * hidden + hidden)
     noise = 3 * 256 * 128 + 128 * hidden
     embedding = ((3 + pixel + 64) * pixel + pixel) + (pixel * pixel + pixel)
-    codebook = 2**config.codec.codebook_bits * config.codec.latent_channels  # both halves have it
+    codebook = (config.codec.symbols.last + 1) * config.codec.latent_channels  # both halves have it
     kept = sum(count_params(half.shapes) for half in halves)
     assert kept == whole - modulation - timestep - noise - embedding + codebook
 

@@ -9,12 +9,13 @@ import pytest
 from jax.experimental import multihost_utils
 
 from cod_jax.model_folder.bundle import save_bundle
-from cod_jax.models import ComputeConfig, build_model
+from cod_jax.models import build_model
 from cod_jax.parallel import make_mesh
 from cod_jax.training import teacher
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.frozen import _digest, check_same, digests, placed
 from cod_jax.training.loop import _fresh_state
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.plan import Plan, make_plan
 from cod_jax.training.teacher import load_teacher, load_teacher_config
@@ -84,7 +85,7 @@ def test_other_weights_of_a_frozen_network_are_noticed(tmp_path):
 
 
 def test_processes_that_were_given_different_weights_are_told(monkeypatch):
-    objective = Pretrain(tiny_model_config(), PretrainConfig(), ComputeConfig())
+    objective = Pretrain(PretrainConfig(), ObjectiveContext(tiny_model_config()))
     objective.frozen = {"dinov2": objective.functional, "teacher": objective.functional}
     given = {"dinov2": {"b": np.zeros(2, np.float32)}, "teacher": {"b": np.ones(2, np.float32)}}
     other = {**given, "teacher": given["dinov2"]}
@@ -113,8 +114,8 @@ def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
     parts_from = SimpleNamespace(parts_from=lambda frozen: {"critic": frozen["teacher"]["denoiser"]})
     object.__setattr__(plan, "objective", parts_from)
     state = _fresh_state(plan, jax.random.key(0), given)
-    np.testing.assert_array_equal(state["params"]["critic"], given["teacher"]["denoiser"])
-    np.testing.assert_array_equal(state["params"]["model"], 1)
+    np.testing.assert_array_equal(state.params["critic"], given["teacher"]["denoiser"])
+    np.testing.assert_array_equal(state.params["model"], 1)
 
 
 @pytest.mark.slow
@@ -132,4 +133,4 @@ def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp
     rounded = placed(plan, given)
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("bfloat16")}
     state = _fresh_state(plan, jax.random.key(0), given)
-    jax.tree.map(np.testing.assert_array_equal, state["params"]["critic"], given["teacher"]["denoiser"])
+    jax.tree.map(np.testing.assert_array_equal, state.params["critic"], given["teacher"]["denoiser"])

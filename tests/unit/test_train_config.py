@@ -137,7 +137,7 @@ def test_the_one_step_codec_has_a_recipe_for_eight_rates():
         values = one_step.get_config(argument).to_dict()
         assert flatten(values).keys() == flatten(TrainConfig.from_dict(values).to_dict()).keys()
         factorized = TrainConfig.from_dict(one_step.get_config(f"{argument},bottleneck=factorized").to_dict())
-        assert factorized.model.codec.factorized is not None
+        assert factorized.model.codec.symbols.bits is None
     transformer = TrainConfig.from_dict(one_step.get_config("1,denoiser=xl").to_dict())
     assert count_params(build_model(transformer.model).shapes) == 872_609_699
 

@@ -9,7 +9,7 @@ from typing import Any
 from cod_jax.errors import UserError
 from cod_jax.interop.layouts import CONV, CONV1X1
 from cod_jax.interop.naming import Rule, Rules
-from cod_jax.models.config import ConditionCodecConfig, ModelConfig
+from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig
 
 ARGUMENTS = {"ds": 32, "codebook_bits": 4, "up2x": False, "light": False}
 PREFIX = "y_embedder."
@@ -29,7 +29,7 @@ def codec_config(arguments: Mapping[str, Any]) -> ConditionCodecConfig:
     return ConditionCodecConfig(
         pitch=ds if up2x else ds // 2,
         input_stride=2 if up2x else 1,
-        codebook_bits=arguments["codebook_bits"],
+        bottleneck=CodebookConfig(bits=arguments["codebook_bits"]),
         decoder_depth=2 if arguments["light"] else 3,
     )
 
@@ -45,7 +45,7 @@ def codec_arguments(codec: ConditionCodecConfig) -> dict[str, Any]:
     up2x = codec.input_stride == 2
     return {
         "ds": codec.pitch if up2x else 2 * codec.pitch,
-        "codebook_bits": codec.codebook_bits,
+        "codebook_bits": codec.symbols.bits,
         "up2x": up2x,
         "light": codec.decoder_depth == 2 and not codec.is_deep,
     }

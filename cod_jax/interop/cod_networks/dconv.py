@@ -7,7 +7,8 @@ from cod_jax.interop.cod_networks.condition_codec import ARGUMENTS, codec_rules
 from cod_jax.interop.cod_networks.record import REQUIRED, PublishedClass
 from cod_jax.interop.layouts import CONV1X1, DEPTHWISE, LINEAR, PATCH, pixel_major
 from cod_jax.interop.naming import Rule, Rules
-from cod_jax.models.config import PATCH_SIZE, DConvConfig, ModelConfig
+from cod_jax.models import DConvConfig, ModelConfig
+from cod_jax.models.denoiser import PATCH_SIZE
 
 TIMESTEP_RULES = (
     Rule("denoiser/timestep/hidden", "t_embedder.mlp.0", LINEAR),

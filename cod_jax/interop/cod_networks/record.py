@@ -10,7 +10,8 @@ from cod_jax.interop.cod_networks.condition_codec import codec_arguments, codec_
 from cod_jax.interop.naming import Rules
 from cod_jax.model_folder.bundle import default_decoding
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.models.config import DenoiserConfig, ModelConfig
+from cod_jax.models import ModelConfig
+from cod_jax.models.denoiser import DenoiserConfig
 
 REQUIRED = object()
 PREDICTIONS = {"x": "image", "v": "velocity"}

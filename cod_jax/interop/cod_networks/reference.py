@@ -36,11 +36,11 @@ class ReferenceCodec:
     def quantize(self, z: ArrayLike) -> tuple[jax.Array, jax.Array]:
         """Return straight-through code vectors [B, h, w, 128] and indices [B, h, w] of latents."""
         quantized = self._call("quantize", z)
-        return quantized.values, quantized.indices
+        return quantized.values, quantized.symbols[..., 0]
 
     def vq_loss(self, z: ArrayLike) -> jax.Array:
         """Return the quantisation loss of latents."""
-        return self._call("quantize", z).loss
+        return jnp.mean(self._call("quantize", z).penalty)
 
     def decode(self, z_q: ArrayLike, windowed: bool = False) -> jax.Array:
         """Return the condition [B, H/16, W/16, hidden] of code vectors."""

@@ -8,7 +8,7 @@ from cod_jax.interop.cod_networks.dconv import TIMESTEP_RULES
 from cod_jax.interop.cod_networks.record import REQUIRED, PublishedClass
 from cod_jax.interop.layouts import LINEAR, QKV, pixel_major
 from cod_jax.interop.naming import Rule, Rules
-from cod_jax.models.config import DDTConfig, ModelConfig, PixNerDiTConfig
+from cod_jax.models import DDTConfig, ModelConfig, PixNerDiTConfig
 
 _ARGUMENTS = {
     **ARGUMENTS,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
+from cod_jax.diffusion.flow import expand, flow_target, guide, interpolate, sample_timesteps
 from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.adversarial import discriminator_loss, generator_loss
@@ -252,7 +252,7 @@ class Distill(Objective):
             unconditional = jnp.broadcast_to(_condition(teacher, null), condition.shape).astype(condition.dtype)
             both = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (condition, unconditional)))
             with_condition, without = jnp.split(teacher.velocity(*both), 2)
-            velocity = without + self.config.guidance_scale * (with_condition - without)
+            velocity = guide(without, with_condition, self.config.guidance_scale)
         return distribution_matching_loss(reconstruction, x_t + remaining * velocity, critic_image)
 
     def flow(
@@ -264,8 +264,7 @@ class Distill(Objective):
     ) -> Float[Array, ""]:
         """Flow matching of the critic on reconstructions."""
         noised = self._noised(critic, image01, reconstruction, draws)
-        clamp = IMAGE_PREDICTION_CLAMP if critic.prediction == "image" else 0.0
-        target = (reconstruction - noised.x_t) / jnp.maximum(1 - expand(noised.t, noised.x_t), clamp)
+        target = flow_target(reconstruction, noised.x_t, noised.t, critic.prediction)
         return jnp.mean(squared_error_per_image(critic.velocity(*noised), target))
 
     def tend(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from cod_jax.diffusion.flow import IMAGE_PREDICTION_CLAMP, expand, interpolate, sample_timesteps
+from cod_jax.diffusion.flow import expand, flow_target, interpolate, sample_timesteps
 from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.terms import cosine_distance_per_image, masked_mean, squared_error_per_image, weighted_sum
@@ -212,7 +212,7 @@ class Pretrain(Objective):
         return Inputs(image01, values, tokens)
 
     def loss(
-        self, params: Params, frozen: Params, image_uint8: jax.Array, draws: Draws
+        self, params: Params, frozen: Params, image_uint8: jax.Array, draws: PretrainDraws
     ) -> tuple[Float[Array, ""], LossOutput]:
         """Weighted sum of the loss terms of images [B, H, W, 3], and the terms."""
         return self.loss_of(params, self.prepare(frozen, image_uint8, draws), draws)
@@ -232,8 +232,7 @@ class Pretrain(Objective):
         t = jnp.where(at_zero, 0.0, sample_timesteps(draws.time, config.time_shift))
         level = jnp.where(at_zero, config.one_step_noise_level, 1.0)
         x_t = interpolate(values, expand(level, values) * draws.noise, t)
-        clamp = IMAGE_PREDICTION_CLAMP if model.prediction == "image" else 0.0
-        target = (values - x_t) / jnp.maximum(1 - expand(t, values), clamp)
+        target = flow_target(values, x_t, t, model.prediction)
         features_after = config.alignment_block if config.feature_alignment_weight > 0 else None
         denoised = model.denoise(x_t, t, condition, features_after=features_after)
         velocity = model.to_velocity(denoised.prediction, x_t, t)

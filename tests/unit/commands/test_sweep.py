@@ -23,13 +23,13 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
     assert main(["sweep", *arguments, "--dry-run", "--", "--config.data.source=photos"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * 12 + 1
-    assert lines[0] == "codebook_bits=4,commitment_weight=0.25,learning_rate=0.0003"
+    assert lines[0] == "bits=4,commitment_weight=0.25,learning_rate=0.0003"
     assert shlex.split(lines[1]) == [
         *plan.TRAINER,
         "--config=configs/tiny.py",
         "--config.data.source=photos",
         f"--{BITS}=4",
-        "--config.objective.commitment_weight=0.25",
+        "--config.objective.bottleneck.commitment_weight=0.25",
         f"--{RATE}=0.0003",
         f"--workdir={tmp_path / 'r' / lines[0]}",
     ]
@@ -40,7 +40,7 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
     ("expression", "arguments", "message"),
     [
         ("[]", [], "gives no points"),
-        ("hyper.sweep(BITS, [4, 4.5])", [], "point codebook_bits=4.5: "),
+        ("hyper.sweep(BITS, [4, 4.5])", [], "point bits=4.5: "),
         ("hyper.sweep(RATE, [1])", ["--", f"--{RATE}=2"], "is given after -- but the sweep sets it"),
         ("hyper.sweep(RATE, [1])", ["--", "--config.data.source="], "point learning_rate=1 has no data.source; add"),
         ("hyper.sweep(RATE, [1])", ["--", "--config.data.source=absent"], "absent does not exist; give a folder of"),

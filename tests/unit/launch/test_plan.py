@@ -34,8 +34,8 @@ def test_a_run_has_a_folder_and_all_settings(sweep_folder):
 
 def test_folders_are_named_after_what_varies():
     points = hyper.product([hyper.sweep(BITS, ["4", "8"]), hyper.fixed("config.seed", "1"), hyper.sweep(RATE, ["0.1"])])
-    assert point_names(points) == ["codebook_bits=4", "codebook_bits=8"]
-    assert point_names(points[:1]) == ["codebook_bits=4,seed=1,learning_rate=0.1"]
+    assert point_names(points) == ["bits=4", "bits=8"]
+    assert point_names(points[:1]) == ["bits=4,seed=1,learning_rate=0.1"]
     ends_alike = [{"config.log.every_steps": str(n), "config.checkpoint.every_steps": str(2 * n)} for n in (1, 2)]
     assert point_names(ends_alike) == [
         "log.every_steps=1,checkpoint.every_steps=2",
@@ -77,8 +77,8 @@ def test_sweep_files_that_cannot_be_used_are_refused(sweep_folder, expression, m
     ("expression", "extra", "message"),
     [
         ("hyper.sweep('config.optimizer.learning_rat', [1])", [], f"field --{RATE[:-1]}; did you mean --{RATE}?"),
-        ("hyper.sweep(BITS, [4, 4.5])", [], "point codebook_bits=4.5: "),
-        ("hyper.sweep(BITS, [4, 'x'])", [], "point codebook_bits=x: "),
+        ("hyper.sweep(BITS, [4, 4.5])", [], "point bits=4.5: "),
+        ("hyper.sweep(BITS, [4, 'x'])", [], "point bits=x: "),
         ("hyper.sweep('config.batch_size', [4, 0])", [], "point batch_size=0: config: batch_size is 0; it must be at"),
         ("hyper.sweep(RATE, [1])", [f"--{RATE}=2"], "is given after -- but the sweep sets it"),
         ("hyper.sweep(RATE, [1])", ["--workdir", "x"], "--workdir is an option of the sweep; give it before --"),
