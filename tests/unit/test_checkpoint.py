@@ -11,27 +11,30 @@ import pytest
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
 from cod_jax.training.checkpoint import CheckpointStore, Weights, load_for_export, load_meta
 from cod_jax.training.initial import load_initial
+from cod_jax.training.state import TrainState
 
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}
 OPTIMIZER = optax.adam(1e-3)
 CONFIG = {"model": {"codec": {"pitch": 16}}, "seed": 0}
 
 
-def make_state(seed: int = 0, width: int = 8) -> dict:
+def make_state(seed: int = 0, width: int = 8) -> TrainState:
     generator = np.random.default_rng(seed)
     kernel = jnp.asarray(generator.normal(size=(4, width)), jnp.float32)
     params = {"model": {"layers": {0: {"kernel": kernel}, 1: {"kernel": kernel + 1}}}, "heads": {"k": kernel + 2}}
-    return {
-        "params": params,
-        "ema": jax.tree.map(lambda x: x + 10, params),
-        "optimizer": OPTIMIZER.init(params),
-        "codebook_usage": jnp.ones((3,)),
-        "step": jnp.int32(seed),
-        "key": jax.random.key_data(jax.random.key(seed)),
-    }
+    return TrainState(
+        params=params,
+        ema=jax.tree.map(lambda x: x + 10, params),
+        optimizer={"model": OPTIMIZER.init(params)},
+        buffers={"codebook_usage": jnp.ones((3,))},
+        step=jnp.int32(seed),
+        skipped=jnp.int32(0),
+        consecutive_skipped={"model": jnp.int32(0)},
+        key=jax.random.key_data(jax.random.key(seed)),
+    )
 
 
-def shardings_of(state: dict, config: MeshConfig) -> dict:
+def shardings_of(state: TrainState, config: MeshConfig) -> TrainState:
     axes = jax.tree.map(lambda x: ("in", "out") if x.ndim == 2 else ("in",) * x.ndim, state)
     return tree_shardings(state, axes, RULES, make_mesh(config))
 
@@ -120,10 +123,10 @@ def test_export_reads_the_best_by_default_and_any_step_by_name(tmp_path):
     assert model == CONFIG["model"]
     assert info == {"step": 1, "weights": "ema", "validation_loss": 0.3, "config": CONFIG}
     assert params.keys() == {"layers/0/kernel", "layers/1/kernel"}
-    np.testing.assert_array_equal(params["layers/1/kernel"], make_state(1)["ema"]["model"]["layers"][1]["kernel"])
+    np.testing.assert_array_equal(params["layers/1/kernel"], make_state(1).ema["model"]["layers"][1]["kernel"])
     _, params, info = load_for_export(tmp_path, "raw", step=3)
     assert (info["step"], info["validation_loss"]) == (3, None)
-    np.testing.assert_array_equal(params["layers/0/kernel"], make_state(3)["params"]["model"]["layers"][0]["kernel"])
+    np.testing.assert_array_equal(params["layers/0/kernel"], make_state(3).params["model"]["layers"][0]["kernel"])
 
 
 def test_export_takes_the_newest_where_nothing_was_validated(tmp_path):

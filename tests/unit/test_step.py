@@ -211,12 +211,12 @@ def test_average_warms_up_so_that_short_runs_forget_their_start():
 
 
 def test_learning_rate_rises_then_falls():
-    schedule = AdamWConfig(1e-3, warmup_steps=10, schedule="cosine").build_schedule(110)
+    schedule = AdamWConfig(learning_rate=1e-3, warmup_steps=10, schedule="cosine").build_schedule(110)
     assert float(np.asarray(schedule(0))) == pytest.approx(1e-4)
     assert float(np.asarray(schedule(10))) == pytest.approx(1e-3)
     assert float(np.asarray(schedule(60))) == pytest.approx(0.5 * (1e-3 + 1e-5), rel=1e-3)
     assert float(np.asarray(schedule(110))) == pytest.approx(1e-5)
-    assert float(np.asarray(AdamWConfig(2e-3).build_schedule(5)(4))) == pytest.approx(2e-3)
+    assert float(np.asarray(AdamWConfig(learning_rate=2e-3).build_schedule(5)(4))) == pytest.approx(2e-3)
 
 
 def test_masked_mean_leaves_dropped_images_out():

@@ -18,6 +18,7 @@ from cod_jax.training.loop import _fresh_state
 from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.plan import Plan, make_plan
+from cod_jax.training.state import TrainState
 from cod_jax.training.teacher import load_teacher, load_teacher_config
 from configs import base, tiny_one_step
 from tests.model_fixtures import numpy_params, tiny_model_config
@@ -103,14 +104,16 @@ class TwoArrays(Plan):
     """The smallest plan there is; making a real one's state takes a minute."""
 
     def init(self, key):
-        return {"params": {"model": jnp.ones(2), "critic": jnp.zeros(3)}}
+        params = {"model": jnp.ones(2), "critic": jnp.zeros(3)}
+        return TrainState(params, {}, {}, {}, jnp.int32(0), jnp.int32(0), {}, jax.random.key_data(key))
 
 
 def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     given = {"teacher": {"denoiser": np.full(3, 1 + 2**-20, np.float32)}}
     plan = object.__new__(TwoArrays)
-    object.__setattr__(plan, "shardings", {"params": {"model": where, "critic": where}})
+    shardings = jax.tree.map(lambda _: where, jax.eval_shape(plan.init, jax.random.key(0)))
+    object.__setattr__(plan, "shardings", shardings)
     parts_from = SimpleNamespace(parts_from=lambda frozen: {"critic": frozen["teacher"]["denoiser"]})
     object.__setattr__(plan, "objective", parts_from)
     state = _fresh_state(plan, jax.random.key(0), given)
