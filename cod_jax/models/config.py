@@ -25,24 +25,24 @@ class ConditionCodecConfig:
         pitch: Pixels per symbol in each direction, a power of two.
         input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
         encoder_width: Channels of the encoder's first level.
-        latent_channels: Channels of a symbol's code vector; of a position's symbols with a factorized bottleneck.
+        latent_channels: Channels of the latents.
+        bottleneck: How latents become symbols.
         codebook_bits: Bits of a symbol; the codebook has 2^bits vectors. 0 with a factorized bottleneck, which has
             none.
         decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
         num_groups: Groups of every group normalisation.
         attention: How the codec attends, in training and in use. The published CoD-Lite trains globally and cuts
             windows in use only, which no setting does.
-        bottleneck: What turns latents into symbols.
     """
 
     pitch: int = 32
     input_stride: int = 2
     encoder_width: int = 128
     latent_channels: int = 128
+    bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
     decoder_depth: int = 2
     num_groups: int = 32
     attention: AttentionMode = "global"
-    bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
 
     def __post_init__(self):
         require(self.input_stride in (1, 2), f"input_stride is {self.input_stride}; it must be 1 or 2")
@@ -140,9 +140,10 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values as stored in a model folder, where a bottleneck has fields of its own choice."""
         values = dataclasses.asdict(self)
-        del values["codec"]["bottleneck"]
-        values["codec"] |= self.codec.bottleneck.stored()
-        return values
+        codec: dict[str, Any] = {}
+        for name, value in values["codec"].items():
+            codec |= self.codec.bottleneck.stored() if name == "bottleneck" else {name: value}
+        return {**values, "codec": codec}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = False) -> "ModelConfig":

@@ -1,5 +1,6 @@
 """What version 0.1 wrote is read as it was: model folders, compiled folders and the checkpoints of runs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,9 @@ def test_folders_keep_their_names(kind: str, tmp_path: Path):
     save_bundle(
         tmp_path / "again", bundle.config, bundle.params, training=bundle.training, decoding=bundle.decoding, force=True
     )
-    for file in ("model.json", "weights.safetensors", *(["prior.safetensors"] if kind == "factorized" else [])):
+    descriptions = [json.loads((path / "model.json").read_bytes()) for path in (tmp_path / "again", folder)]
+    assert descriptions[0] == descriptions[1]
+    for file in ("weights.safetensors", *(["prior.safetensors"] if kind == "factorized" else [])):
         assert (tmp_path / "again" / file).read_bytes() == (folder / file).read_bytes(), file
 
 
@@ -65,4 +68,4 @@ def test_checkpoints_are_restored_and_exported(kind: str, tmp_path: Path):
     params = unflatten_params(flat, build_model(config).shapes)
     assert save_bundle(tmp_path / "exported", config, params, training={}) == facts["fingerprint"]
     # The whole state fits the trainer that the stored settings describe.
-    assert int(final_state(workdir, facts["step"])["step"]) == facts["step"]
+    assert int(final_state(workdir, facts["step"]).step) == facts["step"]

@@ -374,7 +374,7 @@ own = {name for name in sys.modules if name.startswith("cod_jax.")}
 unwanted = {"flax", "optax", "orbax", "grain", "jaxtyping", "beartype", "ml_collections", "clu", "tensorflow", "torch",
             "safetensors", "tqdm", "absl"}
 print(sorted(packages & unwanted), sorted(name for name in own if name.split(".")[1] not in
-      ("runtime", "coding", "images", "files", "compilation_cache")))
+      ("runtime", "coding", "errors", "images", "files", "compilation_cache")))
 """
     result = subprocess.run(
         [sys.executable, "-c", script, str(folder)], check=False, capture_output=True, text=True, cwd=REPOSITORY
