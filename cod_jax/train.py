@@ -265,7 +265,6 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
     from cod_jax.models.functional import Params
     from cod_jax.training.config import TrainConfig
     from cod_jax.training.loop import check, is_finished, train
-    from cod_jax.training.objectives.distill import DistillConfig
     from cod_jax.training.report import TrainingError
     from cod_jax.training.teacher import load_teacher
 
@@ -295,9 +294,8 @@ def _train(stages: Mapping[str, flags.FlagValues]) -> int:
 
                 def load(config: TrainConfig = config) -> Mapping[str, Params]:
                     networks = load_frozen_once(config.frozen_names, config.frozen.weights)
-                    if not isinstance(config.objective, DistillConfig):
-                        return networks
-                    return {**networks, "teacher": load_teacher(config.objective.teacher)}
+                    teacher = config.objective.teacher
+                    return {**networks, "teacher": load_teacher(teacher)} if teacher else networks
 
                 if not train(config, directory, load_frozen=load, progress=progress):
                     break

@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     codec = config.codec
     frame.say(
         f"wrote {output}: {network.class_name}, {checkpoint.facts['weights']} weights, "
-        f"{count_params(checkpoint.model.params):,} parameters, {codec.codebook_bits} bits for {codec.pitch}x"
+        f"{count_params(checkpoint.model.params):,} parameters, {codec.symbols.bits} bits for {codec.pitch}x"
         f"{codec.pitch} pixels, {codec.nominal_bits_per_pixel:.4g} bits per pixel, {decoding.summary()}, "
         f"fingerprint {fingerprint[:16]}"
     )

@@ -50,10 +50,8 @@ def _describe(folder: Path) -> dict[str, Any]:
     from cod_jax.model_folder.bundle import load_description, read_fingerprints
 
     codec = load_description(folder)[0].codec
-    if codec.factorized is None:
-        rate = f"{codec.nominal_bits_per_pixel:.4g} bits per pixel"
-    else:
-        rate = f"{codec.factorized.num_levels} quality levels"
+    bits = codec.nominal_bits_per_pixel
+    rate = f"{codec.symbols.num_levels} quality levels" if bits is None else f"{bits:.4g} bits per pixel"
     fingerprints = read_fingerprints(folder)
     return {"fingerprint": fingerprints.folder, "rate": rate, "place": str(folder)}
 

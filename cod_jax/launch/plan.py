@@ -138,7 +138,7 @@ def check_data(runs: Sequence[Run], *, here: bool) -> None:
 
 
 def point_names(points: Sequence[Point]) -> list[str]:
-    """Return a folder name for each point: the fields that vary and their values, as in "codebook_bits=4,seed=0".
+    """Return a folder name for each point: the fields that vary and their values, as in "bits=4,seed=0".
 
     The names are unique even without upper and lower case, and hold only letters, digits and "._+-=,~".
 

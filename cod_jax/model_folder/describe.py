@@ -6,7 +6,6 @@ from typing import Any
 
 from cod_jax.coding.prior import SymbolPrior
 from cod_jax.model_folder.bundle import load_bundle
-from cod_jax.models.config import DDTConfig
 from cod_jax.models.functional import count_params
 from cod_jax.runtime.folder import read_description
 
@@ -34,14 +33,14 @@ def describe_model(path: Path) -> dict[str, Any]:
         case _:
             prior = "factorized"
     autoencoder = None
-    if isinstance(denoiser, DDTConfig):
+    if denoiser.autoencoder != "none":
         autoencoder = {"name": denoiser.autoencoder, "parameters": count_params(bundle.autoencoder)}
     return {
         "fingerprint": coder.fingerprints.folder,
         "weights_fingerprint": coder.fingerprints.weights,
         "pitch": codec.pitch,
-        "codebook_bits": None if codec.factorized else codec.codebook_bits,
-        "bits_per_pixel": None if codec.factorized else codec.nominal_bits_per_pixel,
+        "codebook_bits": codec.symbols.bits,
+        "bits_per_pixel": codec.nominal_bits_per_pixel,
         "latent_channels": codec.latent_channels,
         "quality_levels": coder.num_levels,
         "prior": prior,

@@ -47,7 +47,7 @@ def fit(
         OSError: A folder cannot be read or written.
     """
     config, _ = load_description(model)
-    if config.codec.factorized is not None:
+    if config.codec.symbols.bits is None:
         raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
     if (Path(model) / PRIOR_FILE).exists() and not force:
         raise UserError(

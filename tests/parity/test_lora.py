@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig, build_model
+from cod_jax.models import ConditionCodecConfig, ModelConfig, build_model
 from cod_jax.models.lora import adapted_names, init_lora, merge
 from tests.parity.cases import Case, layouts
 
