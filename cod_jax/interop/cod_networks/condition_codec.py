@@ -40,12 +40,15 @@ def codec_arguments(codec: ConditionCodecConfig) -> dict[str, Any]:
     Raises:
         UserError: It has no codebook.
     """
-    if codec.factorized is not None:
-        raise UserError("this model cannot be written: its bottleneck is factorized, the published ones have codebooks")
+    if not isinstance(codec.bottleneck, CodebookConfig):
+        raise UserError(
+            f"this model cannot be written: its bottleneck is {codec.bottleneck.kind}, the published ones have "
+            "codebooks"
+        )
     up2x = codec.input_stride == 2
     return {
         "ds": codec.pitch if up2x else 2 * codec.pitch,
-        "codebook_bits": codec.symbols.bits,
+        "codebook_bits": codec.bottleneck.bits,
         "up2x": up2x,
         "light": codec.decoder_depth == 2 and not codec.is_deep,
     }
