@@ -166,6 +166,6 @@ def test_missing_required_arguments_are_named():
 
 
 def test_a_factorized_bottleneck_is_refused():
-    codec = ConditionCodecConfig(codebook_bits=0, factorized=FactorizedConfig(), attention="window_published")
+    codec = ConditionCodecConfig(bottleneck=FactorizedConfig(), attention="window_published")
     with pytest.raises(ValueError, match="its bottleneck is factorized, the published ones have codebooks"):
         published_network(ModelConfig(codec, DConvConfig()), one_step=False)
