@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cod_jax import pillow
+from cod_jax.commands.main import main as cod
 from tests.documents import PAGES, Block, blocks, name_of
 from tests.model_fixtures import gradient_image, save_tiny_model
 
@@ -45,9 +46,7 @@ def test_there_are_examples():
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_the_examples_of_a_page_run_one_after_the_other(page: str, reader: Path):
     if any(COMPILED in example.code for example in EXAMPLES[page]):
-        from cod_jax import compile as compile_command
-
-        assert compile_command.main(["--model", MODEL, "--output", COMPILED, "--platforms", "cpu"]) == 0
+        assert cod(["compile", "--model", MODEL, "--output", COMPILED, "--platforms", "cpu"]) == 0
     namespace: dict[str, object] = {"__name__": "example"}
     for example in EXAMPLES[page]:
         run(example, namespace)

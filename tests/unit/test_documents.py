@@ -20,10 +20,8 @@ MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 # Rooms of the house that are not built yet.
 NOT_YET = (
     "cod_jax/codec",
+    "cod_jax/commands/train.py",
     "cod_jax/coding/entropy",
-    "cod_jax/commands",
-    "cod_jax/models/bottlenecks",
-    "cod_jax/NAME",
     "examples",
     "tests/unit/coding",
 )
@@ -55,7 +53,7 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_files_that_are_named_exist(page: str):
-    named = {name.rstrip("/") for name in FILE.findall(without_code(TEXTS[page]))}
+    named = {name.rstrip("/") for name in FILE.findall(without_code(TEXTS[page])) if "NAME" not in name}
     assert not [name for name in named if not list(REPOSITORY.glob(name)) and not name.startswith(NOT_YET)]
 
 
