@@ -11,9 +11,11 @@ import grain
 from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.input import records, tfds_source
+from cod_jax.input.source import Source
+from cod_jax.plugins import is_plugin, resolve
 
 
-class FolderSource:
+class FolderSource(Source):
     """The image files below a folder, sorted by path.
 
     Attributes:
@@ -39,21 +41,21 @@ class FolderSource:
         return files.read_bytes(Path(self.location, self.names[index]))
 
 
-class RecordSource:
+class RecordSource(Source):
     """ArrayRecord shards, with names from the manifest beside them.
 
     Attributes:
         location: The folder or shard, for messages.
         names: Name of each image, as `FolderSource` has them.
-        named: Whether there is a manifest. Without it, names are numbers.
+        has_names: Whether there is a manifest. Without it, names are numbers.
     """
 
     def __init__(self, path: str) -> None:
         self.location = path
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         only = "" if folder == Path(path) else Path(path).name
-        self.named = (folder / records.MANIFEST_NAME).is_file()
-        if self.named:
+        self.has_names = (folder / records.MANIFEST_NAME).is_file()
+        if self.has_names:
             shards = [shard for shard in records.read_manifest(folder) if only in ("", shard.file)]
             if not shards:
                 raise UserError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
@@ -69,7 +71,7 @@ class RecordSource:
         except RuntimeError as error:
             raise UserError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
         self._records = cast(Sequence[bytes], reader)
-        self.names = names if self.named else [f"record {index}" for index in range(len(self._records))]
+        self.names = names if self.has_names else [f"record {index}" for index in range(len(self._records))]
         if len(self.names) != len(self._records):
             raise UserError(
                 f"{path}: expected the {len(self.names)} images of the manifest, got shards with {len(self._records)}; "
@@ -90,16 +92,20 @@ class RecordSource:
             raise UserError(f"the record is damaged ({error})") from error
 
 
-Source = FolderSource | RecordSource | tfds_source.TfdsSource
-
-
 def open_source(path: str) -> Source:
-    """Open a folder of images, a folder of ArrayRecord shards, a single shard or "tfds:NAME".
+    """Open a folder of images, a folder of ArrayRecord shards, a single shard, "tfds:NAME", or a class of one's own.
+
+    Args:
+        path: The place, or "package.module:Class" with an optional ":ARGUMENT"; see `Source`.
 
     Raises:
         FileNotFoundError: The path does not exist, or the dataset is not prepared.
         UserError: The path holds no images, they are damaged, or a package is missing.
     """
+    kind, argument = _split_kind(path)
+    if kind and not Path(path).exists():
+        # The settings of a run are its user's own.
+        return resolve(kind, Source, trusted=True)(argument)
     if path.startswith(tfds_source.PREFIX):
         return tfds_source.TfdsSource(path)
     location = Path(path)
@@ -110,6 +116,14 @@ def open_source(path: str) -> Source:
     ):
         return RecordSource(path)
     return FolderSource(path)
+
+
+def _split_kind(path: str) -> tuple[str, str]:
+    """Take "package.module:Class:ARGUMENT" apart; of any other text both parts are empty."""
+    module, *rest = path.split(":", 2)
+    kind = ":".join((module, *rest[:1]))
+    is_other = path.startswith(tfds_source.PREFIX) or not is_plugin(kind)
+    return ("", "") if is_other else (kind, rest[1] if len(rest) > 1 else "")
 
 
 def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
@@ -129,7 +143,7 @@ def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
     """
     if modulus == 0:
         return list(range(len(source.names))), []
-    if isinstance(source, RecordSource) and not source.named:
+    if not source.has_names:
         raise UserError(
             f"{source.location} has no {records.MANIFEST_NAME}, so nothing can be held out by name; "
             "make the shards with `python -m data.prepare`, or set data.validation_modulus=0"

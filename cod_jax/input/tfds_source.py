@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cod_jax.errors import UserError
+from cod_jax.input.source import Source
 
 PREFIX = "tfds:"
 DEFAULT_SPLIT = "train"
@@ -14,7 +15,7 @@ _VERSION = r"[\d*]+\.[\d*]+\.[\d*]+"
 _LOCATION = re.compile(rf"tfds:(?P<dataset>[^:]+(:{_VERSION})?)(:(?P<split>.+))?")
 
 
-class TfdsSource:
+class TfdsSource(Source):
     """The encoded images of one split of a prepared dataset with ArrayRecord files.
 
     The dataset has its name in tensorflow-datasets, or is a path of the folder that holds its dataset_info.json. Such a

@@ -1,10 +1,15 @@
+import sys
+import types
 import zlib
 
 import numpy as np
 import pytest
 
+from cod_jax import images
+from cod_jax.errors import UserError
 from cod_jax.input import sources
 from cod_jax.input.pipeline import build_train_batches, load_validation_images
+from cod_jax.input.source import Source
 from tests.input_fixtures import SIZE, colour_of, indices, plain_config, take, write_image, write_shards
 
 
@@ -89,3 +94,26 @@ def test_a_damaged_shard_without_a_manifest_is_refused(tmp_path):
     for source in (tmp_path, tmp_path / "a.array_record"):
         with pytest.raises(ValueError, match="a shard is damaged"):
             sources.open_source(str(source))
+
+
+class Numbers(Source):
+    """Pictures of one colour each, as many as the argument says."""
+
+    def __init__(self, argument: str):
+        super().__init__(f"{argument} numbers")
+        self.names = [f"number {index}" for index in range(int(argument))]
+
+    def read(self, index: int) -> bytes:
+        return images.encode(np.full((SIZE, SIZE, 3), index, np.uint8), "PNG")
+
+
+def test_a_source_of_ones_own_is_named_with_its_argument(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_numbers", types.ModuleType("my_numbers"))
+    sys.modules["my_numbers"].Numbers = Numbers  # pyright: ignore[reportAttributeAccessIssue]
+    source = sources.open_source("my_numbers:Numbers:7")
+    assert (source.location, len(source.names)) == ("7 numbers", 7)
+    batches = build_train_batches(plain_config("my_numbers:Numbers:7", validation_modulus=0), batch_size=7, seed=0)
+    batch = next(batches)
+    assert sorted(batch["image"][:, 0, 0, 0].tolist()) == list(range(7))
+    with pytest.raises(UserError, match="no module not_there; install not_there or correct the name"):
+        sources.open_source("not_there:Numbers")

@@ -1,0 +1,33 @@
+"""The interface of data sources."""
+
+from collections.abc import Sequence
+
+
+class Source:
+    """Encoded images by index; a source of another package inherits from this class.
+
+    A config names such a class by "package.module:Class" or "package.module:Class:ARGUMENT" in `data.source`. It is
+    made with the argument, "" where there is none.
+
+    Attributes:
+        location: Place of the images, for messages.
+        names: Name of each image. The split into training and validation depends on them alone, and so does the order
+            of the images in training.
+        has_names: Whether the names are of the images. Without it they are numbers, by which nothing is held out.
+    """
+
+    location: str
+    names: Sequence[str]
+    has_names: bool = True
+
+    def __init__(self, argument: str) -> None:
+        self.location = argument
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded image at an index, in a format that Pillow reads.
+
+        Raises:
+            UserError: It is damaged.
+            OSError: It cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define read")
