@@ -27,11 +27,11 @@ __all__ = [
 
 
 def build_model(config: ModelConfig, compute: ComputeConfig | None = None) -> Functional[CoD]:
-    """The model of a description as a pure function of its parameters; no memory is taken.
+    """Return a model as a pure function of its parameters, without allocating any.
 
     Args:
-        config: What to build.
-        compute: How to compute it; by default in float32.
+        config: The model's description.
+        compute: Settings of the computation; by default float32.
     """
     compute = compute or ComputeConfig()
     return Functional(lambda rngs: CoD(config, compute=compute, rngs=rngs))

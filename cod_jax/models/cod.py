@@ -1,4 +1,4 @@
-"""CoD: condition codec and denoiser as one model."""
+"""Condition codec and denoiser as one model, CoD."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,9 +12,9 @@ from cod_jax.models.denoiser import Denoised, Prediction
 
 
 class CoD(nnx.Module):
-    """A diffusion codec: `codec` makes the condition, `denoiser` makes the picture from it.
+    """A diffusion codec, whose `codec` makes the condition and whose `denoiser` makes the picture from it.
 
-    "Image" is what the denoiser works on: pixels in [-1, 1], or the latents of latent CoD.
+    "Image" below stands for pixels in [-1, 1], or for the latents of latent CoD.
 
     Args:
         config: The model's description.
@@ -43,7 +43,7 @@ class CoD(nnx.Module):
         features_after: int | None = None,
         by_rows: bool = False,
     ) -> Denoised:
-        """The network's raw output at timestep t, and the state after a block if asked for; see `Denoiser`."""
+        """Return the network's raw output at timestep t and, if requested, the state after a block; see `Denoiser`."""
         return self.denoiser(x_t, t, condition, features_after=features_after, by_rows=by_rows)
 
     def predict(
@@ -54,13 +54,13 @@ class CoD(nnx.Module):
         *,
         by_rows: bool = False,
     ) -> Float[Array, "B H W C"]:
-        """The network's raw output at timestep t: the image, or the velocity."""
+        """Return the network's raw output at timestep t, an image or a velocity."""
         return self.denoise(x_t, t, condition, by_rows=by_rows).prediction
 
     def to_velocity(
         self, prediction: Float[Array, "B H W C"], x_t: Float[Array, "B H W C"], t: Float[Array, " B"]
     ) -> Float[Array, "B H W C"]:
-        """The velocity that a raw output at x_t stands for."""
+        """Return the velocity that corresponds to a raw output at x_t."""
         return prediction if self.prediction == "velocity" else image_to_velocity(prediction, x_t, t)
 
     def velocity(
@@ -71,7 +71,7 @@ class CoD(nnx.Module):
         *,
         by_rows: bool = False,
     ) -> Float[Array, "B H W C"]:
-        """Velocity at timestep t, whatever the network predicts."""
+        """Return the velocity at timestep t."""
         return self.to_velocity(self.predict(x_t, t, condition, by_rows=by_rows), x_t, t)
 
     def one_step(
@@ -81,9 +81,12 @@ class CoD(nnx.Module):
         *,
         by_rows: bool = False,
     ) -> Float[Array, "B H W C"]:
-        """Image by one step from t = 0, from zero noise unless `noise` is given.
+        """Return the image after one step from t = 0.
 
-        `by_rows` runs the pixel head row after row, see `PixelHead`.
+        Args:
+            condition: Condition on the patch grid.
+            noise: Start of the step; zeros by default.
+            by_rows: Run the pixel head row by row, see `PixelHead`.
         """
         batch, rows, columns, _ = condition.shape
         if noise is None:

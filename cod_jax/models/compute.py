@@ -1,4 +1,4 @@
-"""How a model is computed, which changes neither its parameters nor, apart from rounding, its results."""
+"""Settings of a model's computation, which change its results by rounding only."""
 
 import dataclasses
 from typing import Literal
@@ -14,9 +14,9 @@ class ComputeConfig:
 
     Attributes:
         dtype: Dtype of the computation; parameters are float32.
-        remat: What the backward pass computes again: "none"; "dots", all but matrix products with weights; "full",
-            everything inside a block. It saves memory and costs time.
-        unroll: Whether equal blocks are compiled one after the other instead of as a loop: longer to compile.
+        remat: Work that the backward pass repeats to save memory: "none"; "dots", everything but matrix products with
+            weights; "full", everything inside a block.
+        unroll: Whether equal blocks are compiled one by one instead of as a loop, which takes longer to compile.
     """
 
     dtype: Dtype = "float32"
@@ -25,10 +25,10 @@ class ComputeConfig:
 
 
 def matmul_precision(dtype: Dtype) -> str:
-    """Return the precision of matrix products in a network that computes in `dtype`.
+    """Return the argument of `jax.default_matmul_precision` for a network that computes in `dtype`.
 
-    It is for `jax.default_matmul_precision`. In float32 it is the highest: in TF32 the symbols of a picture would
-    depend on the device. Products of bfloat16 numbers are exact either way, and XLA has faster kernels for those that
-    do not ask for more; the float32 products that matter in a bfloat16 network ask for the highest themselves.
+    Float32 needs the highest precision, because with TF32 the symbols of a picture would depend on the device. Products
+    of bfloat16 numbers are exact either way, and XLA has faster kernels for the default precision. The float32 products
+    that matter in a bfloat16 network ask for the highest precision themselves.
     """
     return "highest" if dtype == "float32" else "default"

@@ -1,4 +1,4 @@
-"""The condition codec shared by all models: image to symbols to condition (spec section 1)."""
+"""Condition codec of all models, from image to symbols to condition; see docs/method.md, Condition codec."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,11 +17,11 @@ from cod_jax.nn.blocks import Downsample, ResBlock, Upsample
 from cod_jax.nn.layers import Conv, xavier_uniform, zeros
 from cod_jax.nn.norms import GroupNorm
 
-# Value of every pixel of the condition image that stands for "no condition"; outside the range of image01 on purpose.
+# Value of every pixel of the null condition's image, outside the range of image01 on purpose.
 NULL_CONDITION_VALUE = -1.0
 
 WINDOW = 32
-# The released CoD-Lite cuts smaller windows in the last encoder level and in the decoder of its deep codec.
+# The released CoD-Lite uses smaller windows in the last encoder level and in the decoder of its deep codec.
 DEEP_WINDOW = 16
 
 
@@ -32,10 +32,10 @@ def _run(layers: Iterable[Any], x: jax.Array, attention: AttentionMode) -> jax.A
 
 
 class ConditionEncoder(nnx.Module):
-    """Image to latents [B, H / pitch, W / pitch, latent_channels].
+    """Network from the image to latents [B, H / pitch, W / pitch, latent_channels].
 
-    Four levels of two residual blocks with widths c, c, 2c, 2c, a level with attention at 4c (and at 8c in the deep
-    codec), and a middle block.
+    It has four levels of two residual blocks with widths c, c, 2c, 2c. A level with attention at 4c follows (in the
+    deep codec another at 8c), and then a middle block.
     """
 
     def __init__(self, config: ConditionCodecConfig, *, dtype: str, kernel_init: Initializer, rngs: nnx.Rngs):
@@ -73,7 +73,7 @@ class ConditionEncoder(nnx.Module):
         self.conv_out = Conv(channels, config.latent_channels, **make)
 
     def __call__(self, image01: Float[Array, "B H W 3"], attention: AttentionMode) -> Float[Array, "B h w C"]:
-        """Encode image01 in [0, 1] (or the null condition, -1 everywhere)."""
+        """Encode image01 in [0, 1], or the null condition, which is -1 everywhere."""
         x = self.conv_in(image01)
         for layers in self.levels:
             x = _run(layers, x, attention)
@@ -82,10 +82,10 @@ class ConditionEncoder(nnx.Module):
 
 
 class ConditionDecoder(nnx.Module):
-    """Code vectors to the condition on the 16-pixel grid, [B, H / 16, W / 16, hidden].
+    """Network from the bottleneck's values to the condition on the 16-pixel grid, [B, H / 16, W / 16, hidden].
 
-    What starts at zero does so as the published CoD intends: the output convolution and the second convolution of
-    each upsampling; of the three output layers at pitch 4 only the last, because three zeros in a row never learn.
+    The output convolution and the second convolution of each upsampling start at zero, as the published CoD intends. At
+    pitch 4 there are three output layers, of which only the last starts at zero: three zeros in a row never learn.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ConditionDecoder(nnx.Module):
         self.output = nnx.List(output)
 
     def __call__(self, codes: Float[Array, "B h w C"], attention: AttentionMode) -> Float[Array, "B H16 W16 hidden"]:
-        """Decode code vectors [B, h, w, latent_channels]."""
+        """Decode the bottleneck's values [B, h, w, latent_channels]."""
         x = _run(self.layers, self.conv_in(codes), attention)
         return _run(self.output, jax.nn.silu(self.norm_out(x)), attention)
 
@@ -139,7 +139,7 @@ class ConditionCodec(nnx.Module):
     Args:
         config: The codec's description.
         hidden: Channels of the condition.
-        dtype: Dtype of the computation; quantisation is float32 always.
+        dtype: Dtype of the computation; quantisation is always float32.
         kernel_init: Initialiser of the kernels that do not start at zero.
         rngs: Source of the initial values.
     """
@@ -162,7 +162,7 @@ class ConditionCodec(nnx.Module):
     def encode(
         self, image01: Float[Array, "B H W 3"], attention: AttentionMode | None = None
     ) -> Float[Array, "B h w C"]:
-        """Latents of image01 in [0, 1], before quantisation; `attention` is the model's own by default."""
+        """Return the latents of image01 in [0, 1]; by default attention works as the model's description says."""
         return self.encoder(image01, attention or self.attention)
 
     def quantize(
@@ -172,31 +172,31 @@ class ConditionCodec(nnx.Module):
         level: Int[Array, " B"] | None = None,
         noise: Float[Array, "B h w N"] | None = None,
     ) -> Quantized:
-        """Return what the bottleneck makes of the latents.
+        """Quantise latents.
 
         Args:
             z: Latents.
-            level: Quality level of each image; None is the best.
-            noise: See `bottlenecks.Draws`.
+            level: Quality level of each image; None stands for the best.
+            noise: Random numbers for training, see `bottlenecks.Draws`.
         """
         return self.bottleneck(z, self._level(level, z), noise)
 
     def dequantize(
         self, symbols: Int[Array, "B h w C"], *, level: Int[Array, " B"] | None = None
     ) -> Float[Array, "B h w F"]:
-        """Return the values that symbols stand for at the quality level of each image; None is the best."""
+        """Return the values of symbols at the quality level of each image; None stands for the best."""
         return self.bottleneck.lookup(symbols, self._level(level, symbols))
 
     def condition(
         self, image01: Float[Array, "B H W 3"], *, level: Int[Array, " B"] | None = None
     ) -> Float[Array, "B H16 W16 hidden"]:
-        """Return the condition of image01 in [0, 1] as the codec in use makes it."""
+        """Return the condition of image01 in [0, 1], quantised as outside of training."""
         return self.decode(self.quantize(self.encode(image01), level=level).values)
 
     def decode(
         self, codes: Float[Array, "B h w C"], attention: AttentionMode | None = None
     ) -> Float[Array, "B H16 W16 hidden"]:
-        """Condition of the code vectors; `attention` is the model's own by default."""
+        """Return the condition for the bottleneck's values; by default attention works as the description says."""
         return self.decoder(codes, attention or self.attention)
 
     def _level(self, level: jax.Array | None, batch: jax.Array) -> Int[Array, " B"]:

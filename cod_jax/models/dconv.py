@@ -1,4 +1,4 @@
-"""DConv, the convolutional denoiser of CoD-Lite (spec section 2)."""
+"""DConv, the convolutional denoiser of CoD-Lite; see docs/method.md, Denoisers."""
 
 import dataclasses
 from typing import Literal
@@ -30,15 +30,15 @@ from cod_jax.nn.stack import Stack
 
 @dataclasses.dataclass(frozen=True)
 class DConvConfig(DenoiserConfig):
-    """The convolutional denoiser of CoD-Lite (spec section 2).
+    """Description of CoD-Lite's convolutional denoiser; see docs/method.md, Denoisers.
 
     Attributes:
-        kind: Which denoiser this is.
+        kind: Name of this kind of denoiser.
         hidden: Channels on the patch grid, also of the condition.
         hidden_pixel: Channels per pixel in the pixel head.
         num_blocks: Condition blocks.
         num_pixel_blocks: Residual blocks of the pixel head.
-        bottleneck_width: Channels of the patch embedding before it meets the condition.
+        bottleneck_width: Channels of the patch embedding before it is joined with the condition.
         mlp_ratio: Width of a block's MLP over `hidden`.
         prediction: What the network outputs, "image" or "velocity".
     """
@@ -59,7 +59,7 @@ class DConvConfig(DenoiserConfig):
 
     @property
     def codec_init(self) -> Initializer:
-        """As published, Xavier's."""
+        """Xavier's initialiser, as published."""
         return xavier_uniform
 
     def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "DConv":
@@ -133,7 +133,7 @@ class MLPPixelHead(PixelHead):
         self.blocks = nnx.List([PixelBlock(features, dtype=dtype, rngs=rngs) for _ in range(config.num_pixel_blocks)])
 
     def embedding(self) -> tuple[Float[Array, "in C"], Float[Array, " C"]]:
-        """The embedding is two linear maps in a row: their product."""
+        """Return kernel and bias of the two linear maps that embed a pixel, multiplied into one."""
         return compose(self.embed, self.project)
 
     def refine(self, x: Float[Array, "B h w P C"], state: Float[Array, "B h w hidden"]) -> Float[Array, "B h w P C"]:
@@ -183,7 +183,7 @@ class DConv(nnx.Module):
         features_after: int | None = None,
         by_rows: bool = False,
     ) -> Denoised:
-        """Raw prediction, an image in [-1, 1] or a velocity, at x_t; see `Denoiser`."""
+        """Return the raw prediction at x_t, an image in [-1, 1] or a velocity; see `Denoiser`."""
         patches = patchify(x_t, PATCH_SIZE)
         embedded = self.patch_embed(patches.reshape(*patches.shape[:3], -1))
         condition = condition.astype(embedded.dtype)

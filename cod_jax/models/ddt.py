@@ -1,4 +1,4 @@
-"""DDT, the denoiser of latent CoD: an encoder of conditions and a decoder of velocities (spec section 2)."""
+"""DDT, the denoiser of latent CoD; see docs/method.md, Denoisers."""
 
 import dataclasses
 from typing import Literal
@@ -32,18 +32,18 @@ from cod_jax.nn.transformer import TransformerBlock
 
 @dataclasses.dataclass(frozen=True)
 class DDTConfig(DenoiserConfig):
-    """The transformer denoiser of latent CoD (spec section 2); the defaults are the published XL.
+    """Description of latent CoD's transformer denoiser; the defaults are the published XL.
 
     Attributes:
-        kind: Which denoiser this is.
+        kind: Name of this kind of denoiser.
         hidden: Channels on the patch grid, also of the condition.
-        num_heads: Attention heads; the channels of one are a multiple of 4.
+        num_heads: Attention heads; each must have a multiple of 4 channels.
         num_blocks: Transformer blocks of the encoder.
         num_decoder_blocks: Transformer blocks of the decoder.
         mlp_ratio: Width of a block's MLP over `hidden`, before the two thirds of SwiGLU.
         prediction: What the network outputs, "image" (the latents) or "velocity".
-        autoencoder: Where latents come from: "sd_vae", or "space_to_depth", a fixed projection that needs no weights
-            and is good for trying things out only.
+        autoencoder: Source of the latents: "sd_vae", or "space_to_depth", a fixed projection without weights that is
+            only good for trying things out.
     """
 
     kind: Literal["ddt"] = "ddt"
@@ -62,7 +62,7 @@ class DDTConfig(DenoiserConfig):
         require_heads(self.hidden, self.num_heads)
         require(
             self.autoencoder != "none",
-            "autoencoder must be sd_vae or space_to_depth, got none; this network works on latents",
+            "autoencoder must be sd_vae or space_to_depth for a denoiser of latents, got none",
         )
 
     def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "DDT":
@@ -71,7 +71,7 @@ class DDTConfig(DenoiserConfig):
 
 
 class DDT(nnx.Module):
-    """Transformer blocks modulated by the timestep, whose output modulates further blocks token by token.
+    """Transformer of two parts: the timestep modulates the encoder, whose output modulates the decoder token by token.
 
     It works on latents [B, H / 8, W / 8, 4] in patches of 2x2.
 
@@ -119,7 +119,7 @@ class DDT(nnx.Module):
         self.modulation = Linear(
             hidden, 2 * hidden, axes=("embed", "modulation"), dtype=dtype, kernel_init=fan_in_uniform, rngs=rngs
         )
-        # In float32 for the same reason as in `PixelHead`.
+        # float32 for the same reason as in `PixelHead`.
         make = {"dtype": "float32", "precision": jax.lax.Precision.HIGHEST, "kernel_init": zeros, "rngs": rngs}
         self.out = Linear(hidden, num_values, axes=("embed", "features"), **make)
 

@@ -1,4 +1,4 @@
-"""The interface of denoisers: their description and what they compute."""
+"""Interface of denoisers."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -14,24 +14,24 @@ from cod_jax.nn.layers import fan_in_uniform
 Prediction = Literal["image", "velocity"]
 Autoencoder = Literal["none", "sd_vae", "space_to_depth"]
 
-# Pixels per side of a condition cell; every published model uses this grid.
+# Side of a condition cell in pixels; every published model uses this grid.
 PATCH_SIZE = 16
-# The latents of latent CoD: every 8x8 pixels are 4 numbers, so that a condition cell is 2x2 of them.
+# Latent CoD turns 8x8 pixels into 4 numbers, so a condition cell covers 2x2 latents.
 LATENT_STRIDE = 8
 LATENT_CHANNELS = 4
 LATENT_PATCH_SIZE = PATCH_SIZE // LATENT_STRIDE
-# Far beyond any sensible model: a description from an untrusted file must not build for hours.
+# Limits far beyond any sensible model, so that an untrusted description does not build for hours.
 MAX_WIDTH = 2**14
 MAX_BLOCKS = 1024
 MAX_PIXEL_BLOCKS = 64
 
 
 class Denoised(NamedTuple):
-    """What a denoiser returns.
+    """Output of a denoiser.
 
     Attributes:
-        prediction: Image or latents, or their velocity, like x_t, float32.
-        features: State [B, h, w, hidden] after the block asked for, or None.
+        prediction: Image, latents, or their velocity, float32 with the shape of x_t.
+        features: State [B, h, w, hidden] after the requested block, or None.
     """
 
     prediction: Float[Array, "B H W C"]
@@ -51,27 +51,27 @@ class Denoiser(Protocol):
         features_after: int | None = None,
         by_rows: bool = False,
     ) -> Denoised:
-        """Predict.
+        """Return the prediction at x_t.
 
         Args:
             x_t: Noisy image or latents.
             t: Timesteps in [0, 1].
             condition: Condition on the patch grid.
-            features_after: Number of the block whose output is returned too; 1 is the first.
-            by_rows: Spare memory where a head works pixel by pixel, see `PixelHead`.
+            features_after: Number of the block whose output is also returned; 1 is the first.
+            by_rows: Save memory in a head that works pixel by pixel, see `PixelHead`.
         """
         ...
 
 
 class DenoiserConfig(Part):
-    """Description of a denoiser; a subclass is a frozen dataclass with the fields below.
+    """Description of a denoiser; subclasses are frozen dataclasses with the fields below.
 
     Attributes:
-        kind: Which denoiser this is.
+        kind: Name of this kind of denoiser.
         hidden: Channels on the patch grid, also of the condition.
-        num_blocks: Blocks; the features after one of them can be aligned with those of another network.
-        prediction: What the network outputs, "image" or "velocity".
-        autoencoder: Where latents come from; "none" works on pixels.
+        num_blocks: Number of blocks. Training can align the features after one of them with another network's.
+        prediction: Output of the network, "image" or "velocity".
+        autoencoder: Source of the latents; "none" means that the network works on pixels.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -86,7 +86,7 @@ class DenoiserConfig(Part):
 
     @property
     def codec_init(self) -> Initializer:
-        """Initialiser of the condition codec's kernels that goes with this denoiser."""
+        """Initialiser of the condition codec's kernels in models with this denoiser."""
         return fan_in_uniform
 
     def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> Denoiser:
@@ -100,24 +100,25 @@ class DenoiserConfig(Part):
 
 
 def require_mlp_ratio(mlp_ratio: float, hidden: int) -> None:
-    """Refuse a ratio with which an MLP has no width, or a senseless one.
+    """Check the width of an MLP relative to the number of channels.
 
     Raises:
-        UserError: It is out of range.
+        UserError: The ratio is out of range.
     """
-    # Two thirds of it are SwiGLU's width.
-    require(hidden * mlp_ratio >= 2, f"mlp_ratio {mlp_ratio} leaves an MLP over {hidden} channels without width")
+    # SwiGLU takes two thirds of this width, which must leave at least one channel.
+    smallest = 2 / hidden
+    require(mlp_ratio >= smallest, f"mlp_ratio must be at least {smallest:g} for {hidden} channels, got {mlp_ratio}")
     require(mlp_ratio <= 64, f"mlp_ratio must be at most 64, got {mlp_ratio}")
 
 
 def require_heads(hidden: int, num_heads: int) -> None:
-    """Refuse a number of attention heads for which there are no rotary positions.
+    """Check that rotary positions exist for a number of attention heads.
 
     Raises:
         UserError: The channels of a head are not a multiple of 4.
     """
     require(
         hidden % (4 * num_heads) == 0,
-        f"hidden must be a multiple of 4 num_heads, {4 * num_heads}, got {hidden}: rotary positions need heads of 4, "
-        "8, ... channels",
+        f"hidden must be a multiple of 4 num_heads, {4 * num_heads}, got {hidden}; rotary positions need heads with a "
+        "multiple of 4 channels",
     )

@@ -1,6 +1,6 @@
-"""Discriminators: what a one-step codec is trained against, so that reconstructions look real (spec section 5).
+"""Discriminators of one-step codecs, which make reconstructions look real; see docs/method.md, One-step codec.
 
-Both kinds judge every patch of a picture; all their layers are spectrally normalised.
+Both kinds judge every patch of a picture. All layers are spectrally normalised.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ LEAKY_SLOPE = 0.2
 
 
 class DiscriminatorConfig(Part):
-    """Description of a discriminator.
+    """Description of a discriminator; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: Which discriminator this is.
+        kind: Name of this kind of discriminator.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -41,8 +41,8 @@ class DINOv2DiscriminatorConfig(DiscriminatorConfig):
     """Heads on features of the frozen DINOv2, as published.
 
     Attributes:
-        kind: Which discriminator this is.
-        layers: Numbers of the blocks whose tokens are judged, each by a head of its own; 0 is the first block.
+        kind: Name of this kind of discriminator.
+        layers: Numbers of the blocks whose tokens are judged, each by its own head; 0 is the first block.
     """
 
     kind: Literal["dinov2"] = "dinov2"
@@ -50,15 +50,15 @@ class DINOv2DiscriminatorConfig(DiscriminatorConfig):
 
     def __post_init__(self):
         if not self.layers:
-            raise UserError("layers is empty; name at least one block of DINOv2")
+            raise UserError("layers must name at least one block of DINOv2, got none")
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchDiscriminatorConfig(DiscriminatorConfig):
-    """Convolutions from pixels to one logit per patch (Isola et al. 2017, section 3.2.2); needs no weight file.
+    """Convolutions from pixels to one logit per patch (Isola et al. 2017, section 3.2.2), without a weight file.
 
     Attributes:
-        kind: Which discriminator this is.
+        kind: Name of this kind of discriminator.
         widths: Output channels of the convolutions, each of which halves the size.
     """
 
@@ -67,11 +67,13 @@ class PatchDiscriminatorConfig(DiscriminatorConfig):
 
     def __post_init__(self):
         if not self.widths or min(self.widths) < 1:
-            raise UserError(f"widths are {self.widths}; name at least one convolution, each with at least 1 channel")
+            raise UserError(
+                f"widths must name at least one convolution, each with at least 1 channel, got {self.widths}"
+            )
 
 
 class TokenHead(nnx.Module):
-    """3x3, 1x1 and 1x1 convolutions with LeakyReLU in between: tokens of one layer to a logit per position.
+    """Convolutions (3x3, 1x1, 1x1) with LeakyReLU from the tokens of one layer to a logit per position.
 
     Args:
         features: Channels of a token.
@@ -93,7 +95,7 @@ class TokenHead(nnx.Module):
 
 
 class TokenHeads(nnx.Module):
-    """A head for each of several layers of tokens."""
+    """One head for each of several layers of tokens."""
 
     def __init__(self, num_layers: int, features: int, *, dtype: str, rngs: nnx.Rngs):
         self.heads = nnx.List([TokenHead(features, dtype=dtype, rngs=rngs) for _ in range(num_layers)])
@@ -122,17 +124,17 @@ class PatchNetwork(nnx.Module):
         self.out = Conv(widths[-1], 1, **init)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 1"]:
-        """Map pictures in [-1, 1] to logits [B, H / 2^n, W / 2^n, 1], rounded down, n the number of widths; float32.
+        """Map pictures in [-1, 1] to float32 logits [B, H / 2^n, W / 2^n, 1] for n widths, sides rounded down.
 
         Raises:
-            UserError: A side has less than 2^n pixels.
+            UserError: A side has fewer than 2^n pixels.
         """
         _, height, width, _ = image.shape
         smallest = 2 ** len(self.convs)
         if min(height, width) < smallest:
             raise UserError(
-                f"picture of {height}x{width} pixels; both sides must have at least {smallest} for a discriminator of "
-                f"{len(self.convs)} convolutions with stride 2"
+                f"both sides of a picture must have at least {smallest} pixels for {len(self.convs)} convolutions with "
+                f"stride 2, got {height}x{width}; use larger pictures or fewer discriminator.widths"
             )
         x = image
         for conv in self.convs:
@@ -141,19 +143,19 @@ class PatchNetwork(nnx.Module):
 
 
 class Discriminator:
-    """Either kind of discriminator as a pure function of nested dicts.
+    """A discriminator of either kind as a pure function of nested dicts.
 
     Args:
-        config: Which kind.
+        config: Description of the discriminator.
         dtype: Dtype of the trained layers' computation.
-        dinov2: What DINOv2 is; another one than the published serves tests.
+        dinov2: Description of DINOv2, by default the published one; tests use a small network.
         frozen_dtype: Dtype of DINOv2's computation.
 
     Attributes:
         functional: The trained layers.
         axes: Logical axis names of the parameters.
         state_axes: Logical axis names of the state.
-        frozen: The frozen networks that are needed by name: "dinov2" or none.
+        frozen: Required frozen networks by name: "dinov2", or none.
     """
 
     def __init__(
@@ -173,7 +175,8 @@ class Discriminator:
                 wrong = [layer for layer in layers if not 0 <= layer < network.num_blocks]
                 if wrong:
                     raise UserError(
-                        f"discriminator.layers has {wrong[0]}; DINOv2 has blocks 0 to {network.num_blocks - 1}"
+                        f"discriminator.layers must be between 0 and {network.num_blocks - 1}, the blocks of DINOv2, "
+                        f"got {wrong[0]}"
                     )
                 self.frozen["dinov2"] = Functional(lambda rngs: DINOv2(network, dtype=frozen_dtype, rngs=rngs))
                 self.functional = Functional(
@@ -188,20 +191,20 @@ class Discriminator:
     def logits(
         self, params: Params, vectors: Params, image: Float[Array, "B H W 3"], frozen: Mapping[str, Params]
     ) -> Float[Array, "B h w L"]:
-        """Judge every patch: the higher the logit, the more it looks like one of a picture.
+        """Judge every patch; a higher logit means that the patch looks more like an original.
 
         Args:
             params: Parameters of the trained layers.
-            vectors: Their singular vectors, as `spectral_norm.init_singular_vectors` makes and `spectral_normalize`
-                moves them.
-            image: Pictures in [-1, 1]; their sides are multiples of 16 for DINOv2.
+            vectors: Their singular vectors, as `spectral_norm.init_singular_vectors` and `spectral_normalize` return
+                them.
+            image: Pictures in [-1, 1]; for DINOv2 their sides are multiples of 16.
             frozen: Parameters of the frozen networks by name.
 
         Returns:
             Logits, float32.
 
         Raises:
-            UserError: The pictures' size does not fit.
+            UserError: The size of the pictures does not fit the network.
         """
         normalized, _ = spectral_normalize(params, vectors, train=False)
         network = self.functional.bind(normalized)

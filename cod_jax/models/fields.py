@@ -1,4 +1,4 @@
-"""Descriptions as frozen dataclasses: made from plain values, validated, and chosen by their kind."""
+"""Descriptions as frozen dataclasses, which are built from plain values, validated, and chosen by kind."""
 
 import dataclasses
 import difflib
@@ -13,13 +13,14 @@ Config = TypeVar("Config")
 
 
 class Part:
-    """A description of one kind among several, such as a denoiser's; a subclass is the family of its kinds.
+    """A description that comes in several kinds; a direct subclass, such as `DenoiserConfig`, is a family of kinds.
 
-    The kinds of a family are those it lists, and "package.module:Class" for a subclass in another package. Members are
-    frozen dataclasses whose field `kind` holds their name.
+    A family has the kinds that it lists and accepts "package.module:Class" for a subclass in another package. Members
+    are frozen dataclasses whose field `kind` holds their name.
 
     Attributes:
-        FAMILY: Module and class of each kind that comes with the package; the first is the default.
+        FAMILY: Module and class of each kind in this package by name; the first is the default.
+        kind: Name of the kind.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {}
@@ -32,7 +33,7 @@ class Part:
         Args:
             kind: Name of a kind, or "package.module:Class".
             where: Dotted name of the description, for messages.
-            trusted: Whether a class of another package may be imported; see `plugins.resolve`.
+            trusted: Whether classes of other packages may be imported; see `plugins.resolve`.
 
         Raises:
             UserError: There is no such kind, or it may not be imported.
@@ -42,23 +43,22 @@ class Part:
         if isinstance(kind, str) and ":" in kind:
             return resolve(kind, cls, trusted=trusted)
         raise UserError(
-            f"{where}.kind must be one of {', '.join(cls.FAMILY)}, or package.module:Class for one of your own, got "
-            f"{kind!r}"
+            f"{where}.kind must be one of {', '.join(cls.FAMILY)}, or package.module:Class for your own, got {kind!r}"
         )
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a value.
+    """Raise a `UserError` with this message unless the condition holds.
 
     Raises:
-        UserError: With this message, where the condition does not hold.
+        UserError: The condition does not hold.
     """
     if not condition:
         raise UserError(message)
 
 
 def require_range(config: Any, largest: Mapping[str, int]) -> None:
-    """Refuse fields below 1 or above a limit.
+    """Check that fields are between 1 and a limit.
 
     Args:
         config: A description.
@@ -73,10 +73,10 @@ def require_range(config: Any, largest: Mapping[str, int]) -> None:
 
 
 def require_at_least(config: Any, smallest: int, *names: str) -> None:
-    """Refuse fields below a limit.
+    """Check that fields are not below a limit.
 
     Raises:
-        UserError: A field is below it.
+        UserError: A field is below the limit.
     """
     for name in names:
         value = getattr(config, name)
@@ -88,12 +88,13 @@ def from_mapping(cls: type[Config], values: Any, where: str, *, trusted: bool = 
 
     Args:
         cls: A dataclass whose fields are plain values, tuples or descriptions.
-        values: Field names and values; missing ones take their defaults.
+        values: Field names and values; missing fields take their defaults.
         where: Dotted name of this mapping, for messages.
         trusted: Whether kinds of other packages may be imported; see `plugins.resolve`.
 
     Raises:
-        UserError: A field is unknown, of another type, or refused by the dataclass; the message starts with its name.
+        UserError: A field is unknown, has the wrong type, or is refused by the dataclass. The message starts with the
+            dotted name.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     if not isinstance(values, Mapping):
@@ -133,7 +134,7 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise UserError(f"{where} is a number of {len(str(value))} digits; give a smaller one") from None
+            raise UserError(f"{where} must fit a float, got a number of {len(str(value))} digits") from None
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise UserError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value

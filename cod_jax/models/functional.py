@@ -1,4 +1,4 @@
-"""A module as a pure function of a nested dict of parameters; outside layers only this calls NNX's split and merge."""
+"""Modules as pure functions of nested dicts of parameters; the only caller of NNX's split and merge outside layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -14,10 +14,13 @@ Params = dict[Any, Any]
 
 
 class Functional(Generic[Module]):
-    """Parameters outside, structure inside.
+    """A module whose parameters are kept outside.
+
+    Args:
+        build: Function of `nnx.Rngs` that makes the module.
 
     Attributes:
-        shapes: Nested dict of `jax.ShapeDtypeStruct`, one per parameter.
+        shapes: Nested dict with a `jax.ShapeDtypeStruct` per parameter.
         axes: The same tree with a tuple of logical axis names per parameter.
     """
 
@@ -29,29 +32,29 @@ class Functional(Generic[Module]):
         self._flat_shapes = _flatten(self.shapes)
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters, float32."""
+        """Return fresh parameters, float32."""
         return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param))
 
     def bind(self, params: Params) -> Module:
-        """The module with these parameters; cheap, for use inside jitted functions.
+        """Return the module with these parameters; cheap, for use inside jitted functions.
 
         Raises:
-            UserError: Names or shapes differ from `shapes` (merging goes by order, so it would not notice).
+            UserError: Names or shapes differ from `shapes`. Merging goes by order and would not notice.
         """
         self.check(params)
         return nnx.merge(self._graphdef, params)
 
     def check(self, params: Params) -> None:
-        """Refuse parameters of another module.
+        """Check that parameters belong to this module.
 
         Raises:
-            UserError: With the missing, the unexpected and the wrongly shaped names.
+            UserError: Names or shapes differ; the message lists missing, unexpected and wrongly shaped ones.
         """
         check_fit(_flatten(params), self._flat_shapes, _joined)
 
 
 def flatten_params(params: Params) -> dict[str, Any]:
-    """Parameters by name: path parts joined by "/"."""
+    """Return parameters by name, the parts of their path joined by "/"."""
     return {_joined(path): value for path, value in _flatten(params).items()}
 
 
@@ -59,7 +62,7 @@ def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
     """Undo `flatten_params` for a model of these shapes.
 
     Raises:
-        UserError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: Names or shapes differ; the message lists missing, unexpected and wrongly shaped ones.
     """
     paths = {_joined(path): path for path in _flatten(shapes)}
     by_path = {paths.get(name, (name,)): value for name, value in flat.items()}
@@ -74,20 +77,20 @@ def unflatten_params(flat: Mapping[str, Any], shapes: Params) -> Params:
 
 
 def count_params(shapes: Params) -> int:
-    """Number of scalar parameters."""
+    """Return the number of scalar parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 def check_fit(given: Mapping[Any, Any], expected: Mapping[Any, Any], title: Callable[[Any], str] = str) -> None:
-    """Refuse arrays whose names or shapes are not the expected ones.
+    """Check that arrays have the expected names and shapes.
 
     Args:
         given: Arrays by name.
         expected: Arrays, or their shapes and dtypes, by name.
-        title: Turns a name into text.
+        title: Function that turns a name into text.
 
     Raises:
-        UserError: With the missing, the unexpected and the wrongly shaped names.
+        UserError: Names or shapes differ; the message lists missing, unexpected and wrongly shaped ones.
     """
     missing = [title(name) for name in expected if name not in given]
     unexpected = [title(name) for name in given if name not in expected]
@@ -101,7 +104,7 @@ def check_fit(given: Mapping[Any, Any], expected: Mapping[Any, Any], title: Call
 
 
 def mismatch_message(missing: list[str], unexpected: list[str], wrong_shape: list[str]) -> str:
-    """The three lists of a failed load as one sentence each, long ones cut."""
+    """Return the message of a failed load with its three lists, long ones cut."""
 
     def listed(title: str, names: list[str]) -> str:
         shown = ", ".join(sorted(names)[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,4 +1,4 @@
-"""Training heads that read something from features of the patch grid; not part of an exported model."""
+"""Training heads on features of the patch grid, which exported models leave out."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from cod_jax.nn.layers import Linear, fan_in_uniform
 
 
 class FeatureHead(nnx.Module):
-    """MLP hidden -> hidden -> hidden -> out with SiLU, at every position.
+    """MLP with SiLU and two hidden layers, applied at every position.
 
     Args:
         hidden: Channels of the features.
@@ -19,8 +19,8 @@ class FeatureHead(nnx.Module):
     """
 
     def __init__(self, hidden: int, out_features: int, *, dtype: str, rngs: nnx.Rngs):
-        # Random biases matter: the condition starts at zero, and a head that made zero of it would have no direction to
-        # compare by cosine and a gradient of 1e8.
+        # Random biases matter. The condition starts at zero; if the head mapped it to zero, the cosine would have no
+        # direction to compare and a gradient of 1e8.
         make = {"dtype": dtype, "kernel_init": fan_in_uniform, "rngs": rngs}
         self.layer0 = Linear(hidden, hidden, axes=("embed", "mlp"), **make)
         self.layer1 = Linear(hidden, hidden, axes=("mlp", "embed"), **make)

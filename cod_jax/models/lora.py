@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021) as a property of the parameter tree: W + (alpha / rank) A B."""
+"""Low-rank adaptation (Hu et al. 2021) of a parameter tree: W + (alpha / rank) A B."""
 
 import fnmatch
 import math
@@ -10,19 +10,19 @@ import jax.numpy as jnp
 
 from cod_jax.models.functional import Params, flatten_params
 
-# By flat name of the kernel, "a" [..., in, rank] and "b" [..., rank, out].
+# For each kernel by flat name, "a" [..., in, rank] and "b" [..., rank, out].
 Lora = dict[str, dict[str, Any]]
 
-# Of stacked blocks the first axis counts the layers.
+# The first axis of stacked blocks counts the layers.
 _STACKED = "/block/"
 
 
 def adapted_names(shapes: Params, exclude: Sequence[str]) -> list[str]:
-    """Flat names of the kernels to adapt: all linear maps, which 1x1 convolutions and patch embeddings are too.
+    """Return the flat names of the kernels to adapt: all linear maps, with 1x1 convolutions and patch embeddings.
 
     Args:
         shapes: Parameters or their shapes, nested.
-        exclude: Patterns of flat names, as in file names, that are left alone.
+        exclude: Wildcard patterns of flat names to leave out.
     """
     names = []
     for name, leaf in flatten_params(shapes).items():
@@ -33,12 +33,12 @@ def adapted_names(shapes: Params, exclude: Sequence[str]) -> list[str]:
 
 
 def init_lora(key: jax.Array, shapes: Params, names: Sequence[str], rank: int) -> Lora:
-    """Fresh adaptations by flat name: "a" [..., in, rank] uniform in +-1/sqrt(in), "b" [..., rank, out] zero.
+    """Return fresh adaptations, with "a" [..., in, rank] uniform in +-1/sqrt(in) and "b" [..., rank, out] zero.
 
     Args:
         key: Randomness of "a".
         shapes: Parameters or their shapes, nested.
-        names: See `adapted_names`.
+        names: Flat names of the kernels, see `adapted_names`.
         rank: Rank of every adaptation.
     """
     flat = flatten_params(shapes)
@@ -51,7 +51,7 @@ def init_lora(key: jax.Array, shapes: Params, names: Sequence[str], rank: int) -
 
 
 def lora_axes(axes: Params, lora: Lora) -> Lora:
-    """Logical axis names like the adaptations: the input's and the output's are those of the kernel."""
+    """Return the logical axis names of the adaptations, whose inputs and outputs have the kernel's names."""
     flat = flatten_params(axes)
     return {
         name: {
@@ -63,7 +63,7 @@ def lora_axes(axes: Params, lora: Lora) -> Lora:
 
 
 def merge(base: Params, lora: Lora, scale: float) -> Params:
-    """Parameters with the adaptations added, like `base`.
+    """Return the parameters with the adaptations added.
 
     Args:
         base: Nested parameters.
@@ -72,21 +72,21 @@ def merge(base: Params, lora: Lora, scale: float) -> Params:
     """
     merged = base
     for name, part in lora.items():
-        # The products are small; in half precision they would cost more accuracy than time.
+        # The products are small, so full precision costs little time.
         delta = scale * jnp.matmul(part["a"], part["b"], precision=jax.lax.Precision.HIGHEST)
         merged = _with(merged, name.split("/"), delta)
     return merged
 
 
 def _with(tree: Params, path: Sequence[str], delta: jax.Array) -> Params:
-    """The tree with one leaf increased; integer keys are those of lists of modules."""
+    """Add to one leaf of a tree; lists of modules have integer keys."""
     key = next(key for key in tree if str(key) == path[0])
     if len(path) == 1:
         return {**tree, key: tree[key] + delta.reshape(tree[key].shape)}
     return {**tree, key: _with(tree[key], path[1:], delta)}
 
 
-# Axes that a kernel of a linear map may have, without that of the layers.
+# Number of axes of a linear map's kernel, not counting that of the layers.
 _AXES_OF = {"kernel": (2,), "qkv": (3,)}
 
 
@@ -95,7 +95,7 @@ def _leaf(name: str) -> str:
 
 
 def _matrix_shape(name: str, shape: Sequence[int]) -> tuple[tuple[int, ...], int, int]:
-    """Layers, inputs and outputs of a kernel; whatever follows the inputs is output."""
+    """Return layers, inputs and outputs of a kernel; all axes after the inputs count as outputs."""
     layers = tuple(shape[:1]) if _STACKED in name else ()
     rest = shape[len(layers) :]
     return layers, rest[0], math.prod(rest[1:])

@@ -1,4 +1,4 @@
-"""From features of a patch to its pixels: what the heads of CoD-Lite and of pixel CoD share (spec section 2)."""
+"""Common part of the pixel heads of CoD-Lite and pixel CoD; see docs/method.md, Denoisers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ from cod_jax.nn.norms import RMSNorm
 
 
 class PixelHead(nnx.Module):
-    """Embeds [pixel of x_t, condition, position] of every pixel, refines it, and reads RGB; local to a patch.
+    """A head that embeds [pixel of x_t, condition, position] of every pixel, refines it, and predicts RGB.
 
-    Subclasses say how: `refine`. Arrays inside are [B, h, w, pixels of the patch, channels], pixels row-major.
+    Each patch is computed by itself. Subclasses define `refine`. Arrays inside are [B, h, w, pixels of the patch,
+    channels], with pixels row-major.
 
     Args:
         hidden: Channels on the patch grid.
@@ -32,20 +33,20 @@ class PixelHead(nnx.Module):
         num_position_features = pixel_position_features(PATCH_SIZE).shape[-1]
         self.embed = Linear(3 + features + num_position_features, features, axes=("features", "pixel"), **make)
         self.norm_out = RMSNorm(features)
-        # An image rounded to bfloat16 would put its error, divided by 0.05, into the velocity.
+        # Rounding to bfloat16 would put its error, divided by 0.05, into the velocity.
         make = {"dtype": "float32", "precision": jax.lax.Precision.HIGHEST, "kernel_init": zeros, "rngs": rngs}
         self.out = Linear(features, 3, axes=("pixel", "features"), **make)
 
     def embedding(self) -> tuple[Float[Array, "in C"], Float[Array, " C"]]:
-        """Kernel and bias of the map from [pixel, condition, position] to the channels of a pixel."""
+        """Return kernel and bias of the map from [pixel, condition, position] to the channels of a pixel."""
         return kernel_and_bias(self.embed)
 
     def refine(self, x: Float[Array, "B h w P C"], state: Float[Array, "B h w hidden"]) -> Float[Array, "B h w P C"]:
-        """Change the features of each pixel, given the denoiser's state of its patch."""
-        raise NotImplementedError
+        """Return the new features of each pixel, given the denoiser's state of its patch."""
+        raise NotImplementedError(f"{type(self).__name__} must define refine")
 
     def read(self, x: Float[Array, "B h w P C"], state: Float[Array, "B h w hidden"]) -> Float[Array, "B h w P 3"]:
-        """Predict the pixels of every patch, float32, from their embedded features and the denoiser's state."""
+        """Return the pixels of every patch, float32, given their embedded features and the denoiser's state."""
         return self.out(self.norm_out(self.refine(x, state)))
 
     def __call__(
@@ -62,8 +63,8 @@ class PixelHead(nnx.Module):
             x_t: Noisy image.
             condition: Condition on the patch grid.
             state: The denoiser's state on the patch grid.
-            by_rows: Compute one row of patches after the other. The result is the same; memory is that of a row, which
-                is faster on a CPU and slower on accelerators.
+            by_rows: Compute one row of patches after the other. The result is the same and takes the memory of a row,
+                which is faster on a CPU and slower on accelerators.
         """
         if not by_rows:
             return self._pixels(x_t, condition, state)
@@ -76,7 +77,7 @@ class PixelHead(nnx.Module):
 
     def _pixels(self, x_t: jax.Array, condition: jax.Array, state: jax.Array) -> jax.Array:
         pixels = patchify(x_t, PATCH_SIZE).astype(self.dtype)
-        # The kernel's rows belong to [pixel, condition, position]: applying each part by itself spares the widest
+        # The kernel's rows belong to [pixel, condition, position]. Applying each part by itself avoids the widest
         # arrays of the network.
         kernel, bias = self.embedding()
         position_features = pixel_position_features(PATCH_SIZE)

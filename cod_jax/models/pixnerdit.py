@@ -1,4 +1,4 @@
-"""PixNerDiT, the denoiser of pixel CoD: a transformer over patches, then a neural field per patch (spec section 2)."""
+"""PixNerDiT, the denoiser of pixel CoD; see docs/method.md, Denoisers."""
 
 import dataclasses
 from typing import Literal
@@ -31,12 +31,12 @@ from cod_jax.nn.transformer import TransformerBlock
 
 @dataclasses.dataclass(frozen=True)
 class PixNerDiTConfig(DenoiserConfig):
-    """The transformer denoiser of pixel CoD (spec section 2); the defaults are the published XL.
+    """Description of pixel CoD's transformer denoiser; the defaults are the published XL.
 
     Attributes:
-        kind: Which denoiser this is.
+        kind: Name of this kind of denoiser.
         hidden: Channels on the patch grid, also of the condition.
-        num_heads: Attention heads; the channels of one are a multiple of 4.
+        num_heads: Attention heads; each must have a multiple of 4 channels.
         hidden_pixel: Channels per pixel.
         num_blocks: Transformer blocks.
         num_pixel_blocks: Neural-field blocks.
@@ -72,20 +72,20 @@ TIMESTEP_BASE = 10.0
 
 
 def patch_tokens(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w D"]:
-    """Patches as vectors, channel-major: channel * pixels + pixel."""
+    """Return patches as vectors, channel-major: channel * pixels + pixel."""
     patches = patchify(x, patch_size).swapaxes(-1, -2)
     return patches.reshape(*patches.shape[:3], -1)
 
 
 def _unit_columns(weights: jax.Array) -> jax.Array:
-    """Weights [..., in, out] with a norm of 1 over the input axis, float32; the norm's floor is 1e-12."""
+    """Normalise weights [..., in, out] over the input axis, in float32; norms below 1e-12 count as 1e-12."""
     weights = weights.astype(jnp.float32)
     squared = jnp.sum(weights**2, axis=-2, keepdims=True)
     return weights * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 
 
 class NeuralFieldBlock(nnx.Module):
-    """Residual two-layer MLP over the pixels of a patch whose weights are made from the patch's state.
+    """Residual two-layer MLP over the pixels of a patch, with weights generated from the patch's state.
 
     Args:
         hidden: Channels of the state.
@@ -113,7 +113,7 @@ class NeuralFieldBlock(nnx.Module):
 
 
 class NeuralFieldHead(PixelHead):
-    """The head of pixel CoD: neural-field blocks, all driven by the same state."""
+    """Head of pixel CoD, whose neural-field blocks all use the same state."""
 
     def __init__(self, config: PixNerDiTConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         features, dtype = config.hidden_pixel, compute.dtype

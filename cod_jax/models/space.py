@@ -1,4 +1,4 @@
-"""What the denoiser works on: the pixels themselves, or the latents of a frozen autoencoder (spec section 2, DDT)."""
+"""Space that the denoiser works in: pixels, or latents of a frozen autoencoder; see docs/method.md, Denoisers."""
 
 import jax
 from jaxtyping import Array, Float
@@ -11,15 +11,15 @@ from cod_jax.models.functional import Functional, Params
 
 
 class Space:
-    """Pictures in [-1, 1] to what a model denoises, and back.
+    """Map between pictures in [-1, 1] and the values that a model denoises.
 
     Args:
         config: The model's description.
         dtype: Dtype of an autoencoder's computation.
-        vae: What "sd_vae" stands for; another one than the published serves tests.
+        vae: Description of "sd_vae", by default the published one; tests use a small network.
 
     Attributes:
-        functional: The autoencoder as a pure function of its parameters, or None where there is nothing to load.
+        functional: The autoencoder as a pure function of its parameters, or None if it has none.
     """
 
     def __init__(self, config: ModelConfig, dtype: Dtype = "float32", vae: SDVAEConfig | None = None):
@@ -33,13 +33,13 @@ class Space:
     def encode(
         self, params: Params, image: Float[Array, "B H W 3"], noise: Float[Array, "B h w C"] | None = None
     ) -> Float[Array, "B h w C"]:
-        """What the model denoises, for images in [-1, 1]; without gradient.
+        """Return the values to denoise for images in [-1, 1], without gradient.
 
         Args:
-            params: The autoencoder's, {} where it has none.
-            image: The images.
-            noise: Standard normal, like the result, for a sample of the latents as the published models are trained on;
-                without it, their mean. It plays no part in other spaces.
+            params: Parameters of the autoencoder, {} if it has none.
+            image: Images.
+            noise: Standard normal, with the shape of the result. It makes the VAE sample its latents, as the published
+                models are trained; without it the result is their mean. Other spaces ignore it.
         """
         if self.functional is not None:
             moments = self.functional.bind(params).encode_moments(image)
@@ -48,7 +48,7 @@ class Space:
         return self._projection.encode(image) if self._autoencoder == "space_to_depth" else image
 
     def decode(self, params: Params, values: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Images of about [-1, 1] for what the model denoised. `params` are the autoencoder's."""
+        """Return images of about [-1, 1] for denoised values, given the autoencoder's parameters."""
         if self.functional is not None:
             return self.functional.bind(params).decode(values / LATENT_SCALE)
         return self._projection.decode(values) if self._autoencoder == "space_to_depth" else values

@@ -153,10 +153,10 @@ def test_the_published_heads_have_22_million_parameters():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="layers is empty"):
+    with pytest.raises(ValueError, match="layers must name at least one block of DINOv2"):
         DINOv2DiscriminatorConfig(layers=())
     with pytest.raises(ValueError, match="at least one convolution"):
         PatchDiscriminatorConfig(widths=())
     patch = DISCRIMINATORS["patch"]
-    with pytest.raises(ValueError, match="3x48 pixels; both sides must have at least 4"):
+    with pytest.raises(ValueError, match="must have at least 4 pixels for 2 convolutions with stride 2, got 3x48"):
         jax.eval_shape(patch.logits, *start(patch), images(height=3), {})

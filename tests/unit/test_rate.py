@@ -106,7 +106,7 @@ def test_draws_cover_all_levels_and_the_width_of_a_bin():
         ((), "must hold positive finite numbers"),
         ((1.0, 0.0), r"rate_weights must hold positive finite numbers, .* got \(1.0, 0.0\)"),
         ((math.inf,), "must hold positive finite numbers"),
-        ((1.0, 1.0), "rate_weights must fall, because the last level is the best quality"),
+        ((1.0, 1.0), "rate_weights must fall from level to level"),
     ],
 )
 def test_lambdas_that_cannot_be_are_refused(rate_weights, message):
@@ -118,9 +118,9 @@ def test_settings_that_do_not_fit_the_bottleneck_are_refused():
     factorized = PretrainConfig(bottleneck=FactorizedTraining())
     with pytest.raises(ValueError, match="one lambda for each of the 2 quality levels, the largest first, got 1"):
         Pretrain(factorized, ObjectiveContext(factorized_model()))
-    with pytest.raises(ValueError, match="settings of a bottleneck of kind codebook, got those of factorized"):
+    with pytest.raises(ValueError, match="settings for a bottleneck of kind codebook, got settings for factorized"):
         Pretrain(factorized, ObjectiveContext(tiny_model_config()))
-    with pytest.raises(ValueError, match="settings of a bottleneck of kind factorized, got those of codebook"):
+    with pytest.raises(ValueError, match="settings for a bottleneck of kind factorized, got settings for codebook"):
         Pretrain(PretrainConfig(), ObjectiveContext(factorized_model(1)))
 
 

@@ -1,8 +1,8 @@
-"""The interface of bottlenecks: latents to symbols and back, and what training asks of them.
+"""Interface of bottlenecks, which turn latents into symbols and back.
 
-A bottleneck has three sides. Its description says what it is and is stored with the model. Its module holds the
-parameters. Its training settings weight its penalty and keep its parameters in use; a model folder knows nothing of
-them. The three of one kind live in one file.
+A bottleneck has three parts. Its description is stored with the model. Its module holds the parameters. Its training
+settings weight the penalty and keep the parameters in use; a model folder does not contain them. All three parts of one
+kind live in one file.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,9 @@ class Draws(NamedTuple):
     """Randomness of a batch in a bottleneck.
 
     Attributes:
-        level: Quality level of each picture; 0 where there is no choice.
-        noise: What training adds or chooses by, as the bottleneck drew it; None quantises as the codec in use does.
+        level: Quality level of each picture, 0 if the model has one level.
+        noise: Random numbers for training, as `BottleneckConfig.draw` made them. Without them (None) the bottleneck
+            quantises as it does outside of training.
     """
 
     level: Int[Array, " B"]
@@ -31,13 +32,14 @@ class Draws(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """What a bottleneck makes of latents.
+    """Output of a bottleneck.
 
     Attributes:
         values: Input of the condition decoder, with a gradient.
         symbols: int32, within the bottleneck's `SymbolFormat`.
-        penalty: What training adds for each picture, unweighted.
-        statistics: Named measurements of each picture [B, ...], from whose means `BottleneckConfig.metrics` follow.
+        penalty: Loss of each picture, unweighted.
+        statistics: Named measurements of each picture [B, ...]. `BottleneckConfig.metrics` turns their means into
+            metrics.
     """
 
     values: Float[Array, "B h w F"]
@@ -47,7 +49,7 @@ class Quantized(NamedTuple):
 
 
 class SymbolMap(nnx.Module):
-    """Latents to symbols and back, as in use; float32."""
+    """Map between latents and symbols outside of training; float32."""
 
     def nearest(self, z: Float[Array, "B h w F"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
         """Return the symbols of latents at the quality level of each picture."""
@@ -69,24 +71,24 @@ class Bottleneck(SymbolMap):
         Args:
             z: Latents.
             level: Quality level of each picture.
-            noise: See `Draws`.
+            noise: Random numbers for training, see `Draws`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
     def entropy_tables(self) -> dict[str, np.ndarray]:
-        """Return integer tables that code the symbols, to be stored with an exported model; {} where there are none.
+        """Return the integer tables for coding symbols, which an exported model stores; {} if there are none.
 
-        They are made once, on the host: what is computed in floating point differs between devices.
+        They are computed once, on the host, because floating-point results differ between devices.
         """
         return {}
 
 
 class BottleneckConfig(Part):
-    """Description of a bottleneck; a subclass is a frozen dataclass.
+    """Description of a bottleneck; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: Which bottleneck this is.
-        TRAINING: Kind of its training settings, which a run has by default.
+        kind: Name of this kind of bottleneck.
+        TRAINING: Class of the training settings that go with it.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -96,12 +98,12 @@ class BottleneckConfig(Part):
     TRAINING: ClassVar[type["BottleneckTraining"]]
 
     def symbols(self, features: int) -> SymbolFormat:
-        """Return the format of the symbols for latents of so many channels."""
+        """Return the format of the symbols for latents with this number of channels."""
         raise NotImplementedError(f"{type(self).__name__} must define symbols")
 
     @property
     def nominal_bits(self) -> float | None:
-        """Bits of a grid position by design; None where each picture has a rate of its own."""
+        """Bits per grid position by design, or None if the rate depends on the picture."""
         return None
 
     def stored(self) -> dict[str, Any]:
@@ -119,11 +121,11 @@ class BottleneckConfig(Part):
         raise NotImplementedError(f"{type(self).__name__} must define build")
 
     def build_in_use(self, features: int, *, rngs: nnx.Rngs) -> SymbolMap:
-        """Return the module of compiled codecs, whose parameters `fold` gives; by default the bottleneck itself."""
+        """Return the module for compiled codecs, with the parameters of `fold`; by default the bottleneck itself."""
         return self.build(features, pitch=1, rngs=rngs)
 
     def fold(self, params: Params, features: int) -> Params:
-        """Return the parameters of the module in use, with all that is constant computed."""
+        """Return the parameters for `build_in_use`, with everything constant computed in advance."""
         return params
 
     def draw(self, key: jax.Array, grid: tuple[int, int, int], features: int) -> Draws:
@@ -131,15 +133,15 @@ class BottleneckConfig(Part):
         raise NotImplementedError(f"{type(self).__name__} must define draw")
 
     def metrics(self, statistics: Mapping[str, Array]) -> dict[str, Array]:
-        """Return what to log of the means of `Quantized.statistics` over pictures; "codebook/usage" and the like."""
+        """Return metrics such as "codebook/usage", given the means of `Quantized.statistics` over pictures."""
         return {}
 
 
 class BottleneckTraining(Part):
-    """How a run trains a bottleneck; a subclass is a frozen dataclass.
+    """Training settings of a bottleneck; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: Which bottleneck these settings are for.
+        kind: Kind of bottleneck that these settings are for.
         TERM: Name of the penalty among the loss terms.
     """
 
@@ -151,7 +153,7 @@ class BottleneckTraining(Part):
 
     @property
     def weight(self) -> float:
-        """Weight of the penalty in the loss; 0 leaves it out."""
+        """Weight of the penalty in the loss; 0 switches it off."""
         raise NotImplementedError(f"{type(self).__name__} must define weight")
 
     def check(self, bottleneck: BottleneckConfig) -> None:
@@ -165,9 +167,9 @@ class BottleneckTraining(Part):
         """Return the penalty of a batch, to be multiplied by `weight`.
 
         Args:
-            quantized: The batch.
+            quantized: The quantised batch.
             level: Quality level of each picture.
-            keep: Pictures that kept their condition; the others stand for "no condition", which no file holds.
+            keep: Pictures that kept their condition. The others got the null condition, which no file contains.
         """
         raise NotImplementedError(f"{type(self).__name__} must define term")
 

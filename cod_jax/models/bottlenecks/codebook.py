@@ -1,6 +1,6 @@
 """Vector quantisation (van den Oord et al. 2017), as in the published models; see docs/method.md, Bottlenecks.
 
-Training keeps codes in use: one whose running share is too small is replaced by a latent of the batch.
+Training keeps codes in use: it replaces a code vector whose running share is too small by a latent of the batch.
 """
 
 import dataclasses
@@ -20,15 +20,20 @@ from cod_jax.models.fields import require, require_at_least
 from cod_jax.models.functional import Params
 
 MAX_BITS = 16
-# The published code weights the codebook's term, not the encoder's commitment, with 0.25.
+# The published code puts the factor 0.25 on the codebook's term instead of the encoder's.
 CODEBOOK_WEIGHT = 0.25
-# Steps over which the running share of each code is averaged, roughly.
+# The running share of each code averages over roughly the last 100 steps.
 USAGE_DECAY = 0.99
 USAGE = "codebook_usage"
 
 
 class Candidates(NamedTuple):
-    """Latents that may replace unused code vectors, and 1 where there is one (0 if no picture kept its condition)."""
+    """Latents that may replace unused code vectors.
+
+    Attributes:
+        values: One latent per code vector.
+        valid: 1 for a latent, 0 for a filler because no picture kept its condition.
+    """
 
     values: Float[Array, "K F"]
     valid: Float[Array, " K"]
@@ -36,14 +41,14 @@ class Candidates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CodebookTraining(BottleneckTraining):
-    """Training of a codebook.
+    """Training settings of a codebook.
 
     Attributes:
-        kind: Which bottleneck these settings are for.
-        commitment_weight: Weight of the quantisation loss; 0 leaves it out.
-        revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 is never. The
-            first replacement, at step 0, initialises a fresh codebook from data.
-        revive_usage: A code is unused when its running share is below this over the codebook's size.
+        kind: Kind of bottleneck that these settings are for.
+        commitment_weight: Weight of the quantisation loss; 0 switches it off.
+        revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 never replaces
+            any. The first replacement, at step 0, initialises a fresh codebook from data.
+        revive_usage: Threshold below which a code counts as unused: its running share times the codebook's size.
     """
 
     TERM = "commitment"
@@ -61,19 +66,19 @@ class CodebookTraining(BottleneckTraining):
         return self.commitment_weight
 
     def term(self, quantized: Quantized, level: Int[Array, " B"], keep: Bool[Array, " B"]) -> Float[Array, ""]:
-        """Return the mean quantisation loss; as published, pictures without a condition count too."""
+        """Return the mean quantisation loss over all pictures; as published, those without a condition count too."""
         return jnp.mean(quantized.penalty)
 
     def buffer_axes(self, bottleneck: BottleneckConfig) -> dict[str, Any]:
-        """Return the axes of the running share of each code."""
+        """Return the axes of the codes' running shares."""
         return {USAGE: ("codebook",)}
 
     def init_buffers(self, bottleneck: BottleneckConfig) -> dict[str, Any]:
-        """Return shares of zero: no code has been used yet."""
+        """Return shares of zero, because no code has been used yet."""
         return {USAGE: jnp.zeros((_size(bottleneck),), jnp.float32)}
 
     def buffers_from(self, buffers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return equal shares: codes that come with the weights count as used, or the first step would replace them."""
+        """Return equal shares, so that the first step does not take trained codes for unused ones."""
         shape = buffers[USAGE].shape
         return {USAGE: np.full(shape, 1 / shape[0], np.float32)}
 
@@ -83,7 +88,7 @@ class CodebookTraining(BottleneckTraining):
         """Return latents of kept pictures in random order, as many as there are codes."""
         if self.revive_codes_every == 0 or draws.noise is None:
             return None
-        # Positions of dropped pictures come last and are not reached.
+        # Positions of dropped pictures sort last and are never chosen.
         order = jnp.where(keep[:, None, None], draws.noise[..., 0], 2.0).reshape(-1)
         size = _size(bottleneck)
         num_kept = jnp.maximum(jnp.sum(keep) * (order.size // keep.size), 1)
@@ -100,7 +105,7 @@ class CodebookTraining(BottleneckTraining):
         candidates: Candidates | None,
         step: jax.Array,
     ) -> tuple[Params, Params, dict[str, Any]]:
-        """Track how often codes are used and, when due, put latents of the batch in the place of unused ones."""
+        """Update the codes' running shares and, when due, replace unused codes by latents of the batch."""
         usage, counts = buffers[USAGE], statistics["code_counts"]
         never_used = usage == 0
         usage = USAGE_DECAY * usage + (1 - USAGE_DECAY) * _shares(counts)
@@ -108,7 +113,7 @@ class CodebookTraining(BottleneckTraining):
             return params, average, {**buffers, USAGE: usage}
         size = usage.shape[0]
         due = step % self.revive_codes_every == 0
-        # A fresh codebook has never been used before its first step, and so starts from data.
+        # No code of a fresh codebook has been used yet, so the first step initialises it from data.
         unused = (usage < self.revive_usage / size) | never_used
         replace = due & unused & (candidates.valid > 0)
 
@@ -123,8 +128,8 @@ class CodebookConfig(BottleneckConfig):
     """A codebook of 2^bits vectors.
 
     Attributes:
-        kind: Which bottleneck this is.
-        bits: Bits of a symbol.
+        kind: Name of this kind of bottleneck.
+        bits: Bits per symbol.
     """
 
     TRAINING = CodebookTraining
@@ -136,7 +141,7 @@ class CodebookConfig(BottleneckConfig):
 
     @property
     def size(self) -> int:
-        """Vectors in the codebook."""
+        """Number of code vectors."""
         return 2**self.bits
 
     def symbols(self, features: int) -> SymbolFormat:
@@ -145,11 +150,11 @@ class CodebookConfig(BottleneckConfig):
 
     @property
     def nominal_bits(self) -> float | None:
-        """Bits of a symbol."""
+        """Bits per symbol."""
         return float(self.bits)
 
     def stored(self) -> dict[str, Any]:
-        """Return the field that has held the bits since before there was another bottleneck."""
+        """Return the field of the first model folders, which knew codebooks only."""
         return {"codebook_bits": self.bits}
 
     def build(self, features: int, *, pitch: int, rngs: nnx.Rngs) -> "VectorQuantizer":
@@ -157,11 +162,11 @@ class CodebookConfig(BottleneckConfig):
         return VectorQuantizer(self.size, features, rngs=rngs)
 
     def draw(self, key: jax.Array, grid: tuple[int, int, int], features: int) -> Draws:
-        """Return the order in which latents replace unused codes, uniform in [0, 1)."""
+        """Return random numbers in [0, 1) that order the latents for replacing unused codes."""
         return Draws(jnp.zeros(grid[:1], jnp.int32), jax.random.uniform(key, (*grid, 1)))
 
     def metrics(self, statistics: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the share of the codes that occur, in [0, 1], and the perplexity of the symbols."""
+        """Return the share of codes that occur, in [0, 1], and the perplexity of the symbols."""
         shares = _shares(statistics["code_counts"])
         entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.maximum(shares, 1e-12)), 0.0))
         return {"codebook/usage": jnp.mean((shares > 0).astype(jnp.float32)), "codebook/perplexity": jnp.exp(entropy)}
@@ -181,17 +186,17 @@ class VectorQuantizer(Bottleneck):
         self.codebook = nnx.Param(codebook / codebook_size, axes=("codebook", "latent"))
 
     def nearest(self, z: Float[Array, "B h w F"], level: Int[Array, " B"]) -> Int[Array, "B h w 1"]:
-        """Return the index of the nearest code vector of each position; the first of several that are equally near."""
+        """Return the index of the nearest code vector at each position, the first of several equally near ones."""
         z = z.astype(jnp.float32)
         codebook = self.codebook[...]
-        # float32 products in full precision: tensor cores' shorter ones would flip indices between devices.
+        # Full float32 precision, because the reduced precision of tensor cores flips indices between devices.
         products = jnp.einsum("bhwc,nc->bhwn", z, codebook, precision=jax.lax.Precision.HIGHEST)
         norms = jnp.sum(codebook**2, axis=-1)[None, None, None]
         distances = jnp.sum(z**2, axis=-1, keepdims=True) + norms - 2 * products
         return jnp.argmin(distances, axis=-1, keepdims=True).astype(jnp.int32)
 
     def lookup(self, symbols: Int[Array, "B h w 1"], level: Int[Array, " B"]) -> Float[Array, "B h w F"]:
-        """Return the code vectors of the symbols."""
+        """Return the code vector of each symbol."""
         return self.codebook[...][symbols[..., 0]]
 
     def __call__(
@@ -210,12 +215,14 @@ class VectorQuantizer(Bottleneck):
 
 def _size(bottleneck: BottleneckConfig) -> int:
     if not isinstance(bottleneck, CodebookConfig):
-        raise UserError(f"expected a codebook, got a bottleneck of kind {bottleneck.kind}; choose its own training")
+        raise UserError(
+            f"expected a codebook, got a bottleneck of kind {bottleneck.kind}; use the training settings of that kind"
+        )
     return bottleneck.size
 
 
 def _code_counts(symbols: Int[Array, "B h w 1"], codebook_size: int) -> Float[Array, "B K"]:
-    """How often each code occurs in each picture."""
+    """Count how often each code occurs in each picture."""
     flat = symbols.reshape(symbols.shape[0], -1)
     pictures = jnp.arange(flat.shape[0])[:, None]
     return jnp.zeros((flat.shape[0], codebook_size), jnp.float32).at[pictures, flat].add(1.0)

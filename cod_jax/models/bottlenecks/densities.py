@@ -1,7 +1,8 @@
-"""Learned densities of latents, one per channel, and the integer tables that code them (spec section 6).
+"""Learned densities of latents, one per channel, and the integer tables that code them.
 
-A density is given by the logits of its cumulative distribution function, a small monotone network per channel (Ballé et
-al. 2018, "Variational image compression with a scale hyperprior", appendix 6.1). All of it is float32.
+A small monotone network per channel computes the logits of the cumulative distribution function (Ballé et al. 2018,
+"Variational image compression with a scale hyperprior", appendix 6.1). Everything is float32. See docs/method.md,
+Bottlenecks.
 """
 
 import functools
@@ -18,25 +19,26 @@ from jaxtyping import Array, Float
 from cod_jax.coding.factorized import LARGEST_SYMBOL, ChannelTables
 from cod_jax.coding.range_coder import TOTAL
 
-# Four hidden layers of three units, as in the paper; latents of a fresh encoder vary by about 1, and so do densities.
+# Four hidden layers of three units, as in the paper. Latents of a fresh encoder vary by about 1, so densities start so
+# wide.
 HIDDEN_WIDTHS = (3, 3, 3, 3)
 INITIAL_WIDTH = 1.0
-# A bin is never taken for less likely than this, so that no value costs more than 30 bits.
+# Lower bound of a bin's mass, so that no value costs more than 30 bits.
 SMALLEST_LIKELIHOOD = 1e-9
-# Quantiles are looked for in +- this, by halving; more halvings than float32 can tell apart.
+# Bisection searches quantiles in +- this range. 48 halvings go beyond the resolution of float32.
 _LARGEST_QUANTILE = 2.0**16
 _NUM_HALVINGS = 48
-# The most entries of a table: what is further out is coded as escape.
+# Maximum number of entries in a table. Symbols further out are coded as an escape.
 LARGEST_TABLE = 2**11
 
 
 class DensityLayer(NamedTuple):
-    """One layer of the network of every channel.
+    """One layer of every channel's network.
 
     Attributes:
         matrix: Weights before the softplus that makes them positive.
-        bias: Added.
-        factor: Strength of the nonlinearity before the tanh that bounds it; None in the last layer, which has none.
+        bias: Offsets, added after the product.
+        factor: Strength of the nonlinearity before the tanh that bounds it; None in the last layer, which is linear.
     """
 
     matrix: Float[Array, "C out in"]
@@ -45,18 +47,18 @@ class DensityLayer(NamedTuple):
 
 
 def init_density(key: jax.Array, channels: int, hidden_widths: Sequence[int] = HIDDEN_WIDTHS) -> list[DensityLayer]:
-    """Fresh densities around zero, `INITIAL_WIDTH` wide.
+    """Return fresh densities around zero, `INITIAL_WIDTH` wide.
 
     Args:
         key: Randomness of the biases.
         channels: Number of densities.
-        hidden_widths: Units of the hidden layers; without any the density is a logistic one.
+        hidden_widths: Units of each hidden layer; without hidden layers the density is logistic.
     """
     widths = (1, *hidden_widths, 1)
     scale = INITIAL_WIDTH ** (1 / (len(widths) - 1))
     layers = []
     for index, (width_in, width) in enumerate(itertools.pairwise(widths)):
-        # Softplus makes 1 / (scale width) of it, and all layers together divide by INITIAL_WIDTH.
+        # softplus(matrix) is 1 / (scale width), so all layers together divide by INITIAL_WIDTH.
         matrix = jnp.full((channels, width, width_in), math.log(math.expm1(1 / (scale * width))), jnp.float32)
         bias = jax.random.uniform(jax.random.fold_in(key, index), (channels, width), jnp.float32, -0.5, 0.5)
         is_last = index == len(hidden_widths)
@@ -65,16 +67,17 @@ def init_density(key: jax.Array, channels: int, hidden_widths: Sequence[int] = H
 
 
 def cumulative_logits(density: Sequence[DensityLayer], x: Float[Array, "*shape C"]) -> Float[Array, "*shape C"]:
-    """Logits of the share of each channel's density that lies below x.
+    """Return the logits of each channel's cumulative distribution at x.
 
-    h = softplus(matrix) h + bias, and h + tanh(factor) tanh(h) in all layers but the last: increasing in x.
+    A layer computes h = softplus(matrix) h + bias, and all but the last then h + tanh(factor) tanh(h). The result
+    increases with x.
     """
 
     def over_positions(values: Float[Array, " C"]) -> jax.Array:
         return jnp.expand_dims(values, tuple(range(x.ndim - 1)))
 
-    # The few hidden units are a list: the program is elementwise then, with channels last, and never a small matrix
-    # product, which tensor cores would shorten.
+    # Hidden units are a list, so the program is elementwise with channels last. A small matrix product would lose
+    # precision on tensor cores.
     hidden = [x.astype(jnp.float32)]
     for matrix, bias, factor in density:
         weights = jax.nn.softplus(matrix)
@@ -92,20 +95,20 @@ def cumulative_logits(density: Sequence[DensityLayer], x: Float[Array, "*shape C
 def log_likelihood(
     density: Sequence[DensityLayer], x: Float[Array, "*shape C"], step: Float[Array, "*#shape C"]
 ) -> Float[Array, "*shape C"]:
-    """Natural logarithm of the mass of the bin of width `step` around x.
+    """Return the natural logarithm of the mass of the bin of width `step` around x.
 
     Args:
-        density: The channels' densities.
+        density: Densities of the channels.
         x: Middles of the bins.
         step: Widths of the bins, with as many axes as x.
 
     Returns:
-        log(s(u) - s(l)) for the logits u and l of the bin's ends, as log s(u) + log s(-l) + log(1 - exp(l - u)): it
-        cancels on neither side and has a gradient however far x is in the tails.
+        log(s(u) - s(l)) for the logits u and l of the bin's ends, computed as log s(u) + log s(-l) + log(1 - exp(l -
+        u)). This form cancels on neither side and has a gradient even far out in the tails.
     """
     x = x.astype(jnp.float32)
     upper, lower = (cumulative_logits(density, x + side * step) for side in (0.5, -0.5))
-    # Where float32 cannot tell the ends apart, the bin is one of the smallest, and its gradient must be a number.
+    # Where float32 cannot tell the ends apart, the bound keeps the gradient finite.
     width = jnp.maximum(upper - lower, SMALLEST_LIKELIHOOD)
     return jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + jnp.log(-jnp.expm1(-width))
 
@@ -113,9 +116,9 @@ def log_likelihood(
 def bits_per_value(
     density: Sequence[DensityLayer], x: Float[Array, "*shape C"], step: Float[Array, "*#shape C"]
 ) -> Float[Array, "*shape C"]:
-    """-log2 of the mass of the bin of width `step` around x, at most -log2 `SMALLEST_LIKELIHOOD`; see `log_likelihood`.
+    """Return -log2 of the mass of the bin of width `step` around x, at most -log2 `SMALLEST_LIKELIHOOD`.
 
-    Beyond that limit the gradient still makes a value cheaper.
+    Beyond that limit the gradient still makes a value cheaper. See `log_likelihood` for the arguments.
     """
     bounded: jax.Array = lower_bound(log_likelihood(density, x, step), math.log(SMALLEST_LIKELIHOOD))
     return bounded / -math.log(2)
@@ -123,7 +126,7 @@ def bits_per_value(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lower_bound(x: Float[Array, "*shape"], bound: float) -> Float[Array, "*shape"]:
-    """max(x, bound), whose gradient passes below the bound too where descending it increases x."""
+    """Return max(x, bound); below the bound the gradient passes only if gradient descent increases x."""
     return jnp.maximum(x, bound)
 
 
@@ -139,7 +142,7 @@ lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 
 def quantiles(density: Sequence[DensityLayer], logits: Float[Array, " T"]) -> Float[Array, "C T"]:
-    """Where the cumulative logits of each channel reach these values, by bisection; 0 is the median."""
+    """Return where each channel's cumulative logits reach the given values, found by bisection; 0 gives the median."""
     edge = jnp.full((logits.size, density[0].bias.shape[0]), _LARGEST_QUANTILE)
 
     def halve(_: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -155,16 +158,15 @@ def quantiles(density: Sequence[DensityLayer], logits: Float[Array, " T"]) -> Fl
 def coding_tables(
     density: Sequence[DensityLayer], *, step: Float[Array, " C"], offset: Float[Array, " C"], tail_mass: float
 ) -> ChannelTables:
-    """Frequencies of the symbols k that stand for the bins of width `step` around k step + offset.
+    """Return the integer frequencies of the symbols k, which stand for bins of width `step` around k step + offset.
 
-    They are integers, made once, when a model is exported, and part of its folder: what is computed in floating point
-    differs between devices.
+    An export computes them once and stores them with the model, because floating-point results differ between devices.
 
     Args:
-        density: The channels' densities.
-        step: Width of a channel's bins.
-        offset: Middle of a channel's bin 0.
-        tail_mass: Share of a density, both tails together, that may be left to the escape.
+        density: Densities of the channels.
+        step: Width of each channel's bins.
+        offset: Middle of each channel's bin 0.
+        tail_mass: Share of a density, both tails together, that the escape may stand for.
     """
     edge = math.log(tail_mass / 2) - math.log1p(-tail_mass / 2)
     reached = np.asarray(jax.jit(quantiles)(density, jnp.array([edge, 0.0, -edge], jnp.float32)), np.float64)
@@ -185,7 +187,7 @@ def coding_tables(
 
 
 def _as_counts(masses: np.ndarray) -> np.ndarray:
-    """Positive integers that sum to `TOTAL`, in proportion to the masses but for 1 that each entry gets first."""
+    """Return positive integers that sum to `TOTAL`: each entry gets 1, and the masses share the rest in proportion."""
     ideal = masses / masses.sum() * (TOTAL - len(masses))
     counts = 1 + np.floor(ideal).astype(np.int64)
     largest_remainders = np.argsort(np.floor(ideal) - ideal, kind="stable")

@@ -32,12 +32,12 @@ MAX_LEVELS = 64
 
 @dataclasses.dataclass(frozen=True)
 class FactorizedTraining(BottleneckTraining):
-    """Rate-distortion training: the loss holds lambda times the bits per pixel.
+    """Rate-distortion training, whose loss contains lambda times the bits per pixel.
 
     Attributes:
-        kind: Which bottleneck these settings are for.
-        rate_weights: Lambda, the weight of the bits per pixel, for each quality level; the first is the largest, for
-            the lowest quality.
+        kind: Kind of bottleneck that these settings are for.
+        rate_weights: Lambda, the weight of the bits per pixel, for each quality level. The first is the largest and
+            belongs to the lowest quality.
     """
 
     TERM = "rate"
@@ -49,18 +49,20 @@ class FactorizedTraining(BottleneckTraining):
         if not weights or not all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights):
             raise UserError(f"rate_weights must hold positive finite numbers, such as (1.0,), got {weights!r}")
         if any(after >= before for before, after in itertools.pairwise(weights)):
-            raise UserError(f"rate_weights must fall, because the last level is the best quality, got {weights!r}")
+            raise UserError(
+                f"rate_weights must fall from level to level, got {weights!r}; put the lambda of the best quality last"
+            )
 
     @property
     def weight(self) -> float:
-        """Lambda of the lowest quality; those of the others are relative to it in `term`."""
+        """Lambda of the lowest quality; `term` scales the bits of the other levels relative to it."""
         return self.rate_weights[0]
 
     def check(self, bottleneck: BottleneckConfig) -> None:
-        """Refuse another number of lambdas than the bottleneck has quality levels.
+        """Check that there is one lambda for each quality level of the bottleneck.
 
         Raises:
-            UserError: They differ.
+            UserError: The numbers differ.
         """
         num_levels = bottleneck.symbols(1).num_levels
         if len(self.rate_weights) != num_levels:
@@ -70,9 +72,9 @@ class FactorizedTraining(BottleneckTraining):
             )
 
     def term(self, quantized: Quantized, level: Int[Array, " B"], keep: Bool[Array, " B"]) -> Float[Array, ""]:
-        """Return the mean bits per pixel, each picture's times its lambda over the first.
+        """Return the mean bits per pixel, with each picture weighted by its lambda over the first.
 
-        No file holds the null condition, so the bits of pictures without a condition cost nothing.
+        Pictures without a condition cost nothing, because no file contains the null condition.
         """
         relative = jnp.asarray(self.rate_weights, jnp.float32) / self.rate_weights[0]
         return masked_mean(relative[level] * quantized.penalty, keep)
@@ -83,13 +85,13 @@ class FactorizedConfig(BottleneckConfig):
     """A bottleneck that rounds latents and learns the density of each channel.
 
     Attributes:
-        kind: Which bottleneck this is.
-        num_levels: Qualities of the model: each has widths of its own for the bins, one per channel, all learned; 1
-            rounds to bins of width 1.
-        training: Stand-in for rounding in training: "noise", uniform noise of a bin's width; "straight_through",
-            rounding for the condition decoder, with a gradient as if it were none, and noise for the rate.
-        offset: Place of the bins: "median", with a channel's bin 0 in the middle of its density, so that a channel
-            that says nothing costs next to nothing; "none", with bin 0 around 0.
+        kind: Name of this kind of bottleneck.
+        num_levels: Number of quality levels. Several levels learn bin widths of their own, one per channel; a single
+            level rounds to bins of width 1.
+        training: Stand-in for rounding in training. "noise" adds uniform noise of a bin's width. "straight_through"
+            rounds for the condition decoder, with the gradient of the identity, and uses noise for the rate.
+        offset: Place of the bins. "median" centres a channel's bin 0 on its median, so that a channel without
+            information costs almost nothing. "none" centres bin 0 on 0.
         tail_mass: Share of a density that its coding table may leave out; see `densities.coding_tables`.
     """
 
@@ -104,15 +106,15 @@ class FactorizedConfig(BottleneckConfig):
         require_range(self, {"num_levels": MAX_LEVELS})
         require(
             1e-9 <= self.tail_mass <= 0.1,
-            f"tail_mass must be between 1e-9 and 0.1, such as 1.5e-5, got {self.tail_mass}",
+            f"tail_mass must be between 1e-9 and 0.1, got {self.tail_mass}; the default is 1.5e-5",
         )
 
     def symbols(self, features: int) -> SymbolFormat:
-        """Return the format of the symbols: one number per channel."""
+        """Return the format of the symbols: one integer per channel."""
         return SymbolFormat(features, -LARGEST_SYMBOL, LARGEST_SYMBOL, self.num_levels)
 
     def stored(self) -> dict[str, Any]:
-        """Return the fields of model folders; those with this bottleneck say that there are no bits of a codebook."""
+        """Return the fields in model folders, where `codebook_bits` is 0 for this bottleneck."""
         return {"codebook_bits": 0, "factorized": {name: value for name, value in vars(self).items() if name != "kind"}}
 
     def build(self, features: int, *, pitch: int, rngs: nnx.Rngs) -> "ScalarQuantizer":
@@ -120,11 +122,11 @@ class FactorizedConfig(BottleneckConfig):
         return ScalarQuantizer(self, features, pitch=pitch, rngs=rngs)
 
     def build_in_use(self, features: int, *, rngs: nnx.Rngs) -> "FixedBins":
-        """Return the bins as numbers, without the densities that they follow from."""
+        """Return the module with the bins as plain numbers, without the densities."""
         return FixedBins(self.num_levels, features)
 
     def fold(self, params: Params, features: int) -> Params:
-        """Return the bins of every quality level; see `FixedBins`."""
+        """Return the bins of every quality level, as `FixedBins` holds them."""
         functional = Functional(lambda rngs: self.build(features, pitch=1, rngs=rngs))
         quantizer = functional.bind(jax.tree.map(jnp.asarray, params))
         return {"step": quantizer.steps(jnp.arange(self.num_levels)), "offset": quantizer.offsets()}
@@ -143,7 +145,7 @@ class FactorizedConfig(BottleneckConfig):
 
 
 class _Bins(SymbolMap):
-    """Rounding to bins, which `steps` and `offsets` give."""
+    """Rounding to the bins that `steps` and `offsets` define."""
 
     def nearest(self, z: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Int[Array, "B h w C"]:
         """Return the bin of each latent at the quality level of each picture."""
@@ -151,7 +153,7 @@ class _Bins(SymbolMap):
         return _rounded((z.astype(jnp.float32) - offset) / step).astype(jnp.int32)
 
     def lookup(self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"]) -> Float[Array, "B h w C"]:
-        """Return the middles of the symbols' bins at the quality level of each picture."""
+        """Return the middle of each symbol's bin at the quality level of each picture."""
         step, offset = self._bins(level)
         return symbols * step + offset
 
@@ -178,11 +180,11 @@ class _ChannelLayer(nnx.Module):
 
 
 class ScalarQuantizer(_Bins, Bottleneck):
-    """Rounds every channel to bins and knows how likely each bin is, in float32.
+    """Rounding of every channel, with a learned probability for each bin; float32.
 
-    A latent z of channel c is the symbol k = round((z - offset_c) / step_c) and comes back as k step_c + offset_c. A
-    quality level has steps of its own, the inverse of learned gains (Cui et al. 2021); the encoder does not know the
-    level, so that one density of its latents serves all of them.
+    A latent z of channel c becomes the symbol k = round((z - offset_c) / step_c) and comes back as k step_c + offset_c.
+    Each quality level has its own steps, the inverse of learned gains (Cui et al. 2021). The encoder does not see the
+    level, so one density serves all levels.
 
     Args:
         config: The bottleneck's description.
@@ -199,7 +201,7 @@ class ScalarQuantizer(_Bins, Bottleneck):
         self.density = nnx.List([_ChannelLayer(layer) for layer in init_density(rngs.params(), features)])
         log_gains = None
         if config.num_levels > 1:
-            # The best quality starts with steps of 1, and each one below with sqrt(2) times those of its neighbour.
+            # The best quality starts with steps of 1, each lower one with sqrt(2) times the steps of the next better.
             levels = np.arange(1 - config.num_levels, 1, dtype=np.float32) * (math.log(2) / 2)
             log_gains = nnx.Param(jnp.tile(levels[:, None], (1, features)), axes=("kernel", "latent"))
         self.log_gains = nnx.data(log_gains)
@@ -212,17 +214,17 @@ class ScalarQuantizer(_Bins, Bottleneck):
         Args:
             z: Latents.
             level: Quality level of each picture, 0 to num_levels - 1.
-            noise: Uniform in +-0.5, for training: it stands for rounding, as the description says. Without it values
-                and bits are those of the symbols.
+            noise: Uniform in +-0.5, a stand-in for rounding in training, see `FactorizedConfig.training`. Without it
+                values and bits are those of the symbols.
         """
         z = z.astype(jnp.float32)
         step, offset = self._bins(level)
         scaled = (z - offset) / step
         symbols = jax.lax.stop_gradient(_rounded(scaled))
-        # Exactly the symbols, but with the gradient of what was rounded.
+        # The values of the symbols, with the gradient of the latents before rounding.
         rounded = (symbols + (scaled - jax.lax.stop_gradient(scaled))) * step + offset
         noisy = rounded if noise is None else z + noise * step
-        # The network of a density keeps dozens of numbers per latent for its gradient; they are cheap to make again.
+        # A density's network would store dozens of numbers per latent for its gradient; recomputing them is cheap.
         bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), noisy, step), axis=(1, 2, 3))
         pixels = float(z.shape[1] * z.shape[2] * self.pitch**2)
         return Quantized(
@@ -233,7 +235,7 @@ class ScalarQuantizer(_Bins, Bottleneck):
         )
 
     def entropy_tables(self) -> dict[str, np.ndarray]:
-        """Return offsets and lengths [levels, C] and counts [levels, C, L] of the tables that code each channel."""
+        """Return offsets and lengths [levels, C] and counts [levels, C, L] of the channels' coding tables."""
         layers, offset = self.layers(), self.offsets()
         levels = [
             coding_tables(layers, step=step, offset=offset, tail_mass=self.tail_mass)
@@ -269,7 +271,7 @@ class ScalarQuantizer(_Bins, Bottleneck):
 
 
 class FixedBins(_Bins):
-    """A `ScalarQuantizer` in use: its bins are numbers, and the densities from which they follow are gone.
+    """A `ScalarQuantizer` for compiled codecs, with the bins as plain numbers and without densities.
 
     Args:
         num_levels: Quality levels.

@@ -1,1 +1,1 @@
-"""What is trained: each objective has parameters, named loss terms and their randomness."""
+"""Objectives, each with its parameters, named loss terms and randomness."""

@@ -1,4 +1,4 @@
-"""The bottleneck's share of an objective, the same for all objectives and all kinds of bottleneck."""
+"""Part of an objective that concerns the bottleneck, the same for all objectives and kinds of bottleneck."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ class BottleneckSide:
 
     Args:
         codec: Description of the condition codec.
-        training: How its bottleneck is trained.
+        training: Training settings of its bottleneck.
 
     Attributes:
         name: Name of the loss term.
@@ -27,14 +27,14 @@ class BottleneckSide:
         buffer_axes: Logical axis names of the buffers.
 
     Raises:
-        UserError: The settings are for another bottleneck, or do not fit this one.
+        UserError: The settings are for another kind of bottleneck, or do not fit this one.
     """
 
     def __init__(self, codec: ConditionCodecConfig, training: BottleneckTraining):
         if not isinstance(training, codec.bottleneck.TRAINING):
             raise UserError(
-                f"objective.bottleneck must be the settings of a bottleneck of kind {codec.bottleneck.kind}, got those "
-                f"of {training.kind}; set model.codec.bottleneck and objective.bottleneck together"
+                f"objective.bottleneck must hold settings for a bottleneck of kind {codec.bottleneck.kind}, got "
+                f"settings for {training.kind}; set model.codec.bottleneck and objective.bottleneck together"
             )
         training.check(codec.bottleneck)
         self._codec, self._training = codec, training
@@ -46,7 +46,7 @@ class BottleneckSide:
         return self._training.init_buffers(self._codec.bottleneck)
 
     def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
-        """Return what replaces fresh buffers where the bottleneck comes from a trained model."""
+        """Return the buffers that replace fresh ones if the bottleneck comes from a trained model."""
         return self._training.buffers_from(buffers)
 
     def draw(self, key: jax.Array, image_shape: Sequence[int]) -> Draws:
@@ -56,7 +56,7 @@ class BottleneckSide:
         return self._codec.bottleneck.draw(key, grid, self._codec.latent_channels)
 
     def term(self, quantized: Quantized, draws: Draws, keep: Bool[Array, " B"]) -> Float[Array, ""]:
-        """Return the unweighted loss term; `keep` says which pictures kept their condition."""
+        """Return the unweighted loss term; `keep` marks the pictures that kept their condition."""
         return self._training.term(quantized, draws.level, keep)
 
     def output(
@@ -67,14 +67,14 @@ class BottleneckSide:
         latents: Float[Array, "B h w F"] | None = None,
         draws: Draws | None = None,
     ) -> LossOutput:
-        """Return a loss's output with what was measured of the bottleneck.
+        """Return a loss's output with the measurements of the bottleneck.
 
         Args:
             terms: All unweighted loss terms.
-            quantized: The batch.
+            quantized: The quantised batch.
             keep: Pictures that kept their condition; the others count as zero.
-            latents: Before quantisation; None where the bottleneck is not trained.
-            draws: Randomness of the batch, which goes with `latents`.
+            latents: Latents before quantisation; None if the bottleneck is not trained.
+            draws: Randomness of the batch; goes with `latents`.
         """
 
         def mean(values: jax.Array) -> jax.Array:
@@ -89,7 +89,7 @@ class BottleneckSide:
     def tend(
         self, params: Params, average: Params, buffers: Buffers, output: LossOutput, step: jax.Array
     ) -> tuple[Params, Params, Buffers]:
-        """Return all parameters, their average and the buffers after the bottleneck's upkeep; see `Objective.tend`."""
+        """Return all parameters, their average and the buffers after the bottleneck's upkeep."""
         own, own_average, buffers = self._training.tend(
             _bottleneck_of(params), _bottleneck_of(average), buffers, output.statistics, output.candidates, step
         )

@@ -1,4 +1,4 @@
-"""Second stage of the one-step codec: distribution matching distillation from a diffusion model (spec section 5)."""
+"""Second stage of the one-step codec, distribution matching distillation; see docs/method.md, One-step codec."""
 
 import dataclasses
 import fnmatch
@@ -33,7 +33,7 @@ from cod_jax.training.optimizer import AdamWConfig, OptimizerConfig
 from cod_jax.training.teacher import load_teacher_config
 
 STUDENT, CRITIC = "student", "critic"
-# What the files that have been written hold: another encoder or codebook would write others.
+# Frozen because encoder and bottleneck decide the content of files.
 NOT_TRAINED = ("model/codec/encoder/*", "model/codec/bottleneck/*")
 
 
@@ -42,18 +42,19 @@ class DistillConfig(ObjectiveConfig):
     """Settings of the second stage; the defaults are the published ones.
 
     Attributes:
-        kind: Which objective this is.
-        teacher: Model folder or work folder of a pixel CoD, whose pictures the student's are to look like.
-        reconstruction: Weights of the losses of the first stage.
+        kind: Name of this objective.
+        teacher: Model folder or work folder of a pixel CoD. The student's pictures should look like those of this
+            model.
+        reconstruction: Weights of the first stage's losses.
         distribution_matching_weight: Weight of distribution matching.
-        adversarial_weight: Weight of fooling the discriminator.
-        guidance_scale: Classifier-free guidance of the teacher, at every timestep; 1 is none.
+        adversarial_weight: Weight of the loss for fooling the discriminator.
+        guidance_scale: Classifier-free guidance of the teacher, at every timestep; 1 switches it off.
         time_shift: Shift of the timestep distribution, see `flow.shift_time`.
-        critic_updates: Updates of critic and discriminator before each one of the student.
-        critic_optimizer: Optimizer of critic and discriminator; `optimizer` is the student's.
-        bottleneck: Weights of the bottleneck's loss term; the bottleneck itself is not trained.
+        critic_updates: Updates of critic and discriminator before each update of the student.
+        critic_optimizer: Optimizer of critic and discriminator; `optimizer` belongs to the student.
+        discriminator: Description of the discriminator: heads on DINOv2's features, or a network on pixels.
+        bottleneck: Training settings of the bottleneck. Its loss term is computed, but the bottleneck stays as it is.
         losses: Loss terms of other packages.
-        discriminator: What the student has to fool: heads on DINOv2's features, or a network on pixels.
     """
 
     kind: Literal["distill"] = "distill"
@@ -76,24 +77,27 @@ class DistillConfig(ObjectiveConfig):
 
     @property
     def starts_from_model(self) -> bool:
-        """It goes on from the first stage."""
+        """Always true, because this stage continues the first."""
         return True
 
     def build(self, context: ObjectiveContext) -> "Distill":
-        """Return the objective; of the teacher the description is read. See `ObjectiveConfig.build`."""
+        """Return the objective, after reading the teacher's description; see `ObjectiveConfig.build`."""
         return Distill(self, context, load_teacher_config(self.teacher))
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Frozen networks that come from weight files."""
+        """Names of the frozen networks that come from weight files."""
         judges = ("dinov2",) if isinstance(self.discriminator, DINOv2DiscriminatorConfig) else ()
         return tuple(dict.fromkeys((*self.reconstruction.frozen_names, *judges)))
 
 
 class DistillDraws(NamedTuple):
-    """All randomness of a step: how a reconstruction is noised before the teacher and the critic see it.
+    """All randomness of a step.
 
-    The bottleneck's is the quality level of each image: it is not trained here, and rounds.
+    Attributes:
+        time: Standard normal, for the timesteps at which teacher and critic see reconstructions.
+        noise: Standard normal, for the noise in these reconstructions.
+        bottleneck: Quality level of each image, without noise because the bottleneck is not trained here.
     """
 
     time: Float[Array, " B"]
@@ -102,7 +106,7 @@ class DistillDraws(NamedTuple):
 
 
 class Noised(NamedTuple):
-    """A reconstruction at a timestep, and the condition of the picture that it is one of."""
+    """A reconstruction at a timestep, with the condition of its original."""
 
     x_t: Float[Array, "B H W 3"]
     t: Float[Array, " B"]
@@ -112,13 +116,13 @@ class Noised(NamedTuple):
 class Distill(Objective):
     """The objective of the second stage; its attributes are those of `Objective`.
 
-    Its parameters are "model", the student, whose encoder and codebook stay as they are, "heads", "critic", a copy of
-    the teacher's denoiser that learns what the student's pictures look like, and "discriminator". The teacher is one of
-    the frozen networks; the critic shares its condition codec.
+    Its parameters are "model", "heads", "critic" and "discriminator". The model is the student, whose encoder and
+    bottleneck are not trained. The critic is a copy of the teacher's denoiser and learns what the student's pictures
+    look like. The teacher is one of the frozen networks; the critic uses its condition codec.
 
     Args:
         config: Settings.
-        context: The student, a model that works on pixels, and how the models are computed.
+        context: The student, which must work on pixels, and the rest of the run's settings.
         teacher: Description of the teacher.
 
     Raises:
@@ -127,7 +131,7 @@ class Distill(Objective):
 
     def __init__(self, config: DistillConfig, context: ObjectiveContext, teacher: ModelConfig):
         if teacher.is_latent:
-            raise UserError("the teacher works on latents; distillation needs one that works on pixels")
+            raise UserError("objective.teacher must be a model on pixels, got one on latents; give a pixel CoD")
         _check_image_size(config, context.image_size, teacher)
         model_config, compute, networks = context.model, context.compute, context.networks
         self.model_config, self.config = model_config, config
@@ -169,7 +173,7 @@ class Distill(Objective):
         self.schedule = (1,) * config.critic_updates + (0,)
 
     def init_params(self, key: jax.Array) -> Params:
-        """Fresh parameters; the critic's are to be replaced by the teacher's."""
+        """Return fresh parameters; `parts_from` replaces the critic's."""
         key_model, key_heads, key_discriminator = jax.random.split(key, 3)
         critic = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), self.teacher.shapes["denoiser"])
         return {
@@ -180,19 +184,19 @@ class Distill(Objective):
         }
 
     def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
-        """Return nothing: the bottleneck is not trained and has no buffers here."""
+        """Return {}, because the bottleneck is not trained and has no buffers here."""
         return {}
 
     def init_buffers(self, params: Params, key: jax.Array) -> Buffers:
-        """Singular vectors of the discriminator's layers."""
+        """Return the singular vectors of the discriminator's layers."""
         return {"singular_vectors": init_singular_vectors(params["discriminator"], key)}
 
     def parts_from(self, frozen: Mapping[str, Params]) -> Params:
-        """The critic starts as the teacher."""
+        """Return the teacher's denoiser as the start of the critic."""
         return {"critic": frozen["teacher"]["denoiser"]}
 
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> DistillDraws:
-        """Randomness for a batch of images [B, H, W, 3]."""
+        """Return the randomness for a batch of images [B, H, W, 3]."""
         key_time, key_noise = jax.random.split(key)
         bottleneck = self.bottleneck.draw(jax.random.fold_in(key, 2), image_shape)
         return DistillDraws(
@@ -204,7 +208,7 @@ class Distill(Objective):
     def student_loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: DistillDraws
     ) -> tuple[Float[Array, ""], LossOutput]:
-        """Weighted sum of the student's loss terms for images [B, H, W, 3], and the terms."""
+        """Return the weighted sum of the student's loss terms for images [B, H, W, 3], and the terms."""
         image01 = uint8_to_unit(image_uint8)
         reconstructed = self.reconstruction(params["model"], image01, draws.bottleneck)
         teacher, critic = self._networks(params, frozen)
@@ -219,7 +223,10 @@ class Distill(Objective):
     def critic_loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: DistillDraws
     ) -> tuple[Float[Array, ""], LossOutput]:
-        """Sum of the critic's flow loss and the discriminator's hinge loss for images [B, H, W, 3], and the terms."""
+        """Return the sum of the critic's flow loss and the discriminator's hinge loss for a batch, and both terms.
+
+        Images are uint8 [B, H, W, 3].
+        """
         image01 = uint8_to_unit(image_uint8)
         reconstruction = jax.lax.stop_gradient(self.reconstruction(params["model"], image01, draws.bottleneck).image)
         _, critic = self._networks(params, frozen)
@@ -240,7 +247,7 @@ class Distill(Objective):
         reconstruction: Float[Array, "B H W 3"],
         draws: DistillDraws,
     ) -> Float[Array, ""]:
-        """The loss that leads reconstructions from where the critic sees them to where the teacher does."""
+        """Return the loss whose gradient leads from the critic's prediction to the teacher's."""
         noised = self._noised(critic, image01, reconstruction, draws)
         x_t, t, condition = noised
         remaining = 1 - expand(t, x_t)
@@ -262,7 +269,7 @@ class Distill(Objective):
         reconstruction: Float[Array, "B H W 3"],
         draws: DistillDraws,
     ) -> Float[Array, ""]:
-        """Flow matching of the critic on reconstructions."""
+        """Return the flow-matching loss of the critic on reconstructions."""
         noised = self._noised(critic, image01, reconstruction, draws)
         target = flow_target(reconstruction, noised.x_t, noised.t, critic.prediction)
         return jnp.mean(squared_error_per_image(critic.velocity(*noised), target))
@@ -270,28 +277,28 @@ class Distill(Objective):
     def tend(
         self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
     ) -> tuple[Params, Params, Buffers]:
-        """A power iteration, so that the discriminator's singular vectors follow its layers."""
+        """Run a power iteration, so that the singular vectors follow the discriminator's layers."""
         _, vectors = spectral_normalize(params["discriminator"], buffers["singular_vectors"], train=True)
         return params, ema, {**buffers, "singular_vectors": vectors}
 
     def validation_losses(
         self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
     ) -> dict[str, Float[Array, ""]]:
-        """Terms that compare with the image; none of them ranks a model that is to look real."""
+        """Return the terms that compare with the image, without "loss": no term measures how real pictures look."""
         image01 = uint8_to_unit(image_uint8)
         reconstructed = self.reconstruction(params["model"], image01)
         terms = self.reconstruction.terms(params, frozen, image01, reconstructed)
         return {f"loss/{name}": term for name, term in terms.items()}
 
     def _networks(self, params: Params, frozen: Params) -> tuple[CoD, CoD]:
-        """Teacher and critic."""
+        """Return teacher and critic."""
         teacher = frozen["teacher"]
         return self.teacher.bind(teacher), self.teacher.bind({"codec": teacher["codec"], "denoiser": params["critic"]})
 
     def _noised(self, critic: CoD, image01: jax.Array, reconstruction: jax.Array, draws: DistillDraws) -> Noised:
         reconstruction = jax.lax.stop_gradient(reconstruction)
         t = sample_timesteps(draws.time, self.config.time_shift)
-        # The condition is constant: the codec that makes it is not trained here.
+        # The condition has no gradient, because the teacher's codec is not trained.
         condition = jax.lax.stop_gradient(_condition(critic, image01))
         return Noised(interpolate(reconstruction, draws.noise, t), t, condition)
 
@@ -309,10 +316,11 @@ def _check_image_size(config: DistillConfig, image_size: int | None, teacher: Mo
         return
     require(
         image_size % teacher.size_multiple == 0,
-        f"data.image_size must be a multiple of the teacher's {teacher.size_multiple} pixels, got {image_size}",
+        f"data.image_size must be a multiple of {teacher.size_multiple} for this teacher, got {image_size}",
     )
     smallest = 2 ** len(getattr(config.discriminator, "widths", ()))
     require(
         image_size >= smallest,
-        f"data.image_size must be at least {smallest} for the discriminator's widths, got {image_size}",
+        f"data.image_size must be at least {smallest} for the discriminator's widths, got {image_size}; use larger "
+        "images or fewer widths",
     )

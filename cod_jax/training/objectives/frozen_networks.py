@@ -1,4 +1,4 @@
-"""The frozen networks that losses compare with."""
+"""Frozen networks that losses compare with."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from cod_jax.models.functional import Functional
 
 @dataclasses.dataclass(frozen=True)
 class FrozenNetworks:
-    """What the frozen networks are; the defaults are the published ones.
+    """Descriptions of the frozen networks; the defaults are the published ones.
 
     Attributes:
         dtype: Dtype of their computation.
-        dinov2: The network whose features the model is aligned with, and that a discriminator reads.
-        vae: The autoencoder of latent models.
-        lpips: The trunks of LPIPS by the name of its loss term.
+        dinov2: Network for feature alignment and for the discriminator.
+        vae: Autoencoder of latent models.
+        lpips: Trunks of LPIPS by the name of the loss term.
     """
 
     dtype: Dtype = "float32"
@@ -29,9 +29,9 @@ class FrozenNetworks:
     )
 
     def build_dinov2(self) -> Functional[DINOv2]:
-        """DINOv2 as a pure function of its parameters."""
+        """Return DINOv2 as a pure function of its parameters."""
         return Functional(lambda rngs: DINOv2(self.dinov2, dtype=self.dtype, rngs=rngs))
 
     def build_lpips(self, name: str) -> Functional[LPIPS]:
-        """LPIPS with one of the trunks as a pure function of its parameters."""
+        """Return LPIPS with one of the trunks as a pure function of its parameters."""
         return Functional(lambda rngs: LPIPS(self.lpips[name], dtype=self.dtype, rngs=rngs))

@@ -1,20 +1,20 @@
-"""What a loss returns besides its value."""
+"""Output of a loss besides its value."""
 
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
-# Arrays that a run carries besides its parameters and that no gradient reaches.
+# Arrays of a run that no gradient changes.
 Buffers = dict[str, Any]
 
 
 class LossOutput(NamedTuple):
-    """What a loss measures besides its value.
+    """Output of a loss besides its value.
 
     Attributes:
         terms: Unweighted loss terms.
-        statistics: Means of the bottleneck's statistics over the batch, see `Quantized`; {} where it is not measured.
-        candidates: What may replace parameters of the bottleneck that are not in use, see `BottleneckTraining`.
+        statistics: Means of the bottleneck's statistics over the batch, see `Quantized`; {} if they are not measured.
+        candidates: Replacements for unused parameters of the bottleneck, see `BottleneckTraining.candidates`.
     """
 
     terms: dict[str, Float[Array, ""]]

@@ -8,10 +8,10 @@ from cod_jax.models.fields import Part
 
 
 class LossTermConfig(Part):
-    """A loss between pictures and their one-step reconstructions; a subclass is a frozen dataclass.
+    """A loss between pictures and their one-step reconstructions; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: "package.module:Class".
+        kind: "package.module:Class" of the loss.
         weight: Weight of the term in the loss.
         NAME: Name of the term in logs.
     """
@@ -20,5 +20,5 @@ class LossTermConfig(Part):
     weight: float
 
     def __call__(self, reconstruction: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
-        """Return the unweighted loss of each picture, for images of about [-1, 1]."""
+        """Return the unweighted loss of each picture, given images of about [-1, 1]."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")

@@ -1,4 +1,4 @@
-"""What the trainer asks of an objective: parameters, randomness, and updates that each train some of the parameters."""
+"""Interface between the trainer and objectives."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ class Update(NamedTuple):
     """One kind of step.
 
     Attributes:
-        name: What it trains, for people.
+        name: Name for logs, such as "student".
         trains: Names of the parameters that change, as `flatten_params` gives them.
-        loss: Of parameters, buffers, parameters of the frozen networks, images uint8 [B, H, W, 3] and draws.
+        loss: Function of parameters, buffers, parameters of the frozen networks, images uint8 [B, H, W, 3] and draws.
         optimizer: Settings of its optimizer.
         settings: Dotted name of these settings, for messages.
     """
@@ -41,12 +41,12 @@ class Update(NamedTuple):
 
 
 class ObjectiveConfig(Part):
-    """Settings of an objective; a subclass is a frozen dataclass.
+    """Settings of an objective; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: Which objective this is.
-        bottleneck: How the bottleneck is trained.
-        teacher: Model folder or work folder of a model that the objective learns from; "" where there is none.
+        kind: Name of this objective.
+        bottleneck: Training settings of the bottleneck.
+        teacher: Model folder or work folder of a model that the objective learns from; "" without a teacher.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -59,7 +59,7 @@ class ObjectiveConfig(Part):
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Frozen networks that come from weight files."""
+        """Names of the frozen networks that come from weight files."""
         return ()
 
     @property
@@ -78,14 +78,14 @@ class ObjectiveConfig(Part):
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveContext:
-    """The rest of a run's settings that an objective depends on.
+    """Other settings of a run that an objective depends on.
 
     Attributes:
-        model: What is trained.
-        compute: How it is computed.
+        model: Description of the trained model.
+        compute: Settings of its computation.
         optimizer: Optimizer of the model.
-        networks: What the frozen networks are.
-        image_size: Side of the training images in pixels; None where it is not known.
+        networks: Descriptions of the frozen networks.
+        image_size: Side of the training images in pixels; None if it is unknown.
     """
 
     model: ModelConfig
@@ -96,24 +96,23 @@ class ObjectiveContext:
 
 
 class Objective:
-    """A way to train a model; a subclass sets the attributes and says how losses are computed.
+    """A way to train a model; subclasses set the attributes and compute the losses.
 
     Attributes:
-        model_config: What is trained.
+        model_config: Description of the trained model.
         functional: The model as a pure function of its parameters.
-        space: What the model denoises.
-        bottleneck: The bottleneck's share of the objective.
-        axes: Logical axis names of every parameter, like the parameters: {"model": ..., "heads": ..., ...}.
-        averaged: The parts of the parameters that have a moving average.
+        space: Map between images and the values that the model denoises.
+        bottleneck: Part of the objective that concerns the bottleneck.
+        axes: Logical axis names of every parameter, nested as the parameters: {"model": ..., "heads": ..., ...}.
+        averaged: Parts of the parameters that have a moving average.
         buffer_axes: Logical axis names of the buffers.
-        frozen: The frozen networks that are needed by name. Their parameters by the same names are what the methods
-            call `frozen`.
-        frozen_configs: Descriptions, as JSON values, of those of them that can be one thing or another.
-        updates: The kinds of steps, which take turns: `schedule[step % len(schedule)]` is the number of a step's
-            update.
-        schedule: See `updates`.
+        frozen: Required frozen networks by name. The methods' argument `frozen` holds their parameters by the same
+            names.
+        frozen_configs: Descriptions, as JSON values, of the frozen networks whose structure can vary.
+        updates: Kinds of steps, which take turns as `schedule` says.
+        schedule: Number of the update of each step; step n uses `schedule[n % len(schedule)]`.
         samples: Whether the model is trained to make pictures in more than one step.
-        time_shift: Shift of the timesteps that it is trained at.
+        time_shift: Shift of the timesteps in training.
     """
 
     model_config: ModelConfig
@@ -132,36 +131,36 @@ class Objective:
 
     def init_params(self, key: jax.Array) -> Params:
         """Return fresh parameters, float32."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define init_params")
 
     def init_buffers(self, params: Params, key: jax.Array) -> Buffers:
-        """Return the buffers that go with fresh parameters: by default the bottleneck's."""
+        """Return the buffers that go with fresh parameters; by default those of the bottleneck."""
         return self.bottleneck.init_buffers()
 
     def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
-        """Return what replaces fresh buffers where the model's bottleneck comes from a trained model."""
+        """Return the buffers that replace fresh ones if the bottleneck comes from a trained model."""
         return self.bottleneck.carried_buffers(buffers)
 
     def parts_from(self, frozen: Mapping[str, Params]) -> Params:
-        """Return the parts of the parameters that start as those of frozen networks, float32; by default none."""
+        """Return the parts of the parameters, float32, that start from frozen networks; by default none."""
         return {}
 
     def exported(self, params: Params) -> Params:
-        """Return the model's parameters, as they would be exported."""
+        """Return the model's parameters as an export stores them."""
         return params["model"]
 
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
-        """Return all randomness of a step on images [B, H, W, 3]: arrays with one entry per image."""
+        """Return all randomness of a step on images [B, H, W, 3], as arrays with one entry per image."""
         return self.bottleneck.draw(key, image_shape)
 
     def tend(
         self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
     ) -> tuple[Params, Params, Buffers]:
-        """Return parameters, average and buffers after their upkeep, which follows the optimizer's step."""
+        """Return parameters, average and buffers after the upkeep that follows an optimizer step."""
         return self.bottleneck.tend(params, ema, buffers, output, step)
 
     def validation_losses(
         self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
     ) -> Mapping[str, Float[Array, ""]]:
-        """Return what is measured on a held-out image: "loss" if it ranks checkpoints, and "loss/..."."""
-        raise NotImplementedError
+        """Return the losses of a held-out image as "loss/..."; "loss", if present, ranks checkpoints."""
+        raise NotImplementedError(f"{type(self).__name__} must define validation_losses")

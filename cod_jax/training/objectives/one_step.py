@@ -1,4 +1,4 @@
-"""First stage of the one-step codec: low-rank adaptation of a pre-trained model (spec section 5)."""
+"""First stage of the one-step codec, low-rank adaptation of a pre-trained model; see docs/method.md, One-step codec."""
 
 import dataclasses
 import fnmatch
@@ -21,9 +21,9 @@ from cod_jax.training.objectives.loss_terms import LossTermConfig
 from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
 
-# Trained as they are; every other linear map is adapted, and what is neither stays.
+# These parameters train fully. Every other linear map is adapted, and the rest stays.
 TRAINED_IN_FULL = ("codec/*", "*/depthwise/*")
-# The condition of each pixel, which the published code leaves out by a match of names.
+# Map from the condition to each pixel, which the published code leaves out by a match of names.
 PIXEL_CONDITION = "denoiser/head/condition/*"
 
 
@@ -32,13 +32,13 @@ class OneStepConfig(ObjectiveConfig):
     """Settings of the first stage; the defaults are the published ones.
 
     Attributes:
-        kind: Which objective this is.
+        kind: Name of this objective.
         reconstruction: Weights of the losses.
         lora_rank: Rank of the adaptations.
-        lora_alpha: Their scale times the rank.
-        adapt_pixel_condition: Whether the linear map from the condition to every pixel is adapted too; as published it
-            stays as it is.
-        bottleneck: How the bottleneck is trained.
+        lora_alpha: Scale of the adaptations times their rank.
+        adapt_pixel_condition: Whether to adapt the linear map from the condition to every pixel, which the published
+            code leaves as it is.
+        bottleneck: Training settings of the bottleneck.
         losses: Loss terms of other packages.
     """
 
@@ -56,12 +56,12 @@ class OneStepConfig(ObjectiveConfig):
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Frozen networks that come from weight files."""
+        """Names of the frozen networks that come from weight files."""
         return self.reconstruction.frozen_names
 
     @property
     def starts_from_model(self) -> bool:
-        """It adapts a pre-trained model."""
+        """Always true, because this stage adapts a pre-trained model."""
         return True
 
     def build(self, context: ObjectiveContext) -> "OneStep":
@@ -70,19 +70,19 @@ class OneStepConfig(ObjectiveConfig):
 
     @property
     def lora_scale(self) -> float:
-        """What the product of the two low-rank matrices is multiplied by."""
+        """Factor of the product of the two low-rank matrices."""
         return self.lora_alpha / self.lora_rank
 
 
 class OneStep(Objective):
     """The objective of the first stage; its attributes are those of `Objective`.
 
-    Its parameters are "model", of which the condition codec and the depthwise convolutions change, "lora", the
-    adaptations of its linear maps, and "heads".
+    Its parameters are "model", "lora" and "heads". Of the model, the condition codec and the depthwise convolutions
+    change. "lora" holds the adaptations of the other linear maps.
 
     Args:
         config: Settings.
-        context: What to train, a model that works on pixels, and how it is computed.
+        context: The model, which must work on pixels, and the rest of the run's settings.
 
     Raises:
         UserError: The settings do not fit the model.
@@ -115,7 +115,7 @@ class OneStep(Objective):
         self.updates = (Update("model", tuple(trained), self.loss, context.optimizer),)
 
     def init_params(self, key: jax.Array) -> Params:
-        """Fresh parameters; the adaptations start as nothing."""
+        """Return fresh parameters; the adaptations add nothing at first."""
         key_model, key_lora, key_heads = jax.random.split(key, 3)
         return {
             "model": self.functional.init(key_model),
@@ -124,13 +124,13 @@ class OneStep(Objective):
         }
 
     def exported(self, params: Params) -> Params:
-        """The model's parameters with the adaptations in them."""
+        """Return the model's parameters with the adaptations merged in."""
         return merge(params["model"], params["lora"], self.config.lora_scale)
 
     def loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: Draws
     ) -> tuple[Float[Array, ""], LossOutput]:
-        """Return the weighted sum of the loss terms of images [B, H, W, 3], and the terms."""
+        """Return the weighted sum of the loss terms for images [B, H, W, 3], and the terms."""
         image01 = uint8_to_unit(image_uint8)
         reconstructed = self.reconstruction(self.exported(params), image01, draws)
         terms = self.reconstruction.terms(params, frozen, image01, reconstructed)
@@ -141,7 +141,7 @@ class OneStep(Objective):
     def validation_losses(
         self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
     ) -> dict[str, Float[Array, ""]]:
-        """Return loss and terms of an image, quantised as in use."""
+        """Return the loss and its terms for an image, quantised as outside of training."""
         draws = self.draw(key, image_uint8.shape)._replace(noise=None)
         loss, output = self.loss(params, {}, frozen, image_uint8, draws)
         return {"loss": loss, **{f"loss/{name}": term for name, term in output.terms.items()}}

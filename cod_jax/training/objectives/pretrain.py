@@ -1,4 +1,4 @@
-"""Pre-training: rectified flow given the codec's condition (spec section 3)."""
+"""Pre-training by rectified flow given the codec's condition; see docs/method.md, Pre-training."""
 
 import dataclasses
 import statistics
@@ -25,7 +25,7 @@ from cod_jax.training.objectives.loss_output import LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig
 from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 
-# Quantiles of the standard normal distribution that validation draws timesteps from: the middles of four equal parts.
+# Validation uses these quantiles of the standard normal distribution, the middles of four equal parts.
 VALIDATION_TIMES = tuple(statistics.NormalDist().inv_cdf((part + 0.5) / 4) for part in range(4))
 
 
@@ -34,19 +34,19 @@ class PretrainConfig(ObjectiveConfig):
     """Weights and probabilities of pre-training; the defaults are the published first stage without DINOv2.
 
     Attributes:
-        kind: Which objective this is.
-        null_condition_probability: Share of images whose condition is the null condition.
+        kind: Name of this objective.
+        null_condition_probability: Share of images that get the null condition.
         time_shift: Shift of the timestep distribution, see `flow.shift_time`.
-        reconstruction_weight: Weight of reading the image (or the latents) from the condition.
-        feature_alignment_weight: Weight of aligning the denoiser's features with DINOv2's; 0 leaves it out. Either
+        reconstruction_weight: Weight of the loss that reads the image (or the latents) from the condition.
+        feature_alignment_weight: Weight of aligning the denoiser's features with DINOv2's; 0 switches it off. Either
             alignment needs DINOv2's weight file.
-        condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 leaves it out.
+        condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 switches it off.
         alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
-        one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 leaves it out.
+        one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 switches it off.
         one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
-        one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training; 1 as published, 0 is what
-            one-step decoding uses.
-        bottleneck: How the bottleneck is trained.
+        one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training. The published value is 1;
+            one-step decoding uses 0.
+        bottleneck: Training settings of the bottleneck.
         losses: Loss terms of other packages, on the pictures of the extra pass at t = 0.
     """
 
@@ -72,7 +72,7 @@ class PretrainConfig(ObjectiveConfig):
         require(self.time_shift > 0, f"time_shift must be positive, got {self.time_shift}")
         require(
             not self.losses or self.one_step_weight > 0,
-            "losses need the extra pass at t = 0, which one_step_weight 0 leaves out; set it above 0",
+            "one_step_weight must be above 0 with losses, which need the extra pass at t = 0, got 0",
         )
 
     @property
@@ -86,12 +86,12 @@ class PretrainConfig(ObjectiveConfig):
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Frozen networks that come from weight files."""
+        """Names of the frozen networks that come from weight files."""
         return ("dinov2",) if self.aligns else ()
 
 
 class PretrainDraws(NamedTuple):
-    """All randomness of a step, one entry per image, so that splitting a batch does not change it."""
+    """All randomness of a step, with one entry per image, so that splitting a batch does not change it."""
 
     drop: Float[Array, " B"]
     time: Float[Array, " B"]
@@ -102,11 +102,11 @@ class PretrainDraws(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the losses of a batch are computed from, all without gradient.
+    """Inputs of a batch's losses, without gradient.
 
     Attributes:
         image01: Images in [0, 1].
-        values: What is denoised: the images in [-1, 1], or their latents.
+        values: Values to denoise, which are the images in [-1, 1] or their latents.
         tokens: DINOv2's features per condition cell, if they are needed.
     """
 
@@ -120,11 +120,11 @@ class Pretrain(Objective):
 
     Args:
         config: Weights and probabilities.
-        context: What to train, and how it is computed; losses, sampling and quantisation are float32.
+        context: The model and the rest of the run's settings; losses, sampling and quantisation are always float32.
 
     Attributes:
         weights: Weight of each loss term.
-        frozen: The frozen networks that are needed: "autoencoder", "dinov2".
+        frozen: Required frozen networks, "autoencoder" and "dinov2" at most.
 
     The other attributes are those of `Objective`.
     """
@@ -133,8 +133,8 @@ class Pretrain(Objective):
         model_config, compute, networks = context.model, context.compute, context.networks
         if config.feature_alignment_weight > 0 and config.alignment_block > model_config.denoiser.num_blocks:
             raise UserError(
-                f"alignment_block is {config.alignment_block}, but the denoiser has {model_config.denoiser.num_blocks} "
-                "blocks; choose an earlier block or set feature_alignment_weight to 0"
+                f"alignment_block must be at most {model_config.denoiser.num_blocks}, the number of the denoiser's "
+                f"blocks, got {config.alignment_block}; choose an earlier block or set feature_alignment_weight to 0"
             )
         self.model_config, self.config = model_config, config
         self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck)
@@ -182,13 +182,13 @@ class Pretrain(Objective):
         )
 
     def init_params(self, key: jax.Array) -> Params:
-        """Fresh parameters of the model and the heads."""
+        """Return fresh parameters of the model and the heads."""
         key_model, *keys = jax.random.split(key, 1 + len(self.heads))
         heads = {name: head.init(key) for (name, head), key in zip(self.heads.items(), keys, strict=True)}
         return {"model": self.functional.init(key_model), "heads": heads}
 
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> PretrainDraws:
-        """Randomness for a batch of images [B, H, W, 3]."""
+        """Return the randomness for a batch of images [B, H, W, 3]."""
         keys = jax.random.split(key, 6)
         batch = image_shape[0]
         shape = self.model_config.values_shape(image_shape)
@@ -214,11 +214,11 @@ class Pretrain(Objective):
     def loss(
         self, params: Params, frozen: Params, image_uint8: jax.Array, draws: PretrainDraws
     ) -> tuple[Float[Array, ""], LossOutput]:
-        """Weighted sum of the loss terms of images [B, H, W, 3], and the terms."""
+        """Return the weighted sum of the loss terms for images [B, H, W, 3], and the terms."""
         return self.loss_of(params, self.prepare(frozen, image_uint8, draws), draws)
 
     def loss_of(self, params: Params, inputs: Inputs, draws: PretrainDraws) -> tuple[Float[Array, ""], LossOutput]:
-        """Weighted sum of the loss terms of prepared images, and the terms."""
+        """Return the weighted sum of the loss terms for prepared images, and the terms."""
         config = self.config
         model = self.functional.bind(params["model"])
         image01, values, tokens = inputs
@@ -261,9 +261,9 @@ class Pretrain(Objective):
     def validation_losses(
         self, params: Params, frozen: Params, image_uint8: UInt8[Array, "1 H W 3"], key: jax.Array
     ) -> dict[str, Float[Array, ""]]:
-        """Loss and terms of an image with its own condition, averaged over timesteps spread over their distribution.
+        """Return the loss and its terms for an image with its own condition, averaged over `VALIDATION_TIMES`.
 
-        A factorized bottleneck rounds, so that the rate is that of the image's symbols.
+        The bottleneck quantises as outside of training, so that a rate is that of the image's symbols.
         """
         draws = self.draw(key, image_uint8.shape)._replace(drop=jnp.ones((1,)), at_zero=jnp.ones((1,)))
         draws = draws._replace(bottleneck=draws.bottleneck._replace(noise=None))

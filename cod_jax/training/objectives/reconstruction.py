@@ -1,4 +1,4 @@
-"""Reconstruction in one step and its losses: what both stages of the one-step codec share (spec section 5)."""
+"""One-step reconstruction and its losses, common to both stages of the one-step codec; see docs/method.md."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from cod_jax.losses.perceptual import structural_distance_per_image
 from cod_jax.losses.terms import cosine_distance_per_image
 from cod_jax.models import CoD, build_model
 from cod_jax.models.bottlenecks import Draws, Quantized
+from cod_jax.models.fields import require_at_least
 from cod_jax.models.functional import Functional, Params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
@@ -26,11 +27,11 @@ class ReconstructionConfig:
     """Weights of the losses between pictures and reconstructions; the defaults are the published ones.
 
     Attributes:
-        l1_weight: Mean absolute difference.
-        lpips_vgg_weight: LPIPS with VGG16; 0 leaves it out, as for those below. Needs its weight files.
-        lpips_alex_weight: LPIPS with AlexNet. Needs its weight files.
-        structural_weight: Structural distance, which needs no weight file and stands in for LPIPS.
-        feature_alignment_weight: Alignment of the denoiser's features with DINOv2's. Needs its weight file.
+        l1_weight: Weight of the mean absolute difference; 0 switches a term off.
+        lpips_vgg_weight: Weight of LPIPS with VGG16, which needs its weight files.
+        lpips_alex_weight: Weight of LPIPS with AlexNet, which needs its weight files.
+        structural_weight: Weight of the structural distance, a substitute for LPIPS that needs no weight file.
+        feature_alignment_weight: Weight of aligning the denoiser's features with DINOv2's, which needs its weight file.
         alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
     """
 
@@ -43,21 +44,20 @@ class ReconstructionConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if field.name.endswith("_weight") and getattr(self, field.name) < 0:
-                raise UserError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
-        if self.alignment_block < 1:
-            raise UserError(f"alignment_block is {self.alignment_block}; it must be at least 1")
+            if field.name.endswith("_weight"):
+                require_at_least(self, 0, field.name)
+        require_at_least(self, 1, "alignment_block")
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each term that is not left out."""
+        """Weight of each term that is switched on."""
         names = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
         weights = {name: getattr(self, f"{name}_weight") for name in names}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """Frozen networks that come from weight files."""
+        """Names of the frozen networks that come from weight files."""
         networks = {"dinov2": "feature_alignment", "lpips_vgg": "lpips_vgg", "lpips_alex": "lpips_alex"}
         return tuple(network for network, term in networks.items() if term in self.weights)
 
@@ -67,10 +67,10 @@ class Reconstructed(NamedTuple):
 
     Attributes:
         image: Reconstruction in about [-1, 1].
-        latents: Before quantisation.
-        quantized: After it.
+        latents: Latents before quantisation.
+        quantized: Latents after quantisation.
         draws: Randomness of the bottleneck.
-        features: The denoiser's state after the aligned block, if it is aligned.
+        features: The denoiser's state after the aligned block, or None without alignment.
     """
 
     image: Float[Array, "B H W 3"]
@@ -84,19 +84,19 @@ class Reconstruction:
     """One-step reconstruction and its losses, for one model.
 
     Args:
-        context: The model, which works on pixels, and how it is computed.
-        config: Weights.
-        bottleneck: How its bottleneck is trained.
+        context: The model, which must work on pixels, and the rest of the run's settings.
+        config: Weights of the losses.
+        bottleneck: Part of the objective that concerns the bottleneck.
         losses: Loss terms of other packages.
 
     Attributes:
         functional: The model as a pure function of its parameters.
-        heads: Training heads by name: "feature_alignment" or none.
-        frozen: The frozen networks that are needed by name.
+        heads: Training heads by name: "feature_alignment", or none.
+        frozen: Required frozen networks by name.
         weights: Weight of each term.
 
     Raises:
-        UserError: The model works on latents, or has no such block.
+        UserError: The model works on latents, or has fewer blocks than `config.alignment_block`.
     """
 
     def __init__(
@@ -108,7 +108,10 @@ class Reconstruction:
     ):
         model_config, compute, networks = context.model, context.compute, context.networks
         if model_config.is_latent:
-            raise UserError("the one-step codec works on pixels, and this model on latents; choose another denoiser")
+            raise UserError(
+                f"the one-step codec needs a denoiser on pixels, got kind {model_config.denoiser.kind}, which works on "
+                "latents; choose another denoiser"
+            )
         self.config = config
         self.bottleneck, self.losses = bottleneck, losses
         self.weights = {**config.weights, bottleneck.name: bottleneck.weight}
@@ -120,8 +123,8 @@ class Reconstruction:
             num_blocks, hidden = model_config.denoiser.num_blocks, model_config.denoiser.hidden
             if config.alignment_block > num_blocks:
                 raise UserError(
-                    f"alignment_block is {config.alignment_block}, but the denoiser has {num_blocks} blocks; choose an "
-                    "earlier block or set feature_alignment_weight to 0"
+                    f"alignment_block must be at most {num_blocks}, the number of the denoiser's blocks, got "
+                    f"{config.alignment_block}; choose an earlier block or set feature_alignment_weight to 0"
                 )
             width, dtype = networks.dinov2.width, compute.dtype
             self.heads["feature_alignment"] = Functional(
@@ -134,21 +137,22 @@ class Reconstruction:
 
     @property
     def head_axes(self) -> Params:
-        """Logical axis names of the heads' parameters as {"heads": ...}, or {} where there are none."""
+        """Logical axis names of the heads' parameters as {"heads": ...}, or {} without heads."""
         return {"heads": {name: head.axes for name, head in self.heads.items()}} if self.heads else {}
 
     def init_heads(self, key: jax.Array) -> Params:
-        """Fresh parameters of the heads as {"heads": ...}, or {} where there are none."""
+        """Return fresh parameters of the heads as {"heads": ...}, or {} without heads."""
         heads = {name: head.init(jax.random.fold_in(key, i)) for i, (name, head) in enumerate(self.heads.items())}
         return {"heads": heads} if heads else {}
 
     def __call__(self, params: Params, image01: Float[Array, "B H W 3"], draws: Draws | None = None) -> Reconstructed:
-        """Send pictures in [0, 1] through the codec: one step from t = 0 without noise.
+        """Send pictures in [0, 1] through the codec, with one step from t = 0 without noise.
 
         Args:
             params: Parameters of the model.
             image01: The pictures.
-            draws: Randomness of the bottleneck; by default it quantises as in use, at the best quality.
+            draws: Randomness of the bottleneck; without it the bottleneck quantises as outside of training, at the best
+                quality.
         """
         model: CoD = self.functional.bind(params)
         latents = model.codec.encode(image01)
@@ -165,13 +169,13 @@ class Reconstruction:
     def terms(
         self, params: Params, frozen: Params, image01: Float[Array, "B H W 3"], reconstructed: Reconstructed
     ) -> dict[str, Float[Array, ""]]:
-        """The unweighted terms for pictures in [0, 1].
+        """Return the unweighted terms for pictures in [0, 1].
 
         Args:
             params: Parameters, with those of the heads as "heads".
             frozen: Parameters of the frozen networks.
             image01: The pictures.
-            reconstructed: What became of them.
+            reconstructed: Their reconstructions.
         """
         tokens = None
         if "feature_alignment" in self.weights:
@@ -186,7 +190,7 @@ class Reconstruction:
         tokens: Float[Array, "B h w D"] | None,
         reconstructed: Reconstructed,
     ) -> dict[str, Float[Array, ""]]:
-        """The unweighted terms, given DINOv2's tokens of the pictures if they are needed."""
+        """Return the unweighted terms, given DINOv2's tokens of the pictures if they are needed."""
         image, other = unit_to_signed(image01), reconstructed.image
         keep = jnp.ones(image01.shape[:1], bool)
         terms = {

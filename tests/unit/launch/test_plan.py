@@ -79,7 +79,7 @@ def test_sweep_files_that_cannot_be_used_are_refused(sweep_folder, expression, m
         ("hyper.sweep('config.optimizer.learning_rat', [1])", [], f"field --{RATE[:-1]}; did you mean --{RATE}?"),
         ("hyper.sweep(BITS, [4, 4.5])", [], "point bits=4.5: "),
         ("hyper.sweep(BITS, [4, 'x'])", [], "point bits=x: "),
-        ("hyper.sweep('config.batch_size', [4, 0])", [], "point batch_size=0: config: batch_size is 0; it must be at"),
+        ("hyper.sweep('config.batch_size', [4, 0])", [], "point batch_size=0: config: batch_size must be at least 1"),
         ("hyper.sweep(RATE, [1])", [f"--{RATE}=2"], "is given after -- but the sweep sets it"),
         ("hyper.sweep(RATE, [1])", ["--workdir", "x"], "--workdir is an option of the sweep; give it before --"),
         ("hyper.sweep(RATE, [1])", ["--config.sed=2"], "unknown field --config.sed; did you mean"),
