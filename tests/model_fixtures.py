@@ -28,6 +28,7 @@ def tiny_model_config(**codec_fields: Any) -> ModelConfig:
         "encoder_width": 16,
         "latent_channels": 8,
         "num_groups": 4,
+        "attention": "global",
     }
     return ModelConfig(
         codec=ConditionCodecConfig(**{**codec, **codec_fields}),

@@ -51,9 +51,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         # The published CoD-Lite at 0.0312 bits per pixel.
         name, config = (
             job["preset"],
-            ModelConfig(
-                ConditionCodecConfig(pitch=16, bottleneck=CodebookConfig(bits=8), attention="window_published")
-            ),
+            ModelConfig(ConditionCodecConfig(16, 2, bottleneck=CodebookConfig(bits=8), attention="window_published")),
         )
         params = jax.jit(build_model(config).init)(jax.random.key(0))
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -45,7 +45,8 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.checkpoint import load_for_export
 
     model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
-    config = ModelConfig.from_dict(model)
+    # The settings of a run are its user's own, and so are the packages that they name.
+    config = ModelConfig.from_dict(model, trusted=True)
     settings = training["config"]
     decoding = default_decoding(config, one_step=_trains_one_step(settings)).override(**chosen_decoding(args))
     fingerprint = save_bundle(

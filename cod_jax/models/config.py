@@ -34,14 +34,14 @@ class ConditionCodecConfig:
             attention and cuts windows in use only, which no setting reproduces.
     """
 
-    pitch: int = 32
-    input_stride: int = 2
+    pitch: int = 16
+    input_stride: int = 1
     encoder_width: int = 128
     latent_channels: int = 128
     bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
     decoder_depth: int = 2
     num_groups: int = 32
-    attention: AttentionMode = "global"
+    attention: AttentionMode = "window_masked"
 
     def __post_init__(self):
         require(self.input_stride in (1, 2), f"input_stride must be 1 or 2, got {self.input_stride}")

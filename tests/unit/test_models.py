@@ -26,7 +26,9 @@ def tiny():
 
 
 def test_published_size_has_the_published_number_of_parameters():
-    functional = build_model(ModelConfig(ConditionCodecConfig(pitch=16, bottleneck=CodebookConfig(bits=8))))
+    functional = build_model(
+        ModelConfig(ConditionCodecConfig(pitch=16, input_stride=2, bottleneck=CodebookConfig(bits=8)))
+    )
     assert count_params(functional.shapes) == 98_781_123
 
 
@@ -202,9 +204,9 @@ def test_config_survives_plain_values():
         ({"encoder": {}}, "unknown field model.encoder"),
         ({"codec": 3}, "model.codec must hold the fields pitch, .* got 3"),
         ({"codec": {"pitch": "16"}}, "model.codec.pitch must be of type int, got '16'"),
-        ({"codec": {"pitch": 24}}, "pitch must be a power of two and a multiple of input_stride 2, got 24"),
+        ({"codec": {"pitch": 24}}, "pitch must be a power of two and a multiple of input_stride 1, got 24"),
         ({"codec": {"pitch": 2}}, "downsamplings"),
-        ({"codec": {"pitch": 64}}, "downsamplings"),
+        ({"codec": {"pitch": 64, "input_stride": 2}}, "downsamplings"),
         ({"codec": {"encoder_width": 48}}, "encoder_width must be a multiple of num_groups 32, got 48"),
         ({"codec": {"attention": "local"}}, "attention must be one of .* got 'local'"),
         ({"codec": {"codebook_bits": 17}}, "bits must be between 1 and 16, got 17"),

@@ -65,7 +65,9 @@ class DistillConfig(ObjectiveConfig):
     guidance_scale: float = 3.0
     time_shift: float = 1.0
     critic_updates: int = 4
-    critic_optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamWConfig)
+    critic_optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: AdamWConfig(learning_rate=1e-5, schedule="tenth")
+    )
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DINOv2DiscriminatorConfig)
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
     losses: tuple[LossTermConfig, ...] = ()

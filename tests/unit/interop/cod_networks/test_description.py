@@ -21,9 +21,9 @@ from cod_jax.models import ConditionCodecConfig, DConvConfig, DDTConfig, Factori
 from configs import latent, lite, pixel
 from tests.published_networks import LATENT_ARGUMENTS, LITE_ARGUMENTS, PIXEL_ARGUMENTS, make_narrow, weights_of
 
-LITE = ModelConfig(ConditionCodecConfig(attention="window_published"), DConvConfig())
-PIXEL = ModelConfig(ConditionCodecConfig(decoder_depth=3), PixNerDiTConfig())
-LATENT = ModelConfig(ConditionCodecConfig(decoder_depth=3), DDTConfig())
+LITE = ModelConfig(ConditionCodecConfig(32, 2, attention="window_published"), DConvConfig())
+PIXEL = ModelConfig(ConditionCodecConfig(32, 2, decoder_depth=3, attention="global"), PixNerDiTConfig())
+LATENT = ModelConfig(ConditionCodecConfig(32, 2, decoder_depth=3, attention="global"), DDTConfig())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def test_models_that_the_published_classes_cannot_be_are_refused(config, message
 def test_models_that_need_a_choice():
     network = published_network(changed(LITE, "codec", attention="global"), one_step=False, any_attention=True)
     assert network.class_name == "DConv"
-    deep = ConditionCodecConfig(pitch=128, decoder_depth=2)  # its decoder has no depth to choose
+    deep = ConditionCodecConfig(
+        pitch=128, input_stride=2, decoder_depth=2, attention="global"
+    )  # its decoder has no depth to choose
     assert published_network(ModelConfig(deep, DDTConfig()), one_step=False).init_args["light"] is False
     assert published_network(changed(PIXEL, "denoiser", prediction="image"), one_step=True).init_args["pred"] == "x"
     with pytest.raises(ValueError, match="no published one-step decoder of latents"):
@@ -166,6 +168,6 @@ def test_missing_required_arguments_are_named():
 
 
 def test_a_factorized_bottleneck_is_refused():
-    codec = ConditionCodecConfig(bottleneck=FactorizedConfig(), attention="window_published")
+    codec = ConditionCodecConfig(32, 2, bottleneck=FactorizedConfig(), attention="window_published")
     with pytest.raises(ValueError, match="its bottleneck is factorized, the published ones have codebooks"):
         published_network(ModelConfig(codec, DConvConfig()), one_step=False)
