@@ -300,7 +300,7 @@ def test_what_cannot_be_is_refused():
             ObjectiveContext(tiny_model_config(), networks=NETWORKS),
             tiny_latent_config(),
         )
-    with pytest.raises(ValueError, match="alignment_block must be at most 2, .* got 3"):
+    with pytest.raises(ValueError, match=r"alignment_block must be at most 2, .* got 3"):
         one_step(reconstruction=dataclasses.replace(PUBLISHED, alignment_block=3))
     refused: tuple[tuple[Any, dict[str, Any], str], ...] = (
         (OneStepConfig, {"lora_rank": 0}, "lora_rank must be at least 1, got 0"),

@@ -97,7 +97,7 @@ def test_each_alignment_can_be_switched_off_and_then_needs_no_network():
 
 
 def test_an_alignment_block_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="alignment_block must be at most 2, .* got 8"):
+    with pytest.raises(ValueError, match=r"alignment_block must be at most 2, .* got 8"):
         latent_objective(dataclasses.replace(ALIGNED, alignment_block=8))
 
 
