@@ -57,6 +57,12 @@ def test_files_that_are_named_exist(page: str):
     assert not [name for name in named if not list(REPOSITORY.glob(name)) and not name.startswith(NOT_YET)]
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_names_stand_in_the_files_that_are_named_with_them(page: str):
+    for file, name in re.findall(r"`(cod_jax/[\w/]+\.py)`, `(\w+)`", TEXTS[page]):
+        assert re.search(rf"\b{name}\b", (REPOSITORY / file).read_text()), f"{file}: {name}"
+
+
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"[\w/]+\.md", (REPOSITORY / "mkdocs.yml").read_text()))
     assert listed == {page.name for page in PAGES if page.parent == REPOSITORY / "docs"}
