@@ -22,7 +22,6 @@ NOT_YET = (
     "cod_jax/codec",
     "cod_jax/commands/train.py",
     "cod_jax/coding/entropy",
-    "examples",
     "tests/unit/coding",
 )
 TEXTS = {name_of(page): page.read_text() for page in PAGES}
