@@ -23,7 +23,13 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-STAGES = ("1", "2")
+OPTIONS = {
+    "stage": ("1", "2"),
+    "pretraining": ("compression", "generation"),
+    "denoiser": ("convolution", "transformer"),
+    "losses": ("plain", "lpips", "published"),
+}
+STAGES = OPTIONS["stage"]
 _PRETRAINING = {"compression": 0.1, "generation": 1.0}
 _DENOISERS = {
     "convolution": None,
@@ -33,7 +39,7 @@ _DENOISERS = {
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Return the settings of one stage of one of the runs."""
-    chosen = presets.options(argument, stage="1", pretraining="compression", denoiser="convolution", losses="plain")
+    chosen = presets.options(argument, OPTIONS)
     stage = presets.choose("stage", chosen["stage"], STAGES)
     null_condition_probability = presets.choose("pretraining", chosen["pretraining"], _PRETRAINING)
     denoiser = presets.choose("denoiser", chosen["denoiser"], _DENOISERS)

@@ -17,12 +17,13 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-STAGES = presets.STAGES
+OPTIONS = {"stage": ("1", "2", "3"), "bottleneck": ("codebook", "factorized")}
+STAGES = OPTIONS["stage"]
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Return the settings of one stage of CoD-Lite pre-training; the networks are those of configs/base.py."""
-    chosen = presets.options(argument, stage="1", bottleneck="codebook")
+    chosen = presets.options(argument, OPTIONS)
     stage = presets.choose("stage", chosen["stage"], STAGES)
     config = base.get_config()
     base.apply(config, presets.published_stage(stage, presets.PITCHES["0.0039"], presets.LITE_STEPS))

@@ -30,14 +30,19 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-STAGES = ("1", "2")
+OPTIONS = {
+    "stage": ("1", "2"),
+    "rate": ("0.0312", "0.0039", "0.0078", "0.0156", "0.0625", "0.125", "0.25", "0.5"),
+    "denoiser": ("lite", "49m", "114m", "330m", "xl"),
+    "losses": ("published", "lpips", "plain"),
+    "bottleneck": ("codebook", "factorized"),
+}
+STAGES = OPTIONS["stage"]
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Return the settings of one stage of the one-step codec."""
-    chosen = presets.options(
-        argument, stage="1", rate="0.0312", denoiser="lite", losses="published", bottleneck="codebook"
-    )
+    chosen = presets.options(argument, OPTIONS)
     stage = presets.choose("stage", chosen["stage"], STAGES)
     pitch, bits = presets.choose("rate", chosen["rate"], presets.ONE_STEP_RATES)
     losses = presets.choose("losses", chosen["losses"], presets.ONE_STEP_LOSSES)

@@ -1,6 +1,6 @@
 """Settings that several config files share, by dotted name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -220,6 +220,7 @@ def optimizer(**fields: Any) -> dict[str, Any]:
 
 def cod(
     argument: str,
+    choices: Mapping[str, Sequence[str]],
     sizes: Mapping[str, dict[str, Any]],
     denoiser: Callable[..., dict[str, Any]],
     guidance: Mapping[str, float],
@@ -228,11 +229,12 @@ def cod(
 
     Args:
         argument: Options after the colon of the config file: stage, size, rate and bottleneck.
+        choices: Values of each option; the first is the default.
         sizes: Fields of the denoiser by size.
         denoiser: Function that completes these fields.
         guidance: Published guidance scale by rate.
     """
-    chosen = options(argument, stage="1", size="xl", rate="0.0039", bottleneck="codebook")
+    chosen = options(argument, choices)
     stage = choose("stage", chosen["stage"], STAGES)
     size = choose("size", chosen["size"], sizes)
     pitch = choose("rate", chosen["rate"], PITCHES)
@@ -252,23 +254,23 @@ def cod(
     return config
 
 
-def options(argument: str, **defaults: str) -> dict[str, str]:
+def options(argument: str, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Read the options after the colon of a config file: "2,size=114m" means stage 2 and size 114m.
 
     Args:
         argument: The stage, without a name, and name=value pairs; all may be left out.
-        **defaults: Known names with their defaults.
+        choices: Values of each option; the first is the default. `cod train --help` lists them.
 
     Raises:
-        ValueError: A name is unknown.
+        ValueError: An option or its value is unknown.
     """
-    chosen = dict(defaults)
+    chosen = {name: values[0] for name, values in choices.items()}
     for part in filter(None, argument.split(",")):
         name, equals, value = part.partition("=")
         name, value = (name, value) if equals else ("stage", name)
-        if name not in defaults:
-            raise ValueError(f"unknown option {name!r} after the config file; it takes {', '.join(defaults)}")
-        chosen[name] = value
+        if name not in choices:
+            raise ValueError(f"unknown option {name!r} after the config file; it takes {', '.join(choices)}")
+        chosen[name] = choose(name, value, choices[name])
     return chosen
 
 

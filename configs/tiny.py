@@ -16,7 +16,13 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-STAGES = presets.STAGES
+# Without a stage the settings are those of one run by itself.
+OPTIONS = {
+    "stage": ("", "1", "2", "3"),
+    "kind": ("lite", "pixel", "latent"),
+    "bottleneck": ("codebook", "factorized"),
+}
+STAGES = OPTIONS["stage"][1:]
 
 _DENOISERS = {
     "lite": None,
@@ -48,7 +54,7 @@ _STAGES = {
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """Return the settings of a run of a few minutes on two CPU cores."""
-    chosen = presets.options(argument, stage="", kind="lite", bottleneck="codebook")
+    chosen = presets.options(argument, OPTIONS)
     stage = presets.choose("stage", chosen["stage"], _STAGES)
     denoiser = presets.choose("kind", chosen["kind"], _DENOISERS)
     config = base.get_config()

@@ -16,14 +16,15 @@ from ml_collections import config_dict
 
 from configs import base, presets, tiny
 
-STAGES = ("1", "2")
+OPTIONS = {"stage": ("1", "2", "pretrain"), "bottleneck": ("codebook", "factorized")}
+STAGES = OPTIONS["stage"][:2]
 _LOSSES = presets.WITHOUT_WEIGHT_FILES
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Return the settings of the pre-training, or of a stage of the one-step codec."""
-    chosen = presets.options(argument, stage="1", bottleneck="codebook")
-    stage = presets.choose("stage", chosen["stage"], ("pretrain", *STAGES))
+    chosen = presets.options(argument, OPTIONS)
+    stage = presets.choose("stage", chosen["stage"], OPTIONS["stage"])
     config = tiny.get_config()
     steps, learning_rate = 500, 1e-3
     if stage == "1":

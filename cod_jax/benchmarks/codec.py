@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cod_jax.benchmarks import timing
-from cod_jax.errors import UserError
+from cod_jax.benchmarks.process import in_own_process
+from cod_jax.errors import WorkError
 
 if TYPE_CHECKING:
     from cod_jax.runtime.folder import Part
@@ -19,6 +20,43 @@ if TYPE_CHECKING:
 CODECS = ("plain", "compiled")
 # What is timed: the codecs from and to host memory, and the programs of the compiled one by themselves.
 CALLS = (*CODECS, "on_device")
+
+
+def report_on_codec(
+    source: Mapping[str, str], sizes: Sequence[tuple[int, int]], dtype: str | None, repeats: int
+) -> dict[str, Any]:
+    """Measure a codec, each part in a process of its own.
+
+    Args:
+        source: "model" with a folder, or "preset".
+        sizes: (width, height) of the pictures.
+        dtype: As for `prepare`.
+        repeats: Measured calls of each kind.
+
+    Returns:
+        JSON values: "system", "model", "peak_flops_per_second" and "results", one for each size.
+
+    Raises:
+        UserError: The model cannot be loaded or compiled.
+        WorkError: A process died.
+    """
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        job = {**source, "folder": folder, "dtype": dtype, "sizes": sizes}
+        prepared = in_own_process(prepare, job)
+        peak = prepared["peak_flops_per_second"]
+        for (width, height), flops in zip(sizes, prepared.pop("flops"), strict=True):
+            one = {"folder": folder, "width": width, "height": height, "repeats": repeats}
+            result = in_own_process(measure_calls, one)
+            for part in ("encode", "decode"):
+                result[part]["flops"] = flops[part]
+                for call in CALLS:
+                    rate = flops[part] / result[part][call]["median_seconds"]
+                    result[part][call]["flops_per_second"] = rate
+                    result[part][call]["share_of_peak"] = None if peak is None else rate / peak
+            result["start"] = {codec: measure_start(folder, codec, width, height) for codec in CODECS}
+            results.append(result)
+    return {**prepared, "results": results}
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +203,7 @@ def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str,
         nothing: "peak_memory_bytes" when it had "encoded" and when it had "decoded", and "peak_device_memory_bytes".
 
     Raises:
-        UserError: A process failed.
+        WorkError: A process failed.
     """
     command = [
         sys.executable,
@@ -191,7 +229,7 @@ def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str,
             measured[f"{cache_state}_cpu_seconds"] = _cpu_seconds_of_children() - start_cpu
             if result.returncode:
                 last = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
-                raise UserError(f"the process that measures the start of the {codec} codec failed: {last}")
+                raise WorkError(f"the process that measures the start of the {codec} codec failed: {last}")
             measured |= json.loads(result.stdout.splitlines()[-1])
     return measured
 

@@ -1,17 +1,56 @@
 """Optimizer steps of a training config, on one device."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from cod_jax.benchmarks import timing
-from cod_jax.errors import UserError
+from cod_jax.benchmarks.process import in_own_process
+from cod_jax.errors import WorkError
+
+
+def report_on_training(
+    config: str, changes: Sequence[str], *, image_size: int, batch_size: int, repeats: int
+) -> dict[str, Any]:
+    """Measure the steps of a training config.
+
+    Args:
+        config: FILE[:PRESET].
+        changes: Arguments `--config.FIELD=VALUE`.
+        image_size: Pixels per side.
+        batch_size: Images per step.
+        repeats: Measured steps of each kind.
+
+    Returns:
+        JSON values: "system", "model" and "results", one for each kind of step.
+
+    Raises:
+        UserError: The config cannot be used.
+        WorkError: A loss is not finite, or a process died.
+    """
+    job = {
+        "config": config,
+        "changes": list(changes),
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "repeats": repeats,
+    }
+    # Each kind in a process of its own, because a peak of memory is that of a process.
+    first = in_own_process(measure_training, {**job, "update": 0})
+    others = [in_own_process(measure_training, {**job, "update": number}) for number in range(1, first["num_updates"])]
+    return {
+        "system": first["system"],
+        "model": first["model"],
+        "results": [measured["result"] for measured in (first, *others)],
+    }
 
 
 def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     """Time optimizer steps of one kind of a training config on random pictures, in this process.
 
     Args:
-        job: "arguments" of the command line for the config, "image_size" in pixels, "batch_size", "repeats", and
+        job: "config" as FILE[:PRESET], "changes" of its fields, "image_size" in pixels, "batch_size", "repeats", and
             "update", the place of the kind of step among the objective's.
 
     Returns:
@@ -21,22 +60,20 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
         "peak_device_memory_bytes".
 
     Raises:
-        UserError: The config cannot be used, or a loss is not finite.
+        UserError: The config cannot be used.
+        WorkError: A loss is not finite.
     """
     timing.disable_compilation_cache()
     import jax
     import jax.numpy as jnp
 
-    from cod_jax import train
     from cod_jax.models.functional import count_params
     from cod_jax.parallel import MeshConfig, batch_sharding, make_mesh
     from cod_jax.training.config import TrainConfig
+    from cod_jax.training.config_files import read_settings
     from cod_jax.training.plan import make_plan
 
-    try:
-        settings = train.parse_arguments(job["arguments"]).config.to_dict()
-    except train.UsageError as error:
-        raise UserError(str(error)) from error
+    settings = read_settings(job["config"], job["changes"])
     settings["data"]["image_size"], settings["batch_size"] = job["image_size"], job["batch_size"]
     config = TrainConfig.from_dict(settings)
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
@@ -47,14 +84,14 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
         state = plan.init(key)
         # Copies, because a step gives the memory of its state away.
         parts = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), plan.objective.parts_from(frozen))
-        return {**state, "params": {**state["params"], **parts}}
+        return dataclasses.replace(state, params={**state.params, **parts})
 
     state = jax.jit(init, out_shardings=plan.shardings)(jax.random.key(config.seed), frozen)
     update = plan.objective.updates[job["update"]]
     return {
         "system": timing.system(),
         "model": {
-            "name": " ".join(job["arguments"]).removeprefix("--config="),
+            "name": " ".join([job["config"], *job["changes"]]),
             "parameters": count_params(plan.objective.functional.shapes),
             "dtype": config.compute.dtype,
             "config": config.model.to_dict(),
@@ -112,7 +149,7 @@ def _measure(
     jax.block_until_ready(metrics)
     seconds = time.perf_counter() - start
     if metrics["skipped"]:
-        raise UserError("a step without finite loss and gradients is skipped and no measurement; change the config")
+        raise WorkError("a step without finite loss and gradients is skipped and no measurement; change the config")
     prefix = f"{scope}loss/"
     return {
         "update": update.name,

@@ -50,7 +50,7 @@ class Command:
         add_options: Adds the options.
         run: Does the work. It gets the parsed options and returns `DONE` or `FAILED`. Errors of the kinds `UserError`
             and `OSError` are for the frame to catch.
-        epilog: Examples and explanations below the options.
+        epilog: Examples and explanations below the options, or a function that returns them when they are shown.
         device: How the command uses JAX: not in this process, with as little device memory as it needs, or with all of
             the device memory.
         trainer_arguments: Whether the command takes the trainer's settings among its own options (as `args.settings`),
@@ -60,21 +60,30 @@ class Command:
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-    epilog: str = ""
+    epilog: str | Callable[[], str] = ""
     device: Literal["none", "shared", "whole"] = "none"
     trainer_arguments: Literal["none", "settings", "behind --"] = "none"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors take one line."""
+    """A parser whose errors are those of users, and whose epilog may be made when it is shown."""
 
-    def __init__(self, **options: Any):
+    def __init__(self, *, epilog: str | Callable[[], str] = "", **options: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self._make_epilog = epilog
+
+    def format_help(self) -> str:
+        """Return the help, which ends with the exit statuses."""
+        self.epilog = (self._make_epilog if isinstance(self._make_epilog, str) else self._make_epilog()) + EXIT_STATUS
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """End the command with status 2."""
-        print_error(self.prog, f"{message}; see {self.prog} --help")
-        self.exit(NOTHING_TRIED)
+        """Refuse the arguments.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def say(text: str) -> None:

@@ -6,10 +6,12 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cod_jax import __version__
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command, Parser
+from cod_jax.errors import UserError
 
 # In the order of the help.
 COMMANDS = {
@@ -18,8 +20,11 @@ COMMANDS = {
     "info": "info",
     "models": "models",
     "prepare": "prepare",
+    "train": "train",
     "sweep": "sweep",
     "launch": "launch",
+    "memory": "memory",
+    "benchmark": "benchmark",
     "export": "export",
     "fit-prior": "fit_prior",
     "evaluate": "evaluate",
@@ -57,13 +62,29 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> in
     program = " ".join(["cod", *arguments[:1]]) if arguments[:1] and arguments[0] in COMMANDS else "cod"
     with frame.standard_streams(program) as checked:
         try:
-            args = _parse(arguments)
-        except SystemExit as stop:
+            args = parse(arguments)
+        except UserError as error:
+            frame.print_error(program, str(error))
+            return checked(frame.NOTHING_TRIED)
+        except SystemExit as stop:  # after --help or --version
             return checked(int(stop.code or 0))
         return checked(frame.run(args.command, args))
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the options of a command.
+
+    Args:
+        arguments: The name of the command, and its arguments.
+
+    Returns:
+        The options. Besides, `command` is the command; `program` its name for messages; `settings` the arguments that
+        set the trainer's fields, and `trainer` those behind `--`, where the command takes them.
+
+    Raises:
+        UserError: The arguments cannot be used.
+        SystemExit: After --help or --version.
+    """
     # Only the command that is asked for has to be imported.
     names = arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS
     commands = {name: _load(name) for name in names}
@@ -91,13 +112,13 @@ def _load(name: str) -> Command:
 
 def _build_parsers(commands: Mapping[str, Command]) -> tuple[Parser, dict[str, Parser]]:
     """Build the parser of all commands, and those of single ones by program."""
-    parser = Parser(prog="cod", description=DESCRIPTION, epilog=EPILOG + frame.EXIT_STATUS)
+    parser = Parser(prog="cod", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"cod_jax {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     parsers = {}
     for name, command in commands.items():
         description = f"{command.summary[0].upper()}{command.summary[1:]}."
-        epilog = command.epilog + frame.EXIT_STATUS
+        epilog: Any = command.epilog  # a function too, which our parser takes
         one = subparsers.add_parser(name, help=command.summary, description=description, epilog=epilog)
         command.add_options(one)
         if command.trainer_arguments == "behind --":

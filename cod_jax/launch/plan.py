@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cod_jax import train
+from cod_jax.commands.main import parse
 from cod_jax.errors import UserError
 from cod_jax.input.sources import open_source
 from cod_jax.input.tfds_source import PREFIX as TFDS_PREFIX
 from cod_jax.launch import hyper
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.config_files import read_settings
 
 TRAINER = (sys.executable, "-m", "cod_jax.train")
 PREFIX = "config."
@@ -99,19 +100,26 @@ def plan(points: Sequence[Point], config: str, workdir: Path, extra: Sequence[st
     """
     common = [f"--config={config}", *extra]
     _check_extra(extra, points)
-    try:
-        train.parse_arguments(common)  # an error without the sweep is not blamed on a point
-    except train.UsageError as error:
-        raise UserError(str(error)) from error
+    _settings(common)  # an error without the sweep is not blamed on a point
     runs = []
     for name, point in zip(point_names(points), points, strict=True):
         arguments = [*common, *(f"--{field}={value}" for field, value in point.items())]
         try:
-            settings = TrainConfig.from_dict(train.parse_arguments(arguments).config.to_dict())
-        except (UserError, train.UsageError) as error:
+            settings = TrainConfig.from_dict(_settings(arguments))
+        except UserError as error:
             raise UserError(f"point {name}: {error}") from error
         runs.append(Run(name, workdir / name, tuple(arguments), settings.to_dict()))
     return runs
+
+
+def _settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that arguments of the trainer give.
+
+    Raises:
+        UserError: The trainer could not use the arguments.
+    """
+    args = parse(["train", *arguments, "--workdir=."])
+    return read_settings(args.config, args.settings)
 
 
 def check_data(runs: Sequence[Run], *, here: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cod_jax.errors import WorkError
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.writers import TensorBoardWriter
 
@@ -15,7 +16,7 @@ _logger = logging.getLogger(__name__)
 _COUNTERS = ("skipped", "consecutive_skipped")
 
 
-class TrainingError(RuntimeError):
+class TrainingError(WorkError):
     """The run cannot go on; the message says why and what to do."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cod_jax import train
+from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
@@ -48,8 +48,8 @@ def dying(self):
     return following(self)
 
 TrainBatches.__next__ = dying
-from cod_jax import train
-sys.exit(train.main(sys.argv[2:]))
+from cod_jax.commands.main import main
+sys.exit(main(sys.argv[2:], command="train"))
 """
 
 
@@ -169,43 +169,9 @@ def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, 
     assert done.returncode == 1
     assert "started from" in done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("cod_jax.train: error: stopped at step 4: 4 steps in a row had no finite gradients")
+    assert line.startswith("cod train: error: stopped at step 4: 4 steps in a row had no finite gradients")
     assert "loss/flow is " in line
     assert not list((tmp_path / "run").glob("checkpoints/*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--config is missing; configs/ holds files to start from"),
-        (["--config"], "--config is missing"),
-        ([f"--config={REPOSITORY}/configs/demo.py:2", "--workdir=w"], "demo.py has no presets; leave out :2"),
-        ([f"--config={REPOSITORY}/configs/demo.py:all", "--workdir=w"], "demo.py has no stages; leave out :all"),
-        ([f"--config={CONFIG}:all,kind=big", "--workdir=w"], "no kind 'big'; choose one of lite, pixel, latent"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer=1"),
-        ([f"--config={CONFIG}"], "--workdir is missing"),
-        (["--config=nothing.py", "--workdir=w"], "there is no config file nothing.py"),
-        (["--config=broken.py", "--workdir=w"], "config file broken.py cannot be used: SyntaxError"),
-        (["--config=empty.py", "--workdir=w"], "config file empty.py cannot be used: AttributeError"),
-        ([f"--config={REPOSITORY}/configs/lite.py:128", "--workdir=w"], "no stage '128'; choose one of 1, 2, 3"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_siz=8"], "did you mean --config.batch_size?"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.ema.dekay=0"], "unknown field --config.ema.dekay; did you"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=x"], "--config.batch_size=x: invalid literal"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=0"], "batch_size must be at least 1, got 0"),
-        ([f"--config={CONFIG}", "--workdir=w", "--steps=3"], "Unknown command line flag 'steps'"),
-        ([f"--config={CONFIG}", "--workdir=w", "more"], "unexpected argument 'more'"),
-        ([f"--config={CONFIG}", "--workdir=w", "--process_id=0"], "the three flags of a process go together"),
-    ],
-)
-def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken.py").write_text("def get_config(:\n")
-    (tmp_path / "empty.py").touch()
-    assert train.main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cod_jax.train: error: ")
-    assert message in line
-    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(
@@ -225,42 +191,16 @@ def test_unusable_settings_are_one_line_and_leave_nothing_behind(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert train.main(small_arguments(tmp_path / "runs", photographs, **changes)) == 1
+    assert main(small_arguments(tmp_path / "runs", photographs, **changes), command="train") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "runs").exists()
-
-
-def test_help_shows_examples(capsys):
-    assert train.main(["--help"]) == 0
-    assert "examples:" in capsys.readouterr().out
 
 
 def test_the_progress_bar_is_for_terminals(straight):
     assert "\r" not in (straight / "train.log").read_text()
     assert os.path.getsize(straight / "train.log") < 100_000
     assert time.time() > (straight / "train.log").stat().st_mtime
-
-
-def test_stages_are_the_command_lines_of_their_presets():
-    assert train.stage_arguments(["--config=x.py:2", "--workdir=w"]) == {"": ["--config=x.py:2", "--workdir=w"]}
-    stages = train.stage_arguments(["--workdir=w", f"--config={CONFIG}:all,kind=pixel"])
-    assert stages == {stage: [f"--config={CONFIG}:{stage},kind=pixel", "--workdir=w"] for stage in ("1", "2", "3")}
-
-
-@pytest.mark.parametrize(
-    "teacher", [["--config.objective.teacher=t"], ["--config.objective.teacher", "t"], ["--config.objective.teacher"]]
-)
-def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
-    config = str(CONFIG).replace("tiny.py", "tiny_one_step.py")
-    given = [f"--config={config}:all", *teacher, "--config.seed=3"]
-    expected = {
-        "1": [f"--config={config}:1", "--config.seed=3"],
-        "2": [f"--config={config}:2", *teacher, "--config.seed=3"],
-    }
-    assert train.stage_arguments(given) == expected
-    with pytest.raises(train.UsageError, match=r"unknown field --config.sead; did you mean --config.seed\?"):
-        train.stage_arguments([*given, "--config.sead=3"])
 
 
 @pytest.mark.slow
@@ -319,17 +259,11 @@ def test_tiny_relatives_of_the_published_models_learn_from_photographs(kind, tmp
     assert list(scalars(workdir, "codebook/perplexity").values())[-1] > 6
 
 
-def test_a_folder_of_stages_takes_no_run_of_one(tmp_path, capsys):
-    (tmp_path / "run" / "stage1" / "checkpoints").mkdir(parents=True)
-    assert train.main([f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", f"--config.data.source={tmp_path}"]) == 1
-    assert "run holds the stages stage1 of another run; name one of them" in capsys.readouterr().err
-
-
 def test_a_folder_that_another_run_is_using_is_refused(photographs, tmp_path, capsys):
     workdir = tmp_path / "run"
     workdir.mkdir()
     with (workdir / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert train.main(small_arguments(workdir, photographs)) == 1
+        assert main(small_arguments(workdir, photographs), command="train") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{workdir} is in use by another run; wait for it or choose another --workdir" in line

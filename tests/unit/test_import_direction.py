@@ -84,7 +84,6 @@ EXTRAS = {
     "cod_jax/evaluation": "eval",
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
-    "cod_jax/train.py": "train",
     "cod_jax/training": "train",
     "configs": "train",
     "demo": "demo",

@@ -83,7 +83,7 @@ def test_sweep_files_that_cannot_be_used_are_refused(sweep_folder, expression, m
         ("hyper.sweep(RATE, [1])", [f"--{RATE}=2"], "is given after -- but the sweep sets it"),
         ("hyper.sweep(RATE, [1])", ["--workdir", "x"], "--workdir is an option of the sweep; give it before --"),
         ("hyper.sweep(RATE, [1])", ["--config.sed=2"], "unknown field --config.sed; did you mean"),
-        ("hyper.sweep(RATE, [1])", ["photos"], "unexpected argument 'photos'"),
+        ("hyper.sweep(RATE, [1])", ["photos"], "unrecognized arguments: photos; see cod train --help"),
     ],
 )
 def test_points_that_the_trainer_could_not_use_are_refused(sweep_folder, expression, extra, message):

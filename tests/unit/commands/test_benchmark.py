@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax import benchmark
 from cod_jax.benchmarks.training import measure_training, random_params
+from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
 from tests.model_fixtures import numpy_params, tiny_model_config
@@ -82,7 +82,7 @@ def test_codec(tmp_path, capsys):
     save_bundle(model, config, numpy_params(build_model(config).shapes), training={})
     output = tmp_path / "codec.json"
     arguments = ["codec", "--model", str(model), "--size", "33x16", "--repeats", "3", "--output", str(output)]
-    assert benchmark.main(arguments) == 0
+    assert main(["benchmark", *arguments]) == 0
     report = json.loads(output.read_text())
     check_report(report, "codec")
     assert report["model"]["dtype"] == "float32"
@@ -127,11 +127,12 @@ def test_a_share_of_the_peak_where_it_is_known(monkeypatch, tmp_path, capsys):
         },
         "measure_calls": {"width": 768, "height": 512, **calls},
     }
-    start = {"cold_seconds": 3.0, "warm_seconds": 2.0, "cold_cpu_seconds": 5.0, "warm_cpu_seconds": 4.0}
+    start: dict[str, Any] = {"cold_seconds": 3.0, "warm_seconds": 2.0, "cold_cpu_seconds": 5.0, "warm_cpu_seconds": 4.0}
     start |= {"peak_memory_bytes": {"encoded": 1, "decoded": 10**9}}
-    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: answers[measure.__name__])
-    monkeypatch.setattr(benchmark, "measure_start", lambda *_: {**start, "peak_device_memory_bytes": 5 * 10**9})
-    assert benchmark.main(["codec", "--size", "768x512", "--output", str(tmp_path / "a.json")]) == 0
+    monkeypatch.setattr("cod_jax.benchmarks.codec.in_own_process", lambda measure, job: answers[measure.__name__])
+    start["peak_device_memory_bytes"] = 5 * 10**9
+    monkeypatch.setattr("cod_jax.benchmarks.codec.measure_start", lambda *_: start)
+    assert main(["benchmark", "codec", "--size", "768x512", "--output", str(tmp_path / "a.json")]) == 0
     report = json.loads((tmp_path / "a.json").read_text())
     shares = {call: report["results"][0]["encode"][call]["share_of_peak"] for call in CALLS}
     assert shares == pytest.approx({"plain": 0.5, "compiled": 0.5, "on_device": 0.8})
@@ -159,7 +160,7 @@ def measured_training(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     ]
     output = tmp_path / "train.json"
     sizes = ["--image-size", "32", "--batch-size", "2", "--repeats", "2"]
-    assert benchmark.main(["train", *sizes, *arguments, *fields, "--output", str(output)]) == 0
+    assert main(["benchmark", "train", *sizes, *arguments, *fields, "--output", str(output)]) == 0
     report = json.loads(output.read_text())
     check_report(report, "train")
     for result in report["results"]:
@@ -203,8 +204,8 @@ def test_every_kind_of_step_has_a_process_of_its_own(monkeypatch, tmp_path):
         result = {**TRAINING_RESULT, "update": ("student", "critic")[job["update"]]}
         return {"system": SYSTEM, "model": TRAINED_MODEL, "num_updates": 2, "result": result}
 
-    monkeypatch.setattr(benchmark, "_in_own_process", answer)
-    assert benchmark.main(["train", "--output", str(tmp_path / "a.json")]) == 0
+    monkeypatch.setattr("cod_jax.benchmarks.training.in_own_process", answer)
+    assert main(["benchmark", "train", "--output", str(tmp_path / "a.json")]) == 0
     assert jobs == [(measure_training, 0), (measure_training, 1)]
     report = json.loads((tmp_path / "a.json").read_text())
     check_report(report, "train")
@@ -223,36 +224,36 @@ def test_frozen_networks_are_not_zero():
 def test_the_table_of_training(monkeypatch, capsys):
     result = {**TRAINING_RESULT, "update": "student"}
     measured = {"system": SYSTEM, "model": TRAINED_MODEL, "num_updates": 1, "result": result}
-    monkeypatch.setattr(benchmark, "_in_own_process", lambda measure, job: measured)
-    assert benchmark.main(["train"]) == 0
+    monkeypatch.setattr("cod_jax.benchmarks.training.in_own_process", lambda measure, job: measured)
+    assert main(["benchmark", "train"]) == 0
     table = capsys.readouterr().out
     for part in ("1.5M parameters", "step of student", "commitment, flow", "16.00", "500.0 ms (400.0 to 600.0)"):
         assert part in table
     assert "peak memory: 1.50 GB\n" in table
     result["peak_device_memory_bytes"] = 7 * 10**9
-    assert benchmark.main(["train"]) == 0
+    assert main(["benchmark", "train"]) == 0
     assert "peak memory: 1.50 GB, of the device 7.00 GB\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "required: command"),
+        ([], 2, "required: subject"),
         (["codec", "--size", "768"], 2, "write it as 768x512"),
-        (["codec", "--size", "0x512"], 2, "'0' is no positive number"),
-        (["codec", "--repeats", "-1"], 2, "'-1' is no positive number"),
-        (["codec", "--config.model.codec.pitch=16"], 2, "unknown argument --config.model.codec.pitch=16"),
-        (["train", "--confi=x"], 2, "unknown argument --confi=x"),
+        (["codec", "--size", "0x512"], 2, "expected a positive number, got '0'"),
+        (["codec", "--repeats", "-1"], 2, "expected a positive number, got '-1'"),
+        (["codec", "--config.model.codec.pitch=16"], 2, "unrecognized arguments: --config.model.codec.pitch=16"),
+        (["train", "--confi=x"], 2, "unrecognized arguments: --confi=x"),
         (["train", "--config.batch_size=2"], 2, "--config.batch_size is not used; --batch-size says what is measured"),
         (["train", "--config.data.image_size=32"], 2, "--image-size says what is measured"),
-        (["train", "--config", "missing.py"], 1, "there is no config file missing.py"),
+        (["train", "--config", "missing.py"], 2, "there is no config file missing.py"),
     ],
 )
 def test_wrong_arguments(arguments, status, message, capsys):
-    assert benchmark.main(arguments) == status
+    assert main(["benchmark", *arguments]) == status
     assert message in capsys.readouterr().err
 
 
 def test_a_model_folder_that_is_missing(tmp_path, capsys):
-    assert benchmark.main(["codec", "--model", str(tmp_path / "missing")]) == 1
+    assert main(["benchmark", "codec", "--model", str(tmp_path / "missing")]) == 2
     assert "missing" in capsys.readouterr().err

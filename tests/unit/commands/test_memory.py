@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from cod_jax import memory
+from cod_jax.commands.main import main
 from cod_jax.parallel import AXES, MeshConfig, abstract_mesh
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.plan import make_plan
@@ -21,7 +21,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_bytes_per_device_are_those_of_the_shapes(capsys):
-    assert memory.main([f"--config={CONFIG}", "--mesh", "1x1x1", "1x4x1"]) == 0
+    assert main(["memory", f"--config={CONFIG}", "--mesh", "1x1x1", "1x4x1"]) == 0
     header, _, whole, split = rows(capsys.readouterr().out)
     assert header == ["mesh", "devices", "parameters", "average", "optimizer", "frozen", "total"]
     plan = make_plan(TrainConfig.from_dict(tiny.get_config().to_dict()), abstract_mesh(MeshConfig(1, 1, 1)))
@@ -45,7 +45,7 @@ def test_xl_fits_256_devices_by_shape_alone():
     [
         (["--mesh", "1x8"], "is not data x fsdp x tensor"),
         (["--mesh", "0x1x1"], "at least one device"),
-        (["--steps", "3"], "unknown argument --steps"),
+        (["--steps", "3"], "unrecognized arguments: --steps"),
         (["--config.batch_siz=3"], "did you mean --config.batch_size"),
         (
             ["--config.objective.teacher=x"],
@@ -54,5 +54,5 @@ def test_xl_fits_256_devices_by_shape_alone():
     ],
 )
 def test_unusable_arguments_are_refused(arguments, message, capsys):
-    assert memory.main([f"--config={CONFIG}", *arguments]) == 2
+    assert main(["memory", f"--config={CONFIG}", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -1,0 +1,122 @@
+"""`cod benchmark`: measure speed and memory of training and of the codec on this machine."""
+
+import argparse
+import json
+import os
+from typing import Any
+
+from cod_jax import files
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+from cod_jax.commands.options import positive
+from cod_jax.errors import UserError
+
+EPILOG = """
+examples:
+  cod benchmark codec                             the published size with random weights
+  cod benchmark codec --model MODEL --size 768x512 --repeats 5
+  cod benchmark codec --dtype bfloat16 --output codec.json
+  cod benchmark train --config configs/tiny.py    one step of a training config
+  cod benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
+
+The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls
+from and to host memory; "on device" are the compiled programs by themselves, with input and output on the device.
+"ratio" is plain over compiled, "of peak" the share of the bfloat16 rate of a device that is known. "first s" is the
+first call, which compiles and, of a compiled model, reads the weights. A start is that of a process that compresses and
+decompresses one picture, cold with an empty compilation cache and warm with a filled one.
+
+A step of a training is timed by itself, and images per second without waiting between steps, as a training does it.
+Frozen networks have random weights; a teacher has to be named all the same (--config.objective.teacher=MODEL), because
+its folder says what it is. One device is measured; a running training reports the speed of all.
+"""
+SIZES = ("768x512", "1920x1024", "3840x2160")
+PRESETS = ("lite",)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    subjects = parser.add_subparsers(dest="subject", required=True)
+    codec = subjects.add_parser("codec", help="encode and decode pictures")
+    model = codec.add_mutually_exclusive_group()
+    model.add_argument(
+        "--preset", choices=PRESETS, default="lite", help="CoD-Lite at 0.0312 bits per pixel with random weights"
+    )
+    model.add_argument("--model", metavar="DIR", help="a model folder of CoD-Lite or pixel CoD")
+    codec.add_argument("--size", type=_size, nargs="+", metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}")
+    codec.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="dtype of the computation; default: the model's, and of the preset float32 on CPUs, bfloat16 elsewhere",
+    )
+    codec.add_argument("--repeats", type=positive, default=5, help="measured calls of each kind, default 5")
+    codec.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
+    train = subjects.add_parser("train", help="take optimizer steps")
+    train.add_argument(
+        "--config",
+        default="configs/tiny.py",
+        metavar="FILE",
+        help="training config, default configs/tiny.py; its fields are set by --config.FIELD=VALUE",
+    )
+    train.add_argument("--image-size", type=positive, default=128, help="pixels per side, default 128")
+    train.add_argument("--batch-size", type=positive, default=8, help="images per step, default 8")
+    train.add_argument("--repeats", type=positive, default=10, help="measured steps of each kind, default 10")
+    train.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
+    for subject in (codec, train):
+        subject.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _run(args: argparse.Namespace) -> int:
+    load_before = os.getloadavg()
+    measured = _measure_codec(args) if args.subject == "codec" else _measure_training(args)
+    report = {
+        "benchmark": args.subject,
+        **measured,
+        "load_average": {"before": load_before[0], "after": os.getloadavg()[0]},
+    }
+
+    from cod_jax.benchmarks import tables
+
+    for line in tables.table(report).splitlines():
+        frame.say(line)
+    if args.output:
+        files.write_bytes(args.output, (json.dumps(report, indent=2) + "\n").encode())
+    return frame.DONE
+
+
+def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
+    from cod_jax.benchmarks.codec import report_on_codec
+
+    if args.settings:
+        raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
+    source = {"model": args.model} if args.model else {"preset": args.preset}
+    return report_on_codec(source, args.size or [_size(size) for size in SIZES], args.dtype, args.repeats)
+
+
+def _measure_training(args: argparse.Namespace) -> dict[str, Any]:
+    from cod_jax.benchmarks.training import report_on_training
+
+    for field, option in (("batch_size", "--batch-size"), ("data.image_size", "--image-size")):
+        if any(name.split("=")[0] == f"--config.{field}" for name in args.settings):
+            raise UserError(f"--config.{field} is not used; {option} says what is measured")
+    return report_on_training(
+        args.config,
+        args.settings,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        repeats=args.repeats,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it as 768x512")
+    return positive(width), positive(height)
+
+
+COMMAND = Command(
+    "measure speed and memory of training and of the codec",
+    _add_options,
+    _run,
+    EPILOG,
+    trainer_arguments="settings",
+)

@@ -1,0 +1,85 @@
+"""`cod train`: train a codec, or go on training it."""
+
+import argparse
+from pathlib import Path
+
+from cod_jax.commands import frame
+from cod_jax.commands.frame import Command
+
+EXAMPLES = """
+examples:
+  cod train --config configs/tiny.py --workdir runs/tiny --config.data.source=photos
+  cod train --config configs/lite.py:all --workdir runs/lite --config.data.source=photos
+  cod train --config configs/pixel.py:2,size=114m --workdir runs/pixel2 --config.data.source=photos \\
+      --config.init_from=runs/pixel1
+  cod train --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
+
+The same command resumes from the newest checkpoint in the work folder; SIGTERM and Ctrl-C save and exit.
+configs/base.py lists the fields. Watch a run with: tensorboard --logdir DIR
+
+The preset "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ...: finished ones are
+skipped, the unfinished one is resumed, and each starts from the one before. Settings given here are all stages'.
+
+TPU pods and Slurm say which processes belong to a run: every host runs the same command with --distributed. Elsewhere
+give the three options that follow it.
+"""
+INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:PRESET]", help="settings, and which of the file's variants"
+    )
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="folder of the run: checkpoints, TensorBoard files, train.log"
+    )
+    # The fields are known when the config file has been read; this line is for the help.
+    parser.add_argument(
+        "--config.FIELD",
+        dest="field",
+        metavar="VALUE",
+        help="change a setting; a tuple is written as --config.FIELD=\"('a', 'b')\"",
+    )
+    parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
+    parser.add_argument("--coordinator-address", "--coordinator_address", metavar="HOST:PORT")
+    parser.add_argument("--num-processes", "--num_processes", type=int, metavar="N")
+    parser.add_argument("--process-id", "--process_id", type=int, metavar="I")
+
+
+def _epilog() -> str:
+    """Return the examples, and the config files that are found here with their options."""
+    from cod_jax.training.config_list import config_files
+
+    lines = ["", "config files, with the options that follow the colon (the first is the default):"]
+    for file in config_files():
+        lines.append(f"  {file.name}: {file.title}")
+        for name, values in file.options.items():
+            stages = ["all"] if name == "stage" and file.has_stages else []
+            prefix = "" if name == "stage" else f"{name}="
+            lines.append(f"      {prefix}{', '.join([*filter(None, values), *stages])}")
+    return EXAMPLES + "\n".join(lines) + "\n"
+
+
+def _run(args: argparse.Namespace) -> int:
+    from absl import logging as absl_logging
+
+    from cod_jax.training.config_files import read_stages
+    from cod_jax.training.stopping import exit_when_told
+
+    # Orbax and grain warn about what is normal here.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    stages = read_stages(args.config, args.settings)
+    # Before joining other processes: jax.distributed then puts its own handler of SIGTERM in the place of this one.
+    with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):
+        from cod_jax.interop.frozen_networks.by_name import load_frozen
+        from cod_jax.parallel.processes import join_processes
+        from cod_jax.training.start import run_stages
+
+        join_processes(args.distributed, args.coordinator_address, args.num_processes, args.process_id)
+        run_stages(stages, Path(args.workdir), load_frozen)
+    return frame.DONE
+
+
+COMMAND = Command(
+    "train a codec, or go on training it", _add_options, _run, _epilog, device="whole", trainer_arguments="settings"
+)

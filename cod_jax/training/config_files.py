@@ -1,0 +1,147 @@
+"""Read config files: run one with its preset, and change fields of its settings."""
+
+import contextlib
+import difflib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from cod_jax.errors import UserError
+from cod_jax.training.config import flatten
+from cod_jax.training.config_list import find_config
+
+ALL_STAGES = "all"
+_PREFIX = "config."
+_WHERE_FIELDS_ARE = (
+    "configs/base.py lists the fields, configs/presets.py those of other stages, denoisers and bottlenecks, which the "
+    "file has with another option after its colon"
+)
+
+
+def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the settings of a config file as nested plain values.
+
+    Args:
+        name: FILE[:PRESET].
+        changes: Arguments `--config.FIELD=VALUE`, or two for one field.
+
+    Raises:
+        UserError: The file cannot be used, a field does not exist, or a value has another type.
+    """
+    config = _load_config(name)
+    _check_fields([config], changes)
+    return _changed(config, changes)
+
+
+def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Return the settings of each stage of a config file, if the preset is "all"; else the settings under the name "".
+
+    Args:
+        name: FILE[:PRESET].
+        changes: As for `read_settings`. A field that only some stages have is changed in those.
+
+    Raises:
+        UserError: As for `read_settings`, or the file has no stages.
+    """
+    path, _, preset = name.partition(":")
+    first, comma, options = preset.partition(",")
+    if first != ALL_STAGES:
+        return {"": read_settings(name, changes)}
+    stages = getattr(_load_module(path), "STAGES", None)
+    if not stages:
+        raise UserError(f"{path} has no stages; leave out :{ALL_STAGES}")
+    configs = {stage: _load_config(f"{path}:{stage}{comma}{options}") for stage in stages}
+    _check_fields(list(configs.values()), changes)
+    return {stage: _changed(config, _changes_of(changes, _field_names(config))) for stage, config in configs.items()}
+
+
+def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str, Any]:
+    """Return a config's values with fields changed, read as the types that the config has."""
+    # Apart from absl's global flags, so that this can be called again in one process.
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *changes])
+    try:
+        unnamed = values(["", *changes])[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if unnamed:
+        raise UserError(f"unexpected argument {unnamed[0]!r}; settings are given as --config.FIELD=VALUE")
+    return values.config.to_dict()
+
+
+def _changes_of(changes: Sequence[str], names: set[str]) -> list[str]:
+    """Leave out changes of fields that only other stages have, such as the teacher of a distillation."""
+    kept: list[str] = []
+    wanted = True
+    for argument in changes:
+        if argument.startswith("--"):
+            wanted = _field(argument) in names
+        if wanted:
+            kept.append(argument)
+    return kept
+
+
+def _field(argument: str) -> str:
+    """Return the dotted name of the field that an argument sets."""
+    name = argument.lstrip("-").partition("=")[0]
+    return name.removeprefix("no").removeprefix(_PREFIX)  # --noconfig.FIELD sets a field to false
+
+
+def _load_module(path: str) -> types.ModuleType:
+    """Run a config file."""
+    file = find_config(path)
+    spec = importlib.util.spec_from_file_location("cod_jax_config", file) if file else None
+    if file is None or spec is None or spec.loader is None:
+        raise UserError(f"there is no config file {path}; cod train --help lists those to start from")
+    # Config files import their neighbours as `configs.base`, from wherever the command is run.
+    if str(file.parent.parent) not in sys.path:
+        sys.path.append(str(file.parent.parent))
+    module = importlib.util.module_from_spec(spec)
+    with _naming_file(path):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _load_config(name: str) -> config_dict.ConfigDict:
+    """Run `get_config` of a file, with the preset after the colon."""
+    path, *preset = name.split(":", 1)
+    module = _load_module(path)
+    with _naming_file(path):
+        if preset and not inspect.signature(module.get_config).parameters:
+            raise UserError(f"{path} has no presets; leave out :{preset[0]}")
+        return module.get_config(*preset)
+
+
+@contextlib.contextmanager
+def _naming_file(path: str) -> Iterator[None]:
+    """Say which config file is wrong."""
+    try:
+        yield
+    except ValueError as error:  # what config files raise for options that they do not have
+        raise UserError(str(error)) from error
+    except (SyntaxError, ImportError, NameError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"config file {path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _field_names(config: config_dict.ConfigDict) -> set[str]:
+    """Return the dotted names of the fields, and of what holds them."""
+    fields = flatten(config.to_dict())
+    return {*fields, *(field.rpartition(".")[0] for field in fields)}
+
+
+def _check_fields(configs: Sequence[config_dict.ConfigDict], changes: Sequence[str]) -> None:
+    """Refuse a field that none of these configs has, and name the nearest that one has."""
+    known = set().union(*map(_field_names, configs))
+    settable = sorted(set().union(*(flatten(config.to_dict()) for config in configs)))
+    for argument in changes:
+        if argument.startswith("--") and (field := _field(argument)) not in known:
+            others = [other for other in settable if not field.startswith(f"{other}.")]
+            near = difflib.get_close_matches(field, others, n=1, cutoff=0.72)
+            hint = f"did you mean --{_PREFIX}{near[0]}?" if near else _WHERE_FIELDS_ARE
+            raise UserError(f"unknown field --{_PREFIX}{field}; {hint}")

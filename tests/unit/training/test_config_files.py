@@ -1,0 +1,65 @@
+"""Reading config files, with their presets and changed fields."""
+
+import itertools
+
+import pytest
+
+from cod_jax.errors import UserError
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.config_files import read_settings, read_stages
+from cod_jax.training.config_list import config_files
+from configs import tiny, tiny_one_step
+from tests.conftest import REPOSITORY
+from tests.training_fixtures import CONFIG
+
+
+def test_without_stages_the_settings_have_no_name():
+    assert read_stages(f"{CONFIG}:2") == {"": tiny.get_config("2").to_dict()}
+
+
+def test_stages_are_those_of_the_file_with_the_same_options():
+    stages = read_stages(f"{CONFIG}:all,kind=pixel")
+    assert stages == {stage: tiny.get_config(f"{stage},kind=pixel").to_dict() for stage in ("1", "2", "3")}
+
+
+@pytest.mark.parametrize("teacher", [["--config.objective.teacher=t"], ["--config.objective.teacher", "t"]])
+def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
+    config = f"{CONFIG}".replace("tiny.py", "tiny_one_step.py")
+    stages = read_stages(f"{config}:all", [*teacher, "--config.seed=3"])
+    first, second = tiny_one_step.get_config("1").to_dict(), tiny_one_step.get_config("2").to_dict()
+    assert stages["1"] == {**first, "seed": 3}
+    assert stages["2"] == {**second, "seed": 3, "objective": {**second["objective"], "teacher": "t"}}
+    with pytest.raises(UserError, match=r"unknown field --config.sead; did you mean --config.seed\?"):
+        read_stages(f"{config}:all", [*teacher, "--config.sead=3"])
+
+
+def test_values_are_read_as_the_types_of_the_fields():
+    changes = [
+        "--config.batch_size=8",
+        "--config.ema.warmup=False",
+        "--noconfig.data.flip",
+        "--config.data.source",
+        "a",
+    ]
+    settings = read_settings(str(CONFIG), changes)
+    assert (settings["batch_size"], settings["ema"]["warmup"]) == (8, False)
+    assert (settings["data"]["flip"], settings["data"]["source"]) == (False, "a")
+    assert read_settings(str(CONFIG), ["--config.init_fresh=('a', 'b')"])["init_fresh"] == ("a", "b")
+
+
+def test_files_that_come_with_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_settings("configs/tiny.py") == tiny.get_config().to_dict()
+    with pytest.raises(UserError, match=r"there is no config file tiny\.py; cod train --help lists"):
+        read_settings("tiny.py")
+
+
+def test_every_option_of_every_config_file_gives_settings(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with_options = [file for file in config_files() if file.options]
+    assert len(with_options) >= 7
+    for file in with_options:
+        for name, value in itertools.chain(*([(name, v) for v in values] for name, values in file.options.items())):
+            TrainConfig.from_dict(read_settings(f"{file.name}:{value if name == 'stage' else f'{name}={value}'}"))
+        with pytest.raises(UserError, match=f"there is no {next(iter(file.options))} 'other'; choose one of "):
+            read_settings(f"{file.name}:{next(iter(file.options))}=other")
