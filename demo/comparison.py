@@ -49,7 +49,7 @@ def squared_error(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) 
 
 
 def measure(photographs: Path, evaluation: Path, colours: np.ndarray, pitch: int) -> list[Measured]:
-    """Join the photographs of a folder with what `cod_jax.evaluate` wrote about them."""
+    """Join the photographs of a folder with what `cod evaluate` wrote about them."""
     with (evaluation / "per_image.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     measured = []

@@ -20,16 +20,16 @@ MARKER = ".cod_jax_demo"
 LOSS_TAG = "loss"
 
 
-def run(module: str, *arguments: str | Path) -> str:
-    """Run a command of the package, its output on the terminal, and return the command line as a user types it.
+def run(*arguments: str | Path) -> str:
+    """Run a command of `cod`, its output on the terminal, and return the command line as a user types it.
 
     Raises:
         UserError: The command failed.
     """
     words = [str(argument) for argument in arguments]
-    shown = shlex.join([*(["cod"] if module == "cod_jax.compress" else ["python", "-m", module]), *words])
+    shown = shlex.join(["cod", *words])
     print(f"\n$ {shown}", flush=True)
-    code = subprocess.run([sys.executable, "-m", module, *words], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "cod_jax", *words], check=False).returncode
     if code != 0:
         raise UserError(f"this command ended with exit code {code}, its message is above: {shown}")
     return shown
@@ -93,15 +93,15 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     photographs = [folder / name for folder in (train_folder, held_out_folder) for name in files.find_images(folder)]
 
     source = f"--config.data.source={train_folder}"
-    commands = [run("cod_jax.train", "--config", CONFIG, "--workdir", workdir, source, *trainer_flags)]
+    commands = [run("train", "--config", CONFIG, "--workdir", workdir, source, *trainer_flags)]
     trained = time.monotonic()
-    commands.append(run("cod_jax.export", "--workdir", workdir, "--output", model))
-    commands.append(run("cod_jax.compress", "compress", "-m", model, *photographs, "-o", f"{compressed}/"))
+    commands.append(run("export", "--workdir", workdir, "--output", model))
+    commands.append(run("compress", "-m", model, *photographs, "-o", f"{compressed}/"))
     streams = [compressed / f"{photograph.stem}.cod" for photograph in photographs]
-    commands.append(run("cod_jax.compress", "decompress", "-m", model, *streams, "-o", f"{decoded}/"))
+    commands.append(run("decompress", "-m", model, *streams, "-o", f"{decoded}/"))
     evaluations = output / "evaluation" / "train", output / "evaluation" / "heldout"
     for folder, evaluation in zip((train_folder, held_out_folder), evaluations, strict=True):
-        commands.append(run("cod_jax.evaluate", "--model", model, "--images", folder, "--output", evaluation))
+        commands.append(run("evaluate", "--model", model, "--images", folder, "--output", evaluation))
 
     config = load_bundle(model).config.codec
     bits = config.symbols.bits or 0

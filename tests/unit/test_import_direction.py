@@ -156,6 +156,12 @@ def test_imports_go_one_way(path: Path):
         assert (subject, other) not in FORBIDDEN, f"cod_jax.{subject} must not import cod_jax.{other}"
 
 
+@pytest.mark.parametrize("name", sorted(MODULE_FORMS))
+def test_a_module_form_runs_a_command_and_nothing_else(name: str):
+    assert _imports(PACKAGE / f"{name}.py") == {"sys", "cod_jax.commands.main.main"}
+    assert not [path for path in PACKAGE_FILES if f"cod_jax.{name}" in _imports(path)], f"import from cod_jax.{name}"
+
+
 @each_file
 def test_libraries_stay_in_their_place(path: Path):
     roots = _roots(path)
