@@ -1,1 +1,1 @@
-"""One-step codecs without what is constant in them, as programs that need no model code (spec section 5)."""
+"""One-step codecs as programs that need no model code, with their constant parts folded; see docs/compiled.md."""

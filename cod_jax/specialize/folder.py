@@ -32,14 +32,14 @@ def write_compiled(
     dtype: Dtype,
     force: bool = False,
 ) -> Description:
-    """Write a model as a folder for `cod_jax.runtime`, whole or not at all.
+    """Write a model as a compiled folder for `cod_jax.runtime`, atomically.
 
     Args:
-        path: Folder to make.
+        path: Folder to create.
         bundle: The model.
-        platforms: Where the programs shall run; none of them needs to be present.
+        platforms: Platforms of the programs; this machine does not need to have them.
         dtype: Dtype of the computation and of most weights.
-        force: Replace an existing folder of a compiled model.
+        force: Whether to replace an existing compiled folder.
 
     Raises:
         UserError: The model cannot be compiled, see `programs.check_supported`, or lacks the tables that code its
@@ -58,7 +58,7 @@ def write_compiled(
             files.write_bytes(folder / name, data)
             written[name] = facts_of(data)
 
-        # Weights take gigabytes: no more than one half is in memory a second time, and none once it is written.
+        # Weights can take gigabytes, so only one half at a time has a second copy in memory.
         while halves:
             half = halves.pop(0)
             for number, sizes in enumerate(size_ranges(bundle.config, half.part)):

@@ -1,4 +1,4 @@
-"""Parameters of a one-step codec with all that is constant in it folded in (spec section 5).
+"""Folding of the constant parts of a one-step codec into its parameters; see docs/method.md, One-step codec.
 
 Constant are the timestep 0, zero noise, the places of pixels in their patches, and the bins of a factorized bottleneck.
 """
@@ -16,15 +16,15 @@ from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features
 
 
 def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
-    """Split a model into what encodes and what decodes in one step.
+    """Split a model into an encoder and a one-step decoder.
 
     Args:
         config: The model's description; its denoiser works on pixels.
         params: Its parameters.
 
     Returns:
-        Parameters of `SymbolEncoder` and of `OneStepDecoder`, float32. Products are made in float64, so each number is
-        rounded once; what stays as it is shares its memory with `params`.
+        Parameters of `SymbolEncoder` and of `OneStepDecoder`, float32. Products are computed in float64, so each number
+        is rounded once. Unchanged parameters share their memory with `params`.
     """
     codec, denoiser = params["codec"], params["denoiser"]
     bottleneck = config.codec.bottleneck.fold(codec["bottleneck"], config.codec.latent_channels)
@@ -40,7 +40,7 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
 
 
 def _fold_convolutions(denoiser: Params, hidden: int) -> Params:
-    """What `trunks.ConvolutionTrunk` has."""
+    """Return the parameters of `trunks.ConvolutionTrunk`."""
     drive = _silu(_timestep(denoiser["timestep"], dconv.TIMESTEP_BASE))
     return {
         "merge": _without_noise(denoiser["merge"], hidden),
@@ -49,7 +49,7 @@ def _fold_convolutions(denoiser: Params, hidden: int) -> Params:
 
 
 def _fold_transformer(denoiser: Params, hidden: int) -> Params:
-    """What `trunks.TransformerTrunk` has."""
+    """Return the parameters of `trunks.TransformerTrunk`."""
     timestep = _timestep(denoiser["timestep"], pixnerdit.TIMESTEP_BASE)
     block = denoiser["blocks"]["block"]
     return {
@@ -60,7 +60,7 @@ def _fold_transformer(denoiser: Params, hidden: int) -> Params:
 
 
 def _timestep(timestep: Params, base: float) -> np.ndarray:
-    """The embedding of t = 0, [hidden]."""
+    """Return the embedding of t = 0, [hidden]."""
     make: dict[str, Any] = {"base": base, "uniform_bias": False, "dtype": "float32"}
     functional = Functional(lambda rngs: TimestepEmbedding(len(timestep["out"]["bias"]), **make, rngs=rngs))
     with jax.default_matmul_precision("highest"):
@@ -72,17 +72,17 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 def _modulation(linear: Params, drive: np.ndarray) -> np.ndarray:
-    """What the stacked adaLN layers say, [layers, 6 hidden]."""
-    # Layer after layer: those of the largest models take gigabytes in float64.
+    """Return the output of the stacked adaLN layers, [layers, 6 hidden]."""
+    # Layer by layer, because all layers of the largest models take gigabytes in float64.
     layers = zip(linear["kernel"], linear["bias"], strict=True)
     return np.stack([drive @ np.float64(kernel) + bias for kernel, bias in layers])
 
 
 def _fold_blocks(block: Params, drive: np.ndarray) -> Params:
-    """The stacked convolutional blocks without adaLN: kernels are [layers, in, out], biases [layers, out].
+    """Fold adaLN into the stacked convolutional blocks, whose kernels are [layers, in, out] and biases [layers, out].
 
-    Of `modulate(x)` followed by a linear map the scale goes into the rows of its kernel and the shift into its bias; a
-    gate goes into the columns of the linear map before it.
+    The scale of a modulation goes into the rows of the next linear map's kernel, and the shift into its bias. A gate
+    goes into the columns of the linear map before it.
     """
     modulation = _modulation(block["modulation"], drive)
     shift_mixer, scale_mixer, gate_mixer, shift_mlp, scale_mlp, gate_mlp = np.split(modulation, 6, axis=-1)
@@ -105,14 +105,14 @@ def _before_gate(linear: Params, gate: np.ndarray) -> Params:
 
 
 def _without_noise(merge: Params, hidden: int) -> Params:
-    """The linear map of [noise, condition] without the former, whose part is zero."""
+    """Return the linear map of [noise, condition] without the noise, which adds zero."""
     return {"kernel": merge["kernel"][-hidden:], "bias": merge["bias"]}
 
 
 def _fold_head(head: Params) -> Params:
-    """The pixel head, its map of the condition followed by the embedding of [pixel, condition, position].
+    """Fold the embedding of [pixel, condition, position] into the pixel head's map of the condition.
 
-    The pixels of zero noise add nothing, and the positions are the same in every patch: they become part of the bias.
+    The pixels of zero noise add nothing. The positions are the same in every patch and become part of the bias.
     """
     kernel, bias = (np.asarray(head["embed"][name], np.float64) for name in ("kernel", "bias"))
     if "project" in head:  # CoD-Lite embeds with two linear maps in a row

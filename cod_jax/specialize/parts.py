@@ -1,4 +1,4 @@
-"""The two halves of a one-step codec, without what is constant at t = 0 and zero noise (spec section 5)."""
+"""Encoder and decoder of a one-step codec, without the constant parts; see docs/method.md, One-step codec."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from cod_jax.specialize.trunks import build_trunk
 
 
 class SymbolEncoder(nnx.Module):
-    """Pictures to symbols: the condition encoder and the bottleneck.
+    """Network from pictures to symbols, the condition encoder and the bottleneck.
 
     Args:
         config: The model's description.
@@ -37,17 +37,17 @@ class SymbolEncoder(nnx.Module):
         """Encode pixels to symbols.
 
         Args:
-            image_uint8: Pixels [B, H, W, 3], sides multiples of `ModelConfig.size_multiple`.
+            image_uint8: Pixels [B, H, W, 3]; both sides are multiples of `ModelConfig.size_multiple`.
             level: Quality level of each image.
         """
         return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), level)
 
 
 class OneStepDecoder(nnx.Module):
-    """Symbols to pictures in one step from zero noise; for denoisers that work on pixels.
+    """Network from symbols to pictures, with one step from zero noise; for denoisers that work on pixels.
 
-    It has no timestep embedding, no layers that the timestep drives, no patch embedding, no pixel embedding, and no
-    densities: `folding.fold` puts what they add into the other parameters.
+    It has no timestep embedding, no layers driven by the timestep, no patch embedding, no pixel embedding, and no
+    densities. `folding.fold` puts their effect into the other parameters.
 
     Args:
         config: The model's description.
@@ -63,7 +63,7 @@ class OneStepDecoder(nnx.Module):
         model = CoD(config, compute=compute, rngs=rngs)
         denoiser = model.denoiser
         if not isinstance(denoiser, (DConv, PixNerDiT)):
-            raise UserError(f"a {config.denoiser.kind} cannot be decoded in one step by this class; it takes pixels")
+            raise UserError(f"expected a denoiser of kind dconv or pixnerdit, got {config.denoiser.kind}")
         self.bottleneck = config.codec.bottleneck.build_in_use(config.codec.latent_channels, rngs=rngs)
         self.decoder = model.codec.decoder
         self.trunk = build_trunk(denoiser, config.denoiser.hidden, dtype=compute.dtype, rngs=rngs)
@@ -86,15 +86,15 @@ class OneStepDecoder(nnx.Module):
         Args:
             symbols: Symbols of pictures whose sides are multiples of `ModelConfig.size_multiple`.
             level: Quality level of each image.
-            patches_per_chunk: The pixel head runs on this many patches at a time at most. Patches are independent, so
-                this changes the memory and not the result.
+            patches_per_chunk: Largest number of patches that the pixel head computes at a time. Patches are
+                independent, so this changes the memory but not the result.
         """
         condition = self.decoder(self.bottleneck.lookup(symbols, level), self.attention)
-        # From zero noise the image is what the network says, whether that is an image or a velocity.
+        # From zero noise the image is the network's output, whether it predicts an image or a velocity.
         return unpatchify(self._pixels(condition, self.trunk(condition), patches_per_chunk), PATCH_SIZE)
 
     def _pixels(self, condition: jax.Array, state: jax.Array, patches_per_chunk: int) -> jax.Array:
-        """Pixels [B, h, w, P, 3] of each patch, in the fewest chunks, which are of equal size."""
+        """Return the pixels [B, h, w, P, 3] of each patch, computed in as few chunks of equal size as possible."""
         batch, rows, columns, hidden = state.shape
         patches = batch * rows * columns
         num_chunks = -(-patches // patches_per_chunk)
@@ -114,10 +114,10 @@ class OneStepDecoder(nnx.Module):
 
 
 def storage_dtypes(module: nnx.Module) -> dict[str, str]:
-    """Dtype in which each parameter is stored, by flat name, so that storing rounds nothing that is not rounded in use.
+    """Return the dtype for storing each parameter, by flat name, so that storing does not change results.
 
-    Kernels and biases that a layer converts to bfloat16 are stored so; norms, the bottleneck and layers that compute in
-    float32 keep float32.
+    Kernels and biases that a layer converts to bfloat16 are stored in bfloat16. Norms, the bottleneck and layers that
+    compute in float32 keep float32.
     """
     narrow = {
         "/".join(map(str, path))

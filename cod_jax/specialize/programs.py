@@ -1,10 +1,11 @@
-"""One-step codecs as serialised StableHLO programs for pictures of any size, in any number.
+"""One-step codecs as serialised StableHLO programs for pictures of any size and batches of any number.
 
-Weights are arguments: a program holds code only, some hundred kilobytes, and the same weights serve all platforms.
+Weights are arguments, so a program contains only code of some hundred kilobytes, and the same weights serve all
+platforms.
 
-Layouts: `jax.export` fixes the logical shapes and leaves the layouts in memory to the compiler of the machine that
-loads a program. Images stay [B, H, W, C] and kernels [row, column, in, out] (HWIO), which XLA turns into what its
-convolutions want: it transposes a kernel on the device where it must, which is nothing beside a picture.
+`jax.export` fixes the logical shapes and leaves memory layouts to the compiler of the machine that loads a program.
+Images are [B, H, W, C] and kernels [row, column, in, out] (HWIO). XLA transposes a kernel on the device where its
+convolutions need it, which takes no time compared with a picture.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 
 COMPILED_KINDS = ("dconv", "pixnerdit")
-# A chunk of the pixel head takes about 2 kilobytes per pixel in float32: on a CPU it should fit into the caches, on
-# accelerators it should be the whole picture unless that is large (4 megapixels).
+# A chunk of the pixel head takes about 2 kilobytes per pixel in float32. On a CPU it should fit into the caches. On
+# accelerators it should be the whole picture up to 4 megapixels.
 PATCHES_PER_CHUNK: dict[Platform, int] = {"cpu": 128, "cuda": 2**14, "rocm": 2**14, "tpu": 2**14}
 
 
@@ -38,13 +39,13 @@ class Half:
     """Encoder or decoder of a one-step codec.
 
     Attributes:
-        part: Which of the two it is.
-        weights: Its arrays by flat name, in the dtypes of `storage_dtypes`.
-        apply: (weights, input, platform) -> output, a pure function. Images are uint8 [B, H, W, 3]. Symbols are int32
-            [B, h, w, C] and inputs are pairs: images or symbols, and the quality level of each picture, int32 [B]. With
-            a codebook symbols are [B, h, w] and there are no levels, as in folders from before there was a choice.
-        cells_to_input: Turns (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, into the
-            input's shapes and dtypes.
+        part: "encode" or "decode".
+        weights: Arrays by flat name, in the dtypes of `storage_dtypes`.
+        apply: Pure function (weights, input, platform) -> output. Images are uint8 [B, H, W, 3]. Symbols are int32 [B,
+            h, w, C], and inputs are pairs of images or symbols and the quality level of each picture, int32 [B]. With
+            a fixed-length code symbols are [B, h, w] and inputs have no levels, as in the first compiled folders.
+        cells_to_input: Function from (batch, rows, columns), counted in cells of `ModelConfig.size_multiple` pixels, to
+            the shapes and dtypes of the input.
     """
 
     part: Part
@@ -54,29 +55,28 @@ class Half:
 
 
 def check_supported(config: ModelConfig) -> None:
-    """Refuse a model that cannot be compiled.
+    """Check that a model can be compiled.
 
     Raises:
-        UserError: It works on latents, or its codec is the deep one of the 64-bit models.
+        UserError: The model works on latents, has a denoiser from another package, or has the deep codec of the 64-bit
+            models.
     """
     if config.is_latent:
         raise UserError(
-            f"a model on latents (denoiser.kind {config.denoiser.kind}) cannot be compiled, only one on pixels; use "
-            "the model with cod or cod_jax.load"
+            f"only models on pixels can be compiled, got one on latents (denoiser.kind {config.denoiser.kind}); use "
+            "the model folder itself"
         )
     if config.denoiser.kind not in COMPILED_KINDS:
         raise UserError(
-            f"a denoiser of kind {config.denoiser.kind} cannot be compiled, only {' and '.join(COMPILED_KINDS)}; use "
-            "the model with cod or cod_jax.load"
+            f"only denoisers of kind {' or '.join(COMPILED_KINDS)} can be compiled, got {config.denoiser.kind}; use "
+            "the model folder itself"
         )
     if config.codec.is_deep:
-        raise UserError(
-            f"the deep codec of pitch {config.codec.pitch} cannot be compiled; use the model with cod or cod_jax.load"
-        )
+        raise UserError(f"the deep codec (pitch {config.codec.pitch}) cannot be compiled; use the model folder itself")
 
 
 def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half]:
-    """Encoder and decoder of a model, specialised for one step.
+    """Return encoder and decoder of a model, specialised for one step.
 
     Args:
         config: The model's description.
@@ -84,7 +84,7 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
         dtype: Dtype of the computation.
 
     Raises:
-        UserError: See `check_supported`.
+        UserError: The model cannot be compiled, see `check_supported`.
     """
     check_supported(config)
     compute = ComputeConfig(dtype)
@@ -93,7 +93,7 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     decoder = Functional(lambda rngs: OneStepDecoder(config, compute=compute, rngs=rngs))
     encoder_params, decoder_params = fold(config, params)
 
-    # Folders keep the form of programs from before symbols had channels and pictures levels.
+    # The first compiled folders had symbols without channels and pictures without levels; their form stays.
     is_plain = config.codec.symbols.bits is not None
 
     def encode(weights: dict[str, Any], encoder_input: Any, platform: Platform) -> jax.Array:
@@ -132,7 +132,7 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
 
 
 def export_program(half: Half, sizes: Sizes, platform: Platform) -> bytes:
-    """Serialise a half for one platform, and for the pictures of one of `size_ranges`, in any number.
+    """Serialise a half for one platform and one of `size_ranges`, with batches of any number.
 
     The program takes (weights, input) as `Half.apply` does. It is traced here and compiled where it is loaded.
     """
@@ -148,14 +148,14 @@ def export_program(half: Half, sizes: Sizes, platform: Platform) -> bytes:
 
 
 def size_ranges(config: ModelConfig, part: Part) -> list[Sizes]:
-    """Ranges of sizes, in cells, for which a half needs a program each; every size is in exactly one.
+    """Return the ranges of sizes, in cells, for which a half needs a program each; every size is in exactly one.
 
-    Sizes are symbolic, so that nothing is padded and pooling and normalisation see the picture as it is. But attention
-    does one thing on small maps and another on large ones, and which of them must be known when a program is traced:
-    maps with a side longer than a window are cut in windows, many queries of global attention in chunks.
+    Sizes are symbolic, so nothing is padded, and pooling and normalisation see the picture as it is. But tracing must
+    know how attention works: it cuts maps with a side longer than a window into windows, and many queries of global
+    attention into chunks.
     """
     symbols_per_cell = config.size_multiple // config.codec.pitch
-    # Positions of a cell in the maps that are attended to as a whole.
+    # Positions per cell in the maps with global attention.
     positions = {symbols_per_cell**2} if config.codec.attention == "global" else set()
     if part == "decode" and isinstance(config.denoiser, PixNerDiTConfig):
         positions.add((config.size_multiple // PATCH_SIZE) ** 2)
@@ -166,7 +166,7 @@ def size_ranges(config: ModelConfig, part: Part) -> list[Sizes]:
         return [Sizes(cells=number) for number in cells]
     last = WINDOW // symbols_per_cell
     within, beyond = (1, last), (last + 1, None)
-    # JAX does not see by itself how many cells two short sides can have.
+    # JAX does not infer how many cells two short sides can have.
     small = [(first, min(number or last**2, last**2)) for first, number in cells if first <= last**2]
     large = [Sizes(*sides, number) for sides in ((beyond, ANY), (within, beyond)) for number in cells]
     return [Sizes(within, within, number) for number in small] + large
@@ -180,7 +180,7 @@ def _constraints(sizes: Sizes) -> list[str]:
 
 def _stored(functional: Functional, params: Params) -> dict[str, np.ndarray]:
     dtypes = storage_dtypes(functional.bind(params))
-    # safetensors writes memory as it lies, whatever its strides.
+    # safetensors ignores strides, so arrays must be contiguous.
     return {
         name: np.asarray(value, jnp.dtype(dtypes[name]), order="C") for name, value in flatten_params(params).items()
     }

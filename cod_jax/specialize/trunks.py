@@ -1,4 +1,4 @@
-"""The denoisers of one-step codecs up to their pixel heads, without what is constant at t = 0 and zero noise."""
+"""Denoisers of one-step codecs up to their pixel heads, without the parts that are constant at t = 0 and zero noise."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from cod_jax.nn.layers import Linear
 
 
 class NeutralModulation(nnx.Module):
-    """Stands where the adaLN layer of a `DiCoBlock` was whose values are folded into its other layers.
+    """Replacement for the adaLN layer of a `DiCoBlock`, whose values are folded into the block's other layers.
 
-    Shifts and scales are 0 and gates are 1 whatever the timestep; compilers drop them.
+    Shifts and scales are 0 and gates are 1, so compilers remove them.
     """
 
     def __init__(self, features: int, dtype: str):
@@ -25,9 +25,9 @@ class NeutralModulation(nnx.Module):
 
 
 class ConstantModulation(nnx.Module):
-    """Stands where the adaLN layers of stacked `TransformerBlock`s were: what they say at t = 0.
+    """Replacement for the adaLN layers of stacked `TransformerBlock`s: their output at t = 0.
 
-    Most layers of these blocks have no bias that could take it.
+    It cannot be folded, because most layers of these blocks have no bias.
     """
 
     def __init__(self, num_layers: int, features: int, dtype: str):
@@ -40,7 +40,7 @@ class ConstantModulation(nnx.Module):
 
 
 class ConvolutionTrunk(nnx.Module):
-    """What `DConv` does between the condition and its pixel head.
+    """Part of `DConv` between the condition and the pixel head.
 
     Args:
         denoiser: The whole denoiser; its blocks are taken and changed.
@@ -55,14 +55,14 @@ class ConvolutionTrunk(nnx.Module):
         self.blocks.block.modulation = NeutralModulation(hidden, dtype)
 
     def __call__(self, condition: Float[Array, "B h w hidden"]) -> Float[Array, "B h w hidden"]:
-        """State after the last block."""
+        """Return the state after the last block."""
         state = self.merge(condition)
-        # The blocks' second argument is the timestep's embedding, which nothing reads any more.
+        # The blocks' second argument is the timestep's embedding, which nothing reads here.
         return self.blocks(state, jnp.zeros((state.shape[0], state.shape[-1])))
 
 
 class TransformerTrunk(nnx.Module):
-    """What `PixNerDiT` does between the condition and its pixel head.
+    """Part of `PixNerDiT` between the condition and the pixel head.
 
     Args:
         denoiser: The whole denoiser; its blocks are taken and changed.
@@ -78,7 +78,7 @@ class TransformerTrunk(nnx.Module):
         self.timestep = nnx.Param(jnp.zeros((hidden,)), axes=("embed",))
 
     def __call__(self, condition: Float[Array, "B h w hidden"]) -> Float[Array, "B h w hidden"]:
-        """State after the last block and the activation that follows it."""
+        """Return the state after the last block and the activation that follows it."""
         state = self.merge(condition)
         # The blocks' second argument drives the modulation, which is constant here.
         state = self.blocks(state, jnp.zeros((state.shape[0], 1, 1, state.shape[-1])))
@@ -88,7 +88,7 @@ class TransformerTrunk(nnx.Module):
 def build_trunk(
     denoiser: DConv | PixNerDiT, hidden: int, *, dtype: str, rngs: nnx.Rngs
 ) -> ConvolutionTrunk | TransformerTrunk:
-    """The trunk of a denoiser, which is used up."""
+    """Return the trunk of a denoiser, which takes over and changes the denoiser's blocks."""
     if isinstance(denoiser, DConv):
         return ConvolutionTrunk(denoiser, hidden, dtype=dtype, rngs=rngs)
     return TransformerTrunk(denoiser, hidden, dtype=dtype, rngs=rngs)

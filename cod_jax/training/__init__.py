@@ -1,1 +1,1 @@
-"""Training: objectives, the update step, checkpoints, logging and the loop."""
+"""Training with objectives, update steps, checkpoints, logging and the loop."""

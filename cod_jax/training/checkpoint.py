@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the only caller of Orbax."""
+"""Checkpoints of a run; the only module that calls Orbax."""
 
 import contextlib
 import math
@@ -18,21 +18,21 @@ from cod_jax.training.state import TrainState
 
 Weights = Literal["ema", "raw"]
 
-# Parts of the state that are worth restoring by themselves have items of their own; the rest goes together.
+# Parts of the state that are restored separately are items of their own; the rest is one item.
 _OWN_ITEMS = ("params", "ema", "optimizer")
 _ITEM_OF_WEIGHTS: dict[str, str] = {"ema": "ema", "raw": "params"}
-# Keys of what is stored besides: the metric that ranks checkpoints, and the shape of every array by name.
+# Keys of further values: the metric that ranks checkpoints, and the shape of every array by name.
 _LOSS = "validation_loss"
 _SHAPES = "shapes"
 
 
 class CheckpointStore:
-    """Saves and restores training states under DIR/checkpoints, in the background and all or nothing.
+    """Store of training states under DIR/checkpoints, which saves in the background and atomically.
 
     Args:
         workdir: Folder of the run.
-        keep_latest: How many of the newest checkpoints are kept.
-        keep_best: How many of those with the lowest validation loss are kept besides.
+        keep_latest: Number of newest checkpoints to keep.
+        keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
     """
 
     def __init__(self, workdir: Path, keep_latest: int, keep_best: int):
@@ -52,15 +52,15 @@ class CheckpointStore:
         )
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any], validation_loss: float | None) -> None:
-        """Start to save a state; the arrays may be donated as soon as this returns.
+        """Start to save a state, whose arrays may be donated as soon as this returns.
 
-        Does nothing if the step is saved already. Every process calls it.
+        Every process calls it. If the step is already saved, it does nothing.
 
         Args:
-            step: Steps that the state has behind it.
-            state: The training state.
-            meta: Plain values stored beside it.
-            validation_loss: Of this step, if there was a validation.
+            step: Number of steps done.
+            state: Training state.
+            meta: Plain values to store with it.
+            validation_loss: Validation loss of this step, or None without a validation.
         """
         if step == self.latest_step():
             return
@@ -74,28 +74,28 @@ class CheckpointStore:
         )
 
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint."""
+        """Return the step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
     def meta(self, step: int) -> dict[str, Any]:
-        """The plain values stored with a checkpoint."""
+        """Return the plain values stored with a checkpoint."""
         return _restore_meta(self._manager, step)
 
     def restore(self, step: int, shapes: TrainState, shardings: TrainState) -> TrainState:
         """Read a state onto any mesh.
 
         Args:
-            step: The checkpoint.
+            step: Step of the checkpoint.
             shapes: Abstract state.
-            shardings: Where its arrays go.
+            shardings: Shardings of the state's arrays.
 
         Raises:
-            UserError: The checkpoint holds another state.
+            UserError: The checkpoint contains another state, or is damaged.
         """
         stored, wanted = self.meta(step)[_SHAPES], _shapes(shapes)
         if stored != wanted:
             names = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
-            first = f"{names[0]} is {stored.get(names[0], 'missing')} in it and {wanted.get(names[0], 'unknown')} here"
+            first = f"expected {wanted.get(names[0], 'nothing')} for {names[0]}, got {stored.get(names[0], 'nothing')}"
             raise UserError(
                 f"the checkpoint of step {step} in {self.directory} does not fit this config: {first}, and "
                 f"{len(names) - 1} more differ; use the config that it was made with, or another --workdir"
@@ -109,32 +109,32 @@ class CheckpointStore:
         return TrainState(**{name: tree for item in items for name, tree in _joined(item, restored[item]).items()})
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether one of the processes was told to stop; the answer is the same in all of them at the same step."""
+        """Return whether any process was told to stop; all processes get the same answer at the same step."""
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Wait for the save under way.
+        """Wait for the current save.
 
         Raises:
-            OSError: It failed.
+            OSError: The save failed.
         """
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for the save under way and release the threads."""
+        """Wait for the current save and release the threads."""
         self._manager.close()
 
 
 def checkpoint_directory(workdir: Path) -> Path:
-    """Folder of a run's checkpoints, absolute as Orbax wants it."""
+    """Return the folder of a run's checkpoints, absolute as Orbax requires."""
     return Path(workdir).absolute() / "checkpoints"
 
 
 def latest_step(workdir: Path) -> int | None:
-    """Step of a run's newest checkpoint; None if there is none yet.
+    """Return the step of a run's newest checkpoint, or None if there is none yet.
 
-    A look at the folder: opening a manager is something that all processes of a run have to do together, and they may
-    not see a new folder at the same time. Orbax gives a checkpoint its number by renaming it when it is complete.
+    This only lists the folder. All processes of a run would have to open a manager together, and they may not see a new
+    folder at the same time. Orbax renames a complete checkpoint to its number.
     """
     directory = checkpoint_directory(workdir)
     steps = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
@@ -143,38 +143,38 @@ def latest_step(workdir: Path) -> int | None:
 
 @contextlib.contextmanager
 def errors_that_name(setting: str, path: Path) -> Iterator[None]:
-    """Say which setting names a folder that is neither a model folder nor the work folder of a run.
+    """Name the setting in errors about a folder that is neither a model folder nor the work folder of a run.
 
     Raises:
-        UserError: The folder cannot be read, or holds several stages, of which one has to be named.
+        UserError: The folder cannot be read, or contains several stages.
     """
     if stages := stages_of(path):
-        raise UserError(f"{setting} holds the stages {', '.join(stages)}; name one of them")
+        raise UserError(f"{setting} contains the stages {', '.join(stages)}; name one of them")
     try:
         yield
     except UserError as error:
-        raise UserError(f"{setting} is neither the work folder of a run nor a model folder: {error}") from error
+        raise UserError(f"{setting} must be the work folder of a run or a model folder: {error}") from error
 
 
 def stages_of(workdir: Path) -> list[str]:
-    """Names of the stages in the folder of a run of several."""
+    """Return the names of the stages in a work folder; none if the run has only one."""
     return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
 
 
 def load_meta(workdir: Path, step: int) -> dict[str, Any]:
-    """The plain values of a checkpoint; all processes of a run call it."""
+    """Return the plain values of a checkpoint; all processes of a run call it."""
     with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
         return _restore_meta(manager, step)
 
 
 def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:
-    """Parameters as trained and their moving average, with the training heads, by name such as "model/codec/...".
+    """Return trained parameters and their moving average, with the training heads, by names such as "model/codec/...".
 
     Low-rank adaptations are merged into the model.
 
     Args:
         workdir: Folder of the run.
-        step: The checkpoint.
+        step: Step of the checkpoint.
 
     Raises:
         UserError: The checkpoint is damaged.
@@ -190,23 +190,24 @@ def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray
 def load_for_export(
     workdir: Path, weights: Weights = "ema", step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """Read a model out of a run without building its trainer; low-rank adaptations are merged into it.
+    """Read a model from a run without building its trainer; low-rank adaptations are merged into it.
 
     Args:
         workdir: Folder of the run.
-        weights: "ema" for the moving average, "raw" for the parameters as trained.
-        step: Which checkpoint; by default the one with the lowest validation loss, or the newest if none was validated.
+        weights: "ema" for the moving average, "raw" for the trained parameters.
+        step: Step of the checkpoint; by default the one with the lowest validation loss, or the newest if none was
+            validated.
 
     Returns:
         The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them,
         and facts about the run: "step", "weights", "validation_loss" (None if it was not validated) and "config".
 
     Raises:
-        FileNotFoundError: There is no such folder or checkpoint.
-        UserError: `weights` is neither "ema" nor "raw".
+        FileNotFoundError: The folder or checkpoint does not exist.
+        UserError: `weights` is neither "ema" nor "raw", or the checkpoint is damaged.
     """
     if weights not in _ITEM_OF_WEIGHTS:
-        raise UserError(f"weights is {weights!r}; it must be one of {', '.join(_ITEM_OF_WEIGHTS)}")
+        raise UserError(f"weights must be one of {', '.join(_ITEM_OF_WEIGHTS)}, got {weights!r}")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
         stages = stages_of(Path(workdir))
@@ -219,7 +220,7 @@ def load_for_export(
         if not losses:
             raise FileNotFoundError(f"{directory} holds no finished checkpoint; train until the first is saved")
         if step is None:
-            # The later of equal ones, so the newest where nothing was validated.
+            # The later of equal losses, so the newest if nothing was validated.
             step = min(losses, key=lambda saved: (losses[saved], -saved))
         if step not in losses:
             raise FileNotFoundError(
@@ -234,7 +235,7 @@ def load_for_export(
 
 
 def _build_manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    # With the handlers named, metadata can be read before anything was saved or restored.
+    # Named handlers allow reading metadata before anything was saved or restored.
     handlers = {name: ocp.StandardCheckpointHandler() for name in (*_OWN_ITEMS, "small")}
     return ocp.CheckpointManager(
         directory, options=options, item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()}
@@ -248,7 +249,7 @@ def _restore_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _naming_damage(directory: Any, step: int) -> Iterator[None]:
-    """Say which checkpoint cannot be read, and what to do about it."""
+    """Name the checkpoint in errors about one that cannot be read."""
     try:
         yield
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -260,7 +261,7 @@ def _naming_damage(directory: Any, step: int) -> Iterator[None]:
 
 
 def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> dict[str, Any]:
-    """One item in this process's memory, whatever devices wrote it; integer keys come back as strings."""
+    """Read one item into this process's memory, from any devices; integer keys come back as strings."""
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     abstract = jax.tree.map(
         lambda stored: jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=host),
@@ -271,7 +272,7 @@ def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> di
 
 
 def _merged(params: dict[str, Any], objective: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as stored, with low-rank adaptations merged into the model, if there are any."""
+    """Return stored parameters with low-rank adaptations, if any, merged into the model."""
     if "lora" not in params:
         return params
     model = merge(params["model"], params["lora"], objective["lora_alpha"] / objective["lora_rank"])
@@ -292,7 +293,7 @@ def _flat(tree: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _validation_loss(metrics: Any) -> float:
-    """The metric by which a checkpoint is ranked; one without a validation ranks last."""
+    """Return the metric that ranks a checkpoint; a checkpoint without a validation ranks last."""
     loss = (metrics or {}).get(_LOSS)
     return math.inf if loss is None else loss
 

@@ -1,4 +1,4 @@
-"""The settings of a run as frozen dataclasses; below the command nobody sees a ConfigDict or a flag."""
+"""Settings of a run as frozen dataclasses, made from the command's ConfigDict and flags."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,10 +16,11 @@ from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
 
 @dataclasses.dataclass(frozen=True)
 class ShardingConfig:
-    """How arrays are split over the mesh.
+    """Settings of how arrays are split over the mesh.
 
     Attributes:
-        rules: Logical axis name to mesh axis, None, or alternatives such as ("fsdp", None); see `parallel.spec`.
+        rules: For each logical axis name a mesh axis, None, or alternatives such as ("fsdp", None); see
+            `parallel.spec`.
         batch: Mesh axes that share the batch.
     """
 
@@ -29,13 +30,12 @@ class ShardingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FrozenConfig:
-    """The frozen networks: those that losses compare with, the autoencoder of latent models, and the teacher.
+    """Settings of the frozen networks: those that losses use, the autoencoder of latent models, and the teacher.
 
     Attributes:
         weights: Folder of the weight files as their authors published them.
-        dtype: Dtype of their parameters and their computation; the teacher is computed as the student is, see
-            `compute`.
-        sharded: Whether their parameters are split over the devices by the rules, instead of whole on each.
+        dtype: Dtype of their parameters and computation. The teacher computes in the student's dtype, see `compute`.
+        sharded: Whether the rules split their parameters over the devices; otherwise each device holds all of them.
     """
 
     weights: str
@@ -45,12 +45,12 @@ class FrozenConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When states are saved and which are kept; a state is also saved after each validation and at the end.
+    """Settings of checkpoints. A state is also saved after each validation and at the end.
 
     Attributes:
         every_steps: Steps between checkpoints.
-        keep_latest: How many of the newest are kept.
-        keep_best: How many of those with the lowest validation loss are kept besides.
+        keep_latest: Number of newest checkpoints to keep.
+        keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
     """
 
     every_steps: int
@@ -64,7 +64,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """When numbers are written.
+    """Settings of the log.
 
     Attributes:
         every_steps: Steps between log lines; the losses are averaged over them.
@@ -78,14 +78,14 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationConfig:
-    """What is measured on the held-out images, with the moving average of the parameters.
+    """Settings of the validation on held-out images, which uses the moving average of the parameters.
 
     Attributes:
         every_steps: Steps between validations; the last step is always validated.
-        num_images: Held-out images to use, at most; 0 validates nothing.
+        num_images: Largest number of held-out images; 0 switches validation off.
         num_sampling_steps: Steps of the diffusion sampler for the sampled reconstruction.
-        guidance_scale: Its classifier-free guidance; 1 is none.
-        grid_images: Images in the picture of originals and reconstructions.
+        guidance_scale: Classifier-free guidance of the sampler; 1 switches it off.
+        grid_images: Number of images in the grid of originals and reconstructions.
     """
 
     every_steps: int
@@ -101,33 +101,31 @@ class ValidationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run but where it is written; configs/base.py lists the fields with their defaults.
+    """All settings of a run except its work folder; configs/base.py lists the fields with their defaults.
 
     Attributes:
-        model: What is trained.
-        objective: What the training is: pre-training, or either stage of the one-step codec.
-        optimizer: Learning rate and AdamW.
+        model: Description of the model.
+        objective: Objective, such as pre-training or one of the stages of the one-step codec.
+        optimizer: Optimizer and learning rate.
         ema: Moving average of the parameters.
         frozen: Frozen networks.
         data: Training and held-out images.
         batch_size: Images per step over all devices and processes.
         accumulation_steps: Parts of a batch that are computed one after the other.
         total_steps: Steps of the whole run.
-        seed: Root of all randomness, of the data's order too.
-        compute: Dtype of the computation and what the backward pass computes again; parameters, their average and the
-            losses are float32 always.
+        seed: Root of all randomness, including the order of the data.
+        compute: Settings of the computation; parameters, their average and the losses are always float32.
         mesh: Devices per mesh axis.
-        sharding: How arrays are split over the mesh.
-        checkpoint: When states are saved.
-        log: When numbers are written.
-        validation: What is measured on held-out images.
-        init_from: Model folder, or work folder of another run, to start from if the run has no checkpoint yet; "" is a
-            fresh start.
-        init_weights: What to take from a run: "raw" continues its parameters and their average, "ema" starts both from
-            the average.
-        init_fresh: Patterns (as in file names) of parameters that keep their fresh values where `init_from` does not
-            fit.
-        max_consecutive_skipped: Steps in a row without finite gradients that stop the run.
+        sharding: Rules that split arrays over the mesh.
+        checkpoint: Settings of checkpoints.
+        log: Settings of the log.
+        validation: Settings of the validation on held-out images.
+        init_from: Model folder, or work folder of another run, to start from if the run has no checkpoint yet; ""
+            starts from scratch.
+        init_weights: Weights to take from a run. "raw" continues its parameters and their average; "ema" starts both
+            from the average.
+        init_fresh: Wildcard patterns of parameters that keep their fresh values if `init_from` does not fit them.
+        max_consecutive_skipped: Number of steps in a row without finite gradients that stops the run.
     """
 
     model: ModelConfig
@@ -172,7 +170,7 @@ class TrainConfig:
         return (*autoencoder, *self.objective.frozen_names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, as stored with every checkpoint."""
+        """Return nested plain values, as every checkpoint stores them."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -180,11 +178,13 @@ class TrainConfig:
         """Build the settings from nested plain values, such as `ConfigDict.to_dict()`.
 
         Args:
-            values: All settings, in the names of this version or of an earlier one.
-            trusted: Whether kinds of other packages may be imported; the settings of a run are its user's own.
+            values: All settings, with the names of this version or an earlier one.
+            trusted: Whether kinds of other packages may be imported; by default true, because users write the settings
+                of their runs themselves.
 
         Raises:
-            UserError: In one line, a field that is unknown, missing, of another type, or has an unusable value.
+            UserError: A field is unknown or missing, or has the wrong type or an unusable value. The message is one
+                line.
         """
         values = upgraded(values)
         _require_all(cls, values, "config")
@@ -192,9 +192,9 @@ class TrainConfig:
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are named now; those of checkpoints may be of an earlier version.
+    """Return settings with the names of this version; those of old checkpoints may have others.
 
-    A model's bottleneck and its training once were fields of the condition codec, of the objective and of the
+    The fields of the bottleneck and of its training used to be in the condition codec, in the objective and in the
     objective's reconstruction losses.
     """
     values = {**values, "model": with_bottleneck(values.get("model"))}
@@ -221,7 +221,7 @@ def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
+    """Return nested values by dotted name."""
     flat = {}
     for name, value in values.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
@@ -229,21 +229,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted names of the fields that differ, with both values."""
+    """Return the dotted names of the fields that differ, with both values."""
     before, after = flatten(_plain(upgraded(old))), flatten(_plain(new))
     names = [*before, *(name for name in after if name not in before)]
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 def _plain(value: Any) -> Any:
-    """The value as it comes back from JSON, so that stored and new settings compare."""
+    """Return a value as JSON would return it, so that stored and new settings compare."""
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _require_all(cls: Any, values: Mapping[str, Any], where: str) -> None:
-    """Refuse values that leave out a field without a default."""
+    """Check that no field without a default is missing."""
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.name not in values:

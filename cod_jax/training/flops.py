@@ -1,4 +1,4 @@
-"""Arithmetic of a model and peak rates of devices, for the model FLOPs utilisation."""
+"""Operation counts of programs and peak rates of devices, for the model FLOPs utilisation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Peak dense bfloat16 operations per second of one device as jax counts devices, by the first words of its kind's name
-# (vendors' data sheets). The longest match counts; a kind that is not listed has no utilisation.
+# Peak dense bfloat16 operations per second of one JAX device, from the vendors' data sheets. Keys are the first words
+# of its device kind, and the longest match counts. For other kinds no utilisation is reported.
 PEAK_FLOPS_PER_SECOND = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
@@ -30,16 +30,16 @@ PEAK_FLOPS_PER_SECOND = {
 
 
 def peak_flops_per_second(device_kind: str) -> float | None:
-    """Peak bfloat16 rate of a device by its `device_kind`, None if it is not known."""
+    """Return the peak bfloat16 rate of a device by its `device_kind`, or None if it is unknown."""
     matches = [kind for kind in PEAK_FLOPS_PER_SECOND if f"{device_kind} ".startswith((f"{kind} ", f"{kind}-"))]
     return PEAK_FLOPS_PER_SECOND[max(matches, key=len)] if matches else None
 
 
 def count_flops(function: Callable[..., Any], *shapes: Any) -> int:
-    """Operations of the matrix products and convolutions in one call; a multiply-add counts as two.
+    """Return the operations of the matrix products and convolutions in one call; a multiply-add counts as two.
 
-    Counted on the traced program because the compiler's own analysis counts the body of a loop once. What a gradient
-    computes again because of `jax.checkpoint` counts again.
+    The count uses the traced program, because the compiler's own analysis counts the body of a loop once. Work that a
+    gradient repeats because of `jax.checkpoint` counts again.
 
     Args:
         function: A traceable function.
@@ -70,7 +70,7 @@ def _count(jaxpr: Jaxpr) -> int:
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs that an equation calls."""
+    """Iterate over the programs that an equation calls."""
     for value in params.values():
         if isinstance(value, ClosedJaxpr):
             yield value.jaxpr

@@ -1,4 +1,4 @@
-"""The frozen networks of a run: put on the mesh, and the same in all processes and after a resume."""
+"""Frozen networks of a run, placed on the mesh, and checked to be the same in all processes and after a resume."""
 
 import hashlib
 import json
@@ -18,18 +18,21 @@ from cod_jax.training.plan import Plan
 
 
 def placed(plan: Plan, given: Mapping[str, Params]) -> Params:
-    """The frozen networks' parameters on the mesh, in the dtype they are computed in.
+    """Return the frozen networks' parameters on the mesh, in the dtype of their computation.
 
     Args:
-        plan: The run.
-        given: Parameters in host memory by the networks' names; what the run does not need is left out.
+        plan: Plan of the run.
+        given: Parameters in host memory by the networks' names; networks that the run does not need are ignored.
 
     Raises:
-        UserError: A network is missing, or its parameters are another's.
+        UserError: A network is missing, or its parameters do not fit.
     """
     for name, network in plan.objective.frozen.items():
         if name not in given:
-            raise UserError(f"the frozen network {name!r} is missing; this objective and this model need it")
+            raise UserError(
+                f"expected parameters of the frozen networks {', '.join(plan.objective.frozen)}, got none of {name}; "
+                "load_frozen must return them"
+            )
         network.check(given[name])
     return jax.tree.map(
         lambda value, shape, sharding: put(np.asarray(value, shape.dtype), sharding),
@@ -40,10 +43,10 @@ def placed(plan: Plan, given: Mapping[str, Params]) -> Params:
 
 
 def digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]:
-    """SHA-256 of what each frozen network is and of its parameters, as they were given.
+    """Return the SHA-256 of each frozen network's description and parameters, as they were given.
 
     Raises:
-        UserError: The processes were given different ones.
+        UserError: The processes were given different networks.
     """
     by_name = {name: _digest(given[name], objective.frozen_configs.get(name)) for name in sorted(objective.frozen)}
     if by_name and jax.process_count() > 1:
@@ -66,19 +69,19 @@ def _digest(params: Params, config: Mapping[str, Any] | None = None) -> str:
 
 
 def check_same(workdir: Path, meta: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """Refuse to go on with other frozen networks than a checkpoint was trained with: a critic follows one teacher.
+    """Check that the frozen networks are those of a checkpoint, because a critic follows one teacher.
 
     Args:
         workdir: Folder of the run, for the message.
-        meta: The plain values of its checkpoint.
+        meta: Plain values of its checkpoint.
         given: Digests of the networks that are given now, see `digests`.
 
     Raises:
-        UserError: One of them is another.
+        UserError: A network differs.
     """
     stored = meta.get("frozen", {})
     if changed := sorted(name for name in given if stored.get(name, given[name]) != given[name]):
         raise UserError(
-            f"{workdir} was trained with other weights of the frozen {', '.join(changed)} than are given now; give the "
-            "same ones, or use another --workdir"
+            f"{workdir} was trained with other weights of the frozen {', '.join(changed)} than those given now; give "
+            "the same weights, or use another --workdir"
         )

@@ -17,18 +17,18 @@ from cod_jax.parallel import put
 from cod_jax.training.checkpoint import Weights, errors_that_name, latest_step, load_weights
 from cod_jax.training.state import TrainState
 
-# More names than these are hard to read in a line of a log.
+# Longer lists are hard to read in one line of a log.
 _MAX_NAMES = 20
 _BOTTLENECK = "model/codec/bottleneck/"
 
 
 class Initial(NamedTuple):
-    """What a run starts from, by name such as "model/codec/..." or "heads/...".
+    """Start of a run, by names such as "model/codec/..." or "heads/...".
 
     Attributes:
         params: Parameters to start with.
-        ema: The moving average to start with, of the same names.
-        grown: Parameters that the source does not have: layers that are new.
+        ema: Moving average to start with, with the same names.
+        grown: Parameters of new layers, which the source does not have.
         fresh: Parameters that have another shape in the source.
         left_out: Parameters of the source that this model and its heads do not have.
     """
@@ -41,14 +41,14 @@ class Initial(NamedTuple):
 
     @property
     def has_bottleneck(self) -> bool:
-        """Whether the bottleneck comes from the source, whole."""
+        """Whether the whole bottleneck comes from the source."""
         missing = (*self.grown, *self.fresh)
         return any(name.startswith(_BOTTLENECK) for name in self.params) and not any(
             name.startswith(_BOTTLENECK) for name in missing
         )
 
     def summary(self) -> str:
-        """Which parameters were carried, grown, left fresh or left out, for people; many of them by their modules."""
+        """Return a line for logs on what was loaded, grown, left fresh or left out; long lists count by module."""
         lists = {
             f"{len(self.params)} parameters carried": _by_module(self.params),
             "grown (new layers)": _by_module(self.grown),
@@ -59,7 +59,7 @@ class Initial(NamedTuple):
 
 
 def _by_module(names: Collection[str]) -> list[str]:
-    """The names, or if they are many their modules with the number of each."""
+    """Return the names, or if there are many their modules with counts."""
     if len(names) <= _MAX_NAMES:
         return list(names)
     modules = Counter("/".join(name.split("/")[:3]) for name in names)
@@ -67,22 +67,22 @@ def _by_module(names: Collection[str]) -> list[str]:
 
 
 def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[str]) -> Initial:
-    """Parameters of a model folder, or of the newest checkpoint of a run, that fit a model and its heads.
+    """Read the parameters of a model folder, or of a run's newest checkpoint, that fit a model and its heads.
 
     Args:
         path: Model folder, or work folder of a run.
-        weights: What to take from a run: "raw" continues its parameters and its moving average, "ema" starts both from
-            its moving average. A model folder has one set, which serves for both.
-        shapes: Abstract parameters of what is started, {"model": ..., "heads": ...}.
-        fresh: Patterns of the model's parameters, as in file names, that may be missing in the source or differ in
-            shape; training heads may always.
+        weights: Weights to take from a run. "raw" continues its parameters and its moving average; "ema" starts both
+            from its moving average. A model folder has one set, which serves for both.
+        shapes: Abstract parameters of the new run, {"model": ..., "heads": ...}.
+        fresh: Wildcard patterns of the model's parameters that may be missing in the source or differ in shape.
+            Training heads always may.
 
     Raises:
-        UserError: The folder cannot be read, or a parameter outside `fresh` does not fit; with the names.
+        UserError: The folder cannot be read, or a parameter outside `fresh` does not fit. The message lists the names.
     """
     sources = _load_sources(path)
     ema = sources["ema"]
-    # What has no average, such as the critic of a distillation, belongs to the run and not to its model.
+    # Parameters without an average, such as the critic of a distillation, belong to the run and not to its model.
     params = {name: value for name, value in sources[weights].items() if name in ema}
     wanted = {name: tuple(leaf.shape) for name, leaf in flatten_params(shapes).items()}
     given = {name: value.shape for name, value in params.items()}
@@ -99,7 +99,7 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
             f"{name} {given[f'model/{name}']} instead of {wanted[f'model/{name}']}" for name in refused(changed)
         ]
         message = mismatch_message(refused(grown), refused(unexpected), wrong_shape)
-        raise UserError(f"init_from {path}: {message}; list what may start fresh in init_fresh")
+        raise UserError(f"init_from {path}: {message}; list the parameters that may start fresh in init_fresh")
     carried = [name for name in wanted if given.get(name) == wanted[name]]
     params, ema = ({name: values[name] for name in carried} for values in (params, ema))
     return Initial(params, ema, grown, changed, unexpected)
@@ -112,15 +112,15 @@ def with_initial(
     trained: Collection[str],
     buffers: Mapping[str, np.ndarray],
 ) -> TrainState:
-    """A fresh training state with these parameters and this moving average.
+    """Return a fresh training state with other parameters and another moving average.
 
     Args:
         state: A fresh training state.
-        shardings: Where its arrays are.
-        initial: What it starts from.
-        trained: Names of the parameters that training changes. The average of any other is the parameter itself: it
-            will not move, and what is trained is trained for it.
-        buffers: Arrays that replace the fresh buffers of these names.
+        shardings: Shardings of its arrays.
+        initial: Parameters and average to start from.
+        trained: Names of the parameters that training changes. For all others the average is the parameter itself,
+            because it stays and the trained parameters adapt to it.
+        buffers: Arrays that replace the fresh buffers of the same names.
     """
     average = {name: (initial.ema if name in trained else initial.params)[name] for name in initial.ema}
 
@@ -130,7 +130,7 @@ def with_initial(
         merged = {name: fresh[name] if name in fresh else put(values[name], flat_where[name]) for name in flat}
         return unflatten_params(merged, current)
 
-    # The step gives its inputs' memory away, so the parameters and their average may not share any.
+    # The step donates its inputs, so parameters and average must not share memory.
     return dataclasses.replace(
         state,
         params=placed(state.params, shardings.params, initial.params, copies=False),

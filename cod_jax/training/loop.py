@@ -1,4 +1,4 @@
-"""The training loop: one program in the order in which things happen."""
+"""Training loop, one program in the order of events."""
 
 import contextlib
 import dataclasses
@@ -38,8 +38,8 @@ from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
 
-# Steps handed to the devices ahead of the one they are working on: enough to keep them busy, and no more, because
-# every one of them holds its batch in device memory.
+# Number of steps queued on the devices beyond the current one. Two keep the devices busy; each queued step holds its
+# batch in device memory.
 _STEPS_AHEAD = 2
 
 _polls = itertools.count(1)
@@ -57,14 +57,14 @@ def train(
     The same program runs on one device and on many hosts, where every process calls it.
 
     Args:
-        config: The settings.
-        workdir: Folder of the run, shared by all processes: checkpoints and TensorBoard files.
-        load_frozen: Gives the parameters of the frozen networks by name, those of `config.frozen_names` and the
-            teacher; called only if there is something to do.
+        config: Settings of the run.
+        workdir: Folder of the run with checkpoints and TensorBoard files, shared by all processes.
+        load_frozen: Function that returns the parameters of the frozen networks by name, those of
+            `config.frozen_names` and the teacher. It is called only if there are steps to do.
         progress: Whether to draw a progress bar on standard error.
 
     Returns:
-        Whether whatever comes next may start: the last step is done, and nobody told the process to stop.
+        Whether the next stage may start, because the last step is done and nothing told the process to stop.
 
     Raises:
         UserError: The settings do not fit the data, the devices, the checkpoint or the model to start from.
@@ -75,13 +75,13 @@ def train(
         return True
     if stages := stages_of(workdir):
         raise UserError(
-            f"{workdir} holds the stages {', '.join(stages)} of another run; name one of them to go on with it, or use "
-            "another --workdir"
+            f"{workdir} contains the stages {', '.join(stages)} of another run; name one of them to continue it, or "
+            "use another --workdir"
         )
     if config.objective.starts_from_model and not config.init_from and latest_step(workdir) is None:
         raise UserError(
-            f"init_from names no model, but objective.kind {config.objective.kind} goes on from a pre-trained one; "
-            "give a model folder, or the work folder of a run"
+            f"init_from must name a pre-trained model for objective.kind {config.objective.kind}, got nothing; give a "
+            "model folder, or the work folder of a run"
         )
     mesh = make_mesh(config.mesh)
     batch = _check_batch(config, mesh)
@@ -91,7 +91,7 @@ def train(
         batches, validation_images = _open_data(config)
         stack.callback(batches.close)
 
-        # Shapes before memory: the state is abstract until it is restored, or made where it will stay.
+        # Shapes before memory: the state is abstract until it is restored or created with its sharding.
         plan = make_plan(config, mesh)
         shapes, shardings = plan.shapes, plan.shardings
         given = load_frozen()
@@ -99,7 +99,7 @@ def train(
         frozen_digests = digests(plan.objective, given)
         key = jax.random.key(config.seed)
 
-        # The order matters: own checkpoint, else a model to start from, else scratch; never a mixture.
+        # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         store = CheckpointStore(workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best)
         stack.callback(store.close)
         start = store.latest_step() or 0
@@ -111,7 +111,7 @@ def train(
             state = store.restore(start, shapes, shardings)
             _logger.info("resumed after step %d of %d", start, config.total_steps)
             if config.init_from:
-                _logger.info("init_from is not used: the run has a checkpoint of its own")
+                _logger.info("init_from is ignored, because the run has a checkpoint of its own")
         else:
             state = _initial_state(config, plan, key, given)
         del given
@@ -151,7 +151,7 @@ def train(
         for done in range(start + 1, config.total_steps + 1):
             with meter.waiting():
                 local = next(batches)
-            # Decided here and not on the devices: each update is a program of its own.
+            # Decided on the host, because each update is a program of its own.
             update = updates[schedule[(done - 1) % len(schedule)]]
             state, metrics = update(state, frozen_params, global_batch(local, batch))
             window.append(metrics)
@@ -166,7 +166,7 @@ def train(
                 report.training(done, values, meter.report(len(window)), batches.skipped)
                 window.clear()
             validation_loss, validated = None, False
-            # Told to stop, a run ends at once, but one that is complete is complete with its last validation.
+            # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
@@ -184,15 +184,15 @@ def train(
         _logger.info("saved step %d in %s", store.latest_step(), store.directory)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("end of training")
-        # The word may have come during the last validation.
+        # The signal may have come during the last validation.
         return not (stopping or told_to_stop())
 
 
 def is_finished(config: TrainConfig, workdir: Path) -> bool:
-    """Whether a run has all its steps behind it, which is logged; every process calls it.
+    """Return whether all steps of a run are done, and log it if so; every process calls this.
 
     Raises:
-        UserError: They are another model's.
+        UserError: The run trained another model.
     """
     step = latest_step(workdir)
     if step is None or step < config.total_steps:
@@ -203,10 +203,10 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
 
 
 def check(config: TrainConfig) -> None:
-    """Refuse settings that do not fit the devices or the data, before a run that comes later.
+    """Check that settings fit the devices and the data, in advance of a later run.
 
     Raises:
-        UserError: As in `train`.
+        UserError: The settings do not fit, as in `train`.
         OSError: Something cannot be read.
     """
     mesh = make_mesh(config.mesh)
@@ -218,14 +218,14 @@ def check(config: TrainConfig) -> None:
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch."""
+    """Return the sharding of a batch, after checking the batch size."""
     batch = batch_sharding(mesh, config.sharding.batch)
     check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
     return batch
 
 
 def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
-    """This process's training batches, and the held-out images."""
+    """Return this process's training batches, and the held-out images."""
     batches = build_train_batches(
         config.data,
         batch_size=config.batch_size,
@@ -235,7 +235,10 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
     )
     held_out = load_validation_images(config.data, config.validation.num_images)
     _logger.info(
-        "files: %d to train on; %d images held out, from %s", batches.num_images, len(held_out), config.data.source
+        "data: %d files for training and %d held-out images from %s",
+        batches.num_images,
+        len(held_out),
+        config.data.source,
     )
     if not len(held_out) and config.validation.num_images:
         _logger.warning("no image is held out, so nothing is validated and the newest checkpoint counts as the best")
@@ -243,7 +246,7 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
 
 
 def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any]) -> None:
-    """Name the settings that changed since a checkpoint, and refuse another model."""
+    """Log the settings that changed since a checkpoint, and refuse another model."""
     changed = changed_fields(meta["config"], config.to_dict())
     stored_kind = meta["config"].get("objective", {}).get("kind", "pretrain")
     if stored_kind != config.objective.kind:
@@ -261,7 +264,7 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
 
 
 def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
-    """A fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
+    """Return a fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
     initial = _load_initial(config, plan.shapes) if config.init_from else None
     state = _fresh_state(plan, key, frozen)
     if initial is None:
@@ -272,11 +275,11 @@ def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapp
 
 
 def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
-    """Make the initial state where it will stay; never whole on one device.
+    """Create the initial state with its sharding, never whole on one device.
 
-    What starts as a part of a frozen network starts as it was given, and not as rounded for its computation.
+    Parts that start from a frozen network take its parameters as given, before they are rounded for its computation.
     """
-    # It runs once, and optimising it takes a CPU longer than running it: half of the compile time is saved.
+    # This program runs once, and on a CPU optimising it takes longer than running it. This halves the compile time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     begin = time.monotonic()
     state = jax.jit(plan.init, out_shardings=plan.shardings, compiler_options=options)(key)
@@ -289,14 +292,14 @@ def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> Tr
 
 
 def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
-    """What `init_from` holds."""
+    """Read `init_from`."""
     initial = load_initial(Path(config.init_from), config.init_weights, shapes.params, config.init_fresh)
     _logger.info("started from %s, %s weights: %s", config.init_from, config.init_weights, initial.summary())
     return initial
 
 
 def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: Path) -> None:
-    """Log the number of parameters and the size of the whole state; the table, of hundreds of rows, is a file."""
+    """Log the number of parameters and the size of the whole state, and write the table of parameters to a file."""
     file = workdir / "parameters.txt"
     if jax.process_index() == 0:
         files.write_bytes(file, f"{table}\n".encode())
@@ -307,12 +310,13 @@ def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: 
 
 
 def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
-    """The meter, with utilisation where the peak rate of the devices is known."""
+    """Return the meter, with utilisation if the peak rate of the devices is known."""
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
         return Meter(config.batch_size, None, None)
-    # What is computed again to save memory is no use of the device (the codec's attention on maps larger than a window
-    # always is and counts twice); and fused attention, which float32 never takes, would hide its products.
+    # Utilisation does not count work that is repeated to save memory, so remat is off. Only the codec's attention on
+    # maps larger than a window is always repeated and counts twice. Float32 avoids fused attention, because the count
+    # would not see its products.
     compute = dataclasses.replace(config.compute, remat="none", dtype="float32")
     frozen = dataclasses.replace(config.frozen, dtype="float32")
     objective = build_objective(dataclasses.replace(config, compute=compute, frozen=frozen))
@@ -323,7 +327,7 @@ def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
 
 
 def _flops_of(plan: Plan, update: Update) -> int:
-    """Operations of one gradient of an update."""
+    """Return the operations of one gradient of an update."""
     shapes, images = plan.shapes, plan.batch_shape
     draws = jax.eval_shape(lambda key: plan.objective.draw(key, images.shape), jax.random.key(0))
 
@@ -340,11 +344,11 @@ def _device_kind(mesh: Mesh) -> str:
 
 @contextlib.contextmanager
 def _told_to_stop(store: CheckpointStore) -> Iterator[Callable[[], bool]]:
-    """A function, to be called once after every step, that says whether to stop; the same in every process."""
+    """Give a function that tells after every step whether to stop, with the same answer in every process."""
     if jax.process_count() > 1:
-        # jax.distributed catches SIGTERM itself and spreads the word, so that all stop at one step.
+        # jax.distributed catches SIGTERM itself and informs all processes, so that they stop at the same step.
         with interrupt_as_termination():
-            # Counted over the stages of a process: the answer is for one number, and smaller ones never come again.
+            # The count goes on over the stages of a process, because numbers must only increase.
             yield lambda: store.reached_preemption(next(_polls))
         return
     with stop_event() as event:

@@ -1,4 +1,4 @@
-"""Speed of a run: images and seconds per step, waiting for data, utilisation."""
+"""Speed of a run: images per second, seconds per step, waiting for data, utilisation."""
 
 import contextlib
 import time
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 
 class Meter:
-    """Measures the time between two reports, leaving out pauses.
+    """Timer of the steps between two reports, without pauses.
 
     Args:
         batch_size: Images per step.
-        flops_per_step: Operations of a step, see `flops.count_flops`; None leaves the utilisation out.
-        peak_flops_per_second: Of all devices together.
+        flops_per_step: Operations of a step, see `flops.count_flops`; with None no utilisation is reported.
+        peak_flops_per_second: Peak rate of all devices together; with None no utilisation is reported.
     """
 
     def __init__(self, batch_size: int, flops_per_step: int | None, peak_flops_per_second: float | None):
@@ -29,13 +29,13 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time inside out, for validation and the like."""
+        """Exclude the time inside, for example a validation."""
         begin = time.monotonic()
         yield
         self._begin += time.monotonic() - begin
 
     def report(self, num_steps: int) -> dict[str, float]:
-        """Speed over the steps since the last report, which have to be finished; starts anew."""
+        """Return the speed over the steps since the last report, which must be finished, and start again."""
         elapsed = max(time.monotonic() - self._begin, 1e-9)
         seconds = elapsed / max(num_steps, 1)
         values = {

@@ -14,10 +14,10 @@ Schedule = Literal["constant", "cosine", "tenth"]
 
 
 class OptimizerConfig(Part):
-    """Settings of an optimizer; a subclass is a frozen dataclass.
+    """Settings of an optimizer; subclasses are frozen dataclasses.
 
     Attributes:
-        kind: Which optimizer this is.
+        kind: Name of this kind of optimizer.
         learning_rate: Peak learning rate.
     """
 
@@ -25,31 +25,31 @@ class OptimizerConfig(Part):
     learning_rate: float
 
     def build(self) -> optax.GradientTransformation:
-        """Return the transformation of gradients into a direction; the step applies the learning rate."""
+        """Return the transformation of gradients into a direction, to which the step applies the learning rate."""
         raise NotImplementedError(f"{type(self).__name__} must define build")
 
     def build_schedule(self, total_steps: int) -> optax.Schedule:
-        """Return the learning rate at a step of the run, counted from 0; constant unless a subclass says otherwise."""
+        """Return the learning rate as a function of the step, counted from 0; constant by default."""
         return optax.constant_schedule(self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamWConfig(OptimizerConfig):
-    """AdamW; the defaults are the published first stage.
+    """Settings of AdamW; the defaults are those of the published first stage.
 
-    Warm-up and schedule count the steps of the run: where updates take turns, those of the other updates too.
+    Warm-up and schedule count all steps of the run, also those of other updates if updates take turns.
 
     Attributes:
-        kind: Which optimizer this is.
+        kind: Name of this kind of optimizer.
         learning_rate: Peak learning rate.
-        warmup_steps: Steps of linear rise from zero.
-        schedule: "constant", "cosine" down to a hundredth of the peak at the last step, or "tenth", which is a tenth of
-            the peak in the second half of the run.
+        warmup_steps: Number of steps in which the learning rate rises linearly from zero.
+        schedule: Learning rate after the warm-up. "constant" keeps the peak. "cosine" falls to a hundredth of it at the
+            last step. "tenth" takes a tenth of it in the second half of the run.
         b1: Decay of the first moment.
         b2: Decay of the second moment.
-        eps: Added to the root of the second moment.
+        eps: Number added to the root of the second moment.
         weight_decay: Decoupled weight decay, times the learning rate.
-        gradient_clip: Largest global gradient norm; 0 does not clip.
+        gradient_clip: Largest global gradient norm; 0 switches clipping off.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -70,7 +70,7 @@ class AdamWConfig(OptimizerConfig):
 
     def build(self) -> optax.GradientTransformation:
         """Return AdamW's direction; see `OptimizerConfig.build`."""
-        # Parts that are off keep their place, so that a run can be resumed with them on.
+        # Disabled parts keep their place, so that a run can be resumed with them enabled.
         return optax.chain(
             optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip > 0 else optax.identity(),
             optax.scale_by_adam(self.b1, self.b2, self.eps),
@@ -78,7 +78,7 @@ class AdamWConfig(OptimizerConfig):
         )
 
     def build_schedule(self, total_steps: int) -> optax.Schedule:
-        """Return the learning rate at a step of the run, counted from 0."""
+        """Return the learning rate as a function of the step, counted from 0."""
         if self.schedule == "cosine":
             decay_steps = max(total_steps - self.warmup_steps, 1)
             main = optax.cosine_decay_schedule(self.learning_rate, decay_steps, alpha=0.01)
@@ -89,18 +89,18 @@ class AdamWConfig(OptimizerConfig):
             main = optax.constant_schedule(self.learning_rate)
         if self.warmup_steps == 0:
             return main
-        # The first step already moves: a rate of exactly zero would be a step lost.
+        # The rise starts above zero, because a step with rate zero would be lost.
         rise = optax.linear_schedule(self.learning_rate / self.warmup_steps, self.learning_rate, self.warmup_steps)
         return optax.join_schedules([rise, main], [self.warmup_steps])
 
 
 @dataclasses.dataclass(frozen=True)
 class EmaConfig:
-    """Moving average of the parameters.
+    """Settings of the parameters' moving average.
 
     Attributes:
         decay: Share of the average that stays at each step.
-        warmup: Use min(decay, (1 + n) / (10 + n)) at step n, so that short runs forget their initial weights.
+        warmup: Whether step n uses min(decay, (1 + n) / (10 + n)), so that short runs forget their initial weights.
     """
 
     decay: float = 0.9999
@@ -110,7 +110,7 @@ class EmaConfig:
         require(0 <= self.decay < 1, f"decay must be in [0, 1), got {self.decay}")
 
     def decay_at(self, step: jax.Array) -> jax.Array:
-        """Decay at a step counted from 0."""
+        """Return the decay at a step counted from 0."""
         if not self.warmup:
             return jnp.float32(self.decay)
         step = step.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""What a run will hold and do, before any memory is taken: shapes, shardings, and the compiled step."""
+"""Plan of a run before any memory is allocated: shapes, shardings, and the compiled step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,15 +19,15 @@ from cod_jax.training.step import Batch, Metrics, make_update
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run's arrays and where they go.
+    """Arrays of a run and their shardings.
 
     Attributes:
-        objective: What is trained.
+        objective: The objective.
         optimizers: Transformation of each update's gradients.
         shapes: Abstract training state.
-        shardings: Where its arrays are.
-        frozen_shapes: Abstract parameters of the frozen networks, in the dtype they are computed in.
-        frozen_shardings: Where they are.
+        shardings: Shardings of the state.
+        frozen_shapes: Abstract parameters of the frozen networks, in the dtype of their computation.
+        frozen_shardings: Shardings of these parameters.
         batch_shape: Abstract batch of images.
     """
 
@@ -40,16 +40,16 @@ class Plan:
     batch_shape: jax.ShapeDtypeStruct
 
     def init(self, key: jax.Array) -> TrainState:
-        """A fresh training state."""
+        """Return a fresh training state."""
         return init_state(self.objective, self.optimizers, key)
 
 
 def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
-    """Plan a run on a mesh, which may be one of devices that are not there.
+    """Plan a run on a mesh, whose devices do not have to exist.
 
     Raises:
-        UserError: The settings do not fit each other, a parameter cannot be split as the rules say, or there is no
-            teacher.
+        UserError: The settings do not fit each other, a parameter cannot be split by the rules, or the teacher is
+            missing.
     """
     objective = build_objective(config)
     optimizers = {update.name: update.optimizer.build() for update in objective.updates}
@@ -75,10 +75,10 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
 
 
 def build_objective(config: TrainConfig) -> Objective:
-    """Return what a run trains.
+    """Return the objective of a run.
 
     Raises:
-        UserError: The settings do not fit each other, or there is no teacher.
+        UserError: The settings do not fit each other, or the teacher is missing.
     """
     return config.objective.build(
         ObjectiveContext(
@@ -94,11 +94,11 @@ def build_objective(config: TrainConfig) -> Objective:
 def compile_step(
     plan: Plan, config: TrainConfig, update: Update, batch: NamedSharding
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """The compiled step of an update, from shapes alone; it gives the memory of the state it is handed away.
+    """Compile the step of an update from shapes alone; the step donates its state.
 
     Args:
-        plan: The run.
-        config: Its settings.
+        plan: Plan of the run.
+        config: Settings of the run.
         update: One of the updates of the plan's objective.
         batch: Sharding of a batch, on the plan's mesh.
     """

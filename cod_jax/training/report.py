@@ -1,4 +1,4 @@
-"""Numbers of a run for people: log lines, TensorBoard, and the end of a run that learns nothing."""
+"""Log lines and TensorBoard records of a run, and the check that ends a run without finite gradients."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
 
-# Metrics that count or set rather than measure: their last value stands for an interval.
+# Counters, of which the last value of an interval is reported instead of the mean.
 _COUNTERS = ("skipped", "consecutive_skipped")
 
 
@@ -21,13 +21,13 @@ class TrainingError(WorkError):
 
 
 class Report:
-    """Writes what a run measures.
+    """Writer of a run's measurements.
 
     Args:
-        writer: Of the TensorBoard files.
-        total_steps: Of the run, for the log lines.
-        max_consecutive_skipped: Steps in a row without finite gradients that end the run.
-        updates: The kinds of steps.
+        writer: Writer of the TensorBoard files.
+        total_steps: Number of steps of the run, for the log lines.
+        max_consecutive_skipped: Number of steps in a row without finite gradients that ends the run.
+        updates: Kinds of steps.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Report:
         """Write the metrics of the steps since the last report.
 
         Args:
-            step: The last of them.
+            step: The last of these steps.
             window: Metrics of each step.
-            speed: See `Meter.report`.
+            speed: Speed of these steps, see `Meter.report`.
             left_out: Images that could not be used so far, with reasons.
 
         Raises:
@@ -78,7 +78,7 @@ class Report:
         self._stop_if_skipping(step, window)
 
     def validation(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
-        """Write the results of a validation, see `Validator`."""
+        """Write the results of a validation, as `Validator` returns them."""
         self._writer.scalars(step, {f"validation/{name}": value for name, value in scalars.items()})
         self._writer.images(step, {f"validation/{name}": picture for name, picture in pictures.items()})
         formats = {
@@ -108,13 +108,13 @@ class Report:
         optimizer = next((self._settings[name] for name in metrics if name in self._settings), "optimizer")
         raise TrainingError(
             f"stopped at step {step}: {in_a_row} steps in a row had no finite gradients and were skipped "
-            f"({', '.join(broken)}); lower {optimizer}.learning_rate, set {optimizer}.gradient_clip, or look at the "
+            f"({', '.join(broken)}); lower {optimizer}.learning_rate, set {optimizer}.gradient_clip, or check the "
             "images"
         )
 
 
 def average(window: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Mean of each metric over the steps that have it and in which it was finite; counters keep their last value."""
+    """Return the mean of each metric over the steps with a finite value; counters keep their last value."""
     means = {}
     for name in dict.fromkeys(name for metrics in window for name in metrics):
         values = np.array([metrics[name] for metrics in window if name in metrics], np.float64)
@@ -125,13 +125,13 @@ def average(window: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
 
 
 def _scope(name: str) -> str:
-    """The update that a metric is of: "student/" of "student/loss/l1", "" where there is only one update."""
+    """Return the update of a metric, such as "student/" of "student/loss/l1", or "" with a single update."""
     first, slash, _ = name.partition("/")
     return "" if first in ("loss", "codebook") or not slash else f"{first}/"
 
 
 def _summary(scope: str, values: Mapping[str, float]) -> str:
-    """Loss, its terms, the gradient's norm and the codebook's perplexity of one update."""
+    """Return one update's part of the log line: loss, its terms, gradient norm, and use of the codebook."""
     lead = f"{scope}loss/"
     terms = [f"{name.removeprefix(lead)} {value:.4f}" for name, value in values.items() if name.startswith(lead)]
     text = f"{scope.replace('/', ' ')}loss {values[f'{scope}loss']:.4f} ({', '.join(terms)})"

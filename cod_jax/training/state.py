@@ -1,4 +1,4 @@
-"""The training state: one nested dict of arrays, and the logical axes of each of them."""
+"""Training state and the logical axes of its arrays."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ import optax
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.training.objectives.objective import Objective
 
-# One per update, by its name.
+# One transformation per update, by the update's name.
 Optimizers = Mapping[str, optax.GradientTransformation]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that changes in training; leaves are arrays, or what stands for them in trees of the same form.
+    """Everything that training changes. Trees of the same form hold shapes, axes or shardings in place of arrays.
 
     Attributes:
         params: Parameters.
         ema: Moving average of the objective's averaged parts.
         optimizer: State of each update's optimizer, by the update's name.
-        buffers: Arrays that no gradient reaches.
-        step: Steps that the state has behind it, int32.
-        skipped: Steps without finite gradients so far, int32.
-        consecutive_skipped: Such steps in a row of each update, by its name.
+        buffers: Arrays that no gradient changes.
+        step: Number of steps done, int32.
+        skipped: Number of steps without finite gradients so far, int32.
+        consecutive_skipped: Number of such steps in a row for each update, by its name.
         key: Root of all randomness of the run, as `jax.random.key_data`; step n uses fold_in(key, n).
     """
 
@@ -42,18 +42,18 @@ class TrainState:
 
 
 def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> TrainState:
-    """A fresh state: parameters, their moving average, optimizers, buffers, counters and the root key.
+    """Return a fresh training state.
 
     Args:
-        objective: What is trained.
-        optimizers: The updates' transformations of gradients.
+        objective: The objective.
+        optimizers: Transformation of each update's gradients.
         key: Root of all randomness of the run; step n uses fold_in(key, n).
     """
     key_params, key_run, key_buffers = jax.random.split(key, 3)
     params = objective.init_params(key_params)
     return TrainState(
         params=params,
-        # A copy, because the step gives its inputs' memory away and may not be handed one buffer twice.
+        # A copy, because the step donates its inputs, and no buffer may be donated twice.
         ema=jax.tree.map(jnp.copy, {part: params[part] for part in objective.averaged}),
         optimizer={
             update.name: optimizers[update.name].init(chosen(params, update.trains)) for update in objective.updates
@@ -67,7 +67,7 @@ def init_state(objective: Objective, optimizers: Optimizers, key: jax.Array) -> 
 
 
 def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
-    """A tree like the state with a tuple of logical axis names in place of each array; () is replicated."""
+    """Return a tree like the state with logical axis names in place of each array; () means replicated."""
     shapes = jax.eval_shape(lambda: objective.init_params(jax.random.key(0)))
     optimizer_axes = {
         update.name: optax.tree.map_params(
@@ -92,13 +92,13 @@ def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
 
 
 def chosen(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """Some of the parameters by name, as `flatten_params` gives them."""
+    """Return some of the parameters by name, as `flatten_params` gives them."""
     flat = flatten_params(params)
     return {name: flat[name] for name in names}
 
 
 def replaced(params: Params, values: Mapping[str, Any]) -> Params:
-    """The parameters with some of them replaced by name; names that are not there are ignored."""
+    """Return the parameters with some of them replaced by name; unknown names are ignored."""
 
     def of(path: tuple[Any, ...], leaf: Any) -> Any:
         return values.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)

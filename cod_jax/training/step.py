@@ -1,4 +1,4 @@
-"""One optimizer step as a pure function of state and batch."""
+"""Optimizer step as a pure function of state and batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,25 +26,25 @@ def make_update(
     accumulation_steps: int = 1,
     gather: Callable[[Params, Params], tuple[Params, Params]] = lambda params, frozen: (params, frozen),
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """The update of a state, given the frozen networks' parameters and a batch {"image": uint8 [B, S, S, 3]}.
+    """Return a function that updates a state.
 
-    It is to be jitted with the state donated.
+    Its arguments are the state, the frozen networks' parameters, and a batch {"image": uint8 [B, S, S, 3]}. Jit it with
+    the state donated.
 
-    A step whose loss or gradients are not finite leaves everything but the counters as it was. Gradients of
-    `accumulation_steps` equal parts of the batch are averaged; the randomness is drawn for the whole batch, so the
-    result does not depend on the number of parts, but for the choice of latents that replace unused codes.
+    A step whose loss or gradients are not finite changes only the counters. The gradients of `accumulation_steps` equal
+    parts of the batch are averaged. Randomness is drawn for the whole batch, so the number of parts does not change the
+    result. Only the choice of latents that replace unused codes depends on it.
 
     Args:
-        objective: What is trained.
-        update: Which of its updates.
+        objective: The objective.
+        update: One of its updates.
         optimizer: Transformation of this update's gradients, without learning rate.
         learning_rate: Learning rate at a step counted from 0.
-        ema: Moving average of the parameters.
+        ema: Settings of the parameters' moving average.
         accumulation_steps: Parts of a batch that are computed one after the other.
-        gather: Applied to the parameters and those of the frozen networks before they are used, such as
-            `parallel.gathered`.
+        gather: Function that prepares the parameters and those of the frozen networks, such as `parallel.gathered`.
     """
-    # Where updates take turns, each reports its numbers under its name.
+    # If updates take turns, each reports its metrics under its name.
     scope = f"{update.name}/" if len(objective.updates) > 1 else ""
 
     def apply(state: TrainState, gradients: Params, rate: jax.Array, output: LossOutput) -> TrainState:
@@ -52,10 +52,10 @@ def make_update(
         direction, optimizer_state = optimizer.update(gradients, state.optimizer[update.name], before)
         trained = jax.tree.map(lambda p, d: p - rate * d, before, direction)
         params = replaced(state.params, trained)
-        # The average counts how often it has moved, not the steps of other updates in between.
+        # The average counts only the steps in which it moved, not those of other updates.
         decay = ema.decay_at(state.step // len(objective.schedule))
         averages = flatten_params(state.ema)
-        # Written so that the average of what stands still stands still as well.
+        # In this form the average of a constant parameter stays exactly constant.
         moved = {n: averages[n] + (1 - decay) * (trained[n] - averages[n]) for n in update.trains if n in averages}
         params, average, buffers = objective.tend(params, replaced(state.ema, moved), state.buffers, output, state.step)
         optimizers = {**state.optimizer, update.name: optimizer_state}
@@ -75,10 +75,10 @@ def make_update(
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
         rate = jnp.asarray(learning_rate(state.step), jnp.float32)
-        # A branch rather than a selection per array: it compiles in half the time and moves less memory.
+        # A branch compiles in half the time of a selection per array and moves less memory.
         kept = jax.lax.cond(finite, lambda: apply(state, gradients, rate, output), lambda: state)
         skip = jnp.where(finite, 0, 1)
-        # Of each update by itself: one that always fails would else hide behind those in between.
+        # Counted per update, because otherwise the successes of other updates would hide one that always fails.
         in_a_row = (state.consecutive_skipped[update.name] + 1) * skip
         new_state = dataclasses.replace(
             kept,
@@ -112,7 +112,7 @@ def _gradients(
         return value_and_grad(params, images, draws)
 
     def part_of(x: jax.Array) -> jax.Array:
-        # Every accumulation_steps-th image forms a part, so that each device keeps its share of every part.
+        # A part takes every accumulation_steps-th image, so that each device keeps its share of every part.
         return x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
 
     def body(total: Any, part: tuple[jax.Array, Any]):
@@ -124,7 +124,7 @@ def _gradients(
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(value_and_grad, params, *first))
     total, candidates = jax.lax.scan(body, zero, parts)
     (mean, output), gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
-    # Averaged candidates would be no latents of anything: every part gives its share of them.
+    # The mean of two latents is not a latent, so the candidates come from the parts in turn.
     candidates = jax.tree.map(
         lambda x: x[jnp.arange(x.shape[1]) % accumulation_steps, jnp.arange(x.shape[1])], candidates
     )

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM or Ctrl-C end a run after the step under way, with a checkpoint."""
+"""Signals that stop a run: SIGTERM or Ctrl-C end it after the current step, with a checkpoint."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def exit_when_told(message: str) -> Iterator[None]:
     """End the process at once on SIGTERM or Ctrl-C, with a line on standard error and the shell's usual exit code.
 
-    For the time before there is anything to save. Raising an exception instead would be lost in a callback, or crash in
-    a compilation that goes on in other threads while the interpreter ends.
+    Use it while there is nothing to save. An exception instead could get lost in a callback, or crash in a compilation
+    that continues in other threads while the interpreter ends.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -35,10 +35,10 @@ def exit_when_told(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
-    """An event that is set when this process is told to stop; a second signal acts as usual.
+    """Give an event that is set when this process is told to stop; a second signal acts as usual.
 
-    Signals can be caught in the main thread only; elsewhere the event is never set. Under `jax.distributed` the
-    processes have to stop at the same step: ask `CheckpointStore.reached_preemption` there.
+    Only the main thread can catch signals; elsewhere the event is never set. Under `jax.distributed` all processes have
+    to stop at the same step, so use `CheckpointStore.reached_preemption` there.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -61,7 +61,7 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interrupt_as_termination() -> Iterator[None]:
-    """Let the first Ctrl-C act as SIGTERM, for whoever catches that; a second one acts as usual."""
+    """Turn the first Ctrl-C into SIGTERM, which jax.distributed catches; a second one acts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The diffusion model that a one-step codec is distilled from."""
+"""Teacher of a distillation, the diffusion model that a one-step codec learns from."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from cod_jax.training.checkpoint import errors_that_name, latest_step, load_for_
 
 
 def load_teacher_config(path: str) -> ModelConfig:
-    """What the model of a model folder, or of a training run, is.
+    """Return the description of the model in a model folder, or in the work folder of a run.
 
     Raises:
-        UserError: No folder is named, or it holds no model, or a one-step codec.
+        UserError: No folder is named, or it contains no model, or a one-step codec.
     """
     if not path:
         raise UserError(
-            "objective.teacher names no model; give a pre-trained CoD or CoD-Lite on pixels: a model folder, or the "
-            "work folder of its run"
+            "objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing; give its model folder, "
+            "or the work folder of its run"
         )
     step = latest_step(Path(path))
     if step is not None:
@@ -30,17 +30,17 @@ def load_teacher_config(path: str) -> ModelConfig:
     match facts:
         case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
             raise UserError(
-                f"objective.teacher {path} is a one-step codec, which knows nothing of noise; give a pre-trained CoD "
-                "or CoD-Lite instead"
+                f"objective.teacher must be a diffusion model, got the one-step codec {path}; give a pre-trained CoD "
+                "or CoD-Lite"
             )
     return config
 
 
 def load_teacher(path: str) -> Params:
-    """Its parameters, of a run the moving average.
+    """Return the teacher's parameters; from a run it takes the moving average.
 
     Raises:
-        UserError: The folder holds no model.
+        UserError: The folder contains no model.
     """
     if latest_step(Path(path)) is None:
         return load_bundle(path).params

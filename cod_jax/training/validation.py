@@ -1,4 +1,4 @@
-"""What is measured on the held-out images: losses, one-step and sampled reconstructions, use of the codebook."""
+"""Validation on held-out images: losses, one-step and sampled reconstructions, rate and use of the bottleneck."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,23 +18,23 @@ from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicate
 from cod_jax.training.config import ValidationConfig
 from cod_jax.training.objectives.objective import Objective
 
-# Of equal pictures, so that a mean over pictures is finite; in dB.
+# PSNR of equal pictures in dB, so that a mean over pictures is finite.
 _LARGEST_PSNR = 100.0
 _STATISTICS = "statistics/"
 
 
 class Validator:
-    """Measures parameters on a fixed set of images with fixed randomness.
+    """Validation of parameters on a fixed set of images with fixed randomness.
 
     Args:
-        objective: What is trained.
-        config: What is measured.
-        images_uint8: The held-out images [N, S, S, 3], the same in every process; N may be 0.
+        objective: The objective.
+        config: Settings of the validation.
+        images_uint8: Held-out images [N, S, S, 3], the same in every process; N may be 0.
         batch_size: Largest number of images at a time over all devices.
         key: Randomness of the losses and of the sampler's noise, the same at every validation.
-        mesh: The device mesh.
-        param_shardings: Where the parameters are.
-        frozen_shardings: Where the frozen networks' parameters are.
+        mesh: Device mesh.
+        param_shardings: Shardings of the parameters.
+        frozen_shardings: Shardings of the frozen networks' parameters.
         batch: Sharding of a batch.
     """
 
@@ -57,7 +57,7 @@ class Validator:
         self._key = key
         self._batch = batch
         shards = num_batch_shards(batch)
-        # A small set makes a small batch, and the last batch is filled up with images of the set.
+        # A small set makes a small batch. The last batch is filled up with images of the set.
         self._size = min(batch_size, -(-max(len(images_uint8), 1) // shards) * shards)
         self._measure = jax.jit(
             make_measure(objective, config, param_shardings, frozen_shardings),
@@ -67,15 +67,15 @@ class Validator:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to validate on."""
+        """Whether there are held-out images."""
         return len(self._images) > 0
 
     def __call__(self, params: Params, frozen: Params) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Measure parameters, given those of the frozen networks.
 
         Returns:
-            Scalars by name, with "loss" among them if the objective ranks checkpoints by it, and pictures uint8 [H, W,
-            3] by name.
+            Scalars by name, including "loss" if the objective ranks checkpoints by it, and pictures uint8 [H, W, 3] by
+            name.
         """
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, len(self._images), self._size):
@@ -95,7 +95,7 @@ class Validator:
         return scalars, {"_".join(["original", *names]): picture_grid(columns)}
 
     def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Cost of the symbols: by design, where they have one, and as the bottleneck measures it."""
+        """Return the nominal rate, if there is one, and the metrics of the bottleneck."""
         means = {
             name.removeprefix(_STATISTICS): jnp.asarray(values.mean(axis=0))
             for name, values in joined.items()
@@ -109,11 +109,12 @@ class Validator:
 def make_measure(
     objective: Objective, config: ValidationConfig, param_shardings: Any, frozen_shardings: Any
 ) -> Callable[[Params, Params, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
-    """A function of parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
+    """Return a function that measures a batch of images.
 
-    Per image it returns what the objective measures, reconstructions in uint8, their PSNR in dB, and the statistics of
-    the bottleneck, at its best quality. The randomness of an image is its index's, so that the results do not depend on
-    how images share batches or devices.
+    Its arguments are parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
+    For each image it returns the losses, reconstructions in uint8, their PSNR in dB, and the statistics of the
+    bottleneck at its best quality. The randomness of an image depends on its index, so the results do not depend on how
+    images share batches or devices.
     """
 
     def measure(params: Params, frozen: Params, image_uint8: jax.Array, index: jax.Array, key: jax.Array):
@@ -168,5 +169,5 @@ def make_measure(
 
 
 def picture_grid(columns: list[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
-    """One picture of several lists of pictures [N, S, S, 3]: an image per row, a list per column."""
+    """Join lists of pictures [N, S, S, 3] into one picture, with an image per row and a list per column."""
     return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)

@@ -1,7 +1,7 @@
 """TensorBoard event files, the record of a run.
 
-This stays on tensorboard's own event writer. clu's writers import TensorFlow. tensorboardX writes from a thread whose
-failure nobody sees: on a full disk the trainer then waits for it forever.
+This uses tensorboard's own event writer. clu's writers import TensorFlow, and tensorboardX writes from a thread that
+fails silently: on a full disk the trainer would wait for it forever.
 """
 
 import io
@@ -18,21 +18,21 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-# Generated modules, whose content type checkers cannot see.
+# Type checkers cannot see the content of these generated modules.
 _events: Any = event_pb2
 _summaries: Any = summary_pb2
 
 
 class TensorBoardWriter:
-    """Writes events into a folder, from a thread of its own.
+    """Writer of events into a folder, from a thread of its own.
 
-    Every method raises OSError when an earlier event could not be written.
+    Every method raises OSError if an earlier event could not be written.
 
     Args:
-        directory: Folder of the event files; made if needed. With None everything is dropped: only the first process of
-            a run writes.
-        first_step: First step that this run will write. TensorBoard then forgets what an interrupted run wrote from
-            this step on.
+        directory: Folder of the event files, created if missing. None drops all events, because only the first process
+            of a run writes.
+        first_step: First step that this run will write. TensorBoard then drops the events that an interrupted run wrote
+            for this step and later ones.
     """
 
     def __init__(self, directory: Path | None, first_step: int = 0):
@@ -55,12 +55,12 @@ class TensorBoardWriter:
             self._add(step, summary=text_pb(tag, [text]))
 
     def hyper_parameters(self, values: Mapping[str, Any]) -> None:
-        """Write the settings of the run by name: numbers, booleans and text as they are, others as their `repr`."""
+        """Write the settings of the run by name: numbers, booleans and text unchanged, other values as their `repr`."""
         plain = {k: v if isinstance(v, bool | int | float | str) else repr(v) for k, v in values.items()}
         self._add(0, summary=hparams_pb(plain))
 
     def close(self) -> None:
-        """Wait until everything is in the file, then close it."""
+        """Wait until all events are written, then close the file."""
         if self._writer is not None:
             self._writer.close()
 

@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_state_is_refused_in_one_line(tmp_path):
     store = save_all(tmp_path, {1: None})
     other = jax.eval_shape(lambda: make_state(1, width=16))
     everywhere = jax.tree.map(lambda _: replicated(make_mesh(MeshConfig())), other)
-    with pytest.raises(ValueError, match=r"does not fit this config: ema/heads/k is \[4, 8\] in it and \[4, 16\] here"):
+    with pytest.raises(ValueError, match=r"this config: expected \[4, 16\] for ema/heads/k, got \[4, 8\], and"):
         store.restore(1, other, everywhere)
     store.close()
 

@@ -46,18 +46,20 @@ def test_a_pre_trained_model_may_be_a_teacher(tmp_path):
 )
 def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
     write_model(tmp_path / "model", facts)
-    with pytest.raises(ValueError, match="is a one-step codec, which knows nothing of noise; give a pre-trained"):
+    with pytest.raises(ValueError, match=r"must be a diffusion model, got the one-step codec .*; give a pre-trained"):
         load_teacher_config(str(tmp_path / "model"))
 
 
 def test_a_path_that_is_no_teacher_names_the_setting(tmp_path):
-    with pytest.raises(ValueError, match=r"objective.teacher names no model; give a pre-trained CoD"):
+    with pytest.raises(
+        ValueError, match=r"objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing"
+    ):
         load_teacher_config("")
-    with pytest.raises(ValueError, match=r"objective.teacher .*nowhere is neither the work folder of a run nor a"):
+    with pytest.raises(ValueError, match=r"objective.teacher .*nowhere must be the work folder of a run or a"):
         load_teacher_config(str(tmp_path / "nowhere"))
     for stage in ("stage1", "stage2"):
         (tmp_path / stage / "checkpoints").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"objective.teacher .* holds the stages stage1, stage2; name one of them"):
+    with pytest.raises(ValueError, match=r"objective.teacher .* contains the stages stage1, stage2; name one of them"):
         load_teacher_config(str(tmp_path))
 
 
@@ -68,7 +70,7 @@ def test_a_run_of_a_one_step_codec_is_no_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "load_meta", lambda *_: meta)
     assert load_teacher_config(str(tmp_path)) == tiny_model_config()
     meta["config"]["objective"]["kind"] = "distill"
-    with pytest.raises(ValueError, match="is a one-step codec"):
+    with pytest.raises(ValueError, match="got the one-step codec"):
         load_teacher_config(str(tmp_path))
 
 
@@ -81,7 +83,7 @@ def test_other_weights_of_a_frozen_network_are_noticed(tmp_path):
     # The same numbers mean another thing in another network.
     assert _digest(params, {"prediction": "image"}) != _digest(params, {"prediction": "velocity"})
     check_same(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": digest})
-    with pytest.raises(ValueError, match="was trained with other weights of the frozen teacher than are given now"):
+    with pytest.raises(ValueError, match="was trained with other weights of the frozen teacher than those given now"):
         check_same(tmp_path, {"frozen": {"teacher": digest}}, {"teacher": _digest({})})
 
 

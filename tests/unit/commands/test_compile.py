@@ -55,7 +55,7 @@ def test_other_models_are_refused_and_leave_nothing(tmp_path, capsys):
     config = tiny_latent_config()
     save_bundle(tmp_path / "m", config, numpy_params(build_model(config).shapes), training={})
     assert _compile(["--model", str(tmp_path / "m"), "--output", str(tmp_path / "c")]) == 2
-    assert "a model on latents (denoiser.kind ddt) cannot be compiled" in capsys.readouterr().err
+    assert "only models on pixels can be compiled, got one on latents (denoiser.kind ddt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
