@@ -45,7 +45,7 @@ def test_a_folder_of_stages_takes_no_run_of_one(tmp_path, capsys):
     (tmp_path / "run" / "stage1" / "checkpoints").mkdir(parents=True)
     arguments = [f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", f"--config.data.source={tmp_path}"]
     assert main(arguments, command="train") == 2
-    assert "run holds the stages stage1 of another run; name one of them" in capsys.readouterr().err
+    assert "run contains the stages stage1 of another run; name one of them" in capsys.readouterr().err
 
 
 def test_help_lists_the_config_files_with_their_options(capsys, monkeypatch, tmp_path):
