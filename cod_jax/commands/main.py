@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     # Only the command that is asked for has to be imported.
     names = arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS
-    commands = {name: _load(name) for name in names}
+    commands = {name: load(name) for name in names}
     parser, parsers = _build_parsers(commands)
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for what could come next
         import argcomplete
@@ -105,7 +105,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _load(name: str) -> Command:
+def load(name: str) -> Command:
     """Import a command by its name."""
     return importlib.import_module(f"cod_jax.commands.{COMMANDS[name]}").COMMAND
 

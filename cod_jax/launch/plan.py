@@ -19,6 +19,7 @@ from cod_jax.input.tfds_source import PREFIX as TFDS_PREFIX
 from cod_jax.launch import hyper
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_settings
+from cod_jax.training.config_list import find_config
 
 TRAINER = (sys.executable, "-m", "cod_jax.train")
 PREFIX = "config."
@@ -59,7 +60,7 @@ def load_points(file: str) -> list[Point]:
     """Run `get_hyper` of a sweep file.
 
     Args:
-        file: Path of the sweep file.
+        file: Path of the sweep file; those in configs/ that come with the package are found from everywhere.
 
     Returns:
         The points in order, without repetitions.
@@ -67,10 +68,11 @@ def load_points(file: str) -> list[Point]:
     Raises:
         UserError: The file is missing or cannot be used.
     """
-    if not Path(file).is_file():
+    path = find_config(file)
+    if path is None:
         raise UserError(f"there is no sweep file {file}; configs/sweeps/ holds one to start from")
     try:
-        names = runpy.run_path(file)
+        names = runpy.run_path(str(path))
         if "get_hyper" not in names:
             raise UserError("it does not define get_hyper(hyper); see configs/sweeps/rate.py")
         points = [{name: _text(value) for name, value in point.items()} for point in names["get_hyper"](hyper)]

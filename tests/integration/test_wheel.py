@@ -105,6 +105,7 @@ def test_pictures_are_compressed_and_decompressed_by_the_base_install(base: Path
     [
         (["train", "--config", "configs/tiny.py", "--workdir", "run"], "train"),
         (["memory", "--config", "configs/tiny.py"], "train"),
+        (["sweep", "--sweep", "configs/sweeps/rate.py", "--config", "configs/tiny.py", "--workdir", "runs"], "train"),
         (["prepare", "--source", "photos", "--output", "shards", "--size", "64"], "data"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cod_jax.commands import frame
-from cod_jax.commands.main import COMMANDS, main
+from cod_jax.commands.main import COMMANDS, load, main
 from cod_jax.errors import UserError, WorkError
 from tests.conftest import REPOSITORY
 from tests.unit.commands.conftest import Cod
@@ -233,6 +233,15 @@ def test_jax_is_told_where_to_keep_programs_and_how_much_memory_to_take(
     assert main(["models"]) == 0
     assert [value is not None for value in found[:2]] == [cache, cache]
     assert found[2] == preallocate
+
+
+def test_commands_that_use_a_model_take_device_memory_as_needed():
+    devices = {name: load(name).device for name in COMMANDS}
+    using_a_model = ("compress", "decompress", "info", "evaluate", "fit-prior", "export", "compile", "import")
+    assert {devices[name] for name in using_a_model} == {"shared"}
+    assert devices["train"] == "whole"
+    # These start other processes, which choose for themselves.
+    assert {devices[name] for name in ("sweep", "launch", "benchmark")} == {"none"}
 
 
 def test_the_names_of_extras_are_those_of_the_project():
