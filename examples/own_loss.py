@@ -41,6 +41,7 @@ def get_config():
     from configs import base, tiny
 
     config = tiny.get_config()
-    base.apply(config, {"objective.one_step_weight": 1.0, "objective.one_step_noise_level": 0.0})
-    config.objective.losses = (dataclasses.asdict(EdgeLossConfig(weight=0.5)),)
+    losses = (dataclasses.asdict(EdgeLossConfig(weight=0.5)),)
+    one_step = {"objective.one_step_weight": 1.0, "objective.one_step_noise_level": 0.0}
+    base.apply(config, one_step, {"objective.losses": losses})
     return config

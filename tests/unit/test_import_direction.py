@@ -14,6 +14,8 @@ from cod_jax.commands.frame import EXTRAS as EXTRA_OF_IMPORT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "cod_jax"
+# Beside the package; none of them is installed with it.
+FOLDERS = ("configs", "data", "demo", "examples", "launch")
 MAX_LINES = 400
 
 # A group may import what stands below it, and itself. A name is a folder or a module directly in the package.
@@ -87,6 +89,7 @@ EXTRAS = {
     "cod_jax/training": "train",
     "configs": "train",
     "demo": "demo",
+    "examples": "train",
 }
 # What can be imported with the base install (""), and with an extra.
 WORKS_WITH = {
@@ -167,7 +170,7 @@ def test_libraries_stay_in_their_place(path: Path):
     roots = _roots(path)
     assert "torch" not in roots, "cod_jax reads published files without torch"
     assert "tensorflow" not in roots
-    assert roots.isdisjoint({"configs", "demo", "examples", "tests"}), "the package runs without its checkout"
+    assert roots.isdisjoint({*FOLDERS, "tests"}), "the package runs without its checkout"
     if _relative(path) != "cod_jax/training/checkpoint.py":
         assert "orbax" not in roots, "Orbax belongs in training/checkpoint.py"
     if _subject(path) != "parallel":
@@ -209,8 +212,8 @@ def _extra(path: Path) -> str:
 
 def test_what_a_folder_imports_is_installed_by_its_extra():
     installed = _requirements()
-    known = {"cod_jax", "configs", "data", "demo", "launch", *sys.stdlib_module_names}
-    for path in _source_files("cod_jax", "configs", "data", "demo", "launch"):
+    known = {"cod_jax", *FOLDERS, *sys.stdlib_module_names}
+    for path in _source_files("cod_jax", *FOLDERS):
         missing = _roots(path) - known - installed[_extra(path)]
         assert not missing, f"{_relative(path)} imports {sorted(missing)}, which [{_extra(path)}] does not install"
 
@@ -251,8 +254,8 @@ def test_commands_name_the_extra_that_installs_what_is_missing():
 
 
 def test_files_are_short():
-    folders = ("cod_jax", "configs", "data", "demo", "examples", "launch", "tests")
-    lengths = {_relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in _source_files(*folders)}
+    paths = _source_files("cod_jax", *FOLDERS, "tests")
+    lengths = {_relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     too_long = {name for name, length in lengths.items() if length > MAX_LINES}
     assert not too_long - LONG_FILES, f"longer than {MAX_LINES} lines; make two things of it"
     assert not LONG_FILES - too_long, "no longer too long; strike it off LONG_FILES"
