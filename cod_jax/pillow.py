@@ -45,7 +45,7 @@ def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) ->
     Raises:
         UserError: No model folder, or a limit below 1.
     """
-    from cod_jax.model_folder.bundle import read_fingerprints
+    from cod_jax.model_folder.description import read_fingerprints
 
     if max_pixels is not None and max_pixels < 1:
         raise UserError(f"the limit is {max_pixels} pixels; it must be at least 1")
@@ -101,7 +101,7 @@ class CodImageFile(ImageFile.ImageFile):
 
 
 def _find(file: container.Container) -> Path:
-    from cod_jax.model_folder.bundle import read_fingerprints
+    from cod_jax.model_folder.description import read_fingerprints
     from cod_jax.model_folder.search import SEARCH_PATH, find_model
 
     for path in reversed(_registered):
@@ -120,7 +120,7 @@ def _find(file: container.Container) -> Path:
 
 
 def _load_codec(path: Path) -> "Codec":
-    from cod_jax.model_folder.bundle import DESCRIPTION_FILE, read_fingerprints
+    from cod_jax.model_folder.description import DESCRIPTION_FILE, read_fingerprints
 
     fingerprint = read_fingerprints(path).folder
     return _cached_codec(path, fingerprint, (path / DESCRIPTION_FILE).read_bytes(), _registered.get(path))

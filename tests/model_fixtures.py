@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from cod_jax.codec import Codec
+from cod_jax.codec import Codec, from_bundle
 from cod_jax.model_folder.bundle import Bundle, save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import (
@@ -84,18 +84,18 @@ def tiny_sampling_codec(kind: Literal["pixel", "latent"]) -> Codec:
     """Return the codec of a model that takes three guided steps unless something else is asked for."""
     config = tiny_pixel_config() if kind == "pixel" else tiny_latent_config()
     params = numpy_params(build_model(config).shapes)
-    return Codec(Bundle(config, params, "1" * 64, "float32", {}, decoding=DecodingConfig(3, 2.0, "adams")))
+    return from_bundle(Bundle(config, params, "1" * 64, "float32", {}, decoding=DecodingConfig(3, 2.0, "adams")))
 
 
 @functools.cache
 def tiny_codec(**codec_fields: Any) -> Codec:
     """Return a codec with a tiny model, the same one to all tests, so that each size compiles once."""
-    return Codec(tiny_bundle(**codec_fields))
+    return from_bundle(tiny_bundle(**codec_fields))
 
 
 def load_tiny(path: str, **limit: int) -> Codec:
     """Stand in for `cod_jax.load`: the tiny codec, whatever the path."""
-    return Codec(tiny_bundle(), **limit) if limit else tiny_codec()
+    return from_bundle(tiny_bundle(), **limit) if limit else tiny_codec()
 
 
 def save_tiny_model(path: str | Path) -> None:

@@ -147,6 +147,7 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     from cod_jax import codec, images, runtime
+    from cod_jax.codec.compiled_engine import CompiledEngine
     from cod_jax.runtime.programs import Programs
 
     folder, width, height = Path(job["folder"]), job["width"], job["height"]
@@ -154,7 +155,10 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     plain = codec.load(folder / "plain", max_pixels=pixels)
     compiled = runtime.load(folder / "compiled", max_pixels=pixels)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    about = compiled.description
+    engine = compiled.engine
+    if not isinstance(engine, CompiledEngine):
+        raise TypeError(f"expected a compiled model, got {compiled}")
+    about = engine.description
     programs = {part: Programs(folder / "compiled", about, part) for part in ("encode", "decode")}
     cells = -(-height // about.size_multiple), -(-width // about.size_multiple)
     levels = () if about.codebook_bits else (np.full(1, compiled.num_levels - 1, np.int32),)
@@ -167,7 +171,7 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     encode, symbols = timing.time_calls(
         {
             "plain": lambda: plain.encode(image),
-            "compiled": lambda: compiled.encode(image[None]),
+            "compiled": lambda: compiled.encode(image),
             "on_device": program_call("encode", images.pad_to_multiple(image[None], about.size_multiple)),
         },
         job["repeats"],
@@ -176,7 +180,7 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     decode, _ = timing.time_calls(
         {
             "plain": lambda: plain.decode(indices, steps=1),
-            "compiled": lambda: compiled.decode(indices[None]),
+            "compiled": lambda: compiled.decode(indices),
             "on_device": program_call("decode", symbols["on_device"]),
         },
         job["repeats"],

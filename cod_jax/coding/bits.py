@@ -3,13 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
+from cod_jax.coding.symbols import MAX_BITS
 from cod_jax.errors import UserError
-
-MAX_BITS = 16
 
 
 def packed_size(num_symbols: int, bits: int) -> int:
-    """Count the bytes that `pack` makes of so many symbols."""
+    """Return the bytes that `pack` makes of so many symbols."""
     return -(-num_symbols * bits // 8)
 
 
@@ -28,10 +27,10 @@ def pack(symbols: npt.ArrayLike, bits: int) -> bytes:
     if flat.size == 0:
         return b""
     if not np.issubdtype(flat.dtype, np.integer):
-        raise UserError(f"symbols have dtype {flat.dtype}; integers are needed")
+        raise UserError(f"expected symbols of an integer dtype, got {flat.dtype}")
     low, high = int(flat.min()), int(flat.max())
     if low < 0 or high >= 2**bits:
-        raise UserError(f"symbols reach from {low} to {high}; {bits} bits hold 0 to {2**bits - 1}")
+        raise UserError(f"expected symbols from 0 to {2**bits - 1} for {bits} bits, got {low} to {high}")
     # The last 2 bytes of a symbol, big endian, hold its bits in writing order; the first 16 - bits of them are unused.
     unpacked = np.unpackbits(flat.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
     return np.packbits(unpacked[:, MAX_BITS - bits :]).tobytes()
@@ -54,7 +53,7 @@ def unpack(data: bytes, num_symbols: int, bits: int) -> npt.NDArray[np.int32]:
     _check_bits(bits)
     expected = packed_size(num_symbols, bits)
     if len(data) != expected:
-        raise UserError(f"{num_symbols} symbols of {bits} bits take {expected} bytes, not {len(data)}")
+        raise UserError(f"expected {expected} bytes for {num_symbols} symbols of {bits} bits, got {len(data)}")
     unpacked = np.unpackbits(np.frombuffer(data, np.uint8))
     if unpacked[num_symbols * bits :].any():
         raise UserError("the bits after the last symbol are not zero; the data is damaged")
@@ -65,4 +64,4 @@ def unpack(data: bytes, num_symbols: int, bits: int) -> npt.NDArray[np.int32]:
 
 def _check_bits(bits: int) -> None:
     if not 1 <= bits <= MAX_BITS:
-        raise UserError(f"bits is {bits}; a symbol has 1 to {MAX_BITS}")
+        raise UserError(f"expected 1 to {MAX_BITS} bits for a symbol, got {bits}")

@@ -3,17 +3,18 @@
     magic  version | mode | wide  model    sides       payload  checksum
     1      1                      4 bytes  3 or 6      any      3 bytes
 
-Nothing here depends on a model: what a file says about itself can be read, and damage found, without one.
+Nothing here depends on a model: a file can be read, and damage found, without one.
 """
 
 import dataclasses
 from typing import Literal, get_args
 
 from cod_jax.coding import checksum
-from cod_jax.coding.legacy import explain_picture
+from cod_jax.coding.other_formats import explain_picture
 from cod_jax.errors import UserError
 
-Mode = Literal["raw", "static", "context", "factorized"]
+# Files hold the place of their mode in this list; "custom" is coded by the entropy model that the model's prior names.
+Mode = Literal["raw", "static", "context", "factorized", "custom"]
 
 MAGIC = 0xCD
 VERSION = 1
@@ -33,7 +34,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         height: Rows of the picture, 1 to 2^24.
@@ -51,7 +52,7 @@ class Container:
 
 
 def model_id(fingerprint: str) -> str:
-    """Shorten the fingerprint of a model to what files hold of it."""
+    """Return the digits of a model's fingerprint that files hold."""
     return fingerprint[:MODEL_DIGITS]
 
 
@@ -62,7 +63,9 @@ def check_size(*, height: int, width: int) -> None:
         UserError: A side is below 1 or above 2^24.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise UserError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+        raise UserError(
+            f"expected sides of 1 to {MAX_SIDE} pixels for a .cod file, got {width}x{height}; make it smaller"
+        )
 
 
 def write(container: Container) -> bytes:
@@ -94,14 +97,14 @@ def write(container: Container) -> bytes:
 def read(data: bytes) -> Container:
     """Read a file; every file in which one byte was changed is refused.
 
-    Nothing larger than the file itself is allocated. Of a long file what comes before the payload is looked at first,
-    as most that begin with the magic number by chance are found out by it.
+    Nothing larger than the file itself is allocated. Of a long file the fields before the payload are checked first,
+    which finds most files that begin with the magic number by chance.
 
     Args:
         data: The whole file; of one that is too long, `MAX_BYTES` + 1 bytes are enough to refuse it.
 
     Raises:
-        UserError: No `.cod` file, one that is cut off, damaged or too long, or from a version not known here.
+        UserError: The data is not a `.cod` file, cut off, damaged, too long, or from a version not known here.
     """
     if data[:1] != bytes((MAGIC,)):
         raise UserError(explain_not_a_container(data))
@@ -115,7 +118,7 @@ def read(data: bytes) -> Container:
     try:
         file = _parse(data)
     except UserError as error:
-        raise UserError(f"this is a damaged .cod file, or none, or {error}") from error
+        raise UserError(f"this is a damaged .cod file, or another file, or {error}") from error
     _check_checksum(data)
     return file
 
@@ -123,12 +126,13 @@ def read(data: bytes) -> Container:
 def _check_checksum(data: bytes) -> None:
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
         raise UserError(
-            "its checksum does not fit its content, so this is a damaged or cut off .cod file, or none: get it again"
+            "its checksum does not fit its content, so this is a damaged or cut off .cod file, or another file: get it "
+            "again"
         )
 
 
 def _parse(data: bytes) -> Container:
-    """Take a file apart that has the magic number and at least `MIN_BYTES`, whatever its checksum.
+    """Take a file apart that has the magic number and at least `MIN_BYTES`; its checksum is not looked at.
 
     Raises:
         UserError: It is from a version not known here, or no writer makes it.
@@ -159,7 +163,7 @@ def _parse(data: bytes) -> Container:
 
 
 def explain_not_a_container(data: bytes) -> str:
-    """Say what data is that does not begin like a `.cod` file.
+    """Say why data that does not begin like a `.cod` file is refused.
 
     Args:
         data: A file, or its first 16 bytes.
@@ -167,6 +171,6 @@ def explain_not_a_container(data: bytes) -> str:
     if not data:
         return "the file is empty; get it again"
     return explain_picture(data) or (
-        "this is no .cod file; if it comes from a published CoD tool, name its layout: --format legacy-lite or "
+        "this is not a .cod file; if it comes from a published CoD tool, name its layout: --format legacy-lite or "
         'legacy-cod (in Python layout="legacy-lite")'
     )

@@ -18,34 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax.coding import bits as bit_packing
+from cod_jax.coding.other_formats import explain_picture
+from cod_jax.coding.sizes import RAISE_LIMIT, ceil_grid, check_grid, exceeds_limit
+from cod_jax.coding.symbols import MAX_BITS
 from cod_jax.errors import UserError
 
 Layout = Literal["legacy-lite", "legacy-cod"]
 
 HEADER_BYTES = 4
 MAX_SIDE = 2**16 - 1
-# Pixels per side of the smallest piece that a model computes, and how many are no attack whatever the limit is.
-_CELL = 16
-_ALWAYS_ALLOWED = 2**22
-
-RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels where the model is loaded or registered)"
 # The pitches that models can have.
 PITCHES = (4, 8, 16, 32, 64, 128)
 _HEADER = struct.Struct("<HH")
-# How files of the formats that can be compressed begin; of a WebP file four bytes in between are its length.
-_PICTURES = {
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "WebP": (b"RIFF",),
-    "TIFF": (b"II*\0", b"MM\0*"),
-    "BMP": (b"BM",),
-    "GIF": (b"GIF87a", b"GIF89a"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class LegacyHeader:
-    """What a file says about itself.
+    """The header of a file, and the length of its payload.
 
     Attributes:
         height: Rows of the picture.
@@ -65,31 +54,15 @@ class LegacyPicture:
     Attributes:
         height: Rows of the picture.
         width: Columns of the picture.
-        indices: Symbols int32 [rows, columns] of the ceil grid, or of the published floor grid.
+        symbols: Symbols int32 [rows, columns, 1] of the ceil grid, or of the published floor grid.
         covers_all: Whether the grid is the ceil grid; else the last height % pitch rows and width % pitch columns of
             the picture have no symbols.
     """
 
     height: int
     width: int
-    indices: npt.NDArray[np.int32]
+    symbols: npt.NDArray[np.int32]
     covers_all: bool
-
-
-def ceil_grid(*, height: int, width: int, pitch: int) -> tuple[int, int]:
-    """Rows and columns of symbols that cover a picture."""
-    return -(-height // pitch), -(-width // pitch)
-
-
-def exceeds_limit(*, height: int, width: int, pitch: int, max_pixels: int) -> bool:
-    """Whether a picture, or what a model computes for it, is more than a limit allows.
-
-    Models compute whole cells of 16 pixels, or of a symbol where that is larger, so that a thin picture takes many
-    times the work of its pixels. Twice the limit is allowed for that, and four megapixels always.
-    """
-    cell = max(pitch, _CELL)
-    computed = -(-height // cell) * -(-width // cell) * cell**2
-    return height * width > max_pixels or computed > max(2 * max_pixels, _ALWAYS_ALLOWED)
 
 
 def check_size(*, height: int, width: int) -> None:
@@ -99,11 +72,13 @@ def check_size(*, height: int, width: int) -> None:
         UserError: A side is below 1 or above 65535.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise UserError(f"a .cod file holds sides of 1 to {MAX_SIDE} pixels, not {width}x{height}; make it smaller")
+        raise UserError(
+            f"expected sides of 1 to {MAX_SIDE} pixels for this layout, got {width}x{height}; make it smaller"
+        )
 
 
 def encode_legacy(
-    indices: npt.NDArray[np.integer],
+    symbols: npt.NDArray[np.integer],
     *,
     height: int,
     width: int,
@@ -114,7 +89,7 @@ def encode_legacy(
     """Write a picture's symbols.
 
     Args:
-        indices: Symbols [ceil(height / pitch), ceil(width / pitch)].
+        symbols: Symbols [ceil(height / pitch), ceil(width / pitch), 1].
         height: Rows of the picture, 1 to 65535.
         width: Columns of the picture, 1 to 65535.
         pitch: Pixels per symbol in each direction.
@@ -125,11 +100,9 @@ def encode_legacy(
         UserError: A side is out of range, the grid has another size, or a symbol does not fit.
     """
     check_size(height=height, width=width)
-    grid = ceil_grid(height=height, width=width, pitch=pitch)
-    if indices.shape != grid:
-        raise UserError(f"{width}x{height} pixels at pitch {pitch} need {grid} symbols, not {indices.shape}")
+    check_grid(symbols, height=height, width=width, pitch=pitch, num_channels=1)
     sides = (width, height) if layout == "legacy-lite" else (height, width)
-    return _HEADER.pack(*sides) + bit_packing.pack(indices, bits)
+    return _HEADER.pack(*sides) + bit_packing.pack(symbols, bits)
 
 
 def decode_legacy_header(data: bytes, layout: Layout = "legacy-lite") -> LegacyHeader:
@@ -148,7 +121,8 @@ def decode_legacy_header(data: bytes, layout: Layout = "legacy-lite") -> LegacyH
     width, height = (first, second) if layout == "legacy-lite" else (second, first)
     if width == 0 or height == 0:
         raise UserError(
-            explain_picture(data) or f"its header gives {width}x{height} pixels; this is no .cod file, or a damaged one"
+            explain_picture(data)
+            or f"its header gives {width}x{height} pixels; this is a damaged .cod file, or another file"
         )
     return LegacyHeader(height=height, width=width, payload_bytes=len(data) - HEADER_BYTES)
 
@@ -167,33 +141,14 @@ def check_header(data: bytes, header: LegacyHeader) -> None:
     grids = {ceil_grid(height=height, width=width, pitch=pitch) for pitch in PITCHES}
     grids |= {(height // pitch, width // pitch) for pitch in PITCHES}
     lengths = {
-        bit_packing.packed_size(rows * columns, bits)
-        for rows, columns in grids
-        for bits in range(1, bit_packing.MAX_BITS + 1)
+        bit_packing.packed_size(rows * columns, bits) for rows, columns in grids for bits in range(1, MAX_BITS + 1)
     }
     if header.payload_bytes not in lengths:
         raise UserError(
             explain_picture(data)
-            or f"its header gives {width}x{height} pixels, which no model stores in {len(data)} bytes; this is no .cod "
-            "file, or a damaged one"
+            or f"its header gives {width}x{height} pixels, which no model stores in {len(data)} bytes; this is a "
+            "damaged .cod file, or another file"
         )
-
-
-def explain_picture(data: bytes) -> str:
-    """Say that the data is a picture in another format.
-
-    A `.cod` file may happen to begin like one, so this explains why data is refused and is no reason to refuse it.
-
-    Args:
-        data: A file, or its first 16 bytes.
-
-    Returns:
-        A sentence, or "" if no format is recognised.
-    """
-    for name, beginnings in _PICTURES.items():
-        if data.startswith(beginnings) and (name != "WebP" or data[8:12] == b"WEBP"):
-            return f"this is a {name} picture, not a .cod file; compress it first"
-    return ""
 
 
 def decode_legacy(
@@ -236,5 +191,5 @@ def decode_legacy(
             f"{width}x{height} is more than the limit of {max_pixels} pixels; the file is damaged, or was made with a "
             f"higher limit: {RAISE_LIMIT}"
         )
-    symbols = bit_packing.unpack(data[HEADER_BYTES:], rows * columns, bits)
-    return LegacyPicture(height=height, width=width, indices=symbols.reshape(rows, columns), covers_all=covers_all)
+    symbols = bit_packing.unpack(data[HEADER_BYTES:], rows * columns, bits).reshape(rows, columns, 1)
+    return LegacyPicture(height=height, width=width, symbols=symbols, covers_all=covers_all)

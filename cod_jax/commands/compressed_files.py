@@ -34,7 +34,7 @@ def looks_compressed(path: Path) -> bool:
 
 def explain_picture(path: Path) -> str:
     """Say that a file is a picture, and of which format; "" where it is none."""
-    from cod_jax.coding import legacy
+    from cod_jax.coding import other_formats
 
     with path.open("rb") as file:
-        return legacy.explain_picture(file.read(16))
+        return other_formats.explain_picture(file.read(16))

@@ -29,10 +29,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from cod_jax.codec import Codec
+    from cod_jax.codec import from_bundle
     from cod_jax.model_folder.fitting import fit
 
-    for line in fit(args.model, args.images, lambda bundle: Codec(bundle).encode, force=args.force):
+    for line in fit(args.model, args.images, lambda bundle: from_bundle(bundle).encode, force=args.force):
         frame.say(line)
     return frame.DONE
 

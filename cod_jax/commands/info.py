@@ -106,6 +106,7 @@ def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "static": "static",
         "context": "static and context",
         "factorized": "factorized",
+        "custom": "of another package",
     }[facts["prior"]]
     # Files of mode raw name the weights, whatever the prior.
     has_raw_files = facts["prior"] in ("static", "context")

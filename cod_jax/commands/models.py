@@ -47,7 +47,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _describe(folder: Path) -> dict[str, Any]:
     """Return JSON values about a model folder, without reading its weights."""
-    from cod_jax.model_folder.bundle import load_description, read_fingerprints
+    from cod_jax.model_folder.bundle import load_description
+    from cod_jax.model_folder.description import read_fingerprints
 
     codec = load_description(folder)[0].codec
     bits = codec.nominal_bits_per_pixel

@@ -5,42 +5,34 @@ autoencoder. It may hold `prior.safetensors`, which makes files smaller. None of
 shapes and types are checked before a number is read.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.coding import factorized
-from cod_jax.coding.factorized import FactorizedPrior
-from cod_jax.coding.prior import SymbolPrior
-from cod_jax.coding.stream import Fingerprints, SymbolCoder, fingerprint_with_prior
+from cod_jax.coding.digests import digest_arrays
+from cod_jax.coding.entropy import Prior, entropy_models
+from cod_jax.coding.fingerprints import fingerprint_with_prior
+from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior, save_prior
+from cod_jax.model_folder.description import DESCRIPTION_FILE, errors_that_name, read_description, to_json
+from cod_jax.model_folder.prior_file import load_prior, save_prior
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.compute import Dtype
 from cod_jax.models.fields import from_mapping
-from cod_jax.models.functional import Params, mismatch_message
+from cod_jax.models.functional import Params, check_fit
 from cod_jax.models.space import Space
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
+from cod_jax.runtime.arrays import open_tensors
 
-FORMAT = "cod_jax model"
-VERSION = 1
-DESCRIPTION_FILE = "model.json"
-# Descriptions are a few kilobytes.
-MAX_DESCRIPTION_BYTES = 2**24
 WEIGHTS_FILE = "weights.safetensors"
 # Before the names of the autoencoder's weights, as "codec" and "denoiser" are before those of the model's parts.
 AUTOENCODER = "autoencoder"
@@ -62,8 +54,7 @@ class Bundle:
         training: Facts of its training, such as the step; for people, nothing reads them back.
         autoencoder: Nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
         decoding: How pictures are decoded unless something else is asked for.
-        prior: How probable the symbols are; None where files store them with a fixed number of bits, which those of a
-            factorized bottleneck never do.
+        prior: The tables that code the symbols; None where files store them with a fixed number of bits.
     """
 
     config: ModelConfig
@@ -73,12 +64,16 @@ class Bundle:
     training: Mapping[str, Any]
     autoencoder: Params = dataclasses.field(default_factory=dict)
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
-    prior: SymbolPrior | FactorizedPrior | None = None
+    prior: Prior | None = None
 
     def symbol_coder(self) -> SymbolCoder:
-        """What the model decides about its files."""
+        """Return what writes and reads the files of the model.
+
+        Raises:
+            UserError: The tables that code its symbols are missing, or those of another model.
+        """
         codec = self.config.codec
-        return SymbolCoder(self.fingerprint, codec.pitch, codec.symbols.bits or 0, self.prior)
+        return SymbolCoder(self.fingerprint, codec.pitch, codec.symbols, self.prior)
 
 
 def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
@@ -146,20 +141,18 @@ def save_bundle(
         )
     fingerprint = model_fingerprint(config, flat)
     description = {
-        "format": FORMAT,
-        "version": VERSION,
         "model": config.to_dict(),
         "dtype": dtype,
         "decoding": dataclasses.asdict(decoding or default_decoding(config, one_step=True)),
         "training": dict(training),
         "fingerprint": fingerprint,
     }
-    prior = _factorized_prior(config, params)
+    prior = _frozen_prior(config, params)
     with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
         files.write_bytes(folder / WEIGHTS_FILE, safetensors.numpy.save(flat))
         if prior:
             save_prior(folder, prior)
-        files.write_bytes(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        files.write_bytes(folder / DESCRIPTION_FILE, to_json(description))
     return fingerprint_with_prior(fingerprint, prior)
 
 
@@ -176,8 +169,8 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
             not fit the description; one sentence that says what to do.
     """
     folder = Path(path)
-    description = _load_description(folder)
-    with _errors_that_name(folder / DESCRIPTION_FILE):
+    description = read_description(folder)
+    with errors_that_name(folder / DESCRIPTION_FILE):
         config = ModelConfig.from_dict(description["model"])
         decoding = default_decoding(config, one_step=True)  # folders from before there was a choice
         if "decoding" in description:
@@ -193,7 +186,7 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
         )
     params = unflatten_params(flat, shapes)
     autoencoder = params.pop(AUTOENCODER, {})
-    prior = _load_prior(folder, config) if with_prior else None
+    prior = load_prior(folder, config.codec.symbols) if with_prior else None
     return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding, prior)
 
 
@@ -204,23 +197,9 @@ def load_description(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping
         UserError: No model folder, or one that is damaged or from another version.
     """
     folder = Path(path)
-    description = _load_description(folder)
-    with _errors_that_name(folder / DESCRIPTION_FILE):
+    description = read_description(folder)
+    with errors_that_name(folder / DESCRIPTION_FILE):
         return ModelConfig.from_dict(description["model"]), description["training"]
-
-
-def read_fingerprints(path: str | os.PathLike[str]) -> Fingerprints:
-    """The fingerprints that files name a model folder by, without reading the weights.
-
-    Raises:
-        UserError: No model folder, or one that is damaged or from another version.
-    """
-    folder = Path(path)
-    description = _load_description(folder)
-    with _errors_that_name(folder / DESCRIPTION_FILE):
-        config = ModelConfig.from_dict(description["model"])
-    weights = description["fingerprint"]
-    return Fingerprints(fingerprint_with_prior(weights, _load_prior(folder, config)), weights)
 
 
 def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
@@ -236,35 +215,27 @@ def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> st
     Returns:
         64 hex digits.
     """
-    digest = hashlib.sha256(_canonical_json(config.to_dict()))
-    for name in sorted(flat):
-        value = np.ascontiguousarray(flat[name], "<f4")
-        digest.update(_canonical_json([name, list(value.shape)]))
-        digest.update(value.data)
-    return digest.hexdigest()
+
+    def header(name: str, value: np.ndarray) -> bytes:
+        return _canonical_json([name, list(np.atleast_1d(value).shape)])
+
+    numbers = {name: np.asarray(value, np.float32) for name, value in flat.items()}
+    return digest_arrays(numbers, header, start=_canonical_json(config.to_dict()))
 
 
-def _factorized_prior(config: ModelConfig, params: Params) -> FactorizedPrior | None:
-    """The frozen tables of a factorized bottleneck, or None."""
+def _frozen_prior(config: ModelConfig, params: Params) -> Prior | None:
+    """Return the tables that a bottleneck makes of what it has learned, or None.
+
+    Raises:
+        UserError: They do not code its symbols.
+    """
     arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
     bottleneck: Any = build_model(config).bind(arrays).codec.bottleneck
     tables = bottleneck.entropy_tables()
-    return factorized.from_arrays(tables) if tables else None
-
-
-def _load_prior(folder: Path, config: ModelConfig) -> SymbolPrior | FactorizedPrior | None:
-    """Read the prior, which a model with a factorized bottleneck must have."""
-    symbols = config.codec.symbols
-    prior = load_prior(folder, symbols.bits or 0)
-    if symbols.bits is not None:
-        return prior
-    if not isinstance(prior, FactorizedPrior):
-        raise UserError(f"{folder / PRIOR_FILE} is missing, which codes the symbols; copy or export the model again")
-    if (len(prior.levels), prior.num_channels) != (symbols.num_levels, symbols.num_channels):
-        raise UserError(
-            f"{folder / PRIOR_FILE} has tables of {len(prior.levels)} levels and {prior.num_channels} channels, but "
-            f"the model has {symbols.num_levels} and {symbols.num_channels}; copy or export the model again"
-        )
+    if not tables:
+        return None
+    prior = Prior(tables)
+    entropy_models(config.codec.symbols, prior)
     return prior
 
 
@@ -285,88 +256,14 @@ def _checked_dtype(dtype: Any, where: str) -> Dtype:
     return dtype
 
 
-@contextlib.contextmanager
-def _errors_that_name(file: Path) -> Iterator[None]:
-    """Say which description is unusable."""
-    try:
-        yield
-    except (UserError, OverflowError) as error:
-        raise UserError(f"{file}: {error}; export the model again") from error
-
-
-def _load_description(folder: Path) -> dict[str, Any]:
-    file = folder / DESCRIPTION_FILE
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"model {folder} {what}; give a model folder written by python -m cod_jax.export")
-    if (folder / COMPILED_DESCRIPTION_FILE).is_file():
-        raise UserError(
-            f"{folder} is a compiled model, which cod_jax.runtime.load takes; give the model it was made of"
-        )
-    if not file.is_file():
-        raise UserError(
-            f"{folder} holds no {DESCRIPTION_FILE}, so it is no model folder; python -m cod_jax.export makes one from "
-            "a training folder"
-        )
-    if file.stat().st_size > MAX_DESCRIPTION_BYTES:
-        raise UserError(
-            f"{file} is damaged (longer than {MAX_DESCRIPTION_BYTES} bytes); copy or export the model again"
-        )
-    try:
-        description = json.loads(
-            file.read_text(encoding="utf-8"), parse_constant=_refuse_number, parse_float=_finite_float
-        )
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}); copy or export the model again") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise UserError(f"{file} does not describe a cod_jax model; give a folder written by python -m cod_jax.export")
-    version = description.get("version")
-    if version != VERSION:
-        raise UserError(
-            f"{folder} has model format version {version}, but this cod_jax reads version {VERSION}; "
-            "export the model again with this cod_jax, or use the one that wrote it"
-        )
-    kinds = {"model": dict, "dtype": str, "training": dict, "fingerprint": str}
-    unusable = [name for name, kind in kinds.items() if not isinstance(description.get(name), kind)]
-    if unusable:
-        raise UserError(
-            f"{file} is damaged ({', '.join(unusable)} missing or of another type); copy or export the model again"
-        )
-    return description
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refuse_number(text)
-
-
-def _refuse_number(text: str) -> NoReturn:
-    raise UserError(f"{text} is no finite number")
-
-
 def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
     """Read float32 arrays by flat name; nothing is read before all names, shapes and types fit."""
     if not file.is_file():
         raise UserError(f"{file} is missing; copy or export the model again")
-    expected = {name: tuple(value.shape) for name, value in flatten_params(shapes).items()}
     try:
-        with safetensors.safe_open(file, framework="numpy") as weights:
-            given: dict[str, tuple[int, ...]] = {}
-            for name in weights.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-                tensor = weights.get_slice(name)
-                given[name] = tuple(tensor.get_shape())
-                if tensor.get_dtype() != "F32":
-                    raise UserError(f"{file}: {name} has type {tensor.get_dtype()} instead of F32; export again")
-            missing = [name for name in expected if name not in given]
-            unexpected = [name for name in given if name not in expected]
-            wrong_shape = [
-                f"{name} {given[name]} instead of {expected[name]}"
-                for name in expected
-                if name in given and given[name] != expected[name]
-            ]
-            if missing or unexpected or wrong_shape:
-                message = mismatch_message(missing, unexpected, wrong_shape)
-                raise UserError(f"{file}: {message}; copy or export the model again")
-            return {name: weights.get_tensor(name) for name in expected}
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{file} is damaged ({error}); copy or export the model again") from error
+        with open_tensors(file) as tensors:
+            given = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in tensors.shapes.items()}
+            check_fit(given, flatten_params(shapes))
+            return tensors.read({"F32": np.dtype(np.float32)})
+    except UserError as error:
+        raise UserError(f"{file} is damaged or of another model ({error}); copy or export the model again") from error

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from cod_jax.coding.prior import SymbolPrior
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.models.functional import count_params
 from cod_jax.runtime.folder import read_description
@@ -17,21 +16,17 @@ def describe_model(path: Path) -> dict[str, Any]:
         JSON values: `fingerprint` and `weights_fingerprint` (64 hex digits each, with and without the prior), `pitch`
         (pixels per symbol in each direction), `codebook_bits` and `bits_per_pixel` (of a symbol, and what they come to
         in files of mode raw; both None with a factorized bottleneck), `latent_channels`, `quality_levels`, `prior`
-        ("static", "context", "factorized" or None), `parameters`, `autoencoder` (None, or "name" and "parameters"),
-        `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its training.
+        ("static", "context", "factorized", "custom" or None), `parameters`, `autoencoder` (None, or "name" and
+        "parameters"), `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its
+        training.
 
     Raises:
         UserError: The path is not a model folder, or the folder is damaged.
     """
     bundle = load_bundle(path)
     codec, denoiser, coder = bundle.config.codec, bundle.config.denoiser, bundle.symbol_coder()
-    match bundle.prior:
-        case None:
-            prior = None
-        case SymbolPrior():
-            prior = "static" if bundle.prior.context is None else "context"
-        case _:
-            prior = "factorized"
+    # The last entropy model is the one with the most work, and with the most of the tables.
+    prior = coder.models[-1].mode if bundle.prior else None
     autoencoder = None
     if denoiser.autoencoder != "none":
         autoencoder = {"name": denoiser.autoencoder, "parameters": count_params(bundle.autoencoder)}

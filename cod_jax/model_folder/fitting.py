@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cod_jax import files, images
-from cod_jax.coding.prior import SymbolPrior, estimated_bits
-from cod_jax.coding.prior_fit import fit_prior
+from cod_jax.coding.entropy import EntropyModel
+from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.errors import UserError, WorkError
 from cod_jax.model_folder.bundle import Bundle, load_bundle, load_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
@@ -70,10 +70,10 @@ def fit(
 
     lines = [f"left out {len(unused)} of {len(names)} pictures, for example {unused[0]}"] if unused else []
     lines.append(f"fitted the prior to {sum(grid.size for grid in fitted)} symbols of {len(fitted)} pictures")
+    coder = dataclasses.replace(bundle, prior=prior).symbol_coder()
     if held_out:
-        lines.append(_measure(prior, held_out))
-    fingerprint = dataclasses.replace(bundle, prior=prior).symbol_coder().fingerprint
-    return [*lines, f"the fingerprint of {model} is now {fingerprint[:16]}"]
+        lines.append(_measure(coder.models, held_out))
+    return [*lines, f"the fingerprint of {model} is now {coder.fingerprint[:16]}"]
 
 
 def _encode_centres(
@@ -101,20 +101,15 @@ def _encode_centres(
         yield grid
 
 
-def _measure(prior: SymbolPrior, grids: Sequence[np.ndarray]) -> str:
+def _measure(models: Sequence[EntropyModel], grids: Sequence[np.ndarray]) -> str:
     """Say what the prior saves on pictures that it was not fitted to."""
     symbols = np.concatenate([grid.reshape(-1) for grid in grids])
     shares = np.bincount(symbols) / symbols.size
     perplexity = 2 ** -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
-    totals = dict.fromkeys(estimated_bits(prior, grids[0]), 0.0)
-    for grid in grids:
-        for name, bits in estimated_bits(prior, grid).items():
-            totals[name] += bits
-    modes = ", ".join(
-        f"{name} {total / symbols.size:.3f} ({100 * (1 - total / symbols.size / prior.bits):.1f} % less)"
-        for name, total in totals.items()
-    )
+    means = {model.mode: sum(model.estimated_bits(grid, level=0) for grid in grids) / symbols.size for model in models}
+    fixed = means.pop("raw")
+    modes = ", ".join(f"{mode} {mean:.3f} ({100 * (1 - mean / fixed):.1f} % less)" for mode, mean in means.items())
     return (
-        f"bits per symbol of {len(grids)} held-out pictures: fixed {prior.bits}, {modes}; their perplexity is "
-        f"{perplexity:.1f} of {2**prior.bits}"
+        f"bits per symbol of {len(grids)} held-out pictures: fixed {fixed:g}, {modes}; their perplexity is "
+        f"{perplexity:.1f} of {2**fixed:g}"
     )

@@ -1,56 +1,80 @@
-"""The file of a model folder that holds the prior of its symbols."""
+"""The file of a model folder, or of a compiled one, that holds the tables which code its symbols."""
 
 import os
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.coding import factorized, prior
-from cod_jax.coding.factorized import FactorizedPrior
-from cod_jax.coding.prior import SymbolPrior
+from cod_jax.coding.entropy import Prior, SymbolFormat, entropy_models
 from cod_jax.errors import UserError
+from cod_jax.plugins import is_plugin
+from cod_jax.runtime.arrays import TABLE_TYPES, open_tensors
+from cod_jax.runtime.folder import PRIOR_FILE
 
-PRIOR_FILE = "prior.safetensors"
+# Far beyond any sensible prior; those of a codebook are 3 megabytes at most.
+MAX_PRIOR_BYTES = 2**28
+# Where the file names the entropy model of another package.
+_KIND = "kind"
 
-_TYPES: dict[str, type[np.integer]] = {"I16": np.int16, "I32": np.int32, "U16": np.uint16}
+
+def to_bytes(prior: Prior) -> bytes:
+    """Return the content of the file."""
+    tables = {name: np.ascontiguousarray(table) for name, table in prior.tables.items()}
+    return safetensors.numpy.save(tables, metadata={_KIND: prior.kind} if prior.kind else None)
 
 
-def save_prior(folder: str | os.PathLike[str], symbol_prior: SymbolPrior | FactorizedPrior) -> None:
+def save_prior(folder: str | os.PathLike[str], prior: Prior) -> None:
     """Write the prior into a model folder; the file appears whole or not at all and replaces an older one."""
-    tables = {name: np.ascontiguousarray(table) for name, table in symbol_prior.to_arrays().items()}
-    files.write_bytes(Path(folder) / PRIOR_FILE, safetensors.numpy.save(tables))
+    files.write_bytes(Path(folder) / PRIOR_FILE, to_bytes(prior))
 
 
-def load_prior(folder: str | os.PathLike[str], bits: int) -> SymbolPrior | FactorizedPrior | None:
-    """Read the prior of a model folder; nothing is read before all names, shapes and types fit.
-
-    Args:
-        folder: Model folder.
-        bits: Bits of a symbol of its model; 0 with a factorized bottleneck.
+def read_prior(folder: str | os.PathLike[str]) -> Prior | None:
+    """Read the prior of a folder; its tables are integers, but may be those of another model.
 
     Returns:
         The prior; None where the folder has none.
 
     Raises:
-        UserError: The file is damaged or of another model.
+        UserError: The file is damaged; the text names it.
     """
     file = Path(folder) / PRIOR_FILE
     if not file.is_file():
         return None
     try:
-        with safetensors.safe_open(file, framework="numpy") as tables:
-            names = list(tables.keys())
-            slices = {name: tables.get_slice(name) for name in names}
-            given = {name: (tuple(part.get_shape()), _TYPES.get(part.get_dtype())) for name, part in slices.items()}
-            if bits and given != prior.table_layout(bits, with_context=set(names) != {"counts"}):
-                raise UserError(f"its tables are not those of symbols of {bits} bits")
-            if None in (kind for _, kind in given.values()):
-                raise UserError("its tables are not integers")
-            arrays = {name: tables.get_tensor(name) for name in names}
-            return prior.from_arrays(arrays, bits) if bits else factorized.from_arrays(arrays)
-    except (safetensors.SafetensorError, ValueError) as error:
-        way_out = "make another with python -m cod_jax.fit_prior --force" if bits else "export the model again"
+        if file.stat().st_size > MAX_PRIOR_BYTES:
+            raise UserError(f"it is longer than {MAX_PRIOR_BYTES} bytes")
+        with open_tensors(file) as tensors:
+            kind = tensors.metadata.get(_KIND, "")
+            if kind and not is_plugin(kind):
+                raise UserError(f"its kind is {kind[:80]!r}")
+            return Prior(tensors.read(TABLE_TYPES), kind)
+    except UserError as error:
+        raise UserError(f"{file} is damaged ({error}); copy or make the folder again") from error
+
+
+def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior | None:
+    """Read the prior of a folder whose model has the given symbols.
+
+    Returns:
+        The prior; None where the folder has none and its model needs none.
+
+    Raises:
+        UserError: The file is missing, damaged, of another model, or needs a package that is not trusted.
+    """
+    prior = read_prior(folder)
+    file = Path(folder) / PRIOR_FILE
+    try:
+        entropy_models(symbols, prior)
+    except UserError as error:
+        if prior is None:
+            raise UserError(
+                f"{file} is missing, which codes the symbols of its model; copy or make the folder again"
+            ) from error
+        if prior.kind:
+            raise UserError(f"{file}: {error}") from error
+        # A prior that was fitted can be fitted again.
+        way_out = "make another with cod fit-prior --force" if symbols.bits else "make the folder again"
         raise UserError(f"{file} is damaged or of another model ({error}); copy it again, or {way_out}") from error
+    return prior

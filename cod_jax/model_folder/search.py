@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cod_jax.coding.container import Mode
 from cod_jax.errors import UserError
-from cod_jax.model_folder.bundle import DESCRIPTION_FILE, read_fingerprints
+from cod_jax.model_folder.description import DESCRIPTION_FILE, read_fingerprints
 
 SEARCH_PATH = "COD_JAX_MODELS"
 """The environment variable with the folders to search, separated as in PATH: model folders, or folders of them."""

@@ -1,4 +1,4 @@
-"""Folders of compiled models: what they hold, and reading them without trusting them.
+"""Folders of compiled models: their content, and reading them without trusting them.
 
 A folder holds `compiled.json` (what it is, size and SHA-256 of every other file, and a SHA-256 of itself), the weights
 of encoder and decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO
@@ -34,7 +34,7 @@ BINS = "bottleneck/step"
 Range = tuple[int, int | None]
 ANY: Range = (1, None)
 
-_AGAIN = "copy the folder again, or make it again with python -m cod_jax.compile"
+_AGAIN = "copy the folder again, or make it again with cod compile"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sizes:
     cells: Range = ANY
 
     def __contains__(self, grid: tuple[int, int]) -> bool:
-        """Whether pictures of (rows, columns) cells are among them."""
+        """Return whether pictures of (rows, columns) cells are among them."""
         rows, columns = grid
         numbers = ((rows, self.rows), (columns, self.columns), (rows * columns, self.cells))
         return all(first <= number and (last is None or number <= last) for number, (first, last) in numbers)
@@ -63,7 +63,7 @@ class Program:
     """One serialised program.
 
     Attributes:
-        part: What it does.
+        part: Whether it encodes or decodes.
         platform: Where it runs.
         sizes: The pictures it is for.
         file: Its file in the folder.
@@ -77,7 +77,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class FileFacts:
-    """What a file must be: its size, and its SHA-256 as 64 hex digits."""
+    """The size of a file, and its SHA-256 as 64 hex digits."""
 
     num_bytes: int
     sha256: str
@@ -85,7 +85,7 @@ class FileFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a folder of a compiled model says about itself.
+    """The description of a compiled model.
 
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
@@ -110,11 +110,11 @@ class Description:
 
     @property
     def platforms(self) -> list[str]:
-        """Where the programs run."""
+        """The platforms that the programs run on."""
         return sorted({program.platform for program in self.programs})
 
     def to_json(self) -> bytes:
-        """The content of `compiled.json`."""
+        """Return the content of `compiled.json`."""
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         return (json.dumps({**values, CHECKSUM: checksum_of(values)}, indent=2) + "\n").encode()
 
@@ -125,7 +125,7 @@ def facts_of(data: bytes) -> FileFacts:
 
 
 def checksum_of(values: dict[str, Any]) -> str:
-    """SHA-256 of a description without its checksum, as JSON of one form, in 64 hex digits.
+    """Return the SHA-256 of a description without its checksum, as JSON of one form, in 64 hex digits.
 
     Raises:
         UserError: A number is not finite.
@@ -138,16 +138,15 @@ def read_description(folder: Path) -> Description:
     """Read and check `compiled.json`; every file it names must be there with its size.
 
     Raises:
-        UserError: No folder of a compiled model, another version, or a damaged one; one sentence that says what to do.
+        UserError: The path is not the folder of a compiled model, or the folder is damaged or from another version.
     """
     file = folder / DESCRIPTION_FILE
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"compiled model {folder} {what}; give a folder written by python -m cod_jax.compile")
+        raise UserError(f"compiled model {folder} {what}; give a folder written by cod compile")
     if not file.is_file():
         raise UserError(
-            f"{folder} holds no {DESCRIPTION_FILE}, so it is no compiled model; python -m cod_jax.compile makes one "
-            "from a model folder"
+            f"expected {folder} to hold {DESCRIPTION_FILE}; cod compile makes a compiled model from a model folder"
         )
     if file.stat().st_size > MAX_DESCRIPTION_BYTES:
         raise UserError(f"{file} is longer than {MAX_DESCRIPTION_BYTES} bytes, so it is damaged; {_AGAIN}")
@@ -156,11 +155,11 @@ def read_description(folder: Path) -> Description:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"{file} describes no compiled model; give a folder written by python -m cod_jax.compile")
+        raise UserError(f"{file} does not describe a compiled model; give a folder written by cod compile")
     if values.get("version") != VERSION:
         raise UserError(
             f"{folder} has version {values.get('version')!r} of the format and this cod_jax reads version {VERSION}; "
-            "make it again with python -m cod_jax.compile of this cod_jax"
+            "make it again with cod compile of this cod_jax"
         )
     try:
         if values.pop(CHECKSUM, None) != checksum_of(values):
@@ -181,17 +180,34 @@ def read_file(folder: Path, description: Description, name: str) -> bytes:
     """Read a file of a folder.
 
     Raises:
-        UserError: Its content is not what the description says.
+        UserError: Its checksum is not the one in the description.
         OSError: It cannot be read.
     """
     data = files.read_bytes(folder / name)
-    if facts_of(data) != description.files[name]:
-        raise UserError(f"{folder / name} is damaged: its checksum is wrong; {_AGAIN}")
+    _compare(facts_of(data), folder, description, name)
     return data
 
 
+def check_file(folder: Path, description: Description, name: str) -> None:
+    """Check a file of a folder without keeping its content.
+
+    Raises:
+        UserError: Its checksum is not the one in the description.
+        OSError: It cannot be read.
+    """
+    with (folder / name).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        facts = FileFacts(file.tell(), digest)
+    _compare(facts, folder, description, name)
+
+
+def _compare(facts: FileFacts, folder: Path, description: Description, name: str) -> None:
+    if facts != description.files[name]:
+        raise UserError(f"{folder / name} is damaged: its checksum is wrong; {_AGAIN}")
+
+
 def _description(values: dict[str, Any]) -> Description:
-    """The description of checked values.
+    """Return the description of checked values.
 
     Raises:
         UserError: One of them is missing or unusable; the text names it.

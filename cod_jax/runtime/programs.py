@@ -11,8 +11,8 @@ import numpy as np
 from jax import export
 
 from cod_jax.errors import UserError
-from cod_jax.runtime.arrays import read_arrays
-from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Platform, Program, read_file
+from cod_jax.runtime.arrays import WEIGHT_TYPES, open_tensors
+from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Platform, Program, check_file, read_file
 
 # Calls of code outside StableHLO that a program may hold: JAX's checks of symbolic sizes, which vanish in compilation.
 _HARMLESS_CALL = "custom_call @shape_assertion("
@@ -21,7 +21,7 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, NotImplemente
 
 
 def current_platform() -> Platform:
-    """Where JAX computes by default.
+    """Return the platform that JAX computes on by default.
 
     Raises:
         UserError: A kind of device that programs cannot be made for.
@@ -57,7 +57,7 @@ class Programs:
         if not self._programs:
             raise UserError(
                 f"{folder} is compiled for {', '.join(description.platforms)}, and JAX computes on {platform} here; "
-                f"make it again with python -m cod_jax.compile --platforms {platform}"
+                f"make it again with cod compile --platforms {platform}"
             )
         self._weights: dict[str, jax.Array] = {}
         self._callables: dict[str, Callable[[dict[str, jax.Array], Any], jax.Array]] = {}
@@ -66,7 +66,7 @@ class Programs:
         """Run on a batch of pictures of (rows, columns) cells, and copy the result to host memory.
 
         Args:
-            batch: What the program takes beside its weights: an array, or a pair of them, see `Description`.
+            batch: The input of the program beside its weights: an array, or a pair of them, see `Description`.
             grid: Rows and columns of each picture.
 
         Raises:
@@ -94,16 +94,17 @@ class Programs:
         return self._callables[program.file](self._weights, batch)
 
     def _read_weights(self) -> dict[str, np.ndarray]:
-        data = read_file(self._folder, self._description, self._weights_file)
+        check_file(self._folder, self._description, self._weights_file)
         try:
-            return read_arrays(data)
+            with open_tensors(self._folder / self._weights_file) as tensors:
+                return tensors.read(WEIGHT_TYPES)
         except UserError as error:
             raise UserError(
                 f"{self._folder / self._weights_file} is damaged ({error}); make the folder again"
             ) from error
 
     def _load_program(self, program: Program) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
-        """A program, compiled when it is called; once one is loaded, the weights are on the device."""
+        """Return a program, compiled when it is called; once one is loaded, the weights are on the device."""
         data = read_file(self._folder, self._description, program.file)
         file = self._folder / program.file
         try:
@@ -115,7 +116,7 @@ class Programs:
                 "install that release or a newer one, or make the folder again with this one"
             ) from error
         if is_foreign:
-            raise UserError(f"{file} calls code outside of itself, which compiled models never do; it is not trusted")
+            raise UserError(f"{file} calls code outside of itself, which compiled models never do; do not use it")
         if exported.platforms != (program.platform,):
             raise UserError(
                 f"{file} is made for {', '.join(exported.platforms)}, not for {program.platform}; make the folder again"
@@ -134,7 +135,7 @@ class Programs:
 
 
 def calls_other_code(exported: export.Exported) -> bool:
-    """Whether a program calls code outside of StableHLO, which could do anything."""
+    """Return whether a program calls code outside of StableHLO, which could do anything."""
     text = exported.mlir_module()
     return len(re.findall("custom_call", text)) != text.count(_HARMLESS_CALL)
 
@@ -142,7 +143,7 @@ def calls_other_code(exported: export.Exported) -> bool:
 def _weights_taken(
     exported: export.Exported, part: Part, description: Description
 ) -> dict[str, tuple[tuple[int, ...], Any]] | None:
-    """Shapes and dtypes of the weights that a program takes; None if it is not one of that part of a model.
+    """Return shapes and dtypes of the weights that a program takes; None if it is not one of that part of a model.
 
     Such a program takes weights by name and pictures [B, pitch h, pitch w, 3] or their symbols [B, h, w], for B, h and
     w that are not fixed, and returns the other. With a factorized bottleneck symbols are [B, h, w, C], and what is

@@ -4,16 +4,14 @@ import os
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.coding.pictures import check_tables
 from cod_jax.model_folder.bundle import Bundle
+from cod_jax.model_folder.prior_file import PRIOR_FILE, to_bytes
 from cod_jax.models.compute import Dtype
 from cod_jax.runtime.folder import (
     DESCRIPTION_FILE,
-    PRIOR_FILE,
     WEIGHTS_FILES,
     Description,
     FileFacts,
@@ -47,8 +45,7 @@ def write_compiled(
         FileExistsError: The folder exists and may not be replaced.
     """
     codec = bundle.config.codec
-    if codec.symbols.bits is None:
-        check_tables(bundle.prior, (codec.symbols.num_levels, codec.symbols.num_channels))
+    bundle.symbol_coder()  # its tables are there and fit
     halves = list(split(bundle.config, bundle.params, dtype))
     written: dict[str, FileFacts] = {}
     programs: list[Program] = []
@@ -68,8 +65,7 @@ def write_compiled(
                     programs.append(program)
             write(WEIGHTS_FILES[half.part], safetensors.numpy.save(half.weights))
         if bundle.prior:
-            tables = {name: np.ascontiguousarray(table) for name, table in bundle.prior.to_arrays().items()}
-            write(PRIOR_FILE, safetensors.numpy.save(tables))
+            write(PRIOR_FILE, to_bytes(bundle.prior))
         description = Description(
             weights_fingerprint=bundle.fingerprint,
             pitch=codec.pitch,

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of what reads strangers' files: `python -m tests.fuzz.parse FOLDER [options of libFuzzer]`.
+"""Coverage-guided fuzzing of what reads untrusted files: `python -m tests.fuzz.parse FOLDER [options of libFuzzer]`.
 
 FOLDER collects the inputs that reach new code; it may begin with some. The run ends when an input raises anything but a
 `ValueError`, gives symbols that the model does not have, or is read without being what is written for what it gives.
@@ -12,8 +12,7 @@ import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["cod_jax.coding"]):  # pyright: ignore[reportAttributeAccessIssue]
     from cod_jax.coding import bits as bit_packing
-    from cod_jax.coding import container, legacy, stream
-    from cod_jax.coding.factorized import LARGEST_SYMBOL
+    from cod_jax.coding import container, legacy, sizes, stream
 
 from tests.golden.folder import BITS, PITCH, golden_coder, golden_factorized_coder
 
@@ -56,16 +55,14 @@ def check_container(data: bytes) -> None:
 def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
     """The symbols are of the model; written again they give the same bytes, or fewer in another mode."""
     try:
-        picture = stream.decode_picture(data, coder=coder, max_pixels=MAX_PIXELS)
+        picture = coder.decode(data, max_pixels=MAX_PIXELS)
     except ValueError:
         return
-    grid = legacy.ceil_grid(height=picture.height, width=picture.width, pitch=PITCH)
-    require(picture.indices.shape[:2] == grid, "the symbols do not cover the picture")
-    low, high = (0, 2**BITS - 1) if coder.bits else (-LARGEST_SYMBOL, LARGEST_SYMBOL)
-    require(low <= picture.indices.min() <= picture.indices.max() <= high, "a symbol is not of the model")
-    again = stream.encode_picture(
-        picture.indices, height=picture.height, width=picture.width, coder=coder, level=picture.level
-    )
+    grid = sizes.ceil_grid(height=picture.height, width=picture.width, pitch=PITCH)
+    require(picture.symbols.shape[:2] == grid, "the symbols do not cover the picture")
+    first, last = coder.symbols.first, coder.symbols.last
+    require(first <= picture.symbols.min() <= picture.symbols.max() <= last, "a symbol is not of the model")
+    again = coder.encode(picture.symbols, height=picture.height, width=picture.width, level=picture.level)
     same_mode = container.read(again).mode == container.read(data).mode
     require(again == data if same_mode else len(again) <= len(data), "a picture was read that is not written so")
 
@@ -73,15 +70,13 @@ def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
 def check_legacy(data: bytes, layout: legacy.Layout, coder: stream.SymbolCoder) -> None:
     """As `check_picture` for published layouts, of which the floor grid is read only."""
     try:
-        picture = stream.decode_picture(data, coder=coder, max_pixels=MAX_PIXELS, layout=layout)
+        picture = coder.decode(data, max_pixels=MAX_PIXELS, layout=layout)
     except ValueError:
         return
-    packed = bit_packing.pack(picture.indices, BITS)
+    packed = bit_packing.pack(picture.symbols, BITS)
     require(packed == data[legacy.HEADER_BYTES :], "symbols were read that are not written so")
     if picture.covers_all:
-        again = stream.encode_picture(
-            picture.indices, height=picture.height, width=picture.width, coder=coder, layout=layout
-        )
+        again = coder.encode(picture.symbols, height=picture.height, width=picture.width, layout=layout)
         require(again == data, "a picture was read that is not written so")
 
 

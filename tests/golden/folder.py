@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from cod_jax.coding.stream import SymbolCoder
+from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.model_folder.prior_file import load_prior
 
 FOLDER = Path(__file__).parent
 PITCH, BITS = 16, 4
+SYMBOLS = SymbolFormat(1, 0, 2**BITS - 1)
 # Folders as version 0.1 wrote them, from before bottlenecks had kinds: two model folders (one with a codebook of 3 bits
 # and a prior, one factorized with two quality levels), the compiled folder of each, a run of two steps of each with its
 # checkpoint, the file and the decoded picture of `gradient_image(40, 56)` by each at every quality, and `facts.json`.
@@ -25,18 +27,19 @@ PICTURE = "picture_raw"
 
 def golden_factorized_coder() -> SymbolCoder:
     """The coder of the golden file of mode factorized, with three channels and two levels; its tables lie in a file."""
-    return SymbolCoder("0" * 64, PITCH, 0, load_prior(FOLDER / "factorized", 0))
+    symbols = SymbolFormat(3, -LARGEST_SYMBOL, LARGEST_SYMBOL, num_levels=2)
+    return SymbolCoder("0" * 64, PITCH, symbols, load_prior(FOLDER / "factorized", symbols))
 
 
 def golden_coder() -> SymbolCoder:
     """The coder of the golden files, with the prior that lies beside them."""
-    return SymbolCoder("0" * 64, PITCH, BITS, load_prior(FOLDER, BITS))
+    return SymbolCoder("0" * 64, PITCH, SYMBOLS, load_prior(FOLDER, SYMBOLS))
 
 
-def symbols_hash(indices: np.ndarray) -> str:
-    """SHA-256 of the shape and the symbols as little-endian int32."""
-    shape = "x".join(map(str, indices.shape))
-    return hashlib.sha256(f"{shape} ".encode() + indices.astype("<i4").tobytes()).hexdigest()
+def symbols_hash(symbols: np.ndarray) -> str:
+    """Return the SHA-256 of the shape, without the axis of a single channel, and the symbols as little-endian int32."""
+    shape = "x".join(map(str, symbols.shape[:2] if symbols.shape[2] == 1 else symbols.shape))
+    return hashlib.sha256(f"{shape} ".encode() + symbols.astype("<i4").tobytes()).hexdigest()
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import numpy as np
 
 from cod_jax import images
 from cod_jax.coding import container, stream
-from cod_jax.coding.factorized import FactorizedPrior
+from cod_jax.coding.entropy import FactorizedModel, Prior
 from cod_jax.model_folder.prior_file import save_prior
+from tests.coding_fixtures import channel_tables, fitted, smooth_grid
 from tests.golden.folder import (
     BITS,
     FOLDER,
@@ -22,15 +23,14 @@ from tests.golden.folder import (
     symbols_hash,
 )
 from tests.model_fixtures import gradient_image, tiny_codec
-from tests.unit.test_factorized import tables as factorized_tables
-from tests.unit.test_prior import fitted, smooth_grid
 
 
 def main() -> None:
     """Write all files."""
     save_prior(FOLDER, fitted(16))
-    uniform = np.random.default_rng(7).integers(0, 2**BITS, (7, 10)).astype(np.int32)
-    skewed = np.random.default_rng(8).choice(2**BITS, (9, 12), p=fitted(16).counts / 2**16).astype(np.int32)
+    uniform = np.random.default_rng(7).integers(0, 2**BITS, (7, 10, 1)).astype(np.int32)
+    counts = fitted(16).tables["counts"]
+    skewed = np.random.default_rng(8).choice(2**BITS, (9, 12, 1), p=counts / 2**16).astype(np.int32)
     grids: dict[str, tuple[np.ndarray, stream.Layout]] = {
         "raw": (uniform, "cod"),
         "static": (skewed, "cod"),
@@ -39,22 +39,22 @@ def main() -> None:
         "legacy-cod": (uniform, "legacy-cod"),
     }
     facts = {}
-    for name, (indices, layout) in grids.items():
-        height, width = indices.shape[0] * PITCH - 5, indices.shape[1] * PITCH - 3
-        data = stream.encode_picture(indices, height=height, width=width, coder=golden_coder(), layout=layout)
+    for name, (symbols, layout) in grids.items():
+        height, width = symbols.shape[0] * PITCH - 5, symbols.shape[1] * PITCH - 3
+        data = golden_coder().encode(symbols, height=height, width=width, layout=layout)
         if layout == "cod" and container.read(data).mode != name:
             raise ValueError(f"the symbols for {name} took mode {container.read(data).mode}")
         (FOLDER / f"{name}.cod").write_bytes(data)
-        facts[name] = {"layout": layout, "height": height, "width": width, "symbols": symbols_hash(indices)}
-    wide = np.zeros((1, 300), np.int32)
-    (FOLDER / "wide.cod").write_bytes(stream.encode_picture(wide, height=1, width=4800, coder=golden_coder()))
+        facts[name] = {"layout": layout, "height": height, "width": width, "symbols": symbols_hash(symbols)}
+    wide = np.zeros((1, 300, 1), np.int32)
+    (FOLDER / "wide.cod").write_bytes(golden_coder().encode(wide, height=1, width=4800))
     facts["wide"] = {"layout": "cod", "height": 1, "width": 4800, "symbols": symbols_hash(wide)}
 
-    tables = factorized_tables(num_channels=3)
-    save_prior(FOLDER / "factorized", FactorizedPrior((tables, tables._replace(offsets=tables.offsets - 1))))
+    tables = channel_tables(num_channels=3)
+    save_prior(FOLDER / "factorized", Prior.of(FactorizedModel((tables, tables._replace(offsets=tables.offsets - 1)))))
     channels = np.rint(np.random.default_rng(10).standard_cauchy((4, 6, 3)) * 4).astype(np.int32)
     height, width = 4 * PITCH - 5, 6 * PITCH - 3
-    data = stream.encode_picture(channels, height=height, width=width, coder=golden_factorized_coder(), level=1)
+    data = golden_factorized_coder().encode(channels, height=height, width=width, level=1)
     (FOLDER / "factorized.cod").write_bytes(data)
     facts["factorized"] = {
         "layout": "cod",
@@ -67,8 +67,8 @@ def main() -> None:
     picture = tiny_codec().compress(gradient_image(32, 48))
     (FOLDER / f"{PICTURE}.cod").write_bytes(picture)
     images.save_png(FOLDER / f"{PICTURE}.png", tiny_codec().decompress(picture))
-    indices = tiny_codec().encode(gradient_image(32, 48))
-    facts[PICTURE] = {"layout": "cod", "height": 32, "width": 48, "symbols": symbols_hash(indices)}
+    symbols = tiny_codec().encode(gradient_image(32, 48))
+    facts[PICTURE] = {"layout": "cod", "height": 32, "width": 48, "symbols": symbols_hash(symbols)}
     (FOLDER / "files.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 

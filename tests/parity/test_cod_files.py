@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cod_jax.codec import Codec
+from cod_jax.codec import from_bundle
 from cod_jax.interop import load_reference
 from cod_jax.model_folder.bundle import Bundle
 from tests.parity.cases import Case, cases
@@ -17,7 +17,7 @@ from tests.parity.cases import Case, cases
 def test_file_of_the_published_cod_lite_tool(folder: Path, name: str):
     case = Case(name, folder)
     model = load_reference(case.meta["class"], case.config, case.weights())
-    codec = Codec(Bundle(model.config, model.params, "0" * 64, "float32", {}))
+    codec = from_bundle(Bundle(model.config, model.params, "0" * 64, "float32", {}))
     data = case.arrays["cod_file"].tobytes()
 
     decoded = codec.decompress(data, layout="legacy-lite")
@@ -41,13 +41,15 @@ def test_file_of_the_published_cod_lite_tool(folder: Path, name: str):
 def test_file_of_the_published_cod_tool(folder: Path, name: str, monkeypatch):
     case = Case(name, folder)
     model = load_reference(case.meta["class"], case.config, case.weights())
-    codec = Codec(Bundle(model.config, model.params, "0" * 64, "float32", {}))
+    codec = from_bundle(Bundle(model.config, model.params, "0" * 64, "float32", {}))
     data = case.arrays["cod_file"].tobytes()
     height, width, _ = case.images_uint8()[0].shape
     assert codec.compress(case.images_uint8()[0], layout="legacy-cod") == data
 
     # Instead of the noise of our seeds, that of the published tool's.
-    monkeypatch.setattr("cod_jax.codec.seeded_noise", lambda words, shape: case.nhwc("noise").reshape(shape))
+    monkeypatch.setattr(
+        "cod_jax.codec.model_engine.seeded_noise", lambda words, shape: case.nhwc("noise").reshape(shape)
+    )
     settings = case.meta["sampler"]
     decoded = codec.decompress(
         data,

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.coding.factorized import LARGEST_SYMBOL, ChannelTables, check_tables, decode_factorized, encode_factorized
+from cod_jax.coding.entropy import ChannelTables
+from cod_jax.coding.entropy.factorized import check_tables, decode_channels, encode_channels
 from cod_jax.coding.range_coder import TOTAL
-from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.models import FactorizedConfig, ModelConfig, build_model
 from cod_jax.models.bottlenecks import Quantized
 from cod_jax.models.bottlenecks.densities import (
@@ -190,8 +191,8 @@ def test_bits_of_symbols_are_those_of_the_coded_bytes(z):
         table = ChannelTables(*(arrays[name][image] for name in ("offsets", "lengths", "counts")))
         check_tables(table)
         symbols = np.asarray(quantized.symbols[image])
-        data = encode_factorized(table, symbols)
-        np.testing.assert_array_equal(decode_factorized(table, data, rows=40, columns=50), symbols)
+        data = encode_channels(table, symbols)
+        np.testing.assert_array_equal(decode_channels(table, data, rows=40, columns=50), symbols)
         assert 8 * len(data) == pytest.approx(float(quantized.statistics["bits"][image]), rel=1e-2, abs=16)
     np.testing.assert_allclose(quantized.penalty, quantized.statistics["bits"] / (40 * 50 * 16**2), rtol=1e-6)
     # The lower quality has the wider bins, and needs fewer bits.

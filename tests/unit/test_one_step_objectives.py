@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from cod_jax.codec import Codec
+from cod_jax.codec import from_bundle
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.lpips import Stage
 from cod_jax.models import FactorizedConfig, flatten_params
@@ -205,7 +205,7 @@ def test_training_attends_as_the_codec_in_use_does():
     image_uint8 = np.random.default_rng(0).integers(0, 256, (16, 4 * 40, 3), np.uint8)
     image01 = image_uint8[None].astype(np.float32) / 255
     reconstructed = jax.jit(objective.reconstruction)(jax.tree.map(jnp.asarray, bundle.params), image01)
-    np.testing.assert_array_equal(reconstructed.quantized.symbols[0, ..., 0], Codec(bundle).encode(image_uint8))
+    np.testing.assert_array_equal(reconstructed.quantized.symbols[0], from_bundle(bundle).encode(image_uint8))
     everywhere = tiny_codec(pitch=4, attention="global").encode(image_uint8)
     assert not np.array_equal(reconstructed.quantized.symbols[0, ..., 0], everywhere)
 

@@ -28,7 +28,7 @@ def test_a_model_is_named_by_a_path():
     # In a process without the checks of types that the tests run with.
     command = [sys.executable, "-c", "import cod_jax; cod_jax.load(None)"]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
-    expected = "cod_jax.errors.UserError: a model is named by the path of its folder, not by None; give a path"
+    expected = "cod_jax.errors.UserError: expected the path of a model folder, got None"
     assert result.stderr.splitlines()[-1] == expected
 
 

@@ -21,8 +21,8 @@ from cod_jax.coding import container
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.prior_file import save_prior
 from cod_jax.models import CodebookConfig
+from tests.coding_fixtures import fitted
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
-from tests.unit.test_prior import fitted
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cod_jax.coding.factorized import LARGEST_SYMBOL, ChannelTables
+from cod_jax.coding.entropy import ChannelTables
 from cod_jax.coding.range_coder import TOTAL
+from cod_jax.coding.symbols import LARGEST_SYMBOL
 
 # Four hidden layers of three units, as in the paper. Latents of a fresh encoder vary by about 1, so densities start so
 # wide.

@@ -83,7 +83,7 @@ def test_a_quality_that_the_model_does_not_have_is_refused(cod: Cod, photo: Path
     assert cod("compress", "-m", "MODEL", "photo.png", "--quality", "1").status == 0
     result = cod("compress", "-m", "MODEL", "photo.png", "--quality", "2", "--force")
     assert result.status == 2
-    assert result.err == "cod compress: error: the quality is 2, and this model has one quality only; leave it out\n"
+    assert result.err == "cod compress: error: this model has one quality only, got 2; leave the quality out\n"
 
 
 def test_a_compressed_file_is_no_picture_to_compress(cod: Cod, photo: Path):

@@ -241,7 +241,7 @@ def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: 
 def test_a_quality_that_the_model_does_not_have_is_an_error(run, photos: Path):
     status, _, err = run(*ARGUMENTS, "--quality", "2")
     assert status == 2
-    assert "the quality is 2, and this model has one quality only; leave it out" in err
+    assert "this model has one quality only, got 2; leave the quality out" in err
 
 
 def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, tmp_path: Path, monkeypatch):

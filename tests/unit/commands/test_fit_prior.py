@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cod_jax import images
-from cod_jax.codec import Codec
+from cod_jax.codec import from_bundle
 from cod_jax.coding import container
 from cod_jax.commands.main import main
 from cod_jax.model_folder import fitting
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.prior_file import PRIOR_FILE
+from tests.coding_fixtures import smooth_grid
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
-from tests.unit.test_prior import smooth_grid
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def test_a_prior_is_fitted_and_used(model: Path, photos: Path, capsys):
     assert out[3] == f"the fingerprint of {model} is now {bundle.symbol_coder().fingerprint[:16]}"
 
     picture = gradient_image(128, 128)
-    data = Codec(bundle).compress(picture)
+    data = from_bundle(bundle).compress(picture)
     raw = tiny_codec().compress(picture)
     assert container.read(data).mode == "context"
     assert len(data) < 0.8 * len(raw)
-    np.testing.assert_array_equal(Codec(bundle).encode(picture), tiny_codec().encode(picture))
+    np.testing.assert_array_equal(from_bundle(bundle).encode(picture), tiny_codec().encode(picture))
 
 
 def test_a_prior_is_replaced_only_by_force(model: Path, photos: Path, capsys, monkeypatch):

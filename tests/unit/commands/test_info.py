@@ -98,9 +98,9 @@ def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
         ("cut.cod", "cut.cod: its checksum does not fit its content"),
         ("nothing.cod", "nothing.cod does not exist"),
         ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
-        ("notes.txt", "notes.txt: this is no .cod file; if it comes from a published CoD tool, name its layout"),
+        ("notes.txt", "notes.txt: this is not a .cod file; if it comes from a published CoD tool, name its layout"),
         ("empty.cod", "empty.cod: the file is empty"),
-        (".", "holds no model.json"),
+        (".", "to hold model.json or compiled.json"),
         (os.devnull, "is not a regular file"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 import cod_jax
 from cod_jax.interop import load_reference
+from cod_jax.model_folder.bundle import load_description
 from cod_jax.models import flatten_params
 from cod_jax.training.initial import load_initial
 from tests.published_networks import LITE_ARGUMENTS, make_narrow, weights_of
@@ -21,8 +22,8 @@ def weights(monkeypatch) -> dict[str, Any]:
 def test_an_imported_model_becomes_a_folder_that_the_codec_and_the_trainer_take(weights, tmp_path):
     model = load_reference("DConv", LITE_ARGUMENTS, weights)
     model.save(tmp_path / "model")
-    codec = cod_jax.load(tmp_path / "model")
-    assert codec.config.codec.attention == "window_published"
+    assert cod_jax.load(tmp_path / "model").pitch == model.config.codec.pitch
+    assert load_description(tmp_path / "model")[0].codec.attention == "window_published"
     initial = load_initial(tmp_path / "model", "ema", {"model": model.functional.shapes}, ())
     assert not initial.grown + initial.fresh
     for name, value in flatten_params(model.params).items():

@@ -125,7 +125,7 @@ def test_a_missing_folder_is_named(tmp_path: Path):
 
 
 def test_a_folder_of_another_kind_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"holds no model\.json"):
+    with pytest.raises(ValueError, match=r"to hold model\.json or compiled\.json"):
         bundle.load_bundle(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_numbers_that_are_not_finite_are_refused(model_copy: Path, number: str, 
     _edit_description(model_copy, **{place: changes[place]})
     file = model_copy / "model.json"
     file.write_text(file.read_text().replace("0.125", number))
-    with pytest.raises(ValueError, match=rf"model\.json is damaged \({number} is no finite number\); copy"):
+    with pytest.raises(ValueError, match=rf"model\.json is damaged \(expected a finite number, got {number}\); copy"):
         bundle.load_bundle(model_copy)
 
 
@@ -163,7 +163,7 @@ def test_numbers_that_are_not_finite_are_refused(model_copy: Path, number: str, 
 )
 def test_an_absurd_model_is_refused(model_copy: Path, model: dict):
     _edit_description(model_copy, model=model)
-    for read in (bundle.load_bundle, bundle.load_description, bundle.read_fingerprints):
+    for read in (bundle.load_bundle, bundle.load_description):
         with pytest.raises(ValueError, match=r"model\.json: .*; export the model again"):
             read(model_copy)
 
@@ -344,5 +344,5 @@ def test_the_three_lists_of_a_failed_load(model_copy: Path):
 def test_weights_of_another_type_are_refused(model_copy: Path):
     name = "codec/bottleneck/codebook"
     _edit_weights(model_copy, lambda flat: flat.update({name: flat[name].astype(np.float64)}))
-    with pytest.raises(ValueError, match=f"{name} has type F64 instead of F32"):
+    with pytest.raises(ValueError, match=f"expected tensor '{name}' of type F32, got F64"):
         bundle.load_bundle(model_copy)

@@ -1,4 +1,4 @@
-"""Fit the prior of a model's symbols to grids of symbols.
+"""Fit the tables of modes "static" and "context" to grids of symbols.
 
 Counts are frequencies. The context tables are the weights of logistic regressions, one at each node of the tree of
 codes, on which symbols the neighbours are; they maximise the likelihood with a Gaussian prior on the weights. Fitting
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cod_jax.coding import context
-from cod_jax.coding.prior import LOGIT_LIMIT, LOGIT_UNIT, MAX_CONTEXT_BITS, ContextTables, SymbolPrior
+from cod_jax.coding.entropy import context
+from cod_jax.coding.entropy.context import LOGIT_LIMIT, LOGIT_UNIT, MAX_CONTEXT_BITS, ContextModel
+from cod_jax.coding.entropy.prior import Prior
+from cod_jax.coding.entropy.static import StaticModel
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.errors import UserError
 
@@ -24,15 +26,15 @@ _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
 
-def fit_prior(grids: Sequence[npt.NDArray[np.int32]], codebook: npt.NDArray[np.floating]) -> SymbolPrior:
+def fit_prior(grids: Sequence[npt.NDArray[np.int32]], codebook: npt.NDArray[np.floating]) -> Prior:
     """Fit a prior.
 
     Args:
-        grids: Symbols of pictures [h, w], of equal or different sizes; the more the better.
+        grids: Symbols of pictures [h, w, 1], of equal or different sizes; the more the better.
         codebook: Code vector of each symbol [K, channels], K a power of two; similar symbols get similar codes.
 
     Returns:
-        The prior, with context tables for at most 256 symbols.
+        The prior of mode "static", and of mode "context" for at most 256 symbols.
 
     Raises:
         UserError: There are no symbols.
@@ -43,19 +45,19 @@ def fit_prior(grids: Sequence[npt.NDArray[np.int32]], codebook: npt.NDArray[np.f
         occurrences += np.bincount(grid.reshape(-1), minlength=size)
     if not occurrences.any():
         raise UserError("there are no symbols to fit a prior to; give more pictures")
-    counts = _counts_out_of_total(occurrences + 0.5)
+    static = StaticModel(_counts_out_of_total(occurrences + 0.5))
     if size > 2**MAX_CONTEXT_BITS:
-        return SymbolPrior(counts)
+        return Prior.of(static)
 
     codes = _codes_by_similarity(np.asarray(codebook, np.float64), occurrences + 1.0)
     bias = np.zeros((context.NUM_CLASSES, size), np.int16)
     pair = np.zeros((context.NUM_CLASSES, context.NUM_NEIGHBOURS, size + 1, size), np.int16)
-    for kind, (neighbours, symbols) in enumerate(_observations(grids, size)):
+    for kind, (neighbours, symbols) in enumerate(_observations([grid[..., 0] for grid in grids], size)):
         weights = _fit_class(neighbours, codes[symbols], size)
         bias[kind], pair[kind] = (_as_logits(values) for values in weights)
     centres = (np.arange(-LOGIT_LIMIT, LOGIT_LIMIT) + 0.5) / LOGIT_UNIT
     probabilities = np.clip(np.rint(TOTAL / (1 + np.exp(-centres))), 1, TOTAL - 1).astype(np.uint16)
-    return SymbolPrior(counts, ContextTables(codes, bias, pair, probabilities))
+    return Prior.of(static, ContextModel(codes, bias, pair, probabilities))
 
 
 def _counts_out_of_total(frequencies: _Floats) -> npt.NDArray[np.int32]:

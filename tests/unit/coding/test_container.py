@@ -107,7 +107,7 @@ def test_whatever_is_read_is_what_would_be_written(data: bytes):
         (b"\xcd\x11" + bytes(8), "too short for a .cod file with wide sides"),
         (b"\xcd\x11" + bytes(10), "its sides 1x1 are stored with more bytes than they need"),
         (b"\xcd\x10" + bytes(6), "11 bytes are too short for a .cod file; it is cut off"),
-        (b"\xcc\x10" + bytes(9), "this is no .cod file; if it comes from a published CoD tool, name its layout"),
+        (b"\xcc\x10" + bytes(9), "this is not a .cod file; if it comes from a published CoD tool, name its layout"),
         (b"\x89PNG\r\n\x1a\n" + bytes(9), "this is a PNG picture, not a .cod file; compress it first"),
     ],
 )
@@ -148,9 +148,9 @@ def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"\xcd\x20", "damaged .cod file, or none, or it has version 2 of the .cod format"),
-        (b"\xcd\x18", "damaged .cod file, or none, or it is coded in mode 4, which this cod_jax does not know"),
-        (b"\xcd\x11", "damaged .cod file, or none, or its sides 1x1 are stored with more bytes than they need"),
+        (b"\xcd\x20", "damaged .cod file, or another file, or it has version 2 of the .cod format"),
+        (b"\xcd\x1a", "damaged .cod file, or another file, or it is coded in mode 5, which this cod_jax does not know"),
+        (b"\xcd\x11", "damaged .cod file, or another file, or its sides 1x1 are stored with more bytes than they need"),
     ],
 )
 def test_a_long_file_of_something_else_is_refused_without_its_checksum(start: bytes, message: str, monkeypatch):

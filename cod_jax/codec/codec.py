@@ -1,0 +1,311 @@
+"""Pictures to bytes and back: checks, lists, batches and limits, whatever computes the symbols."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax import images
+from cod_jax.codec import checks
+from cod_jax.codec.engine import Engine
+from cod_jax.coding import stream
+from cod_jax.coding.fingerprints import OtherModelError
+from cod_jax.coding.sizes import MAX_PIXELS, ceil_grid
+from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.errors import UserError
+from cod_jax.images import ImageSource
+from cod_jax.model_folder.decoding import DecodingConfig, Sampler, checked_seed
+
+# Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
+BATCH_PIXELS = 2**21
+
+
+class Codec:
+    """Compresses pictures of any size from 1x1 up with one model.
+
+    The first picture of each size is compiled, which takes a few seconds; further ones of that size are not. A list of
+    equal pictures counts as a size of its own. Decoding with a model folder compiles again for another number of
+    steps, for another sampler, and for guidance after none, but not for another seed or strength of guidance.
+
+    Args:
+        engine: What computes; `cod_jax.load` makes one of a folder.
+        max_pixels: Larger pictures are refused in both directions.
+    """
+
+    def __init__(self, engine: Engine, *, max_pixels: int = MAX_PIXELS):
+        self._engine, self._coder, self._max_pixels = engine, engine.coder, max_pixels
+
+    def __repr__(self) -> str:
+        bits = self.symbols.bits
+        symbols = f"{self.symbols.num_channels} numbers" if bits is None else f"{bits} bits"
+        return (
+            f"Codec({self._engine.summary}, {symbols} for {self.pitch}x{self.pitch} pixels, fingerprint "
+            f"{self.fingerprint[:8]})"
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the symbols of pictures and the pictures of symbols."""
+        return self._engine
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that name the model and its prior; files name it by the first 8.
+
+        Those of mode raw, which need no prior, name the model without it.
+        """
+        return self._coder.fingerprint
+
+    @property
+    def pitch(self) -> int:
+        """Pixels per symbol in each direction."""
+        return self._coder.pitch
+
+    @property
+    def symbols(self) -> SymbolFormat:
+        """The symbols of the model."""
+        return self._coder.symbols
+
+    @property
+    def num_levels(self) -> int:
+        """Quality levels to choose from with `compress`; 1 where there is no choice."""
+        return self.symbols.num_levels
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """How pictures are decoded unless something else is asked for."""
+        return self._engine.decoding
+
+    @overload
+    def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
+
+    @overload
+    def compress(
+        self, image: list[Any] | tuple[Any, ...], *, quality: int | None = None, layout: stream.Layout = "cod"
+    ) -> list[bytes]: ...
+
+    def compress(self, image, *, quality=None, layout="cod"):
+        """Compress one picture or a list of them; pictures of equal size in a list are computed together.
+
+        Args:
+            image: uint8 array [H, W, 3], Pillow image, or anything else that `images.to_uint8_rgb` reads; or a list or
+                tuple of those, of equal or different sizes.
+            quality: Level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
+            layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
+                "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
+
+        Returns:
+            The content of a `.cod` file; for a list, a list of them.
+
+        Raises:
+            UserError: Something that is not a picture, more than `max_pixels`, a side above 65535 pixels in a published
+                layout, a quality that the model does not have, or an unknown layout; of a list the message says which
+                item.
+        """
+        layout = stream.checked_layout(layout)
+        self._coder.check_layout(layout)
+        level = stream.checked_quality(quality, self.num_levels) - 1
+        read = functools.partial(self._read, layout=layout)
+        if isinstance(image, (list, tuple)):
+            return self._compress(checks.for_each(read, image), level, layout)
+        return self._compress([read(image)], level, layout)[0]
+
+    def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
+        checks.check_source(image)
+        pixels = images.to_uint8_rgb(image)
+        height, width, _ = pixels.shape
+        checks.check_size(height=height, width=width, pitch=self.pitch, max_pixels=self._max_pixels, layout=layout)
+        return pixels
+
+    def _compress(self, pictures: Sequence[npt.NDArray[np.uint8]], level: int, layout: stream.Layout) -> list[bytes]:
+        all_symbols = _in_batches(self._encode, pictures, [level] * len(pictures), pixels_per_position=1)
+        return [
+            self._coder.encode(symbols, height=pixels.shape[0], width=pixels.shape[1], level=level, layout=layout)
+            for symbols, pixels in zip(all_symbols, pictures, strict=True)
+        ]
+
+    @overload
+    def decompress(
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        layout: stream.Layout = "cod",
+    ) -> npt.NDArray[np.uint8]: ...
+
+    @overload
+    def decompress(
+        self,
+        data: list[Any] | tuple[Any, ...],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        layout: stream.Layout = "cod",
+    ) -> list[npt.NDArray[np.uint8]]: ...
+
+    def decompress(self, data, *, steps=None, guidance=None, sampler=None, seed=0, layout="cod"):
+        """Decompress what `compress`, or a published tool, made with this model.
+
+        Steps, guidance and sampler are as the model folder says unless they are given, see `decoding`. With the same
+        settings and the same seed a file gives the same picture on every device, up to rounding.
+
+        Args:
+            data: The content of a `.cod` file, or a list or tuple of them; those of a list with equal sizes are
+                computed together.
+            steps: Evaluations of the denoiser, 1 to 1000. One step comes closest to the original and has no randomness.
+                With more the picture starts from noise, and with about 25 it looks most natural. Compiled models take
+                one step.
+            guidance: Classifier-free guidance, 0 to 1000; 1 is none and takes half the time. It has no effect on one
+                step.
+            sampler: "euler" or "adams".
+            seed: Number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
+            layout: "cod", or the layout of a published tool, see `compress`.
+
+        Returns:
+            Pixels uint8 [H, W, 3]; for a list, a list of them. In files of the published tools the last H mod pitch
+            rows and W mod pitch columns were never stored; they are mid grey.
+
+        Raises:
+            UserError: Damaged, truncated or foreign data, a file of another model, or a setting out of range; of a list
+                the message says which item.
+        """
+        layout = stream.checked_layout(layout)
+        decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
+        parse = functools.partial(self._parse, layout=layout)
+        if isinstance(data, (list, tuple)):
+            return self._decompress(checks.for_each(parse, data), decoding, seed)
+        return self._decompress([parse(data)], decoding, seed)[0]
+
+    def _parse(self, data: Any, *, layout: stream.Layout) -> stream.CodedPicture:
+        content = checks.content_of(data)
+        try:
+            return self._coder.decode(content, max_pixels=self._max_pixels, layout=layout)
+        except OtherModelError as error:
+            from cod_jax.model_folder.search import find_model
+
+            found = find_model(error.model, error.mode)
+            raise UserError(f"{error}, which is {found}" if found else str(error)) from error
+
+    def _decompress(
+        self, pictures: Sequence[stream.CodedPicture], decoding: DecodingConfig, seed: int
+    ) -> list[npt.NDArray[np.uint8]]:
+        decode = functools.partial(self._decode, decoding=decoding, seed=seed)
+        all_symbols = [picture.symbols for picture in pictures]
+        levels = [picture.level for picture in pictures]
+        decoded = _in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2)
+        return [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
+
+    def encode(self, image_uint8: np.ndarray, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
+        """Turn a picture, or pictures of equal size, into symbols.
+
+        Args:
+            image_uint8: Pixels [H, W, 3] or [B, H, W, 3]; repeated at the bottom and the right up to a size the model
+                takes.
+            level: Quality level from 0, one for all or a list of B; None is the best.
+
+        Returns:
+            Symbols int32 [ceil(H / pitch), ceil(W / pitch), C], or [B, ...] of a batch; C is 1 with a codebook.
+
+        Raises:
+            UserError: The array has another shape or dtype, or a level does not exist.
+        """
+        checks.check_pixels(image_uint8)
+        if image_uint8.ndim == 3:
+            return self._encode(image_uint8[None], self._levels(level, None))[0]
+        return self._encode(image_uint8, self._levels(level, len(image_uint8)))
+
+    def decode(
+        self,
+        symbols: np.ndarray,
+        *,
+        level: int | Sequence[int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> npt.NDArray[np.uint8]:
+        """Turn the symbols of a picture, or of pictures of equal size, into pixels.
+
+        Args:
+            symbols: Symbols [h, w, C] or [B, h, w, C] as `encode` gives them; the last row and column are repeated up
+                to a grid the model takes.
+            level: The quality level that they are of, as for `encode`.
+            steps: See `decompress`, as of the others.
+            guidance: Classifier-free guidance.
+            sampler: "euler" or "adams".
+            seed: Number of the noise; all pictures have the same.
+
+        Returns:
+            Pixels uint8 of that grid, at least [h pitch, w pitch, 3], or [B, ...] of a batch.
+
+        Raises:
+            UserError: The array has another shape, or holds a number that is not among the symbols, a level does not
+                exist, or a setting is out of range.
+        """
+        checks.check_symbols(symbols, self.symbols)
+        decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
+        if symbols.ndim == 3:
+            return self._decode(symbols[None], self._levels(level, None), decoding=decoding, seed=seed)[0]
+        return self._decode(symbols, self._levels(level, len(symbols)), decoding=decoding, seed=seed)
+
+    def _levels(self, level: Any, num_pictures: int | None) -> npt.NDArray[np.int32]:
+        return checks.checked_levels(level, num_levels=self.num_levels, num_pictures=num_pictures)
+
+    def _checked_decoding(self, steps: Any, guidance: Any, sampler: Any) -> DecodingConfig:
+        decoding = self.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
+        self._engine.check_decoding(decoding)
+        return decoding
+
+    def _encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        _, height, width, _ = images_uint8.shape
+        rows, columns = ceil_grid(height=height, width=width, pitch=self.pitch)
+        padded = images.pad_to_multiple(images_uint8, self._engine.size_multiple)
+        return self._engine.encode(padded, levels)[:, :rows, :columns]
+
+    def _decode(
+        self,
+        symbols: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.int32],
+        *,
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> npt.NDArray[np.uint8]:
+        grid = images.pad_to_multiple(symbols.astype(np.int32), self._engine.size_multiple // self.pitch)
+        return self._engine.decode(grid, levels, decoding, seed)
+
+
+def _in_batches(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    items: Sequence[np.ndarray],
+    levels: Sequence[int],
+    *,
+    pixels_per_position: int,
+) -> list[np.ndarray]:
+    """Call a function of batches and their quality levels with all items; those of equal shape are computed together.
+
+    Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
+    compile once: the last is filled up with its last item.
+    """
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item.shape, []).append(place)
+    results: dict[int, np.ndarray] = {}
+    for (rows, columns, *_), same in places.items():
+        largest = max(1, BATCH_PIXELS // (rows * columns * pixels_per_position))
+        num_batches = -(-len(same) // largest)
+        length = -(-len(same) // num_batches)
+        for start in range(0, len(same), length):
+            batch = same[start : start + length]
+            filled = batch + batch[-1:] * (length - len(batch))
+            output = function(
+                np.stack([items[place] for place in filled]), np.array([levels[place] for place in filled], np.int32)
+            )
+            results.update(zip(batch, output, strict=False))
+    return [results[place] for place in range(len(items))]

@@ -1,0 +1,121 @@
+"""The engine of compiled folders: programs that need JAX, numpy, Pillow and the entropy coder alone.
+
+Neither the model's code nor Flax is imported.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax.codec.engine import Engine
+from cod_jax.coding.stream import SymbolCoder
+from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
+from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior
+from cod_jax.runtime.arrays import open_tensors
+from cod_jax.runtime.folder import BINS, WEIGHTS_FILES, Description, check_file, read_description
+from cod_jax.runtime.programs import Programs
+
+
+class CompiledEngine(Engine):
+    """Encodes and decodes with a compiled model, in one step; see `Engine`.
+
+    Programs are compiled at the first picture of each size, and later found in JAX's persistent cache.
+
+    Args:
+        folder: Folder written by `cod compile`.
+
+    Attributes:
+        description: The description of the folder.
+
+    Raises:
+        UserError: The path is not such a folder, or the folder is damaged, from another version, or without programs
+            for this machine.
+    """
+
+    def __init__(self, folder: Path):
+        self.description = read_description(folder)
+        self.coder = _read_coder(folder, self.description)
+        self.size_multiple, self.decoding = self.description.size_multiple, DecodingConfig(num_steps=1)
+        self.summary = f"compiled, {self.description.dtype}"
+        self._encode = Programs(folder, self.description, "encode")
+        self._decode = Programs(folder, self.description, "decode")
+
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Refuse more than one step; guidance and sampler have no effect on one.
+
+        Raises:
+            UserError: There are more steps.
+        """
+        if decoding.num_steps != 1:
+            raise UserError(
+                f"compiled models decode in one step, got {decoding.num_steps} steps; leave them out, or use the model "
+                "folder that this one was made from"
+            )
+
+    def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return the symbols of pictures; see `Engine.encode`."""
+        _, height, width, _ = images_uint8.shape
+        symbols = self._encode(self._with_levels(images_uint8, levels), self._cells(height, width))
+        return symbols[..., None] if self._has_codebook else symbols
+
+    def decode(
+        self,
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures of symbols; see `Engine.decode`."""
+        _, rows, columns, _ = symbols.shape
+        taken = symbols[..., 0] if self._has_codebook else symbols
+        pitch = self.description.pitch
+        return self._decode(self._with_levels(taken, levels), self._cells(rows * pitch, columns * pitch))
+
+    @property
+    def _has_codebook(self) -> bool:
+        """Whether programs take pictures or their symbols [B, h, w] alone; else [B, h, w, C] and the levels [B]."""
+        return self.description.codebook_bits > 0
+
+    def _with_levels(self, batch: npt.NDArray[Any], levels: npt.NDArray[np.int32]) -> Any:
+        return batch if self._has_codebook else (batch, levels)
+
+    def _cells(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.size_multiple, width // self.size_multiple
+
+
+def _read_coder(folder: Path, about: Description) -> SymbolCoder:
+    """Return what writes and reads the files of the model.
+
+    Raises:
+        UserError: The file of the prior is damaged, or a model without a codebook has none, or one for other weights.
+    """
+    symbols = _read_symbols(folder, about)
+    if PRIOR_FILE in about.files:
+        check_file(folder, about, PRIOR_FILE)
+        return SymbolCoder(about.weights_fingerprint, about.pitch, symbols, load_prior(folder, symbols))
+    if symbols.bits is None:
+        raise UserError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
+    return SymbolCoder(about.weights_fingerprint, about.pitch, symbols)
+
+
+def _read_symbols(folder: Path, about: Description) -> SymbolFormat:
+    """Return the symbols of the model: without a codebook, what the bins among its weights say."""
+    if about.codebook_bits:
+        return SymbolFormat(1, 0, 2**about.codebook_bits - 1)
+    formats: set[SymbolFormat] = set()
+    for name in WEIGHTS_FILES.values():
+        try:
+            with open_tensors(folder / name) as tensors:
+                shape = tensors.shapes.get(BINS, ())
+        except UserError as error:
+            raise UserError(f"{folder / name} is damaged ({error}); make the folder again") from error
+        if len(shape) != 2 or 0 in shape:
+            raise UserError(f"{folder / name} is damaged (it has no bins [levels, channels]); make the folder again")
+        formats.add(SymbolFormat(shape[1], -LARGEST_SYMBOL, LARGEST_SYMBOL, num_levels=shape[0]))
+    if len(formats) > 1:
+        raise UserError(f"{folder} encodes other symbols than it decodes; make the folder again")
+    return formats.pop()

@@ -1,0 +1,132 @@
+"""The engine of model folders: the model's own code, compiled for each size of picture."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax import images
+from cod_jax.codec.engine import Engine
+from cod_jax.diffusion.noise import seed_words, seeded_noise
+from cod_jax.diffusion.samplers import sample
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import Bundle
+from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.models import CoD, ComputeConfig, Functional, ModelConfig, build_model
+from cod_jax.models.compute import matmul_precision
+from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
+from cod_jax.models.denoiser import PATCH_SIZE
+from cod_jax.models.functional import count_params
+from cod_jax.models.space import Space
+
+# Accelerators run the pixel head on the whole picture up to this size (2.6 kilobytes per pixel), then row by row.
+WHOLE_HEAD_PIXELS = 2**22
+
+
+class ModelEngine(Engine):
+    """Encodes and decodes with a model; see `Engine`.
+
+    Args:
+        bundle: A loaded model folder.
+
+    Attributes:
+        config: The description of the model.
+
+    Raises:
+        UserError: The bundle lacks the autoencoder that its model needs, or the tables that code its symbols.
+    """
+
+    def __init__(self, bundle: Bundle):
+        self.config, self.decoding, self.coder = bundle.config, bundle.decoding, bundle.symbol_coder()
+        self.size_multiple = bundle.config.size_multiple
+        self.summary = f"{count_params(bundle.params):,} parameters"
+        functional = build_model(bundle.config, ComputeConfig(bundle.dtype))
+        self._precision = matmul_precision(bundle.dtype)
+        space = Space(bundle.config, bundle.dtype)
+        if space.functional is not None:
+            if not bundle.autoencoder:
+                raise UserError("the model's latents need an autoencoder, and the bundle has none; export it again")
+            space.functional.check(bundle.autoencoder)
+        self._params, self._autoencoder = jax.tree.map(jnp.asarray, (bundle.params, bundle.autoencoder))
+
+        def encode(params, images_uint8, levels):
+            codec = functional.bind(params).codec
+            return codec.quantize(codec.encode(images.uint8_to_unit(images_uint8)), level=levels).symbols
+
+        self._encode = jax.jit(encode)
+        decode = _make_decode(bundle.config, functional, space)
+        self._decode = jax.jit(decode, static_argnames=("num_steps", "method", "guided"))
+
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Models decode with all settings."""
+
+    def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return the symbols of pictures; see `Engine.encode`."""
+        with jax.default_matmul_precision(self._precision):
+            return np.asarray(self._encode(self._params, images_uint8, levels))
+
+    def decode(
+        self,
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures of symbols; see `Engine.decode`."""
+        # One step is one program, whichever settings come with it: it does not use them.
+        is_one = decoding.num_steps == 1
+        with jax.default_matmul_precision(self._precision):
+            pixels = self._decode(
+                self._params,
+                self._autoencoder,
+                symbols,
+                levels,
+                seed_words(seed),
+                np.float32(decoding.guidance_scale),
+                num_steps=decoding.num_steps,
+                method="euler" if is_one else decoding.sampler,
+                guided=not is_one and decoding.guidance_scale != 1.0,
+            )
+        return np.asarray(pixels)
+
+
+def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space) -> Callable[..., jax.Array]:
+    """Return a function of parameters, symbols, and what decides which of their pictures it makes.
+
+    Of these `num_steps`, `method` and `guided` are static; the words of the seed, the guidance scale and the levels are
+    not.
+    """
+
+    def decode(params, autoencoder, symbols, levels, words, guidance_scale, *, num_steps, method, guided):
+        model = functional.bind(params)
+        condition = model.codec.decode(model.codec.dequantize(symbols, level=levels))
+        batch, rows, columns, _ = condition.shape
+        image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
+        pixels = batch * image_shape[1] * image_shape[2] * (2 if guided else 1)
+        by_rows = jax.default_backend() == "cpu" or pixels > WHOLE_HEAD_PIXELS
+        if num_steps == 1:
+            return pixels_of(autoencoder, model.one_step(condition, by_rows=by_rows))
+        unconditional = None
+        if guided:
+            z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE))
+            unconditional = model.codec.decode(model.codec.quantize(z, level=levels).values)
+        # The same noise for all pictures, so that each is decoded as it is alone.
+        noise = seeded_noise(words, config.values_shape((1, *image_shape[1:])))
+        values = sample(
+            functools.partial(model.velocity, by_rows=by_rows),
+            jnp.broadcast_to(noise, (batch, *noise.shape[1:])),
+            condition,
+            unconditional,
+            num_steps=num_steps,
+            method=method,
+            guidance_scale=guidance_scale if guided else 1.0,
+        )
+        return pixels_of(autoencoder, values)
+
+    def pixels_of(autoencoder, values):
+        return images.signed_to_uint8(space.decode(autoencoder, values))
+
+    return decode

@@ -1,0 +1,115 @@
+"""The interface of entropy models: symbols to bytes and back, by tables of integers.
+
+A file names the mode that its payload is coded in, and each mode has one entropy model. The tables are part of the
+model's folder. Everything between them and the bytes is integer arithmetic, so that a file written on one machine is
+read on any other.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax.coding.container import Mode
+from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.errors import UserError
+
+Tables = Mapping[str, npt.NDArray[Any]]
+
+
+class EntropyModel(abc.ABC):
+    """Codes the symbols of pictures.
+
+    Entropy models of other packages inherit from this class and keep the mode "custom".
+
+    Attributes:
+        mode: How files name the model.
+    """
+
+    mode: ClassVar[Mode] = "custom"
+
+    @classmethod
+    @abc.abstractmethod
+    def from_tables(cls, symbols: SymbolFormat, tables: Tables) -> "EntropyModel | None":
+        """Make the entropy model of a model folder.
+
+        Args:
+            symbols: The symbols to code.
+            tables: All tables of the folder by name, from an untrusted file; those of other entropy models may be
+                among them.
+
+        Returns:
+            The entropy model; None where the tables or the symbols are not for this one.
+
+        Raises:
+            UserError: The tables cannot be coded with, or are for other symbols.
+        """
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the tables by name, integers, as `from_tables` takes them; {} where it needs none."""
+        return {}
+
+    @abc.abstractmethod
+    def encode(self, symbols: npt.NDArray[np.int32], level: int) -> bytes:
+        """Code the symbols of a picture.
+
+        Args:
+            symbols: Symbols [h, w, C] within the format.
+            level: Quality level of the picture, which `decode` has to return.
+
+        Raises:
+            UserError: The symbols cannot be coded.
+        """
+
+    @abc.abstractmethod
+    def decode(self, data: bytes, *, rows: int, columns: int) -> tuple[npt.NDArray[np.int32], int]:
+        """Undo `encode`; of untrusted data it may return any symbols, which are checked afterwards.
+
+        Args:
+            data: The payload of a file.
+            rows: Rows of the grid of symbols.
+            columns: Columns of the grid of symbols.
+
+        Returns:
+            Symbols int32 [rows, columns, C], and the quality level.
+
+        Raises:
+            UserError: The data is damaged.
+        """
+
+    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
+        """Return the bits that symbols [h, w, C] take, without the end of the payload where that can be told."""
+        return 8.0 * len(self.encode(symbols, level))
+
+    def payload_bytes(self, *, rows: int, columns: int) -> int | None:
+        """Return the bytes of every payload for a grid of this size; None where they depend on the symbols."""
+        return None
+
+
+def check_counts(counts: npt.NDArray[np.integer], total: int, what: str) -> None:
+    """Refuse frequencies that cannot be coded with.
+
+    Raises:
+        UserError: They are not positive numbers that add up to the total.
+    """
+    if not counts.size or counts.min() < 1 or int(counts.sum(dtype=np.int64)) != total:
+        raise UserError(f"expected {what} to be positive numbers that add up to {total}")
+
+
+def check_layout(tables: Tables, layout: Mapping[str, tuple[tuple[int, ...], type[np.integer]]], what: object) -> None:
+    """Refuse tables of other shapes or types.
+
+    Args:
+        tables: Tables by name; those that the layout does not have are not looked at.
+        layout: Shape and type of each table by name.
+        what: What the tables are for, for the message.
+
+    Raises:
+        UserError: A table is missing or another; the text names all of them.
+    """
+    given = {name: (array.shape, array.dtype.type) for name, array in tables.items()}
+    wrong = sorted(name for name in layout if given.get(name) != layout[name])
+    if wrong:
+        raise UserError(f"the tables {', '.join(wrong)} are missing, or not those of {what}")

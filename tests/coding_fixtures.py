@@ -1,0 +1,52 @@
+"""Grids of symbols and tables that code them."""
+
+import functools
+
+import numpy as np
+
+from cod_jax.coding.entropy import ChannelTables, Prior, SymbolFormat
+from cod_jax.coding.entropy.fitting import fit_prior
+from cod_jax.coding.range_coder import TOTAL
+from cod_jax.coding.symbols import LARGEST_SYMBOL
+
+
+def codebook(bits: int) -> SymbolFormat:
+    """Return the symbols of a codebook."""
+    return SymbolFormat(num_channels=1, first=0, last=2**bits - 1)
+
+
+def channels(num_channels: int, num_levels: int = 1) -> SymbolFormat:
+    """Return the symbols of a factorized bottleneck."""
+    return SymbolFormat(num_channels, -LARGEST_SYMBOL, LARGEST_SYMBOL, num_levels)
+
+
+def smooth_grid(rows: int, columns: int, size: int, seed: int = 0) -> np.ndarray:
+    """Return symbols of a codebook [rows, columns, 1] that resemble their neighbours."""
+    generator = np.random.default_rng(seed)
+    values = generator.standard_normal((rows + 8, columns + 8))
+    for axis in (0, 1):
+        values = np.apply_along_axis(lambda line: np.convolve(line, np.ones(9) / 3, "valid"), axis, values)
+    levels = np.floor((values / 4 + 0.5) * size)
+    return np.clip(levels, 0, size - 1).astype(np.int32)[..., None]
+
+
+@functools.cache
+def fitted(size: int) -> Prior:
+    """Return the prior of modes static and context for a codebook."""
+    grids = [smooth_grid(20, 30, size, seed) for seed in range(1, 9)]
+    return fit_prior(grids, np.arange(size, dtype=np.float32)[:, None])
+
+
+def counts_only(size: int) -> Prior:
+    """Return the prior of mode static alone."""
+    return Prior({"counts": fitted(size).tables["counts"]})
+
+
+def channel_tables(num_channels: int = 5, longest: int = 30) -> ChannelTables:
+    """Return tables of mode factorized."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(2, longest + 1, num_channels).astype(np.int32)
+    counts = np.zeros((num_channels, longest), np.int32)
+    for channel, length in enumerate(lengths):
+        counts[channel, :length] = generator.multinomial(TOTAL - length, np.full(length, 1 / length)) + 1
+    return ChannelTables(generator.integers(-20, 3, num_channels).astype(np.int32), lengths, counts)
