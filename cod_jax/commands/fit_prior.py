@@ -24,6 +24,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser, text="model folder, which gets the prior")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument(
+        "--entropy-model",
+        default="",
+        metavar="PACKAGE.MODULE:CLASS",
+        help="entropy model of another package to fit in place of those of this one",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="replace the model's prior; files coded with the old one are lost to it"
     )
 
@@ -32,7 +38,8 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.codec import from_bundle
     from cod_jax.model_folder.fitting import fit
 
-    for line in fit(args.model, args.images, lambda bundle: from_bundle(bundle).encode, force=args.force):
+    options = {"entropy_model": args.entropy_model, "force": args.force}
+    for line in fit(args.model, args.images, lambda bundle: from_bundle(bundle).encode, **options):
         frame.say(line)
     return frame.DONE
 

@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from cod_jax import files, images
-from cod_jax.coding.entropy import EntropyModel
+from cod_jax.coding.entropy import EntropyModel, Prior
 from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.errors import UserError, WorkError
 from cod_jax.model_folder.bundle import Bundle, load_bundle, load_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
+from cod_jax.plugins import resolve
 
 # The centres of pictures have sides that are multiples of 128, so that few sizes are compiled.
 CROP, CROP_STEP = 512, 128
@@ -28,6 +29,7 @@ def fit(
     folder: str,
     make_encode: Callable[[Bundle], Callable[[np.ndarray], np.ndarray]],
     *,
+    entropy_model: str = "",
     force: bool = False,
 ) -> list[str]:
     """Fit the prior of a model and write it into its folder.
@@ -36,18 +38,21 @@ def fit(
         model: Folder of a model with a codebook.
         folder: Folder of pictures.
         make_encode: Makes of a model the function that returns the symbols of a picture, as `Codec.encode` does.
+        entropy_model: "package.module:Class" of an entropy model of another package; by default those of this one.
         force: Replace the prior that the folder has.
 
     Returns:
         Lines for people about what was done and measured.
 
     Raises:
-        UserError: The model has no codebook or has a prior, or there are no pictures.
+        UserError: The model has no codebook or has a prior, there are no pictures, or there is no such entropy model.
         WorkError: None of the pictures can be used.
         OSError: A folder cannot be read or written.
     """
     config, _ = load_description(model)
-    if config.codec.symbols.bits is None:
+    # Named on the command line, so the user trusts it.
+    custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
+    if config.codec.symbols.bits is None and custom is None:
         raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
     if (Path(model) / PRIOR_FILE).exists() and not force:
         raise UserError(
@@ -65,7 +70,10 @@ def fit(
         raise WorkError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
     held_out = grids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     fitted = [grid for index, grid in enumerate(grids) if (index + 1) % HELD_OUT_EVERY]
-    prior = fit_prior(fitted, np.asarray(bundle.params["codec"]["bottleneck"]["codebook"]))
+    if custom is None:
+        prior = fit_prior(fitted, np.asarray(bundle.params["codec"]["bottleneck"]["codebook"]))
+    else:
+        prior = Prior.of(custom.fit(fitted, config.codec.symbols))
     save_prior(model, prior)
 
     lines = [f"left out {len(unused)} of {len(names)} pictures, for example {unused[0]}"] if unused else []
@@ -104,12 +112,17 @@ def _encode_centres(
 def _measure(models: Sequence[EntropyModel], grids: Sequence[np.ndarray]) -> str:
     """Say what the prior saves on pictures that it was not fitted to."""
     symbols = np.concatenate([grid.reshape(-1) for grid in grids])
-    shares = np.bincount(symbols) / symbols.size
-    perplexity = 2 ** -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
+    _, occurrences = np.unique(symbols, return_counts=True)
+    shares = occurrences / symbols.size
+    perplexity = 2 ** -(shares * np.log2(shares)).sum()
     means = {model.mode: sum(model.estimated_bits(grid, level=0) for grid in grids) / symbols.size for model in models}
-    fixed = means.pop("raw")
-    modes = ", ".join(f"{mode} {mean:.3f} ({100 * (1 - mean / fixed):.1f} % less)" for mode, mean in means.items())
+    # A code of fixed length, where there is one, is what the others are compared with.
+    fixed = means.pop("raw", None)
+    saved = {mode: f" ({100 * (1 - mean / fixed):.1f} % less)" if fixed else "" for mode, mean in means.items()}
+    modes = [f"fixed {fixed:g}"] if fixed else []
+    modes += [f"{mode} {mean:.3f}{saved[mode]}" for mode, mean in means.items()]
+    of_all = f" of {2**fixed:g}" if fixed else ""
     return (
-        f"bits per symbol of {len(grids)} held-out pictures: fixed {fixed:g}, {modes}; their perplexity is "
-        f"{perplexity:.1f} of {2**fixed:g}"
+        f"bits per symbol of {len(grids)} held-out pictures: {', '.join(modes)}; their perplexity is "
+        f"{perplexity:.1f}{of_all}"
     )

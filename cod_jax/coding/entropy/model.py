@@ -6,7 +6,7 @@ read on any other.
 """
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +46,19 @@ class EntropyModel(abc.ABC):
         Raises:
             UserError: The tables cannot be coded with, or are for other symbols.
         """
+
+    @classmethod
+    def fit(cls, grids: Sequence[npt.NDArray[np.int32]], symbols: SymbolFormat) -> "EntropyModel":
+        """Make the entropy model that suits the symbols of some pictures; for `cod fit-prior --entropy-model`.
+
+        Args:
+            grids: Symbols of pictures [h, w, C], of equal or different sizes.
+            symbols: Their format.
+
+        Raises:
+            UserError: The symbols cannot be coded by this model, or it is not fitted to pictures.
+        """
+        raise UserError(f"{cls.__name__} cannot be fitted; define its class method fit")
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tables by name, integers, as `from_tables` takes them; {} where it needs none."""
