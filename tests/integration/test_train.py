@@ -93,7 +93,7 @@ def test_a_killed_run_repeats_the_uninterrupted_one_bit_for_bit(straight, photog
     assert "resumed after step 10 of 20" in resumed.stdout
     expected, found = final_state(straight, 20), final_state(workdir, 20)
     assert load_meta(workdir, 20)["data"] == load_meta(straight, 20)["data"]
-    assert int(found["step"]) == 20
+    assert int(found.step) == 20
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     for tag in ("loss", "validation/loss"):
         assert scalars(workdir, tag) == scalars(straight, tag)

@@ -73,7 +73,7 @@ def test_eight_devices_agree_with_one(config):
             np.testing.assert_allclose(other[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
     # First moments are the gradients; parameters would compare their signs.
     for update in ("student", "critic"):
-        moments = (jax.tree.leaves(each["optimizer"][update][1].mu) for each in (state, split_state))
+        moments = (jax.tree.leaves(each.optimizer[update][1].mu) for each in (state, split_state))
         pairs = list(zip(*moments, strict=True))
         distance = math.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in pairs))
         assert distance <= 1e-4 * math.sqrt(sum(float(np.sum(a**2)) for a, _ in pairs))

@@ -61,7 +61,7 @@ class Runner:
                 self.optimizer,
                 schedule,
                 self.config.ema,
-                gather=lambda params, frozen: (gathered(params, shardings["params"]), frozen),
+                gather=lambda params, frozen: (gathered(params, shardings.params), frozen),
             )
             self._steps[name] = jax.jit(
                 update,
@@ -97,14 +97,14 @@ def test_eight_devices_agree_with_one(runner, alone, name):
     for term in ("loss", "loss/flow", "loss/reconstruction", "loss/commitment", "gradient_norm", "codebook/perplexity"):
         assert metrics[term] == pytest.approx(alone[term], rel=TOLERANCE), term
     # Adam turns gradients near zero into steps of either sign, so its first moments are compared, not the parameters.
-    moments, expected = (optax.tree.get(s["optimizer"], "mu") for s in (jax.device_get(state), alone_state))
+    moments, expected = (optax.tree.get(s.optimizer, "mu") for s in (jax.device_get(state), alone_state))
     distance = optax.tree.norm(jax.tree.map(np.subtract, moments, expected))
     assert distance < 1e-4 * optax.tree.norm(expected)
 
 
 def test_the_state_is_split_over_the_devices(runner):
     shardings, _, _ = runner.shardings("2x2x2")
-    kernel = shardings["params"]["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"]
+    kernel = shardings.params["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"]
     shape = runner.shapes.params["model"]["codec"]["encoder"]["levels"][4][0]["conv2"]["kernel"].shape
     assert np.prod(kernel.shard_shape(shape)) == np.prod(shape) // 4
 

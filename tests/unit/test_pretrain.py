@@ -63,7 +63,7 @@ def test_a_step_with_all_terms_moves_the_model_and_its_heads(images, frozen):
         assert np.isfinite(metrics[f"loss/{term}"]), term
     assert 0 < metrics["loss/feature_alignment"] < 2
     for name in objective.heads:
-        before, moved = (tree["params"]["heads"][name]["out"]["kernel"] for tree in (state, after))
+        before, moved = (tree.params["heads"][name]["out"]["kernel"] for tree in (state, after))
         assert not np.array_equal(before, moved), name
 
 

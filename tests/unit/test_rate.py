@@ -64,7 +64,7 @@ def test_steps_train_the_densities_and_the_steps_of_the_levels(objective, images
         assert np.isfinite(metrics["gradient_norm"])
     assert not any(name.startswith("codebook") for name in metrics)
     assert after.buffers == {}
-    before, moved = (s["params"]["model"]["codec"]["bottleneck"] for s in (state, after))
+    before, moved = (s.params["model"]["codec"]["bottleneck"] for s in (state, after))
     jax.tree.map(lambda a, b: np.testing.assert_equal(np.any(np.asarray(a) != np.asarray(b)), True), before, moved)
 
 
