@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import cod_jax
-from cod_jax import train
 from cod_jax.commands.main import main
 from cod_jax.models import ModelConfig
 from cod_jax.training.config import TrainConfig
@@ -30,11 +29,11 @@ def test_a_denoiser_of_ones_own_trains_is_exported_and_loaded_only_where_it_is_t
     photographs = write_photographs(tmp_path / "photos")
     small = {"model.denoiser.hidden": 8, "model.denoiser.num_blocks": 1}
     arguments = settings_of("own_denoiser.py", photographs, **small)
-    assert train.main(["--workdir", str(tmp_path / "run"), *arguments]) == 0
+    assert main(["train", "--workdir", str(tmp_path / "run"), *arguments]) == 0
     model = tmp_path / "model"
     assert main(["export", "--workdir", str(tmp_path / "run"), "--output", str(model)]) == 0
     codec = cod_jax.load(model)
-    assert codec.config.denoiser == PlainDenoiserConfig(hidden=8, num_blocks=1)
+    assert codec.engine.config.denoiser == PlainDenoiserConfig(hidden=8, num_blocks=1)
     data = codec.compress(gradient_image(40, 24))
     np.testing.assert_array_equal(cod_jax.load(model).decompress(data), codec.decompress(data))
     # A process that has not imported the package, and does not trust it, says what it needs.
@@ -64,14 +63,14 @@ def test_a_loss_of_ones_own_trains(tmp_path, capfd):
     photographs = write_photographs(tmp_path / "photos")
     small = {name: value for name, value in SMALL.items() if name.startswith("model.denoiser.")}
     arguments = settings_of("own_loss.py", photographs, **small)
-    assert train.main(["--workdir", str(tmp_path / "run"), *arguments]) == 0
+    assert main(["train", "--workdir", str(tmp_path / "run"), *arguments]) == 0
     assert "edges " in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_losses_need_pictures_to_compare():
     config = own_loss.get_config()
     config.objective.one_step_weight = 0.0
-    with pytest.raises(ValueError, match="losses need the extra pass at t = 0"):
+    with pytest.raises(ValueError, match="one_step_weight must be above 0 with losses"):
         TrainConfig.from_dict(config.to_dict())
 
 

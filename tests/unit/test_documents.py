@@ -17,12 +17,6 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Files of the repository in running text; those that runs and readers make have other names.
 FILE = re.compile(r"`((?:cod_jax|configs|data|demo|docs|examples|launch|tests)/[\w./*-]*)`")
 MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
-# Rooms of the house that are not built yet.
-NOT_YET = (
-    "cod_jax/codec",
-    "cod_jax/coding/entropy",
-    "tests/unit/coding",
-)
 TEXTS = {name_of(page): page.read_text() for page in PAGES}
 
 
@@ -52,7 +46,7 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", TEXTS)
 def test_files_that_are_named_exist(page: str):
     named = {name.rstrip("/") for name in FILE.findall(without_code(TEXTS[page])) if "NAME" not in name}
-    assert not [name for name in named if not list(REPOSITORY.glob(name)) and not name.startswith(NOT_YET)]
+    assert not [name for name in named if not list(REPOSITORY.glob(name))]
 
 
 @pytest.mark.parametrize("page", TEXTS)
