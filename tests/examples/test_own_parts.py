@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import cod_jax
+from cod_jax.codec.model_engine import ModelEngine
 from cod_jax.commands.main import main
 from cod_jax.models import ModelConfig
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.objectives.pretrain import PretrainConfig
 from examples import own_denoiser, own_loss
 from examples.own_denoiser import PlainDenoiserConfig
 from tests.model_fixtures import gradient_image, tiny_model_config
@@ -33,6 +35,7 @@ def test_a_denoiser_of_ones_own_trains_is_exported_and_loaded_only_where_it_is_t
     model = tmp_path / "model"
     assert main(["export", "--workdir", str(tmp_path / "run"), "--output", str(model)]) == 0
     codec = cod_jax.load(model)
+    assert isinstance(codec.engine, ModelEngine)
     assert codec.engine.config.denoiser == PlainDenoiserConfig(hidden=8, num_blocks=1)
     data = codec.compress(gradient_image(40, 24))
     np.testing.assert_array_equal(cod_jax.load(model).decompress(data), codec.decompress(data))
@@ -55,6 +58,7 @@ def test_a_description_survives_with_the_name_of_its_class():
 
 def test_a_loss_of_ones_own_is_a_term_of_the_objective(tmp_path):
     config = TrainConfig.from_dict(own_loss.get_config().to_dict())
+    assert isinstance(config.objective, PretrainConfig)
     assert config.objective.losses == (own_loss.EdgeLossConfig(weight=0.5),)
     assert TrainConfig.from_dict(config.to_dict()) == config
 

@@ -1,5 +1,6 @@
 """Teacher, critic and student on a mesh of eight devices compute what they compute on one."""
 
+import dataclasses
 import math
 
 import jax
@@ -13,6 +14,7 @@ from cod_jax.parallel import MeshConfig, batch_sharding, make_mesh
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.objectives.distill import DistillConfig
 from cod_jax.training.plan import compile_step, make_plan
+from cod_jax.training.state import TrainState
 from configs import base, tiny_one_step
 from tests.model_fixtures import numpy_params, tiny_pixel_config
 from tests.training_fixtures import SMALL
@@ -36,7 +38,7 @@ def config(tmp_path_factory) -> TrainConfig:
     return TrainConfig.from_dict(settings.to_dict())
 
 
-def run(config: TrainConfig, sizes: tuple[int, int, int]) -> tuple[dict, list[dict]]:
+def run(config: TrainConfig, sizes: tuple[int, int, int]) -> tuple[TrainState, list[dict]]:
     """The state after one update of each kind, and their metrics."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     batch = batch_sharding(mesh, config.sharding.batch)
@@ -46,12 +48,12 @@ def run(config: TrainConfig, sizes: tuple[int, int, int]) -> tuple[dict, list[di
     params = numpy_params(plan.shapes.params) | plan.objective.parts_from(
         {"teacher": jax.tree.map(np.asarray, teacher)}
     )
-    state = {
-        **jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), plan.shapes),
-        "params": params,
-        "ema": {part: params[part] for part in plan.objective.averaged},
-        "buffers": plan.objective.init_buffers(jax.tree.map(jnp.asarray, params), jax.random.key(2)),
-    }
+    state = dataclasses.replace(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), plan.shapes),
+        params=params,
+        ema={part: params[part] for part in plan.objective.averaged},
+        buffers=plan.objective.init_buffers(jax.tree.map(jnp.asarray, params), jax.random.key(2)),
+    )
     state = jax.tree.map(lambda leaf, where: jax.device_put(np.array(leaf), where), state, plan.shardings)
     frozen = jax.device_put({"teacher": teacher}, plan.frozen_shardings)
     images = np.random.default_rng(1).integers(0, 256, plan.batch_shape.shape, np.uint8)

@@ -10,6 +10,7 @@ from cod_jax.models import (
     CodebookConfig,
     ComputeConfig,
     ConditionCodecConfig,
+    DConvConfig,
     ModelConfig,
     build_model,
     flatten_params,
@@ -109,9 +110,9 @@ def test_one_step_of_both_predictions():
     condition = jax.random.normal(jax.random.key(1), (1, 1, 1, 32))
     noise = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
     for prediction in ("image", "velocity"):
-        config = ModelConfig(
-            tiny_model_config().codec, dataclasses.replace(tiny_model_config().denoiser, prediction=prediction)
-        )
+        denoiser = tiny_model_config().denoiser
+        assert isinstance(denoiser, DConvConfig)
+        config = ModelConfig(tiny_model_config().codec, dataclasses.replace(denoiser, prediction=prediction))
         functional = build_model(config)
         model = functional.bind(jax.tree.map(jnp.asarray, numpy_params(functional.shapes)))
         raw = model.predict(noise, jnp.zeros((1,)), condition)

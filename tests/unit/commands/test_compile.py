@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cod_jax import runtime
+from cod_jax.codec.compiled_engine import CompiledEngine
 from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
@@ -33,7 +34,8 @@ def test_a_model_is_compiled(model, tmp_path, capsys):
     description = json.loads((output / "compiled.json").read_text())
     assert {path.name for path in output.iterdir()} == {*description["files"], "compiled.json"}
     codec = runtime.load(output)
-    assert codec.description.platforms == ["cpu"]
+    assert isinstance(codec.engine, CompiledEngine)
+    assert codec.engine.description.platforms == ["cpu"]
     assert codec.decompress(codec.compress(gradient_image(16, 16))).shape == (16, 16, 3)
 
     assert _compile(arguments) == 2

@@ -11,6 +11,7 @@ from cod_jax.parallel import make_mesh, tree_shardings
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.objectives.distill import DistillConfig
 from cod_jax.training.objectives.pretrain import PretrainConfig
+from cod_jax.training.optimizer import AdamWConfig
 from configs import base, demo, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
 
 CONFIGS = {
@@ -131,6 +132,7 @@ def test_the_one_step_codec_has_a_recipe_for_eight_rates():
     published = TrainConfig.from_dict(one_step.get_config("2").to_dict())
     assert published.frozen_names == ("dinov2", "lpips_vgg", "lpips_alex")
     assert isinstance(published.objective, DistillConfig)
+    assert isinstance(published.optimizer, AdamWConfig)
     assert (published.batch_size, published.optimizer.schedule) == (32, "tenth")
     # Every field is there, so that it can be set on the command line.
     for argument in ("1", "2"):
