@@ -51,6 +51,17 @@ class Codec:
         return self._engine
 
     @property
+    def config(self) -> Any:
+        """The `ModelConfig` of the model.
+
+        Raises:
+            UserError: The model is compiled; its folder does not hold its description.
+        """
+        if self._engine.config is None:
+            raise UserError("a compiled model has no config; load the model folder that it was made from")
+        return self._engine.config
+
+    @property
     def fingerprint(self) -> str:
         """64 hex digits that name the model and its prior; files name it by the first 8.
 

@@ -39,7 +39,8 @@ class CompiledEngine(Engine):
     def __init__(self, folder: Path):
         self.description = read_description(folder)
         self.coder = _read_coder(folder, self.description)
-        self.size_multiple, self.decoding = self.description.size_multiple, DecodingConfig(num_steps=1)
+        self.config, self.size_multiple = None, self.description.size_multiple
+        self.decoding = DecodingConfig(num_steps=1)
         self.summary = f"compiled, {self.description.dtype}"
         self._encode = Programs(folder, self.description, "encode")
         self._decode = Programs(folder, self.description, "decode")

@@ -1,6 +1,7 @@
 """What a codec asks of the engine that computes for it."""
 
 import abc
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ class Engine(abc.ABC):
 
     Attributes:
         coder: Writes and reads the files of the model.
+        config: The `ModelConfig` of the model; None where the folder does not hold it.
         size_multiple: Both sides of all pictures are multiples of this many pixels.
         decoding: How pictures are decoded unless something else is asked for.
         summary: A few words about the model, for people.
     """
 
     coder: SymbolCoder
+    config: Any
     size_multiple: int
     decoding: DecodingConfig
     summary: str

@@ -32,9 +32,6 @@ class ModelEngine(Engine):
     Args:
         bundle: A loaded model folder.
 
-    Attributes:
-        config: The description of the model.
-
     Raises:
         UserError: The bundle lacks the autoencoder that its model needs, or the tables that code its symbols.
     """

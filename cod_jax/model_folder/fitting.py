@@ -12,6 +12,7 @@ from tqdm import tqdm
 from cod_jax import files, images
 from cod_jax.coding.entropy import EntropyModel, Prior
 from cod_jax.coding.entropy.fitting import fit_prior
+from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError, WorkError
 from cod_jax.model_folder.bundle import Bundle, load_bundle, load_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
@@ -80,7 +81,7 @@ def fit(
     lines.append(f"fitted the prior to {sum(grid.size for grid in fitted)} symbols of {len(fitted)} pictures")
     coder = dataclasses.replace(bundle, prior=prior).symbol_coder()
     if held_out:
-        lines.append(_measure(coder.models, held_out))
+        lines.append(_measure(coder, held_out))
     return [*lines, f"the fingerprint of {model} is now {coder.fingerprint[:16]}"]
 
 
@@ -109,13 +110,15 @@ def _encode_centres(
         yield grid
 
 
-def _measure(models: Sequence[EntropyModel], grids: Sequence[np.ndarray]) -> str:
-    """Say what the prior saves on pictures that it was not fitted to."""
+def _measure(coder: SymbolCoder, grids: Sequence[np.ndarray]) -> str:
+    """Say what the prior saves on pictures of the best quality that it was not fitted to."""
+    best = coder.num_levels - 1
     symbols = np.concatenate([grid.reshape(-1) for grid in grids])
     _, occurrences = np.unique(symbols, return_counts=True)
     shares = occurrences / symbols.size
     perplexity = 2 ** -(shares * np.log2(shares)).sum()
-    means = {model.mode: sum(model.estimated_bits(grid, level=0) for grid in grids) / symbols.size for model in models}
+    totals = {model.mode: sum(model.estimated_bits(grid, level=best) for grid in grids) for model in coder.models}
+    means = {mode: total / symbols.size for mode, total in totals.items()}
     # A code of fixed length, where there is one, is what the others are compared with.
     fixed = means.pop("raw", None)
     saved = {mode: f" ({100 * (1 - mean / fixed):.1f} % less)" if fixed else "" for mode, mean in means.items()}

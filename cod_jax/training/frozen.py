@@ -1,6 +1,5 @@
 """Frozen networks of a run, placed on the mesh, and checked to be the same in all processes and after a resume."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cod_jax.coding.digests import digest_arrays
 from cod_jax.errors import UserError
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.parallel import put
@@ -60,12 +60,10 @@ def digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]
 
 
 def _digest(params: Params, config: Mapping[str, Any] | None = None) -> str:
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, value in sorted(flatten_params(params).items()):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(array.view(np.uint8).data)
-    return digest.hexdigest()
+    def header(name: str, array: np.ndarray) -> bytes:
+        return f"{name} {np.atleast_1d(array).shape} {array.dtype}".encode()
+
+    return digest_arrays(flatten_params(params), header, start=json.dumps(config, sort_keys=True).encode())
 
 
 def check_same(workdir: Path, meta: Mapping[str, Any], given: Mapping[str, str]) -> None:

@@ -142,6 +142,8 @@ def test_a_model_without_its_tables_is_not_used(factorized_folder: Path, tmp_pat
 
 def test_it_decodes_in_one_step(compiled_codec: Codec):
     assert compiled_codec.decoding.num_steps == 1
+    with pytest.raises(UserError, match="a compiled model has no config; load the model folder that it was made from"):
+        _ = compiled_codec.config
     data = compiled_codec.compress(gradient_image(16, 16))
     with pytest.raises(UserError, match="compiled models decode in one step, got 25 steps; leave them out, or use"):
         compiled_codec.decompress(data, steps=25)
