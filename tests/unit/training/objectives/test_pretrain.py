@@ -1,31 +1,27 @@
-"""Pre-training with frozen networks, small ones in the place of the published."""
+"""Pre-training, with small frozen networks in the place of the published."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAEConfig
-from cod_jax.losses.terms import cosine_distance_per_image
 from cod_jax.models import DDTConfig
-from cod_jax.models.functional import Functional
-from cod_jax.models.heads import FeatureHead
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
-from cod_jax.training.optimizer import AdamWConfig, EmaConfig
-from cod_jax.training.state import init_state
-from cod_jax.training.step import make_update
 from tests.model_fixtures import numpy_params, tiny_model_config
+from tests.objective_fixtures import run, start
 
 NETWORKS = FrozenNetworks(
     dinov2=DINOv2Config(width=12, num_blocks=2, num_heads=2, mlp_width=24, table_side=3),
     vae=SDVAEConfig(widths=(4, 4, 4, 4), encoder_blocks=1, num_groups=2),
 )
+
+
 ALIGNED = PretrainConfig(feature_alignment_weight=0.5, condition_alignment_weight=0.5, alignment_block=1)
 
 
@@ -48,17 +44,11 @@ def frozen() -> dict:
 
 @pytest.mark.slow
 def test_a_step_with_all_terms_moves_the_model_and_its_heads(images, frozen):
-    objective, optimizer = latent_objective(), AdamWConfig().build()
+    objective = latent_objective()
     assert set(frozen) == {"autoencoder", "dinov2"}
     assert set(objective.heads) == {"reconstruction", "feature_alignment", "condition_alignment"}
-    shapes = jax.eval_shape(lambda: init_state(objective, {"model": optimizer}, jax.random.key(0)))
-    params = jax.tree.map(jnp.asarray, numpy_params(shapes.params))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    state = dataclasses.replace(zeros, params=params, ema=params, key=jax.random.key_data(jax.random.key(1)))
-    update = jax.jit(
-        make_update(objective, objective.updates[0], optimizer, optax.constant_schedule(1e-3), EmaConfig(0.9))
-    )
-    after, metrics = update(state, frozen, {"image": images})
+    state, optimizers, _ = start(objective)
+    after, metrics = run(objective, state, optimizers, frozen, images, learning_rate=1e-3)
     for term in ("flow", "reconstruction", "commitment", "feature_alignment", "condition_alignment"):
         assert np.isfinite(metrics[f"loss/{term}"]), term
     assert 0 < metrics["loss/feature_alignment"] < 2
@@ -101,13 +91,32 @@ def test_an_alignment_block_that_does_not_exist_is_refused():
         latent_objective(dataclasses.replace(ALIGNED, alignment_block=8))
 
 
-def test_fresh_heads_have_a_gradient_of_ordinary_size_where_the_condition_starts():
-    # At zero: a head that made zero of it would have no direction, and a gradient of 1e8 under the cosine.
-    head = Functional(lambda rngs: FeatureHead(8, 12, dtype="float32", rngs=rngs))
-    params = head.init(jax.random.key(0))
-    tokens = jax.random.normal(jax.random.key(1), (1, 2, 2, 12))
+@pytest.mark.slow
+def test_extra_pass_at_zero_is_a_term_of_its_own(images):
+    unified = Pretrain(
+        PretrainConfig(one_step_weight=2.0, one_step_noise_level=0.0), ObjectiveContext(tiny_model_config())
+    )
+    params = start(unified)[0].params
+    draws = unified.draw(jax.random.key(0), images.shape)._replace(drop=jnp.ones((len(images),)))
+    total, output = jax.jit(unified.loss)(params, {}, images, draws)
+    model = unified.functional.bind(params["model"])
+    image01 = images.astype(jnp.float32) / 255
+    z_q = model.codec.quantize(model.codec.encode(image01)).values
+    decoded = model.one_step(model.codec.decode(z_q))
+    np.testing.assert_allclose(output.terms["one_step"], jnp.mean((decoded - (2 * image01 - 1)) ** 2), rtol=1e-4)
+    terms = output.terms
+    expected = terms["flow"] + terms["reconstruction"] + 0.25 * terms["commitment"] + 2 * terms["one_step"]
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
 
-    def loss(condition: jax.Array) -> jax.Array:
-        return jnp.sum(cosine_distance_per_image(head.bind(params)(condition), tokens))
 
-    assert 0 < jnp.linalg.norm(jax.grad(loss)(jnp.zeros((1, 2, 2, 8)))) < 10
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"null_condition_probability": 1.5}, r"null_condition_probability must be in \[0, 1\], got 1.5"),
+        ({"one_step_weight": -1.0}, "one_step_weight must be at least 0, got -1.0"),
+        ({"time_shift": 0.0}, "time_shift must be positive, got 0.0"),
+    ],
+)
+def test_objective_refuses_unusable_values(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainConfig(**fields)

@@ -1,0 +1,60 @@
+"""The start of the training loop's state."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.model_folder.bundle import save_bundle
+from cod_jax.models import build_model
+from cod_jax.parallel import make_mesh
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.frozen import placed
+from cod_jax.training.loop import _fresh_state
+from cod_jax.training.plan import Plan, make_plan
+from cod_jax.training.state import TrainState
+from cod_jax.training.teacher import load_teacher
+from configs import base, tiny_one_step
+from tests.model_fixtures import numpy_params
+from tests.training_fixtures import small_settings
+
+
+class TwoArrays(Plan):
+    """The smallest plan there is; making a real one's state takes a minute."""
+
+    def init(self, key):
+        params = {"model": jnp.ones(2), "critic": jnp.zeros(3)}
+        return TrainState(params, {}, {}, {}, jnp.int32(0), jnp.int32(0), {}, jax.random.key_data(key))
+
+
+def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    given = {"teacher": {"denoiser": np.full(3, 1 + 2**-20, np.float32)}}
+    plan = object.__new__(TwoArrays)
+    shardings = jax.tree.map(lambda _: where, jax.eval_shape(plan.init, jax.random.key(0)))
+    object.__setattr__(plan, "shardings", shardings)
+    parts_from = SimpleNamespace(parts_from=lambda frozen: {"critic": frozen["teacher"]["denoiser"]})
+    object.__setattr__(plan, "objective", parts_from)
+    state = _fresh_state(plan, jax.random.key(0), given)
+    np.testing.assert_array_equal(state.params["critic"], given["teacher"]["denoiser"])
+    np.testing.assert_array_equal(state.params["model"], 1)
+
+
+@pytest.mark.slow
+def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp_path):
+    path = str(tmp_path / "teacher")
+    settings = tiny_one_step.get_config("2")
+    base.apply(settings, {"objective.teacher": path, "data.source": "photos", "frozen.dtype": "bfloat16"})
+    settings.model = small_settings()["model"]
+    config = TrainConfig.from_dict(settings.to_dict())
+    params = numpy_params(build_model(config.model).shapes)
+    save_bundle(path, config.model, params, training={})
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    plan = make_plan(config, mesh)
+    given = {"teacher": load_teacher(path)}
+    rounded = placed(plan, given)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("bfloat16")}
+    state = _fresh_state(plan, jax.random.key(0), given)
+    jax.tree.map(np.testing.assert_array_equal, state.params["critic"], given["teacher"]["denoiser"])
