@@ -104,9 +104,11 @@ def _read_coder(folder: Path, about: Description) -> SymbolCoder:
 
 
 def _read_symbols(folder: Path, about: Description) -> SymbolFormat:
-    """Return the symbols of the model: without a codebook, what the bins among its weights say."""
+    """Return the symbols of the model; in older folders, the bins of a factorized bottleneck tell them."""
     if about.codebook_bits:
         return SymbolFormat(1, 0, 2**about.codebook_bits - 1)
+    if about.symbols:
+        return about.symbols
     formats: set[SymbolFormat] = set()
     for name in WEIGHTS_FILES.values():
         try:

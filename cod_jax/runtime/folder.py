@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from cod_jax import files
+from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 
 FORMAT = "cod_jax compiled model"
@@ -27,7 +28,8 @@ Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 Dtype = Literal["float32", "bfloat16"]
 WEIGHTS_FILES: dict[Part, str] = {"encode": "encode.safetensors", "decode": "decode.safetensors"}
 PRIOR_FILE = "prior.safetensors"
-# In both files of weights, with a factorized bottleneck: the width of every bin, [levels, channels].
+# In both files of weights, with a factorized bottleneck: the width of every bin, [levels, channels]. Folders of
+# version 0.1 say nothing else about its symbols.
 BINS = "bottleneck/step"
 
 # First and last number of a range; None is no end.
@@ -90,13 +92,14 @@ class Description:
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
         pitch: Pixels per symbol in each direction.
-        codebook_bits: Bits of a symbol; 0 with a factorized bottleneck, whose programs take pairs: pictures or symbols,
-            and the quality level of each.
+        codebook_bits: Bits of a symbol; 0 without a codebook. Programs take pairs then: pictures or symbols, and the
+            quality level of each.
         size_multiple: Both sides of what the programs take are multiples of this many pixels.
         dtype: Dtype of the computation.
         jax_version: Release of JAX that made the programs; older ones may not read them.
         programs: The programs.
         files: Every file beside this description.
+        symbols: The symbols of a model without a codebook; None with one, and in folders of version 0.1.
     """
 
     weights_fingerprint: str
@@ -107,6 +110,7 @@ class Description:
     jax_version: str
     programs: tuple[Program, ...]
     files: dict[str, FileFacts]
+    symbols: SymbolFormat | None = None
 
     @property
     def platforms(self) -> list[str]:
@@ -116,6 +120,8 @@ class Description:
     def to_json(self) -> bytes:
         """Return the content of `compiled.json`."""
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        if self.symbols is None:
+            del values["symbols"]
         return (json.dumps({**values, CHECKSUM: checksum_of(values)}, indent=2) + "\n").encode()
 
 
@@ -238,7 +244,15 @@ def _description(values: dict[str, Any]) -> Description:
         jax_version=_matching(values, "jax_version", r"\d{1,4}\.\d{1,4}\.\d{1,4}"),
         programs=tuple(programs),
         files=described,
+        symbols=_symbols(values["symbols"]) if "symbols" in values else None,
     )
+
+
+def _symbols(values: Any) -> SymbolFormat:
+    first, last = (_whole(values, name, -LARGEST_SYMBOL, LARGEST_SYMBOL) for name in ("first", "last"))
+    if first > last:
+        raise UserError(f"the symbols are {first} to {last}")
+    return SymbolFormat(_whole(values, "num_channels", 1, 2**16), first, last, _whole(values, "num_levels", 1, 256))
 
 
 def _refuse(name: str, value: Any) -> NoReturn:

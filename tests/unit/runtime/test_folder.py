@@ -54,6 +54,9 @@ def test_a_changed_file_is_refused(copy, name):
         (lambda values: values["programs"][0].update(file="/etc/passwd"), "'/etc/passwd' is not among its files"),
         (lambda values: values["programs"][0].update(platform="abacus"), "damaged .platform is 'abacus'"),
         (lambda values: values["programs"][0]["sizes"].update(rows=[1]), "damaged .rows is"),
+        (lambda values: values.update(symbols={"first": 0, "last": 2**20}), "damaged .last is '1048576'"),
+        (lambda values: values.update(symbols={"first": 3, "last": 2}), "damaged .the symbols are 3 to 2"),
+        (lambda values: values.update(symbols={"first": 0, "last": 2}), "damaged .num_channels is 'None'"),
     ],
 )
 def test_a_changed_description_is_refused(copy, change, message):
@@ -122,7 +125,7 @@ def test_a_factorized_model_needs_its_tables(factorized_copy: Path):
         cod_jax.load(factorized_copy)
 
 
-def test_the_tables_of_a_factorized_model_must_be_those_of_its_weights(factorized_folder: Path, factorized_copy: Path):
+def test_the_tables_of_a_factorized_model_must_be_those_of_its_symbols(factorized_folder: Path, factorized_copy: Path):
     tables = safetensors.numpy.load((factorized_folder / PRIOR_FILE).read_bytes())
     fewer = {
         r"\(1, 8\)": {name: table[:1] for name, table in tables.items()},
@@ -134,6 +137,13 @@ def test_the_tables_of_a_factorized_model_must_be_those_of_its_weights(factorize
             cod_jax.load(factorized_copy)
     replace_file(factorized_copy, PRIOR_FILE, (factorized_folder / PRIOR_FILE).read_bytes())
     assert cod_jax.load(factorized_copy).num_levels == 2
+
+
+def test_older_folders_tell_their_symbols_by_their_bins(factorized_copy: Path):
+    values = json.loads((factorized_copy / DESCRIPTION_FILE).read_text())
+    assert values.pop("symbols") == {"num_channels": 8, "first": -32767, "last": 32767, "num_levels": 2}
+    write_description(factorized_copy, values)
+    assert (cod_jax.load(factorized_copy).num_levels, cod_jax.load(factorized_copy).symbols.num_channels) == (2, 8)
     replace_file(factorized_copy, "decode.safetensors", safetensors.numpy.save({"other": np.zeros(3, np.float32)}))
     with pytest.raises(UserError, match=r"decode.safetensors is damaged \(it has no bins \[levels, channels\]\); make"):
         cod_jax.load(factorized_copy)
