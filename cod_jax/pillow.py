@@ -39,16 +39,16 @@ def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) ->
 
     Args:
         model: Model folder.
-        max_pixels: Larger pictures are neither loaded nor saved with the model; by default what `cod_jax.load` takes,
+        max_pixels: Larger pictures are neither loaded nor saved with the model; by default the limit of `cod_jax.load`,
             which also holds for the models that are found in COD_JAX_MODELS.
 
     Raises:
-        UserError: No model folder, or a limit below 1.
+        UserError: The path is not a model folder, or the limit is below 1.
     """
     from cod_jax.model_folder.description import read_fingerprints
 
     if max_pixels is not None and max_pixels < 1:
-        raise UserError(f"the limit is {max_pixels} pixels; it must be at least 1")
+        raise UserError(f"expected max_pixels to be at least 1, got {max_pixels}")
     read_fingerprints(model)
     path = Path(model).resolve()
     _registered.pop(path, None)
@@ -68,7 +68,7 @@ class CodImageFile(ImageFile.ImageFile):
         try:
             self._container = container.read(data)
         except UserError as error:
-            raise SyntaxError(str(error)) from error  # how plugins say that a file is none of theirs
+            raise SyntaxError(str(error)) from error  # this tells Pillow to try other formats
         # Nothing more is read, and programs that want the size alone never load. `Image.open` sets `_exclusive_fp` only
         # afterwards, but gives a name to no file except those that it opened.
         if self.fp is not None and (self._exclusive_fp or self.filename):
@@ -109,7 +109,7 @@ def _find(file: container.Container) -> Path:
             if read_fingerprints(path).match(file.model, file.mode):
                 return path
         except (UserError, OSError):
-            continue  # no model folder any more
+            continue  # the folder has gone or changed
     path = find_model(file.model, file.mode)
     if path is None:
         raise OSError(

@@ -1,4 +1,4 @@
-"""Pictures to bytes and back: checks, lists, batches and limits, whatever computes the symbols."""
+"""Pictures to bytes and back: checks, lists, batches and limits, with any engine."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Codec:
     steps, for another sampler, and for guidance after none, but not for another seed or strength of guidance.
 
     Args:
-        engine: What computes; `cod_jax.load` makes one of a folder.
+        engine: Computes symbols and pictures; `cod_jax.load` makes one of a folder.
         max_pixels: Larger pictures are refused in both directions.
     """
 
@@ -47,7 +47,7 @@ class Codec:
 
     @property
     def engine(self) -> Engine:
-        """What computes the symbols of pictures and the pictures of symbols."""
+        """The engine that computes the symbols of pictures and the pictures of symbols."""
         return self._engine
 
     @property

@@ -1,4 +1,4 @@
-"""What a codec asks of the engine that computes for it."""
+"""The interface of the engines that compute for a codec."""
 
 import abc
 from typing import Any

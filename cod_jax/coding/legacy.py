@@ -4,7 +4,7 @@
 tells them apart. (The CoD tools themselves read the sides in the other order than they write them, and so exchange rows
 and columns of pictures that are not square. Here they are read as written.)
 
-There is no magic number, no model identity and no checksum: what can be checked is the length. The published tools keep
+There is no magic number, no model identity and no checksum: only the length can be checked. The published tools keep
 floor(height / pitch) x floor(width / pitch) symbols and lose the rest of the picture; files written here keep
 ceil(height / pitch) x ceil(width / pitch) and lose nothing. For pictures whose sides are multiples of the pitch the two
 are the same.
@@ -128,7 +128,7 @@ def decode_legacy_header(data: bytes, layout: Layout = "legacy-lite") -> LegacyH
 
 
 def check_header(data: bytes, header: LegacyHeader) -> None:
-    """Refuse a file that no model can have written, whatever its pitch and its codebook.
+    """Refuse a file that no model can have written, of any pitch and codebook.
 
     Args:
         data: The whole file.

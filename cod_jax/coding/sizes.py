@@ -17,7 +17,7 @@ it takes at least what encoding takes.
 
 RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels where the model is loaded or registered)"
 
-# Pixels per side of the smallest piece that a model computes, and how many are no attack whatever the limit is.
+# Pixels per side of the smallest piece that a model computes, and a number that is harmless under any limit.
 _CELL = 16
 _ALWAYS_ALLOWED = 2**22
 

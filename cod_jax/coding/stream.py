@@ -165,8 +165,8 @@ class SymbolCoder:
     def _decode_payload(self, file: container.Container) -> tuple[npt.NDArray[np.int32], int]:
         """Return symbols and level of a file.
 
-        A decoder stops after the last symbol, whatever follows, and several numbers may stand for the same symbols: a
-        payload that no encoder makes of its symbols is refused.
+        A decoder stops after the last symbol and does not see what follows, and several numbers may stand for the same
+        symbols. So a payload that no encoder makes of its symbols is refused.
         """
         rows, columns = ceil_grid(height=file.height, width=file.width, pitch=self.pitch)
         modes: list[container.Mode] = [model.mode for model in self.models]

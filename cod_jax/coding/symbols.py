@@ -1,4 +1,4 @@
-"""What the symbols of a model are, for all that codes, checks or reshapes them."""
+"""The format of a model's symbols, for all that codes, checks or reshapes them."""
 
 import dataclasses
 

@@ -49,7 +49,7 @@ class Bundle:
     Attributes:
         config: What the model is.
         params: Nested dict of float32 numpy arrays, as `build_model(config)` takes them.
-        fingerprint: 64 hex digits that name exactly these weights in this model, whatever the prior.
+        fingerprint: 64 hex digits that name exactly these weights in this model; the prior has no part in it.
         dtype: Dtype of the computation in use.
         training: Facts of its training, such as the step; for people, nothing reads them back.
         autoencoder: Nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
@@ -77,7 +77,7 @@ class Bundle:
 
 
 def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
-    """How a model decodes unless something else is asked for: with the published settings of its family.
+    """Return how a model decodes unless something else is asked for: with the published settings of its family.
 
     These are 25 steps and guidance 3.0 in pixels, 1.25 on latents, 3.0 again for the 64-bit model on latents.
 
@@ -165,8 +165,8 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
             folder's.
 
     Raises:
-        UserError: No model folder, another format or version, weights that are damaged, changed since the export, or do
-            not fit the description; one sentence that says what to do.
+        UserError: The path is not a model folder, or has another format or version; or its weights are damaged, were
+            changed since the export, or do not fit the description.
     """
     folder = Path(path)
     description = read_description(folder)
@@ -191,10 +191,10 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
 
 
 def load_description(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping[str, Any]]:
-    """What the model of a model folder is, and the facts of its training, without reading its weights.
+    """Return the description of a model, and the facts of its training, without reading its weights.
 
     Raises:
-        UserError: No model folder, or one that is damaged or from another version.
+        UserError: The path is not a model folder, or the folder is damaged or from another version.
     """
     folder = Path(path)
     description = read_description(folder)
@@ -205,8 +205,8 @@ def load_description(path: str | os.PathLike[str]) -> tuple[ModelConfig, Mapping
 def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
     """Name a model by its content: SHA-256 of its description and of every name, shape and float32 value.
 
-    How pictures are decoded by default is no part of it: it changes neither the symbols of a picture nor what a file
-    says, so that a file can be decoded in other ways and by folders with other defaults.
+    The default settings of decoding are left out: they change neither the symbols of a picture nor its file, so a file
+    can be decoded in other ways and by folders with other defaults.
 
     Args:
         config: What the model is.

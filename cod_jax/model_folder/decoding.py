@@ -20,7 +20,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """What decides, besides the symbols and the seed, which picture is decoded.
+    """Settings that decide, besides the symbols and the seed, which picture is decoded.
 
     Attributes:
         num_steps: Evaluations of the denoiser along the path from noise to picture. One step starts from zero noise:
@@ -39,7 +39,7 @@ class DecodingConfig:
         checked_sampler(self.sampler)
 
     def override(self, *, steps: Any = None, guidance: Any = None, sampler: Any = None) -> "DecodingConfig":
-        """The same with what a user chose; None leaves a field as it is.
+        """Return the settings with those that a user chose; None leaves a field as it is.
 
         Raises:
             UserError: A value is of another kind or out of range.
@@ -51,7 +51,7 @@ class DecodingConfig:
         )
 
     def summary(self) -> str:
-        """The settings for people."""
+        """Return the settings in words."""
         if self.num_steps == 1:
             return f"1 step; with more: {self.sampler}, guidance {self.guidance_scale:g}"
         return f"{self.num_steps} steps, {self.sampler}, guidance {self.guidance_scale:g}"
@@ -61,10 +61,10 @@ def checked_steps(steps: Any) -> int:
     """Return a number of steps that can be taken.
 
     Raises:
-        UserError: It is no whole number from 1 to 1000.
+        UserError: It is not a whole number from 1 to 1000.
     """
     if not _is(numbers.Integral, steps) or not 1 <= steps <= MAX_STEPS:
-        raise UserError(f"the number of steps is {steps!r}; it must be a whole number, 1 to {MAX_STEPS}")
+        raise UserError(f"expected the number of steps to be a whole number from 1 to {MAX_STEPS}, got {steps!r}")
     return int(steps)
 
 
@@ -72,11 +72,11 @@ def checked_guidance(guidance: Any) -> float:
     """Return a guidance scale that can be used.
 
     Raises:
-        UserError: It is no number from 0 to 1000.
+        UserError: It is not a number from 0 to 1000.
     """
     # The comparison refuses NaN too.
     if not _is(numbers.Real, guidance) or not 0 <= guidance <= MAX_GUIDANCE:
-        raise UserError(f"the guidance is {guidance!r}; it must be a number, 0 to {MAX_GUIDANCE:.0f}")
+        raise UserError(f"expected guidance to be a number from 0 to {MAX_GUIDANCE:.0f}, got {guidance!r}")
     return float(guidance)
 
 
@@ -87,7 +87,7 @@ def checked_sampler(sampler: Any) -> Sampler:
         UserError: It is unknown.
     """
     if sampler not in get_args(Sampler):
-        raise UserError(f"the sampler is {sampler!r}; it must be {' or '.join(get_args(Sampler))}")
+        raise UserError(f"expected sampler {' or '.join(get_args(Sampler))}, got {sampler!r}")
     return sampler
 
 
@@ -95,10 +95,10 @@ def checked_seed(seed: Any) -> int:
     """Return a seed that can be used.
 
     Raises:
-        UserError: It is no whole number from 0 to 2^63 - 1.
+        UserError: It is not a whole number from 0 to 2^63 - 1.
     """
     if not _is(numbers.Integral, seed) or not 0 <= seed <= MAX_SEED:
-        raise UserError(f"the seed is {seed!r}; it must be a whole number, 0 to 2^63 - 1")
+        raise UserError(f"expected seed to be a whole number from 0 to 2^63 - 1, got {seed!r}")
     return int(seed)
 
 

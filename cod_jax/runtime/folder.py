@@ -32,7 +32,7 @@ PRIOR_FILE = "prior.safetensors"
 # version 0.1 say nothing else about its symbols.
 BINS = "bottleneck/step"
 
-# First and last number of a range; None is no end.
+# First and last number of a range; None stands for a range without end.
 Range = tuple[int, int | None]
 ANY: Range = (1, None)
 

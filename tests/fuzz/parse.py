@@ -44,7 +44,7 @@ def repaired(data: bytes, coder: stream.SymbolCoder) -> bytes:
 
 
 def check_container(data: bytes) -> None:
-    """What is read is what is written."""
+    """Check that a file that is read is written the same."""
     try:
         file = container.read(data)
     except ValueError:
@@ -53,7 +53,7 @@ def check_container(data: bytes) -> None:
 
 
 def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
-    """The symbols are of the model; written again they give the same bytes, or fewer in another mode."""
+    """Check that the symbols are of the model, and give the same bytes when written again, or fewer in another mode."""
     try:
         picture = coder.decode(data, max_pixels=MAX_PIXELS)
     except ValueError:
@@ -68,7 +68,7 @@ def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
 
 
 def check_legacy(data: bytes, layout: legacy.Layout, coder: stream.SymbolCoder) -> None:
-    """As `check_picture` for published layouts, of which the floor grid is read only."""
+    """Check published layouts as `check_picture` does; their floor grid is read only."""
     try:
         picture = coder.decode(data, max_pixels=MAX_PIXELS, layout=layout)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote is read as it was: model folders, compiled folders and the checkpoints of runs."""
+"""Model folders, compiled folders and checkpoints of version 0.1 are read as they were."""
 
 import json
 from pathlib import Path

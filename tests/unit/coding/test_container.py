@@ -1,4 +1,4 @@
-"""The container: every size, every single-byte change, and strangers' data."""
+"""The container: every size, every single-byte change, and untrusted data."""
 
 import dataclasses
 import tracemalloc

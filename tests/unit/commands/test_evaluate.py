@@ -218,7 +218,7 @@ def test_wrong_usage(run):
     assert run("--model", "MODEL")[0] == 2
     status, _, err = run(*ARGUMENTS, "--steps", "0")
     assert status == 2
-    assert "the number of steps is 0; it must be a whole number, 1 to 1000" in err
+    assert "expected the number of steps to be a whole number from 1 to 1000, got 0" in err
 
 
 def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: Path, monkeypatch):

@@ -96,7 +96,7 @@ def test_wrong_usage(capsys):
     assert main(["export", "--workdir", "runs"]) == 2
     assert main(["export", "--workdir", "runs", "--output", "model", "--weights", "best"]) == 2
     assert main(["export", "--workdir", "runs", "--output", "model", "--guidance", "-1"]) == 2
-    assert "the guidance is -1.0; it must be a number, 0 to 1000" in capsys.readouterr().err
+    assert "expected guidance to be a number from 0 to 1000, got -1.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

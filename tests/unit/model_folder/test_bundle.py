@@ -222,8 +222,8 @@ def test_folders_that_say_nothing_about_decoding_take_one_step(model_copy: Path)
 @pytest.mark.parametrize(
     ("decoding", "message"),
     [
-        ({"num_steps": 0}, "decoding: the number of steps is 0"),
-        ({"guidance_scale": 1e9}, "decoding: the guidance is 1000000000.0"),
+        ({"num_steps": 0}, "decoding: expected the number of steps to be a whole number from 1 to 1000, got 0"),
+        ({"guidance_scale": 1e9}, "decoding: expected guidance to be a number from 0 to 1000, got 1000000000.0"),
         ({"guidance_scale": 10**400}, "must fit a float, got a number of 401 digits"),
         ({"sampler": "heun"}, "decoding.sampler must be one of euler, adams, got 'heun'"),
         ({"steps": 3}, "unknown field decoding.steps; did you mean decoding.num_steps"),

@@ -30,7 +30,7 @@ def test_numbers_of_numpy_are_numbers():
 
 @pytest.mark.parametrize("chosen", [{"steps": "3"}, {"steps": 1.5}, {"guidance": True}, {"sampler": 1}])
 def test_values_of_another_kind_are_refused(chosen):
-    with pytest.raises(ValueError, match="it must be"):
+    with pytest.raises(ValueError, match=r"expected .*, got "):
         DecodingConfig().override(**chosen)
 
 
