@@ -21,7 +21,7 @@ def get_config() -> config_dict.ConfigDict:
                     "latent_channels": 128,  # channels of what the bottleneck quantises
                     "decoder_depth": 2,  # pairs of residual block and attention
                     "num_groups": 32,  # groups of the group normalisations
-                    "attention": "window_masked",  # of 32 x 32 positions of a map; "window_published", "global"
+                    "attention": "window_masked",  # windows of 32 x 32 positions; or "window_published", "global"
                     "bottleneck": {
                         "kind": "codebook",  # for the fields of "factorized" see configs/presets.py
                         "bits": 4,  # bits per symbol; the codebook has 2^bits vectors
@@ -42,15 +42,15 @@ def get_config() -> config_dict.ConfigDict:
                 "kind": "pretrain",  # for the fields of "one_step" and "distill" see configs/presets.py
                 "null_condition_probability": 0.1,  # share of images without a condition
                 "time_shift": 1.0,  # 1 is no shift
-                "reconstruction_weight": 1.0,  # reading the image from the condition
+                "reconstruction_weight": 1.0,  # loss that reads the image from the condition
                 "feature_alignment_weight": 0.0,  # denoiser's features with DINOv2's; 0.5 in the published recipes
                 "condition_alignment_weight": 0.0,  # condition with DINOv2's features; 0.5 in the published recipes
-                "alignment_block": 8,  # whose output is aligned; 1 is the first block
-                "one_step_weight": 0.0,  # extra pass at t = 0; 0 leaves it out
+                "alignment_block": 8,  # block whose output is aligned; 1 is the first
+                "one_step_weight": 0.0,  # extra pass at t = 0; 0 switches it off
                 "one_step_fraction": 0.0,  # share of images trained at t = 0
                 "one_step_noise_level": 1.0,  # scale of the noise at t = 0
                 "bottleneck": {
-                    "kind": "codebook",  # that of the model; for the fields of "factorized" see configs/presets.py
+                    "kind": "codebook",  # same kind as the model's; for "factorized" see configs/presets.py
                     "commitment_weight": 0.25,  # quantisation loss
                     "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
                     "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
@@ -61,7 +61,7 @@ def get_config() -> config_dict.ConfigDict:
                 "kind": "adamw",
                 "learning_rate": 1e-4,
                 "warmup_steps": 0,
-                "schedule": "constant",  # "cosine", or "tenth": a tenth in the second half
+                "schedule": "constant",  # or "cosine", or "tenth": a tenth of the rate in the second half
                 "b1": 0.9,
                 "b2": 0.999,
                 "eps": 1e-8,
@@ -70,18 +70,18 @@ def get_config() -> config_dict.ConfigDict:
             },
             "ema": {
                 "decay": 0.9999,
-                "warmup": False,  # min(decay, (1 + n) / (10 + n)) at step n: for short runs
+                "warmup": False,  # for short runs: min(decay, (1 + n) / (10 + n)) at step n
             },
             "frozen": {
                 "weights": "",  # folder of the published weight files, for alignment and for latent models
                 "dtype": "float32",
-                "sharded": False,  # split their parameters over the devices instead of keeping them whole on each
+                "sharded": False,  # split their parameters over the devices; otherwise each device holds all of them
             },
             "data": {
-                # Folder of pictures, ArrayRecord file or folder, or "tfds:NAME[:SPLIT]": a dataset that
-                # tensorflow-datasets has prepared as ArrayRecord files ("tfds:/its/folder[:SPLIT]" names its place).
+                # Folder of pictures, ArrayRecord file or folder, or "tfds:NAME[:SPLIT]", a dataset that
+                # tensorflow-datasets has prepared as ArrayRecord files ("tfds:/its/folder[:SPLIT]" by its folder).
                 "source": "",
-                "validation_source": "",  # the same for held-out images; "" holds some of the source out
+                "validation_source": "",  # the same for held-out images; "" holds out some files of the source
                 "validation_modulus": 20,  # one file in this many is held out; 0 holds out none
                 "image_size": 256,  # pixels per side of a training image
                 "crop": "random_resized",  # or "center", as in the papers
@@ -96,13 +96,13 @@ def get_config() -> config_dict.ConfigDict:
             "seed": 0,
             "compute": {
                 "dtype": "bfloat16",  # "float32" on a CPU
-                "remat": "none",  # what the backward pass computes again to save memory: "none", "dots" or "full"
+                "remat": "none",  # work that the backward pass repeats to save memory: "none", "dots" or "full"
                 "unroll": False,  # compile equal blocks one by one instead of as a loop
             },
-            # Devices per mesh axis; -1 is what is left.
+            # Devices per mesh axis; -1 takes all that are left.
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "sharding": {
-                # Mesh axis of each logical axis; of several alternatives the first that fits.
+                # Mesh axis of each logical axis; the first alternative that fits is used.
                 "rules": {
                     "kernel": (None,),
                     "conv_in": ("tensor", None),
@@ -133,29 +133,29 @@ def get_config() -> config_dict.ConfigDict:
                 "num_images": 64,  # at most
                 "num_sampling_steps": 25,
                 "guidance_scale": 1.0,  # 1 is no guidance
-                "grid_images": 4,  # images in the picture of reconstructions
+                "grid_images": 4,  # images in the grid of originals and reconstructions
             },
             "init_from": "",  # model folder, or work folder of another run, to start from
-            "init_weights": "ema",  # of a run: its moving average, or "raw" to continue parameters and average
+            "init_weights": "ema",  # start from a run's moving average; "raw" continues parameters and average
             "init_fresh": (),  # patterns of parameters that may stay fresh, for example ("codec/decoder/up/*",)
-            "max_consecutive_skipped": 20,  # steps without finite gradients in a row that stop the run
+            "max_consecutive_skipped": 20,  # number of steps in a row without finite gradients that stops the run
         }
     )
 
 
 def replace_denoiser(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
-    """Take another kind of denoiser, with all its fields; see configs/presets.py."""
+    """Replace the denoiser by one with these fields; see configs/presets.py."""
     config["model"]["denoiser"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
 
 
 def replace_bottleneck(config: config_dict.ConfigDict, fields: dict[str, Any], training: dict[str, Any]) -> None:
-    """Take another kind of bottleneck, with all fields of its description and of its training."""
+    """Replace the bottleneck and its training by those with these fields; see configs/presets.py."""
     config["model"]["codec"]["bottleneck"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
     config["objective"]["bottleneck"] = config_dict.ConfigDict(training)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
 
 
 def replace_objective(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
-    """Take another kind of objective, with all its fields; see configs/presets.py."""
+    """Replace the objective by one with these fields; see configs/presets.py."""
     config["objective"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType]
 
 

@@ -1,4 +1,4 @@
-"""The run of `make demo`: a tiny codec and a few photographs, in a few minutes on two CPU cores.
+"""Run of `make demo`: a tiny codec and a few photographs, in a few minutes on two CPU cores.
 
 python -m cod_jax.train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
 """
@@ -9,7 +9,7 @@ from configs import base, tiny
 
 
 def get_config() -> config_dict.ConfigDict:
-    """Return the settings of a run that trains for decoding in one step, as the demo shows it."""
+    """Return the settings of a run for one-step decoding, which the demo shows."""
     config = tiny.get_config()
     base.apply(
         config,

@@ -1,4 +1,4 @@
-r"""The first two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one setting.
+r"""First two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one setting.
 
     for pretraining in compression generation; do
         python -m cod_jax.train --config configs/findings.py:all,pretraining=$pretraining \

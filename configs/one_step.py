@@ -1,4 +1,4 @@
-r"""The one-step codec, CoD-Lite's product, at eight rates: stage "1", stage "2", or "all".
+r"""One-step codec, the product of CoD-Lite, at eight rates: stage "1", stage "2", or "all".
 
     python -m cod_jax.train --config configs/one_step.py:all,rate=0.0312 --workdir runs/one_step_0.0312 \
         --config.init_from=runs/lite/stage3 --config.objective.teacher=models/pixel \

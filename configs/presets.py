@@ -7,9 +7,9 @@ from ml_collections import config_dict
 
 from configs import base
 
-# The three published stages of pre-training (arXiv 2511.18706, 2604.12525). At 256 pixels the encoder's first
-# convolution has stride 1; at 512 it has stride 2, a symbol covers twice as many pixels, and where the condition would
-# become too coarse a new layer doubles it.
+# The three published stages of pre-training (arXiv 2511.18706, 2604.12525). The encoder's first convolution has stride
+# 1 at 256 pixels and stride 2 at 512, where a symbol covers twice as many pixels in each direction. Where the condition
+# would become too coarse, a new layer doubles its resolution.
 STAGES = ("1", "2", "3")
 BOTTLENECKS = ("codebook", "factorized")
 _STAGES: dict[str, dict[str, Any]] = {
@@ -19,9 +19,9 @@ _STAGES: dict[str, dict[str, Any]] = {
 }
 COD_STEPS = {"1": 400_000, "2": 100_000, "3": 50_000}
 LITE_STEPS = {**COD_STEPS, "1": 600_000}
-# Nominal bits per pixel at 512 pixels: pixels per symbol there. Symbols have 4 bits.
+# Pixels per symbol at 512 pixels, by nominal bits per pixel. Symbols have 4 bits.
 PITCHES = {"0.0039": 32, "0.00024": 128}
-# The layers that double the condition, new in stage 2.
+# The layers that double the condition's resolution, new in stage 2.
 DOUBLING = ("codec/decoder/output/1/*",)
 
 
@@ -88,7 +88,7 @@ def latent_denoiser(**fields: Any) -> dict[str, Any]:
         "num_decoder_blocks": 6,
         "mlp_ratio": 4.0,  # width of an MLP over hidden, before the two thirds of SwiGLU
         "prediction": "velocity",  # or "image", the latents
-        "autoencoder": "sd_vae",  # or "space_to_depth", a projection without weights for trying things out
+        "autoencoder": "sd_vae",  # or "space_to_depth", a projection without weights, for trying things out
     }
     return {**defaults, **fields}
 
@@ -97,9 +97,9 @@ def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
     """Return all fields of a factorized bottleneck, for `config.model.codec.bottleneck`."""
     defaults = {
         "kind": "factorized",
-        "num_levels": 1,  # qualities of the one model; its training needs a lambda for each
-        "training": "noise",  # or "straight_through": in place of rounding
-        "offset": "median",  # where a channel's bin 0 is; or "none": around 0
+        "num_levels": 1,  # quality levels of the model; its training needs a lambda for each
+        "training": "noise",  # stand-in for rounding in training; or "straight_through"
+        "offset": "median",  # centre of a channel's bin 0; "none" is 0
         "tail_mass": 2.0**-16,  # share of a density that its coding table may leave out
     }
     return {**defaults, **fields}
@@ -120,7 +120,7 @@ def factorized_training(**fields: Any) -> dict[str, Any]:
     """Return all fields of a factorized bottleneck's training, for `config.objective.bottleneck`."""
     defaults = {
         "kind": "factorized",
-        "rate_weights": (1.0,),  # lambda, the weight of the bits per pixel, for each quality level; the largest first
+        "rate_weights": (1.0,),  # lambda, the weight of the bits per pixel, for each quality level, largest first
     }
     return {**defaults, **fields}
 
@@ -135,8 +135,8 @@ def choose_bottleneck(config: config_dict.ConfigDict, bottleneck: str) -> None:
         base.replace_bottleneck(config, factorized_bottleneck(), factorized_training())
 
 
-# One-step codecs by nominal bits per pixel: pixels per symbol, and bits per symbol. All but 0.0625 and 0.25 are
-# published.
+# Pixels per symbol and bits per symbol of one-step codecs, by nominal bits per pixel. All rates but 0.0625 and 0.25
+# are published.
 ONE_STEP_RATES = {
     "0.0039": (32, 4),
     "0.0078": (32, 8),
@@ -153,11 +153,11 @@ def reconstruction_losses(**weights: float) -> dict[str, Any]:
     """Return all fields of the losses between images and one-step reconstructions."""
     defaults = {
         "l1_weight": 1.0,
-        "lpips_vgg_weight": 1.0,  # 0 leaves it out, as for those below; needs weight files
+        "lpips_vgg_weight": 1.0,  # needs weight files; 0 switches it off, as for the terms below
         "lpips_alex_weight": 0.5,  # needs weight files
-        "structural_weight": 0.0,  # structural distance, which needs none and stands in for LPIPS
+        "structural_weight": 0.0,  # structural distance, a substitute for LPIPS without weight files
         "feature_alignment_weight": 0.5,  # denoiser's features with DINOv2's; needs its weight file
-        "alignment_block": 8,  # whose output is aligned; 1 is the first block
+        "alignment_block": 8,  # block whose output is aligned; 1 is the first
     }
     return {**defaults, **weights}
 
@@ -185,9 +185,9 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
     defaults = {
         "kind": "one_step",
         "reconstruction": reconstruction_losses(),
-        "lora_rank": 32,  # of the adaptation of every linear map outside the codec
+        "lora_rank": 32,  # rank of the adaptation of every linear map outside the codec
         "lora_alpha": 32.0,  # scale of the adaptations times their rank
-        "adapt_pixel_condition": False,  # adapt the map from the condition to every pixel too
+        "adapt_pixel_condition": False,  # also adapt the map from the condition to every pixel
         "bottleneck": codebook_training(),
         "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
     }
@@ -202,9 +202,9 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
         "reconstruction": reconstruction_losses(),
         "distribution_matching_weight": 2.0,
         "adversarial_weight": 0.01,
-        "guidance_scale": 3.0,  # of the teacher; 1 is none
+        "guidance_scale": 3.0,  # guidance of the teacher; 1 is none
         "time_shift": 1.0,  # 1 is no shift
-        "critic_updates": 4,  # of critic and discriminator before each one of the student
+        "critic_updates": 4,  # updates of critic and discriminator before each update of the student
         "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),
         "discriminator": DISCRIMINATORS["published"],
         "bottleneck": codebook_training(),  # its loss term is logged; the bottleneck itself is not trained
@@ -214,7 +214,7 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
 
 
 def optimizer(**fields: Any) -> dict[str, Any]:
-    """Return all fields of an optimizer: those of configs/base.py, with some changed."""
+    """Return all fields of the optimizer in configs/base.py, with some changed."""
     return {**base.get_config().to_dict()["optimizer"], **fields}
 
 

@@ -1,4 +1,4 @@
-r"""The one-step codec in a quarter of an hour on a laptop CPU: 32-pixel crops, 6 bits per 4 x 4 pixels.
+r"""One-step codec in a quarter of an hour on a laptop CPU: 32-pixel crops, 6 bits per 4 x 4 pixels.
 
     python -m cod_jax.train --config configs/tiny_one_step.py:pretrain --workdir runs/tiny_pretrained \
         --config.data.source=PHOTOS
@@ -7,9 +7,9 @@ r"""The one-step codec in a quarter of an hour on a laptop CPU: 32-pixel crops, 
         --config.objective.teacher=runs/tiny_pretrained
 
 It serves to try out data, settings and machines; its pictures are poor. The pre-trained model is the teacher, and the
-student and the critic start from it too. Stage 2 weighs the discriminator more than the published runs, and the teacher
-less, because this teacher is not better than the student. With these weights the pictures of so small a student look
-more real after a few hundred updates than those of its first stage.
+student and the critic start from it too. Stage 2 gives the discriminator more weight than the published runs, and the
+teacher less, because this teacher is not better than the student. With these weights, after a few hundred updates the
+pictures of so small a student look more real than those of its first stage.
 """
 
 from ml_collections import config_dict

@@ -1,4 +1,4 @@
-"""Read config files: run one with its preset, and change fields of its settings."""
+"""Reading of config files with their presets and with changed fields."""
 
 import contextlib
 import difflib
@@ -19,8 +19,8 @@ from cod_jax.training.config_list import find_config
 ALL_STAGES = "all"
 _PREFIX = "config."
 _WHERE_FIELDS_ARE = (
-    "configs/base.py lists the fields, configs/presets.py those of other stages, denoisers and bottlenecks, which the "
-    "file has with another option after its colon"
+    "configs/base.py lists the fields, and configs/presets.py those of other stages, denoisers and bottlenecks; an "
+    "option after the colon of the config file chooses them"
 )
 
 
@@ -29,10 +29,10 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         name: FILE[:PRESET].
-        changes: Arguments `--config.FIELD=VALUE`, or two for one field.
+        changes: Arguments `--config.FIELD=VALUE`, or `--config.FIELD` and `VALUE` as two arguments.
 
     Raises:
-        UserError: The file cannot be used, a field does not exist, or a value has another type.
+        UserError: The file cannot be used, a field does not exist, or a value has the wrong type.
     """
     config = _load_config(name)
     _check_fields([config], changes)
@@ -40,11 +40,11 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return the settings of each stage of a config file, if the preset is "all"; else the settings under the name "".
+    """Return the settings by stage if the preset is "all"; otherwise the settings have the name "".
 
     Args:
         name: FILE[:PRESET].
-        changes: As for `read_settings`. A field that only some stages have is changed in those.
+        changes: Arguments as for `read_settings`. A field that only some stages have is changed in those.
 
     Raises:
         UserError: As for `read_settings`, or the file has no stages.
@@ -62,8 +62,8 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
 
 
 def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str, Any]:
-    """Return a config's values with fields changed, read as the types that the config has."""
-    # Apart from absl's global flags, so that this can be called again in one process.
+    """Return a config's values with changed fields, which keep the types of the config."""
+    # Separate from absl's global flags, so that one process can call this several times.
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *changes])
     try:
@@ -76,7 +76,7 @@ def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str
 
 
 def _changes_of(changes: Sequence[str], names: set[str]) -> list[str]:
-    """Leave out changes of fields that only other stages have, such as the teacher of a distillation."""
+    """Return the changes without those of fields that only other stages have, such as a distillation's teacher."""
     kept: list[str] = []
     wanted = True
     for argument in changes:
@@ -99,7 +99,7 @@ def _load_module(path: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location("cod_jax_config", file) if file else None
     if file is None or spec is None or spec.loader is None:
         raise UserError(f"there is no config file {path}; cod train --help lists those to start from")
-    # Config files import their neighbours as `configs.base`, from wherever the command is run.
+    # Config files import their neighbours as `configs.base`, from any current folder.
     if str(file.parent.parent) not in sys.path:
         sys.path.append(str(file.parent.parent))
     module = importlib.util.module_from_spec(spec)
@@ -114,29 +114,29 @@ def _load_config(name: str) -> config_dict.ConfigDict:
     module = _load_module(path)
     with _naming_file(path):
         if preset and not inspect.signature(module.get_config).parameters:
-            raise UserError(f"{path} has no presets; leave out :{preset[0]}")
+            raise UserError(f"{path} has no options; leave out :{preset[0]}")
         return module.get_config(*preset)
 
 
 @contextlib.contextmanager
 def _naming_file(path: str) -> Iterator[None]:
-    """Say which config file is wrong."""
+    """Name the config file in errors that it raises."""
     try:
         yield
-    except ValueError as error:  # what config files raise for options that they do not have
+    except ValueError as error:  # config files raise this for unknown options
         raise UserError(str(error)) from error
     except (SyntaxError, ImportError, NameError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"config file {path} cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _field_names(config: config_dict.ConfigDict) -> set[str]:
-    """Return the dotted names of the fields, and of what holds them."""
+    """Return the dotted names of the fields and of the groups that contain them."""
     fields = flatten(config.to_dict())
     return {*fields, *(field.rpartition(".")[0] for field in fields)}
 
 
 def _check_fields(configs: Sequence[config_dict.ConfigDict], changes: Sequence[str]) -> None:
-    """Refuse a field that none of these configs has, and name the nearest that one has."""
+    """Refuse a field that none of these configs has, and suggest the nearest one."""
     known = set().union(*map(_field_names, configs))
     settable = sorted(set().union(*(flatten(config.to_dict()) for config in configs)))
     for argument in changes:

@@ -1,6 +1,6 @@
-"""Find config files, and say what they are without running them.
+"""Search for config files, and their descriptions without running them.
 
-The help of the trainer is made here, so nothing heavy is imported.
+The trainer's help uses this module, so it imports nothing heavy.
 """
 
 import ast
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 FOLDER = "configs"
-# An installed package brings the config files along, a checkout has them beside the package.
+# An installed package contains the config files; a checkout has them beside the package.
 ROOTS = (Path(), _PACKAGE / "share", _PACKAGE.parent)
 
 
 class ConfigFile(NamedTuple):
-    """What a config file says about itself.
+    """Description of a config file.
 
     Attributes:
-        name: Its path, as on the command line.
+        name: Path of the file, as on the command line.
         title: First line of its docstring.
-        options: What may follow the colon after it: values by the option's name, the default first.
-        has_stages: Whether the stage "all" runs its stages one after the other.
+        options: Values of each option that may follow the colon, the default first.
+        has_stages: Whether it has stages, which the stage "all" runs one after the other.
     """
 
     name: str
@@ -31,20 +31,20 @@ class ConfigFile(NamedTuple):
 
 
 def find_config(path: str) -> Path | None:
-    """Return the config file of a name: a path, or one in `configs/` that comes with the package; None without one."""
+    """Return the config file at a path, or the file of this name that comes with the package, or None."""
     found = (root / path for root in ROOTS if (root / path).is_file())
     file = next(found, None)
     return file.resolve() if file else None
 
 
 def config_files() -> list[ConfigFile]:
-    """Return the config files in `configs/` of the current folder, else those that come with the package."""
+    """Return the config files in `configs/` of the current folder, or those that come with the package."""
     folder = next((root / FOLDER for root in ROOTS if (root / FOLDER).is_dir()), None)
     return list(_read(folder)) if folder else []
 
 
 def _read(folder: Path) -> Iterator[ConfigFile]:
-    """Yield what the config files of a folder say, without running them."""
+    """Yield the descriptions of a folder's config files, without running them."""
     for file in sorted(folder.glob("*.py")):
         try:
             tree = ast.parse(file.read_bytes())
@@ -63,7 +63,7 @@ def _read(folder: Path) -> Iterator[ConfigFile]:
 
 
 def _plain(value: ast.expr | None) -> dict[str, Sequence[str]]:
-    """Return the options that a config file writes out; none where it computes them."""
+    """Return the options if a config file writes them out as plain values, otherwise none."""
     try:
         options = ast.literal_eval(value) if value else {}
     except ValueError:

@@ -1,4 +1,4 @@
-"""How much memory a run takes on each device."""
+"""Memory of a run on each device."""
 
 import math
 from typing import Any
@@ -18,11 +18,11 @@ def bytes_per_device(config: TrainConfig, mesh: tuple[int, int, int], *, compile
     Args:
         config: Settings of the run.
         mesh: Devices per mesh axis: data, fsdp and tensor. They need not exist unless the step is compiled.
-        compiled: Also compile the step.
+        compiled: Whether to compile the step too.
 
     Returns:
-        Bytes of the parameters, their average, the optimizer, the frozen networks and all together, as in `COLUMNS`;
-        then, where the step is compiled, what it needs besides.
+        Bytes of the parameters, their average, the optimizer, the frozen networks and all together, as in `COLUMNS`. A
+        compiled step adds the bytes of its temporary arrays.
 
     Raises:
         UserError: The settings do not fit the mesh.

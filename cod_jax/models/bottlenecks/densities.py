@@ -104,8 +104,8 @@ def log_likelihood(
         step: Widths of the bins, with as many axes as x.
 
     Returns:
-        log(s(u) - s(l)) for the logits u and l of the bin's ends, computed as log s(u) + log s(-l) + log(1 - exp(l -
-        u)). This form cancels on neither side and has a gradient even far out in the tails.
+        log(s(u) - s(l)) for the logits u and l of the bin's ends. The form log s(u) + log s(-l) + log(1 - exp(l - u))
+        cancels on neither side and has a gradient even far out in the tails.
     """
     x = x.astype(jnp.float32)
     upper, lower = (cumulative_logits(density, x + side * step) for side in (0.5, -0.5))
