@@ -23,9 +23,10 @@ def test_one_half_at_a_time_is_in_memory_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cod_jax.specialize.folder.split", split)
     monkeypatch.setattr("cod_jax.specialize.folder.export_program", lambda *_: b"program")
+    bundle = tiny_bundle()
     tracemalloc.start()
     try:
-        write_compiled(tmp_path / "c", tiny_bundle(), platforms=["cpu"], dtype="float32")
+        write_compiled(tmp_path / "c", bundle, platforms=["cpu"], dtype="float32")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
