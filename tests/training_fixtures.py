@@ -50,7 +50,7 @@ def write_photographs(folder: Path, count: int = 16) -> Path:
 
 
 def small_arguments(workdir: Path, photographs: Path, **changes: object) -> list[str]:
-    """Arguments of the trainer for the smallest run; in keywords "__" stands for the dot."""
+    """Return the trainer's arguments for the smallest run; in keywords "__" stands for the dot."""
     fields = {
         **SMALL,
         "data.source": photographs,
@@ -61,14 +61,14 @@ def small_arguments(workdir: Path, photographs: Path, **changes: object) -> list
 
 
 def small_settings() -> dict:
-    """The settings of the smallest run as a nested dict, without images."""
+    """Return the settings of the smallest run as a nested dict, without images."""
     config = tiny.get_config()
     base.apply(config, SMALL)
     return config.to_dict()
 
 
 def one_device() -> dict[str, str]:
-    """The environment of a command that sees one CPU device and compiles fast rather than well."""
+    """Return the environment of a command that sees one CPU device and compiles without optimisations."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
     changes = {"XLA_FLAGS": " ".join(flags), "PYTHONUNBUFFERED": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return {**os.environ, **changes}

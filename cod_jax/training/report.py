@@ -17,7 +17,7 @@ _COUNTERS = ("skipped", "consecutive_skipped")
 
 
 class TrainingError(WorkError):
-    """The run cannot go on; the message says why and what to do."""
+    """Error that ends a run; the message says why and what to do."""
 
 
 class Report:

@@ -1,4 +1,4 @@
-"""Start a run in its folder: one stage or several, alone in the folder, with a log file."""
+"""Start of a run with one or several stages, which locks its folder and writes a log file."""
 
 import contextlib
 import dataclasses
@@ -32,18 +32,18 @@ def run_stages(
     workdir: Path,
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
 ) -> None:
-    """Train one stage after the other; finished ones are skipped, the unfinished one is resumed.
+    """Train one stage after the other; finished stages are skipped, and an unfinished one is resumed.
 
-    JAX looks for its devices here. The folder is removed if it is new and nothing was done in it.
+    JAX looks for its devices here. If the start fails, a new folder without results is removed.
 
     Args:
-        stages: Settings of each stage by its name, which names its folder in the work folder; "" is the work folder.
-        workdir: The work folder. Each stage starts from the one before.
-        load_frozen: Reads frozen networks by their names from a folder.
+        stages: Settings by the name of the stage, which is also part of its folder's name; "" uses the work folder.
+        workdir: Work folder. Each stage starts from the one before.
+        load_frozen: Function that reads frozen networks, given their names and a folder.
 
     Raises:
-        UserError: Settings cannot be used, or the folder is in use by another run.
-        WorkError: The training cannot go on.
+        UserError: Settings cannot be used, or another run is using the folder.
+        TrainingError: The training cannot continue.
         OSError: A file cannot be read or written.
     """
     runs = _runs(stages, workdir)
@@ -86,7 +86,7 @@ def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[
 
 
 def _remove_if_empty(workdir: Path) -> None:
-    """Remove a folder in which nothing was done, so that a slip in a command leaves nothing behind."""
+    """Remove a folder without results, so that a mistake in a command leaves nothing behind."""
     checkpoints = checkpoint_directory(workdir)
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()
@@ -98,12 +98,12 @@ def _remove_if_empty(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(workdir: Path) -> Iterator[None]:
-    """Refuse a folder that another run is using; the lock goes with the process, however it ends.
+    """Lock a folder against other runs; the lock ends with the process.
 
-    The first process holds it for all of a run, and all learn how it went.
+    The first process holds the lock for all processes of a run and tells them the result.
 
     Raises:
-        UserError: Another process holds the folder.
+        UserError: Another run is using the folder.
     """
     with contextlib.ExitStack() as stack:
         free = True
@@ -114,7 +114,7 @@ def _alone(workdir: Path) -> Iterator[None]:
             except BlockingIOError:
                 free = False
             except OSError:
-                # Some network file systems have no locks; two runs in one folder are the user's to avoid there.
+                # Some network file systems have no locks, so users must not start two runs in one folder there.
                 pass
         if jax.process_count() > 1:
             free = bool(multihost_utils.broadcast_one_to_all(np.int32(free)))
@@ -124,7 +124,7 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 
 class _TerminalHandler(logging.Handler):
-    """Writes lines to standard output above a progress bar, if there is one."""
+    """Handler that writes lines to standard output above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -134,7 +134,7 @@ class _TerminalHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _log_to(file: Path | None) -> Iterator[None]:
-    """Send the package's log to the terminal and a file; without a file warnings only, to the terminal."""
+    """Send the package's log to the terminal and a file, or without a file only warnings to the terminal."""
     logger = logging.getLogger("cod_jax")
     handlers: list[logging.Handler] = [_TerminalHandler()]
     if file is not None:

@@ -104,7 +104,7 @@ def log_likelihood(
         step: Widths of the bins, with as many axes as x.
 
     Returns:
-        log(s(u) - s(l)) for the logits u and l of the bin's ends. The form log s(u) + log s(-l) + log(1 - exp(l - u))
+        log(s(u) - s(l)) for the logits u and l of the bin's ends, as log s(u) + log s(-l) + log(1 - exp(l - u)). This
         cancels on neither side and has a gradient even far out in the tails.
     """
     x = x.astype(jnp.float32)

@@ -33,7 +33,7 @@ def whole_model(config: ModelConfig, params) -> np.ndarray:
 
 
 def without_modulation(params):
-    """The same model with the adaLN layers of its condition blocks at zero, as a fold that forgot them."""
+    """Return the same model with the adaLN layers of its blocks at zero, as if folding had forgotten them."""
     block = params["denoiser"]["blocks"]["block"]
     blank = {**block, "modulation": jax.tree.map(np.zeros_like, block["modulation"])}
     return {**params, "denoiser": {**params["denoiser"], "blocks": {"block": blank}}}

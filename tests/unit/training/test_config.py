@@ -10,7 +10,7 @@ from configs import base, tiny
 
 
 def config_with(**changes) -> TrainConfig:
-    """The base config with fields changed; "__" stands for the dot."""
+    """Return the base config with changed fields; "__" stands for the dot."""
     config = base.get_config()
     with config.unlocked():
         for name, value in changes.items():

@@ -22,7 +22,7 @@ from tests.training_fixtures import small_settings
 
 
 class TwoArrays(Plan):
-    """The smallest plan there is; making a real one's state takes a minute."""
+    """A minimal plan, because making the state of a real one takes a minute."""
 
     def init(self, key):
         params = {"model": jnp.ones(2), "critic": jnp.zeros(3)}

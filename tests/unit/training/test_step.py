@@ -33,7 +33,7 @@ def objective() -> Pretrain:
 
 @pytest.fixture(scope="module")
 def updates(objective):
-    """The compiled update, by the number of parts of a batch."""
+    """Return the compiled update by the number of parts of a batch."""
     update, optimizer, rate = objective.updates[0], AdamWConfig().build(), optax.constant_schedule(1e-3)
     return {parts: jax.jit(make_update(objective, update, optimizer, rate, EmaConfig(0.9), parts)) for parts in (1, 2)}
 

@@ -30,7 +30,7 @@ MAX_BITS = -math.log2(SMALLEST_LIKELIHOOD)
 
 @pytest.fixture(scope="module")
 def density() -> list[DensityLayer]:
-    """A density with a nonlinearity, about 4 wide."""
+    """Return a density with a nonlinearity, about 4 wide."""
     generator = np.random.default_rng(0)
 
     def disturbed(value: jax.Array) -> jax.Array:
@@ -40,7 +40,7 @@ def density() -> list[DensityLayer]:
 
 
 def logistic(width: float) -> list[DensityLayer]:
-    """The logistic density of scale `width` around 0."""
+    """Return the logistic density of scale `width` around 0."""
     matrix = jnp.full((CHANNELS, 1, 1), math.log(math.expm1(1 / width)), jnp.float32)
     return [DensityLayer(matrix, jnp.zeros((CHANNELS, 1)), None)]
 

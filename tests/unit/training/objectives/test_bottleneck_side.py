@@ -33,7 +33,7 @@ NUM_STEPS = 200
 
 
 def factorized_model(num_levels: int = len(LAMBDAS)) -> ModelConfig:
-    """The smallest model there is: compiling it is all the time these tests take."""
+    """Return a very small model, because compiling takes most of the time of these tests."""
     model = TrainConfig.from_dict(small_settings()).model
     bottleneck = FactorizedConfig(num_levels=num_levels)
     return dataclasses.replace(model, codec=dataclasses.replace(model.codec, bottleneck=bottleneck))

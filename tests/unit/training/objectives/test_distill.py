@@ -39,7 +39,7 @@ def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     assert any(name.startswith("model/codec/decoder/") for name in moved)
     assert changed(after.ema, later.ema) == moved
     assert set(metrics) >= {"student/loss/distribution_matching", "student/loss/adversarial", "student/loss/l1"}
-    # It is the student's first step, whatever the critic has done, so that a tenth of the average stays.
+    # The critic's steps do not count: this is the student's first step, so a tenth of the average stays.
     name = "model/codec/decoder/conv_in/bias"
     before, trained, average = (flatten_params(tree)[name] for tree in (after.ema, later.params, later.ema))
     np.testing.assert_allclose(average, before + 0.9 * (trained - before), rtol=1e-5)
