@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cod_jax.commands.train import read_arguments
 from cod_jax.launch import plan
 from cod_jax.launch.plan import Run
 
@@ -81,7 +82,7 @@ class SweepFolder:
 
     def runs(self, expression: str, *extra: str) -> Sequence[Run]:
         """Return the runs of such a sweep."""
-        return plan.plan(plan.load_points(self.file(expression)), str(self.config), self.workdir, extra)
+        return plan.plan(plan.load_points(self.file(expression)), str(self.config), self.workdir, extra, read_arguments)
 
     def calls(self) -> dict[str, int]:
         """Return how often each point was started."""

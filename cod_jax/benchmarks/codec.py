@@ -146,14 +146,14 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from cod_jax import codec, images, runtime
+    from cod_jax import codec, images
     from cod_jax.codec.compiled_engine import CompiledEngine
     from cod_jax.runtime.programs import Programs
 
     folder, width, height = Path(job["folder"]), job["width"], job["height"]
     pixels = width * height
     plain = codec.load(folder / "plain", max_pixels=pixels)
-    compiled = runtime.load(folder / "compiled", max_pixels=pixels)
+    compiled = codec.load_compiled(folder / "compiled", max_pixels=pixels)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     engine = compiled.engine
     if not isinstance(engine, CompiledEngine):

@@ -15,7 +15,7 @@ def main() -> None:
     codec, folder, width, height = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     if codec == "compiled":
-        from cod_jax.runtime import load
+        from cod_jax.codec import load_compiled as load
     else:
         from cod_jax.codec import load
     loaded = load(folder, max_pixels=width * height)

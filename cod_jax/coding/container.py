@@ -16,6 +16,11 @@ from cod_jax.errors import UserError
 # Files hold the place of their mode in this list; "custom" is coded by the entropy model that the model's prior names.
 Mode = Literal["raw", "static", "context", "factorized", "custom"]
 
+Layout = Literal["cod", "legacy-lite", "legacy-cod"]
+"""This container, or one of the layouts of the published tools."""
+
+DEFAULT_LAYOUT: Layout = "cod"
+
 MAGIC = 0xCD
 VERSION = 1
 MODEL_BYTES = 4

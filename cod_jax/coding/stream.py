@@ -3,22 +3,18 @@
 import dataclasses
 import functools
 import numbers
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from cod_jax.coding import container, legacy
+from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.entropy import EntropyModel, Prior, entropy_models
 from cod_jax.coding.fingerprints import Fingerprints, OtherModelError, fingerprint_with_prior
 from cod_jax.coding.sizes import RAISE_LIMIT, ceil_grid, check_grid, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
-
-Layout = Literal["cod", "legacy-lite", "legacy-cod"]
-"""The container, or one of the layouts of the published tools."""
-
-DEFAULT_LAYOUT: Layout = "cod"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ examples:
   cod compile --model models/lite --output compiled/lite
   cod compile --model models/lite --output compiled/lite --dtype bfloat16 --platforms cuda
 
-In Python: codec = cod_jax.runtime.load("compiled/lite"); codec.compress(image), codec.decompress(data). Files are the
+In Python: codec = cod_jax.load("compiled/lite"); codec.compress(image), codec.decompress(data). Files are the
 same as those of the model, with all its quality levels (codec.compress(image, quality=1)). The folder holds programs
 for pictures of any size and for every platform named, none of which needs to be present here; each machine compiles
 them further at the first picture of a size and keeps the result.

@@ -11,8 +11,8 @@ from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_format_argument
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_FILE
 
-COMPILED_FILE = "compiled.json"  # as in `cod_jax.runtime.folder`, which imports JAX
 EPILOG = """
 examples:
   cod info photo.cod                            needs no model
@@ -101,15 +101,10 @@ def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts["autoencoder"]:
         number = facts["autoencoder"]["parameters"]
         autoencoder = facts["autoencoder"]["name"] + (f", {number:,} parameters" if number else "")
-    prior = {
-        None: "none, symbols are stored with a fixed number of bits",
-        "static": "static",
-        "context": "static and context",
-        "factorized": "factorized",
-        "custom": "of another package",
-    }[facts["prior"]]
-    # Files of mode raw name the weights, whatever the prior.
-    has_raw_files = facts["prior"] in ("static", "context")
+    modes = ["of another package" if mode == "custom" else mode for mode in facts["modes"] if mode != "raw"]
+    prior = " and ".join(modes) or "none, symbols are stored with a fixed number of bits"
+    # Files of mode raw name the weights and not the prior.
+    has_raw_files = bool(modes) and "raw" in facts["modes"]
     lines = [
         ("model", str(path)),
         ("fingerprint", facts["fingerprint"]),
@@ -145,10 +140,11 @@ def _symbols(facts: Mapping[str, Any]) -> str:
     """Return how much a model stores of a piece of a picture."""
     cell = f"for {facts['pitch']}x{facts['pitch']} pixels"
     if facts["codebook_bits"] is not None:
-        return f"{facts['codebook_bits']} bits {cell}, {facts['bits_per_pixel']:.4g} bits per pixel"
-    if "latent_channels" not in facts:
+        rate = "" if facts["bits_per_pixel"] is None else f", {facts['bits_per_pixel']:.4g} bits per pixel"
+        return f"{facts['codebook_bits']} bits {cell}{rate}"
+    if "symbol_channels" not in facts:
         return f"numbers of a factorized bottleneck {cell}"
-    return f"{facts['latent_channels']} numbers {cell}, {facts['quality_levels']} quality levels"
+    return f"{facts['symbol_channels']} numbers {cell}, {facts['quality_levels']} quality levels"
 
 
 COMMAND = Command("describe a .cod file or a model folder", _add_options, _run, EPILOG, device="shared")

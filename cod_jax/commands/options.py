@@ -4,11 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any, get_args
 
+from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
-
-# As in `cod_jax.coding.stream`, whose import would make --help slow.
-LAYOUTS = ("cod", "legacy-lite", "legacy-cod")
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
@@ -81,8 +79,8 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     """Add --format, the layout of `.cod` files, as `Codec.compress` takes it."""
     parser.add_argument(
         "--format",
-        choices=LAYOUTS,
-        default=LAYOUTS[0],
+        choices=get_args(Layout),
+        default=DEFAULT_LAYOUT,
         help="layout of .cod files: cod names the model and has a checksum; legacy-lite and legacy-cod are "
         "those of the published CoD-Lite and CoD tools and have neither; default: cod",
     )

@@ -8,6 +8,7 @@ from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import positive
+from cod_jax.commands.train import read_arguments
 
 EPILOG = """
 examples:
@@ -47,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.launch.plan import check_data, load_points, plan
     from cod_jax.launch.run_queue import is_done, run_queue
 
-    runs = plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer)
+    runs = plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer, read_arguments)
     if args.dry_run:
         for run in runs:
             frame.say(f"{run.name}{' (done)' if is_done(run) else ''}")

@@ -1,7 +1,9 @@
 """`cod train`: train a codec, or go on training it."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
@@ -24,6 +26,19 @@ TPU pods and Slurm say which processes belong to a run: every host runs the same
 give the three options that follow it.
 """
 INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
+
+
+def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that arguments of this command give, without --workdir.
+
+    Raises:
+        UserError: The arguments cannot be used.
+    """
+    from cod_jax.commands.main import parse
+    from cod_jax.training.config_files import read_settings
+
+    args = parse(["train", *arguments, "--workdir=."])
+    return read_settings(args.config, args.settings)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ class UsableImages:
             return None
         try:
             image_uint8 = images.to_uint8_rgb(self._source.read(index), name, warn=False, short_edge=self._short_edge)
-        except (OSError, ValueError) as error:
+        except (UserError, OSError) as error:
             self.skipped[name] = str(error).removeprefix(f"{name}: ")
             return None
         height, width = image_uint8.shape[:2]

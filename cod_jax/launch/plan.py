@@ -8,17 +8,15 @@ import json
 import re
 import runpy
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cod_jax.commands.main import parse
 from cod_jax.errors import UserError
 from cod_jax.input.sources import open_source
 from cod_jax.input.tfds_source import PREFIX as TFDS_PREFIX
 from cod_jax.launch import hyper
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.config_files import read_settings
 from cod_jax.training.config_list import find_config
 
 TRAINER = (sys.executable, "-m", "cod_jax.train")
@@ -88,7 +86,13 @@ def load_points(file: str) -> list[Point]:
     return list({tuple(sorted(point.items())): point for point in points}.values())
 
 
-def plan(points: Sequence[Point], config: str, workdir: Path, extra: Sequence[str]) -> list[Run]:
+def plan(
+    points: Sequence[Point],
+    config: str,
+    workdir: Path,
+    extra: Sequence[str],
+    read_arguments: Callable[[Sequence[str]], Mapping[str, Any]],
+) -> list[Run]:
     """Turn points into runs of the trainer, each with a folder of its own.
 
     Args:
@@ -96,32 +100,30 @@ def plan(points: Sequence[Point], config: str, workdir: Path, extra: Sequence[st
         config: Config file with its preset, FILE[:PRESET].
         workdir: Folder of the sweep.
         extra: Further arguments of the trainer, the same for all points.
+        read_arguments: Returns the settings that arguments of the trainer give, or raises a UserError.
 
     Raises:
         UserError: The trainer could not use the arguments of some point.
     """
     common = [f"--config={config}", *extra]
     _check_extra(extra, points)
-    _settings(common)  # an error without the sweep is not blamed on a point
+    read_arguments(common)  # an error without the sweep is not blamed on a point
     runs = []
     for name, point in zip(point_names(points), points, strict=True):
         arguments = [*common, *(f"--{field}={value}" for field, value in point.items())]
         try:
-            settings = TrainConfig.from_dict(_settings(arguments))
+            settings = TrainConfig.from_dict(read_arguments(arguments))
         except UserError as error:
             raise UserError(f"point {name}: {error}") from error
-        runs.append(Run(name, workdir / name, tuple(arguments), settings.to_dict()))
+        folder = _folder_name(name, workdir)
+        runs.append(Run(folder, workdir / folder, tuple(arguments), settings.to_dict()))
     return runs
 
 
-def _settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that arguments of the trainer give.
-
-    Raises:
-        UserError: The trainer could not use the arguments.
-    """
-    args = parse(["train", *arguments, "--workdir=."])
-    return read_settings(args.config, args.settings)
+def _folder_name(name: str, workdir: Path) -> str:
+    """Return the name of a point's folder: where there is one named as by version 0.1, that one goes on."""
+    old = re.sub(r"(^|,)bits=", r"\1codebook_bits=", name)
+    return old if (workdir / old).is_dir() and not (workdir / name).exists() else name
 
 
 def check_data(runs: Sequence[Run], *, here: bool) -> None:

@@ -15,8 +15,9 @@ def describe_model(path: Path) -> dict[str, Any]:
     Returns:
         JSON values: `fingerprint` and `weights_fingerprint` (64 hex digits each, with and without the prior), `pitch`
         (pixels per symbol in each direction), `codebook_bits` and `bits_per_pixel` (of a symbol, and what they come to
-        in files of mode raw; both None with a factorized bottleneck), `latent_channels`, `quality_levels`, `prior`
-        ("static", "context", "factorized", "custom" or None), `parameters`, `autoencoder` (None, or "name" and
+        in files of mode raw; None where there is no such number), `latent_channels`, `symbol_channels` (symbols at
+        each grid position), `quality_levels`, `modes` (of the files that the model may write), `prior` (the last of
+        the modes, or None where there is no prior), `parameters`, `autoencoder` (None, or "name" and
         "parameters"), `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its
         training.
 
@@ -37,7 +38,9 @@ def describe_model(path: Path) -> dict[str, Any]:
         "codebook_bits": codec.symbols.bits,
         "bits_per_pixel": codec.nominal_bits_per_pixel,
         "latent_channels": codec.latent_channels,
+        "symbol_channels": codec.symbols.num_channels,
         "quality_levels": coder.num_levels,
+        "modes": [model.mode for model in coder.models],
         "prior": prior,
         "parameters": count_params(bundle.params),
         "autoencoder": autoencoder,

@@ -46,7 +46,8 @@ def fit(
         Lines for people about what was done and measured.
 
     Raises:
-        UserError: The model has no codebook or has a prior, there are no pictures, or there is no such entropy model.
+        UserError: The model has no codebook or already has a prior, the folder holds no pictures, or the entropy model
+            is unknown, cannot be fitted or gives tables that cannot be coded with.
         WorkError: None of the pictures can be used.
         OSError: A folder cannot be read or written.
     """
@@ -55,12 +56,17 @@ def fit(
     custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
     if config.codec.symbols.bits is None and custom is None:
         raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
+    if custom is not None and custom.fit.__func__ is EntropyModel.fit.__func__:
+        raise UserError(f"{entropy_model} cannot be fitted to pictures; define its class method fit")
     if (Path(model) / PRIOR_FILE).exists() and not force:
         raise UserError(
             f"{model} has a prior, and files coded with it need it; pass --force to replace it, or copy the model "
             "folder first"
         )
     bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
+    codebook = bundle.params["codec"].get("bottleneck", {}).get("codebook")
+    if custom is None and codebook is None:
+        raise UserError(f"expected a bottleneck with a codebook in {model}, got another; name an --entropy-model")
     names = files.find_images(folder)
     if not names:
         raise UserError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
@@ -72,14 +78,15 @@ def fit(
     held_out = grids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     fitted = [grid for index, grid in enumerate(grids) if (index + 1) % HELD_OUT_EVERY]
     if custom is None:
-        prior = fit_prior(fitted, np.asarray(bundle.params["codec"]["bottleneck"]["codebook"]))
+        prior = fit_prior(fitted, np.asarray(codebook))
     else:
         prior = Prior.of(custom.fit(fitted, config.codec.symbols))
+    # What cannot be coded with is not saved.
+    coder = dataclasses.replace(bundle, prior=prior).symbol_coder()
     save_prior(model, prior)
 
     lines = [f"left out {len(unused)} of {len(names)} pictures, for example {unused[0]}"] if unused else []
     lines.append(f"fitted the prior to {sum(grid.size for grid in fitted)} symbols of {len(fitted)} pictures")
-    coder = dataclasses.replace(bundle, prior=prior).symbol_coder()
     if held_out:
         lines.append(_measure(coder, held_out))
     return [*lines, f"the fingerprint of {model} is now {coder.fingerprint[:16]}"]

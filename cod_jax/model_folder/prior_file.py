@@ -1,13 +1,15 @@
 """The file of a model folder, or of a compiled one, that holds the tables which code its symbols."""
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
 from cod_jax import files
-from cod_jax.coding.entropy import Prior, SymbolFormat, entropy_models
+from cod_jax.coding.entropy import Prior, SymbolFormat, entropy_models, largest_tables
 from cod_jax.errors import UserError
 from cod_jax.plugins import is_plugin
 from cod_jax.runtime.arrays import TABLE_TYPES, open_tensors
@@ -30,8 +32,13 @@ def save_prior(folder: str | os.PathLike[str], prior: Prior) -> None:
     files.write_bytes(Path(folder) / PRIOR_FILE, to_bytes(prior))
 
 
-def read_prior(folder: str | os.PathLike[str]) -> Prior | None:
+def read_prior(folder: str | os.PathLike[str], symbols: SymbolFormat | None = None) -> Prior | None:
     """Read the prior of a folder; its tables are integers, but may be those of another model.
+
+    Args:
+        folder: The folder.
+        symbols: The symbols of its model, if they are known. Tables of this package's entropy models that are too large
+            for them, or unknown, are refused before their values are read.
 
     Returns:
         The prior; None where the folder has none.
@@ -49,9 +56,12 @@ def read_prior(folder: str | os.PathLike[str]) -> Prior | None:
             kind = tensors.metadata.get(_KIND, "")
             if kind and not is_plugin(kind):
                 raise UserError(f"its kind is {kind[:80]!r}")
-            return Prior(tensors.read(TABLE_TYPES), kind)
+            wrong = [] if symbols is None or kind else _too_large(tensors.shapes, symbols)
+            if not wrong:
+                return Prior(tensors.read(TABLE_TYPES), kind)
     except UserError as error:
         raise UserError(f"{file} is damaged ({error}); copy or make the folder again") from error
+    raise _of_another_model(file, f"the tables {', '.join(wrong)} are unknown, or not those of {symbols}", symbols)
 
 
 def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior | None:
@@ -63,7 +73,7 @@ def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior |
     Raises:
         UserError: The file is missing, damaged, of another model, or needs a package that is not trusted.
     """
-    prior = read_prior(folder)
+    prior = read_prior(folder, symbols)
     file = Path(folder) / PRIOR_FILE
     try:
         entropy_models(symbols, prior)
@@ -74,7 +84,17 @@ def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior |
             ) from error
         if prior.kind:
             raise UserError(f"{file}: {error}") from error
-        # A prior that was fitted can be fitted again.
-        way_out = "make another with cod fit-prior --force" if symbols.bits else "make the folder again"
-        raise UserError(f"{file} is damaged or of another model ({error}); copy it again, or {way_out}") from error
+        raise _of_another_model(file, str(error), symbols) from error
     return prior
+
+
+def _too_large(shapes: Mapping[str, tuple[int, ...]], symbols: SymbolFormat) -> list[str]:
+    """Return the names of tables that no entropy model of this package has, or has only with fewer numbers."""
+    largest = largest_tables(symbols)
+    return sorted(name[:80] for name, shape in shapes.items() if math.prod(shape) > largest.get(name, -1))
+
+
+def _of_another_model(file: Path, reason: str, symbols: SymbolFormat | None) -> UserError:
+    # A prior that was fitted can be fitted again.
+    way_out = "make another with cod fit-prior --force" if symbols and symbols.bits else "make the folder again"
+    return UserError(f"{file} is damaged or of another model ({reason}); copy it again, or {way_out}")

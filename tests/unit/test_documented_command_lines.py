@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cod_jax.commands.main import COMMANDS, parse
+from cod_jax.commands.train import read_arguments
 from cod_jax.errors import UserError
 from cod_jax.launch.plan import load_points, plan
 from cod_jax.training.config import TrainConfig
@@ -68,7 +69,7 @@ def check_cod(arguments: Sequence[str]) -> None:
     args = parse(arguments)
     match arguments[0]:
         case "sweep":
-            plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer)
+            plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer, read_arguments)
         case "launch":
             check_cod(["train", *args.trainer])
         case "train" | "memory":

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,7 @@ LEVEL = {name: level for level, names in enumerate(GROUPS) for name in names} | 
 # Neighbours that must not know each other. Evaluators are passed into the loop.
 ROOMS = ("training", "evaluation", "interop")
 FORBIDDEN = {(one, other) for one in ROOMS for other in ROOMS if one != other}
+FORBIDDEN |= {("launch", "commands")}
 # Frozen networks are made of layers only.
 FORBIDDEN |= {("features", other) for other in ("models", "losses", "input")}
 # Compiled folders are read without Flax.
@@ -112,7 +113,7 @@ def _relative(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 
-# These offer the codec, lazily, and so stand outside the order.
+# These offer the codec to users, lazily, and so stand outside the order; nothing in the package takes it from them.
 OFFERING = {PACKAGE / "__init__.py", PACKAGE / "runtime" / "__init__.py"}
 PACKAGE_FILES = [path for path in _source_files("cod_jax") if path not in OFFERING]
 each_file = pytest.mark.parametrize("path", PACKAGE_FILES, ids=_relative)
@@ -153,6 +154,40 @@ def test_imports_go_one_way(path: Path):
     for other in _imported_subjects(path) - {subject}:
         assert LEVEL[other] >= LEVEL[subject], f"cod_jax.{subject} must not import cod_jax.{other}"
         assert (subject, other) not in FORBIDDEN, f"cod_jax.{subject} must not import cod_jax.{other}"
+
+
+def test_no_parts_import_each_other_in_a_circle():
+    imported: dict[str, set[str]] = {_subject(path): set() for path in PACKAGE_FILES}
+    for path in PACKAGE_FILES:
+        imported[_subject(path)] |= _imported_subjects(path) & set(LEVEL) - {_subject(path)}
+    circles = {frozenset(circle) for start in imported if len(circle := _circle(start, imported)) > 1}
+    assert not circles
+
+
+@pytest.mark.parametrize(
+    ("imported", "circle"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}, {"b", "c"}),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}}, {"a", "b", "c"}),
+        ({"a": {"b", "c"}, "b": {"c"}, "c": set()}, {"b"}),
+    ],
+)
+def test_circles_are_found(imported: dict[str, set[str]], circle: set[str]):
+    assert _circle("b", imported) == circle
+
+
+def _circle(start: str, imported: Mapping[str, set[str]]) -> set[str]:
+    """Return a part, and the parts that it imports and that import it, directly or through others."""
+
+    def reached(name: str) -> set[str]:
+        found, waiting = {name}, [name]
+        while waiting:
+            new = imported[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    return {name for name in reached(start) if start in reached(name)}
 
 
 @pytest.mark.parametrize("name", sorted(MODULE_FORMS))

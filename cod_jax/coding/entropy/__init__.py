@@ -5,7 +5,9 @@ payload in docs/bitstream.md. Another package adds one by inheriting from `Entro
 in its prior, and files have the mode "custom".
 """
 
-from cod_jax.coding.entropy.context import ContextModel
+import math
+
+from cod_jax.coding.entropy.context import MAX_CONTEXT_BITS, ContextModel, table_layout
 from cod_jax.coding.entropy.factorized import ChannelTables, FactorizedModel
 from cod_jax.coding.entropy.fixed import FixedLengthModel
 from cod_jax.coding.entropy.model import EntropyModel, Tables
@@ -27,6 +29,7 @@ __all__ = [
     "SymbolFormat",
     "Tables",
     "entropy_models",
+    "largest_tables",
 ]
 
 # Of equal payloads the first one is taken, so the one with the least work comes first.
@@ -57,6 +60,17 @@ def entropy_models(symbols: SymbolFormat, prior: Prior | None) -> tuple[EntropyM
     if not found:
         raise UserError(f"no tables code the {symbols}; load the model with its prior")
     return found
+
+
+def largest_tables(symbols: SymbolFormat) -> dict[str, int]:
+    """Return by name how many numbers each table of this package's entropy models has at most."""
+    if symbols.bits is None:
+        num_channel_tables = symbols.num_levels * symbols.num_channels
+        # An entry for each symbol, and the escape.
+        counts = num_channel_tables * (symbols.size + 1)
+        return {"offsets": num_channel_tables, "lengths": num_channel_tables, "counts": counts}
+    layout = table_layout(symbols.size) if symbols.bits <= MAX_CONTEXT_BITS else {}
+    return {"counts": symbols.size, **{name: math.prod(shape) for name, (shape, _) in layout.items()}}
 
 
 def _offered(

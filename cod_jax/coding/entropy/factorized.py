@@ -5,6 +5,7 @@ value lies outside follows in an Elias gamma code. Each quality level has tables
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ class FactorizedModel(EntropyModel):
         return total
 
 
-def stack_tables(levels: tuple[ChannelTables, ...]) -> dict[str, npt.NDArray[np.int32]]:
+def stack_tables(levels: Sequence[ChannelTables]) -> dict[str, npt.NDArray[np.int32]]:
     """Return the tables of all levels as they are stored: offsets and lengths [levels, C], counts [levels, C, L]."""
     longest = max(tables.counts.shape[1] for tables in levels)
     counts = [np.pad(tables.counts, ((0, 0), (0, longest - tables.counts.shape[1]))) for tables in levels]

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from cod_jax.coding.entropy.factorized import stack_tables
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.losses.terms import masked_mean
@@ -241,14 +242,7 @@ class ScalarQuantizer(_Bins, Bottleneck):
             coding_tables(layers, step=step, offset=offset, tail_mass=self.tail_mass)
             for step in self.steps(jnp.arange(self.num_levels))
         ]
-        longest = max(tables.counts.shape[1] for tables in levels)
-        return {
-            "offsets": np.stack([tables.offsets for tables in levels]),
-            "lengths": np.stack([tables.lengths for tables in levels]),
-            "counts": np.stack(
-                [np.pad(tables.counts, ((0, 0), (0, longest - tables.counts.shape[1]))) for tables in levels]
-            ),
-        }
+        return stack_tables(levels)
 
     def layers(self) -> list[DensityLayer]:
         """Return the densities of the latents."""

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from cod_jax.commands.train import read_arguments
 from cod_jax.errors import UserError
 from cod_jax.launch import hyper
 from cod_jax.launch.plan import check_data, load_points, plan, point_names
@@ -42,6 +43,16 @@ def test_folders_are_named_after_what_varies():
         "log.every_steps=2,checkpoint.every_steps=4",
     ]
     assert point_names([{"config.a": "1"}, {"config.a": "1", "config.b": "2"}, {}]) == ["a=1", "a=1,b=2", "default"]
+
+
+def test_a_folder_that_version_0_1_named_goes_on(sweep_folder):
+    old = sweep_folder.workdir / "codebook_bits=4,learning_rate=0.1"
+    old.mkdir(parents=True)
+    points = "hyper.product([hyper.sweep(BITS, [4, 8]), hyper.sweep(RATE, [0.1, 0.2])])"
+    names = [run.workdir.name for run in sweep_folder.runs(points)]
+    assert names == [old.name, "bits=4,learning_rate=0.2", "bits=8,learning_rate=0.1", "bits=8,learning_rate=0.2"]
+    (sweep_folder.workdir / "bits=4,learning_rate=0.1").mkdir()
+    assert sweep_folder.runs(points)[0].name == "bits=4,learning_rate=0.1"
 
 
 def test_folder_names_are_safe_and_unique():
@@ -98,7 +109,7 @@ def test_missing_files_are_named(sweep_folder, tmp_path):
     with pytest.raises(UserError, match=r"it does not define get_hyper\(hyper\)"):
         load_points(str(tmp_path / "empty.py"))
     with pytest.raises(UserError, match=r"there is no config file absent\.py"):
-        plan([{RATE: "1"}], "absent.py", tmp_path, [])
+        plan([{RATE: "1"}], "absent.py", tmp_path, [], read_arguments)
 
 
 @pytest.mark.parametrize(
