@@ -75,7 +75,7 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
 
     settings = read_settings(job["config"], job["changes"])
     settings["data"]["image_size"], settings["batch_size"] = job["image_size"], job["batch_size"]
-    config = TrainConfig.from_dict(settings)
+    config = TrainConfig.from_dict(settings, trusted=True)
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     plan = make_plan(config, mesh)
     frozen = jax.jit(lambda: random_params(plan.frozen_shapes), out_shardings=plan.frozen_shardings)()

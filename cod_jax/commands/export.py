@@ -42,13 +42,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
+    from cod_jax.models.fields import from_mapping
     from cod_jax.training.checkpoint import load_for_export
+    from cod_jax.training.config import upgraded
+    from cod_jax.training.objectives.objective import ObjectiveConfig
 
     model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
-    # The settings of a run are its user's own, and so are the packages that they name.
-    config = ModelConfig.from_dict(model, trusted=True)
+    config = ModelConfig.from_dict(model)
     settings = training["config"]
-    decoding = default_decoding(config, one_step=_trains_one_step(settings)).override(**chosen_decoding(args))
+    objective = from_mapping(ObjectiveConfig, upgraded(settings)["objective"], "config.objective")
+    decoding = default_decoding(config, one_step=objective.trains_one_step).override(**chosen_decoding(args))
     fingerprint = save_bundle(
         args.output,
         config,
@@ -62,14 +65,6 @@ def _run(args: argparse.Namespace) -> int:
     step = f"step {training['step']}{best}, " if "step" in training else ""
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     return frame.DONE
-
-
-def _trains_one_step(settings: Mapping[str, Any]) -> bool:
-    """Whether a run's settings train at t = 0: the one-step codec, or either form of unified training."""
-    objective = settings["objective"]
-    if objective.get("kind", "pretrain") != "pretrain":
-        return True
-    return objective["one_step_weight"] > 0 or objective["one_step_fraction"] > 0
 
 
 def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[Any, Any]:

@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.config_files import read_settings
     from cod_jax.training.memory import COLUMNS, bytes_per_device
 
-    config = TrainConfig.from_dict(read_settings(args.config, args.settings))
+    config = TrainConfig.from_dict(read_settings(args.config, args.settings), trusted=True)
     rows = [bytes_per_device(config, mesh, compiled=args.compile) for mesh in args.mesh]
     frame.say(f"MiB per device, {args.config}; all but the frozen networks is float32")
     names = ("mesh", "devices", *COLUMNS, *(["step (compiled for CPUs)"] if args.compile else []))

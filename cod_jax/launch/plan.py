@@ -112,7 +112,7 @@ def plan(
     for name, point in zip(point_names(points), points, strict=True):
         arguments = [*common, *(f"--{field}={value}" for field, value in point.items())]
         try:
-            settings = TrainConfig.from_dict(read_arguments(arguments))
+            settings = TrainConfig.from_dict(read_arguments(arguments), trusted=True)
         except UserError as error:
             raise UserError(f"point {name}: {error}") from error
         folder = _folder_name(name, workdir)

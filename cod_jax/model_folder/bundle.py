@@ -29,7 +29,7 @@ from cod_jax.model_folder.prior_file import load_prior, save_prior
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.compute import Dtype
 from cod_jax.models.fields import from_mapping
-from cod_jax.models.functional import Params, check_fit
+from cod_jax.models.functional import Functional, Params, check_fit
 from cod_jax.models.space import Space
 from cod_jax.runtime.arrays import open_tensors
 
@@ -229,9 +229,10 @@ def _frozen_prior(config: ModelConfig, params: Params) -> Prior | None:
     Raises:
         UserError: They do not code its symbols.
     """
-    arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
-    bottleneck: Any = build_model(config).bind(arrays).codec.bottleneck
-    tables = bottleneck.entropy_tables()
+    codec = config.codec
+    bottleneck = Functional(lambda rngs: codec.bottleneck.build(codec.latent_channels, pitch=codec.pitch, rngs=rngs))
+    arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params["codec"].get("bottleneck", {}))
+    tables = bottleneck.bind(arrays).entropy_tables()
     if not tables:
         return None
     prior = Prior(tables)

@@ -173,11 +173,13 @@ def with_bottleneck(model: Any) -> Any:
     if not isinstance(codec, Mapping) or not codec.keys() & {"codebook_bits", "factorized"}:
         return model
     rest = {name: value for name, value in codec.items() if name not in ("codebook_bits", "factorized")}
+    if "bottleneck" in codec:
+        raise UserError("model.codec must hold bottleneck alone, got codebook_bits or factorized beside it")
     bits, factorized = codec.get("codebook_bits", 4), codec.get("factorized")
     if factorized is None:
         bottleneck: Any = {"kind": "codebook", "bits": bits}
     elif bits != 0:
         raise UserError(f"model.codec.codebook_bits must be 0 beside a factorized bottleneck, got {bits!r}")
     else:
-        bottleneck = {"kind": "factorized", **factorized} if isinstance(factorized, Mapping) else factorized
+        bottleneck = {**factorized, "kind": "factorized"} if isinstance(factorized, Mapping) else factorized
     return {**model, "codec": {**rest, "bottleneck": bottleneck}}

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cod_jax.errors import UserError
 from cod_jax.plugins import resolve
@@ -41,7 +41,10 @@ class Part:
         if isinstance(kind, str) and kind in cls.FAMILY:
             return resolve(cls.FAMILY[kind], cls, trusted=True)
         if isinstance(kind, str) and ":" in kind:
-            return resolve(kind, cls, trusted=trusted)
+            found = resolve(kind, cls, trusted=trusted)
+            if not dataclasses.is_dataclass(found):
+                raise UserError(f"{where}.kind must name a dataclass, got {kind}; decorate the class or name another")
+            return found
         raise UserError(
             f"{where}.kind must be one of {', '.join(cls.FAMILY)}, or package.module:Class for your own, got {kind!r}"
         )
@@ -87,7 +90,8 @@ def from_mapping(cls: type[Config], values: Any, where: str, *, trusted: bool = 
     """Build a (nested) description from plain values.
 
     Args:
-        cls: A dataclass whose fields are plain values, tuples or descriptions.
+        cls: A dataclass whose fields are plain values, tuples or descriptions; or a family of them, whose kind the
+            values name.
         values: Field names and values; missing fields take their defaults.
         where: Dotted name of this mapping, for messages.
         trusted: Whether kinds of other packages may be imported; see `plugins.resolve`.
@@ -96,16 +100,27 @@ def from_mapping(cls: type[Config], values: Any, where: str, *, trusted: bool = 
         UserError: A field is unknown, has the wrong type, or is refused by the dataclass. The message starts with the
             dotted name.
     """
+    if not dataclasses.is_dataclass(cls) and issubclass(cls, Part):
+        if not isinstance(values, Mapping):
+            raise UserError(f"{where} must hold a kind and its fields, got {values!r}")
+        default = next(iter(cls.FAMILY), None)
+        return from_mapping(
+            cls.of_kind(values.get("kind", default), where, trusted=trusted), values, where, trusted=trusted
+        )
     fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must hold the fields {', '.join(fields)}, got {values!r}")
+    types_of = get_type_hints(cls)  # also of classes whose annotations are strings
     arguments = {}
     for name, value in values.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
             raise UserError(f"unknown field {where}.{name}; {hint}")
-        arguments[name] = _converted(fields[name].type, value, f"{where}.{name}", trusted)
+        arguments[name] = _converted(types_of[name], value, f"{where}.{name}", trusted)
+    missing = [name for name, field in fields.items() if name not in arguments and _is_required(field)]
+    if missing:
+        raise UserError(f"{where} must hold {', '.join(missing)} too, got {', '.join(arguments) or 'nothing'}")
     try:
         return cls(**arguments)
     except ValueError as error:  # classes of other packages need not know UserError
@@ -122,11 +137,6 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
     if _is_description(kind):
         if isinstance(value, kind):
             return value
-        if not dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{where} must hold a kind and its fields, got {value!r}")
-            default = next(iter(kind.FAMILY), None)
-            kind = kind.of_kind(value.get("kind", default), where, trusted=trusted)
         return from_mapping(kind, value, where, trusted=trusted)  # pyright: ignore[reportArgumentType]
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise UserError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
@@ -138,6 +148,10 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise UserError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _is_description(kind: Any) -> bool:

@@ -174,13 +174,13 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = True) -> "TrainConfig":
+    def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = False) -> "TrainConfig":
         """Build the settings from nested plain values, such as `ConfigDict.to_dict()`.
 
         Args:
             values: All settings, with the names of this version or an earlier one.
-            trusted: Whether kinds of other packages may be imported; by default true, because users write the settings
-                of their runs themselves.
+            trusted: Whether kinds of other packages may be imported, which settings that a user wrote may ask for, and
+                those that a folder stores may not.
 
         Raises:
             UserError: A field is unknown or missing, or has the wrong type or an unusable value. The message is one

@@ -18,6 +18,16 @@ from cod_jax.training.config_list import find_config
 
 ALL_STAGES = "all"
 _PREFIX = "config."
+# Names of version 0.1 and what they became; both work.
+_NEW_NAMES = {
+    "model.codec.codebook_bits": "model.codec.bottleneck.bits",
+    "model.codec.factorized.": "model.codec.bottleneck.",
+    "objective.reconstruction.commitment_weight": "objective.bottleneck.commitment_weight",
+    "objective.reconstruction.rate_weights": "objective.bottleneck.rate_weights",
+    "objective.commitment_weight": "objective.bottleneck.commitment_weight",
+    "objective.rate_weights": "objective.bottleneck.rate_weights",
+    "objective.revive_": "objective.bottleneck.revive_",
+}
 _WHERE_FIELDS_ARE = (
     "configs/base.py lists the fields, and configs/presets.py those of other stages, denoisers and bottlenecks; an "
     "option after the colon of the config file chooses them"
@@ -34,7 +44,7 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be used, a field does not exist, or a value has the wrong type.
     """
-    config = _load_config(name)
+    config, changes = _load_config(name), _with_new_names(changes)
     _check_fields([config], changes)
     return _changed(config, changes)
 
@@ -56,6 +66,7 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
     stages = getattr(_load_module(path), "STAGES", None)
     if not stages:
         raise UserError(f"{path} has no stages; leave out :{ALL_STAGES}")
+    changes = _with_new_names(changes)
     configs = {stage: _load_config(f"{path}:{stage}{comma}{options}") for stage in stages}
     _check_fields(list(configs.values()), changes)
     return {stage: _changed(config, _changes_of(changes, _field_names(config))) for stage, config in configs.items()}
@@ -85,6 +96,18 @@ def _changes_of(changes: Sequence[str], names: set[str]) -> list[str]:
         if wanted:
             kept.append(argument)
     return kept
+
+
+def _with_new_names(changes: Sequence[str]) -> list[str]:
+    """Return changes with the fields' names of this version."""
+
+    def renamed(argument: str) -> str:
+        for old, new in _NEW_NAMES.items():
+            if argument.startswith("--") and _field(argument).startswith(old):
+                return argument.replace(old, new, 1)
+        return argument
+
+    return [renamed(argument) for argument in changes]
 
 
 def _field(argument: str) -> str:

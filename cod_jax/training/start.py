@@ -78,7 +78,7 @@ def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[
     """Return the settings and the folder of each stage."""
     runs: list[tuple[TrainConfig, Path]] = []
     for stage, values in stages.items():
-        config = TrainConfig.from_dict(values)
+        config = TrainConfig.from_dict(values, trusted=True)
         if runs:
             config = dataclasses.replace(config, init_from=str(runs[-1][1]))
         runs.append((config, workdir / f"stage{stage}" if stage else workdir))

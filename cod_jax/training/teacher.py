@@ -23,7 +23,7 @@ def load_teacher_config(path: str) -> ModelConfig:
     step = latest_step(Path(path))
     if step is not None:
         settings = load_meta(Path(path), step)["config"]
-        config, facts = ModelConfig.from_dict(settings["model"], trusted=True), {"config": settings}
+        config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
     else:
         with errors_that_name(f"objective.teacher {path}", Path(path)):
             config, facts = load_description(path)
@@ -45,4 +45,4 @@ def load_teacher(path: str) -> Params:
     if latest_step(Path(path)) is None:
         return load_bundle(path).params
     config, flat, _ = load_for_export(Path(path))
-    return unflatten_params(flat, build_model(ModelConfig.from_dict(config, trusted=True)).shapes)
+    return unflatten_params(flat, build_model(ModelConfig.from_dict(config)).shapes)

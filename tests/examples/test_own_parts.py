@@ -11,8 +11,10 @@ import pytest
 import cod_jax
 from cod_jax.codec.model_engine import ModelEngine
 from cod_jax.commands.main import main
+from cod_jax.errors import UserError
 from cod_jax.models import ModelConfig
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import PretrainConfig
 from examples import own_denoiser, own_loss
 from examples.own_denoiser import PlainDenoiserConfig
@@ -69,6 +71,21 @@ def test_a_loss_of_ones_own_trains(tmp_path, capfd):
     arguments = settings_of("own_loss.py", photographs, **small)
     assert main(["train", "--workdir", str(tmp_path / "run"), *arguments]) == 0
     assert "edges " in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_loss_without_weight_is_left_out_and_names_are_used_once(tmp_path):
+    def build(*losses):
+        objective = PretrainConfig(one_step_weight=1.0, losses=losses)
+        return objective.build(ObjectiveContext(tiny_model_config()))
+
+    edges = own_loss.EdgeLossConfig(weight=0.5)
+    assert build(edges).weights["edges"] == 0.5
+    assert "edges" not in build(dataclasses.replace(edges, weight=0.0)).weights
+    with pytest.raises(UserError, match=r"objective.losses must have terms with names of their own, got edges twice"):
+        build(edges, edges)
+    flow = type("FlowLossConfig", (own_loss.EdgeLossConfig,), {"NAME": "flow"})
+    with pytest.raises(UserError, match="got flow twice"):
+        build(flow(weight=1.0))
 
 
 def test_losses_need_pictures_to_compare():

@@ -5,8 +5,9 @@ settings weight the penalty and keep the parameters in use; a model folder does 
 kind live in one file.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -104,11 +105,12 @@ class BottleneckConfig(Part):
     @property
     def nominal_bits(self) -> float | None:
         """Bits per grid position by design, or None if the rate depends on the picture."""
-        return None
+        bits = self.symbols(1).bits
+        return None if bits is None else float(bits)
 
     def stored(self) -> dict[str, Any]:
         """Return the fields of `ConditionCodecConfig` that hold this description in a model folder."""
-        return {"bottleneck": {**vars(self)}}
+        return {"bottleneck": dataclasses.asdict(cast(Any, self))}
 
     def build(self, features: int, *, pitch: int, rngs: nnx.Rngs) -> Bottleneck:
         """Return the module.

@@ -106,6 +106,8 @@ class CodebookTraining(BottleneckTraining):
         step: jax.Array,
     ) -> tuple[Params, Params, dict[str, Any]]:
         """Update the codes' running shares and, when due, replace unused codes by latents of the batch."""
+        if not statistics:
+            return params, average, buffers
         usage, counts = buffers[USAGE], statistics["code_counts"]
         never_used = usage == 0
         usage = USAGE_DECAY * usage + (1 - USAGE_DECAY) * _shares(counts)
@@ -147,11 +149,6 @@ class CodebookConfig(BottleneckConfig):
     def symbols(self, features: int) -> SymbolFormat:
         """Return the format of the symbols: one index per position."""
         return SymbolFormat(num_channels=1, first=0, last=self.size - 1)
-
-    @property
-    def nominal_bits(self) -> float | None:
-        """Bits per symbol."""
-        return float(self.bits)
 
     def stored(self) -> dict[str, Any]:
         """Return the field of the first model folders, which knew codebooks only."""

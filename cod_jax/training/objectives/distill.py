@@ -26,7 +26,7 @@ from cod_jax.models.space import Space
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
-from cod_jax.training.objectives.loss_terms import LossTermConfig
+from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
 from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
 from cod_jax.training.optimizer import AdamWConfig, OptimizerConfig
@@ -138,7 +138,8 @@ class Distill(Objective):
         model_config, compute, networks = context.model, context.compute, context.networks
         self.model_config, self.config = model_config, config
         self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck)
-        self.reconstruction = Reconstruction(context, config.reconstruction, self.bottleneck, config.losses)
+        losses = checked(config.losses, ("distribution_matching", "adversarial"))
+        self.reconstruction = Reconstruction(context, config.reconstruction, self.bottleneck, losses)
         self.functional = self.reconstruction.functional
         self.space = Space(model_config)
         self.time_shift = config.time_shift

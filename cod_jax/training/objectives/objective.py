@@ -67,6 +67,11 @@ class ObjectiveConfig(Part):
         """Whether a run has to start from a trained model."""
         return False
 
+    @property
+    def trains_one_step(self) -> bool:
+        """Whether models learn to decode in one step, which is how an export decodes then."""
+        return True
+
     def build(self, context: "ObjectiveContext") -> "Objective":
         """Return the objective.
 

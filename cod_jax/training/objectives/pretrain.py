@@ -22,9 +22,10 @@ from cod_jax.models.space import Space
 from cod_jax.nn.embeddings import patchify
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import LossOutput
-from cod_jax.training.objectives.loss_terms import LossTermConfig
+from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
 from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 
+TERMS = ("flow", "reconstruction", "one_step", "feature_alignment", "condition_alignment")
 # Validation uses these quantiles of the standard normal distribution, the middles of four equal parts.
 VALIDATION_TIMES = tuple(statistics.NormalDist().inv_cdf((part + 0.5) / 4) for part in range(4))
 
@@ -74,6 +75,11 @@ class PretrainConfig(ObjectiveConfig):
             not self.losses or self.one_step_weight > 0,
             "one_step_weight must be above 0 with losses, which need the extra pass at t = 0, got 0",
         )
+
+    @property
+    def trains_one_step(self) -> bool:
+        """Whether either form of unified training is on."""
+        return self.one_step_weight > 0 or self.one_step_fraction > 0
 
     @property
     def aligns(self) -> bool:
@@ -136,6 +142,11 @@ class Pretrain(Objective):
                 f"alignment_block must be at most {model_config.denoiser.num_blocks}, the number of the denoiser's "
                 f"blocks, got {config.alignment_block}; choose an earlier block or set feature_alignment_weight to 0"
             )
+        if config.losses and model_config.is_latent:
+            raise UserError(
+                f"objective.losses compare pictures and need a denoiser on pixels, got kind "
+                f"{model_config.denoiser.kind}, which works on latents; leave them out"
+            )
         self.model_config, self.config = model_config, config
         self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck)
         self.functional = build_model(model_config, compute)
@@ -150,11 +161,12 @@ class Pretrain(Objective):
 
         hidden, dtype = model_config.denoiser.hidden, compute.dtype
         head_sizes = {"reconstruction": model_config.channels * model_config.patch_size**2}
+        self.losses = checked(config.losses, (*TERMS, self.bottleneck.name))
         self.weights = {
             "flow": 1.0,
             "reconstruction": config.reconstruction_weight,
             self.bottleneck.name: self.bottleneck.weight,
-            **{loss.NAME: loss.weight for loss in config.losses},
+            **{loss.NAME: loss.weight for loss in self.losses},
         }
         if config.one_step_weight > 0:
             self.weights["one_step"] = config.one_step_weight
@@ -254,7 +266,7 @@ class Pretrain(Objective):
         if config.one_step_weight > 0:
             one_step = model.one_step(condition, config.one_step_noise_level * draws.noise)
             terms["one_step"] = jnp.mean(squared_error_per_image(one_step, values))
-            terms |= {loss.NAME: jnp.mean(loss(one_step, values)) for loss in config.losses}
+            terms |= {loss.NAME: jnp.mean(loss(one_step, values)) for loss in self.losses}
         output = self.bottleneck.output(terms, quantized, keep, z, draws.bottleneck)
         return weighted_sum(terms, self.weights), output
 

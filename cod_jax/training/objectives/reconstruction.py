@@ -18,8 +18,10 @@ from cod_jax.models.fields import require_at_least
 from cod_jax.models.functional import Functional, Params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
-from cod_jax.training.objectives.loss_terms import LossTermConfig
+from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
 from cod_jax.training.objectives.objective import ObjectiveContext
+
+TERMS = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,7 @@ class ReconstructionConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each term that is switched on."""
-        names = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
-        weights = {name: getattr(self, f"{name}_weight") for name in names}
+        weights = {name: getattr(self, f"{name}_weight") for name in TERMS}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
@@ -96,7 +97,8 @@ class Reconstruction:
         weights: Weight of each term.
 
     Raises:
-        UserError: The model works on latents, or has fewer blocks than `config.alignment_block`.
+        UserError: The model works on latents or has fewer blocks than `config.alignment_block`, or two losses have one
+            name.
     """
 
     def __init__(
@@ -113,9 +115,9 @@ class Reconstruction:
                 "latents; choose another denoiser"
             )
         self.config = config
-        self.bottleneck, self.losses = bottleneck, losses
+        self.bottleneck, self.losses = bottleneck, checked(losses, (*TERMS, bottleneck.name))
         self.weights = {**config.weights, bottleneck.name: bottleneck.weight}
-        self.weights |= {loss.NAME: loss.weight for loss in losses}
+        self.weights |= {loss.NAME: loss.weight for loss in self.losses}
         self.functional = build_model(model_config, compute)
         self.frozen: dict[str, Functional[Any]] = {}
         self.heads: dict[str, Functional[FeatureHead]] = {}

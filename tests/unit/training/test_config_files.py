@@ -47,6 +47,31 @@ def test_values_are_read_as_the_types_of_the_fields():
     assert read_settings(str(CONFIG), ["--config.init_fresh=('a', 'b')"])["init_fresh"] == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("preset", "old", "value"),
+    [
+        ("", "model.codec.codebook_bits=6", ("model", "codec", "bottleneck", "bits", 6)),
+        ("", "objective.revive_codes_every=7", ("objective", "bottleneck", "revive_codes_every", 7)),
+        (
+            ":bottleneck=factorized",
+            "objective.rate_weights=(0.5,)",
+            ("objective", "bottleneck", "rate_weights", (0.5,)),
+        ),
+        (
+            ":bottleneck=factorized",
+            "model.codec.factorized.num_levels=8",
+            ("model", "codec", "bottleneck", "num_levels", 8),
+        ),
+    ],
+)
+def test_fields_keep_their_names_of_version_0_1(preset, old, value):
+    *path, expected = value
+    settings = read_settings(f"{CONFIG}{preset}", [f"--config.{old}"])
+    for name in path:
+        settings = settings[name]
+    assert settings == expected
+
+
 def test_files_that_come_with_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read_settings("configs/tiny.py") == tiny.get_config().to_dict()
