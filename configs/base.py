@@ -41,7 +41,7 @@ def get_config() -> config_dict.ConfigDict:
             "objective": {
                 "kind": "pretrain",  # for the fields of "one_step" and "distill" see configs/presets.py
                 "null_condition_probability": 0.1,  # share of images without a condition
-                "time_shift": 1.0,  # 1 is no shift
+                "time_shift": 1.0,  # 1 leaves the times as they are
                 "reconstruction_weight": 1.0,  # loss that reads the image from the condition
                 "feature_alignment_weight": 0.0,  # denoiser's features with DINOv2's; 0.5 in the published recipes
                 "condition_alignment_weight": 0.0,  # condition with DINOv2's features; 0.5 in the published recipes
@@ -132,7 +132,7 @@ def get_config() -> config_dict.ConfigDict:
                 "every_steps": 5000,
                 "num_images": 64,  # at most
                 "num_sampling_steps": 25,
-                "guidance_scale": 1.0,  # 1 is no guidance
+                "guidance_scale": 1.0,  # 1 switches guidance off
                 "grid_images": 4,  # images in the grid of originals and reconstructions
             },
             "init_from": "",  # model folder, or work folder of another run, to start from

@@ -203,7 +203,7 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
         "distribution_matching_weight": 2.0,
         "adversarial_weight": 0.01,
         "guidance_scale": 3.0,  # guidance of the teacher; 1 is none
-        "time_shift": 1.0,  # 1 is no shift
+        "time_shift": 1.0,  # 1 leaves the times as they are
         "critic_updates": 4,  # updates of critic and discriminator before each update of the student
         "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),
         "discriminator": DISCRIMINATORS["published"],

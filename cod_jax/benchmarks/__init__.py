@@ -1,1 +1,1 @@
-"""What `python -m cod_jax.benchmark` measures; every measurement runs in a process of its own."""
+"""Measurements of `python -m cod_jax.benchmark`; each runs in a process of its own."""

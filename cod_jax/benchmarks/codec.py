@@ -103,7 +103,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     write_compiled(folder / "compiled", bundle, platforms=[platform], dtype=dtype)
 
     flops = []
-    # In float32 whatever is measured: fused attention, which float32 never takes, would hide its products.
+    # In float32 for every measured dtype: fused attention, which float32 never takes, would hide its products.
     halves = split(config, bundle.params, "float32")
     for width, height in job["sizes"]:
         cells = -(-height // config.size_multiple), -(-width // config.size_multiple)

@@ -1,4 +1,4 @@
-"""What `codec.measure_start` runs: load a codec, compress and decompress one picture, and say what memory it took."""
+"""Load a codec, compress and decompress one picture, and print the memory it took; for `codec.measure_start`."""
 
 import json
 import sys

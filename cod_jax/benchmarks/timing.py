@@ -48,7 +48,7 @@ def _timing(seconds: list[float], cpu_seconds: list[float], first: float) -> dic
         "seconds": seconds,
         # Of all threads; hardly changes when other programs share the cores, as the time on the clock does.
         "median_cpu_seconds": statistics.median(cpu_seconds),
-        # With tracing and compiling, and whatever else is done once, such as reading a compiled model.
+        # With tracing and compiling, and other work that is done once, such as reading a compiled model.
         "first_call_seconds": first,
     }
 

@@ -45,7 +45,7 @@ def convert_files(
         args: The options.
         suffix: Suffix of the outputs.
         convert: Gets the codec and the file to read, and returns the bytes to write and what to say about them.
-        check: Raises a UserError if the codec cannot do what is asked of it, whatever the file.
+        check: Raises a UserError if the codec cannot do what is asked of it with any file.
 
     Returns:
         The exit status.

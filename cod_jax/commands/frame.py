@@ -1,4 +1,4 @@
-"""What all commands share: exit statuses, errors, warnings, signals, and output that cannot be written."""
+"""Frame of all commands: exit statuses, errors, warnings, signals, and output that cannot be written."""
 
 import argparse
 import contextlib
@@ -43,7 +43,7 @@ EXTRAS = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What a module of this package declares.
+    """A command, as a module of this package declares it.
 
     Attributes:
         summary: What the command does, as a verb without a subject.

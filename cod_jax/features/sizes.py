@@ -1,4 +1,4 @@
-"""What sides of pictures a network takes."""
+"""Checks of the sides of pictures that a network takes."""
 
 import jax
 

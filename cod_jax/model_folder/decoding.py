@@ -1,4 +1,4 @@
-"""How a picture is made from its symbols: steps, guidance and sampler.
+"""Settings of decoding: steps, guidance and sampler.
 
 Nothing heavy is imported here, so that commands check their options before they start JAX.
 """
@@ -13,19 +13,20 @@ from cod_jax.errors import UserError
 Sampler = Literal["euler", "adams"]
 
 MAX_STEPS = 1000
-# Far beyond what any picture survives; without a bound a slip would give a picture of infinities.
+# Useful values are below 10. A value far above the limit would overflow to infinity.
 MAX_GUIDANCE = 1000.0
 MAX_SEED = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Settings that decide, besides the symbols and the seed, which picture is decoded.
+    """Settings that decide, with the symbols and the seed, which picture is decoded.
 
     Attributes:
         num_steps: Evaluations of the denoiser along the path from noise to picture. One step starts from zero noise:
-            the picture that is closest to the original, always the same. More steps start from the seed's noise.
-        guidance_scale: Classifier-free guidance; 1 is none. It acts inside the path only, so never on one step.
+            it gives the picture closest to the original, the same for every seed. More steps start from the seed's
+            noise.
+        guidance_scale: Classifier-free guidance; 1 switches it off. It has no effect on one step.
         sampler: Solver of the path, "euler" or "adams"; with one step they are the same.
     """
 

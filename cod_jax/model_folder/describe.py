@@ -56,18 +56,20 @@ def describe_compiled(path: Path) -> dict[str, Any]:
 
     Returns:
         JSON values: `weights_fingerprint` (64 hex digits), `pitch`, `codebook_bits` and `bits_per_pixel` as of a model
-        folder, `platforms`, `programs` (how many), `file_bytes` (of all files together), `dtype` and `jax_version`.
+        folder, `symbol_channels` and `quality_levels` where the folder tells them, `platforms`, `programs` (how many),
+        `file_bytes` (of all files together), `dtype` and `jax_version`.
 
     Raises:
         UserError: The path is not the folder of a compiled model, or the folder is damaged.
     """
     about = read_description(path)
-    bits = about.codebook_bits or None
+    bits, symbols = about.codebook_bits or None, about.symbols
     return {
         "weights_fingerprint": about.weights_fingerprint,
         "pitch": about.pitch,
         "codebook_bits": bits,
         "bits_per_pixel": bits and bits / about.pitch**2,
+        **({"symbol_channels": symbols.num_channels, "quality_levels": symbols.num_levels} if symbols else {}),
         "platforms": about.platforms,
         "programs": len(about.programs),
         "file_bytes": sum(facts.num_bytes for facts in about.files.values()),

@@ -56,7 +56,7 @@ def fit(
     custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
     if config.codec.symbols.bits is None and custom is None:
         raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
-    if custom is not None and custom.fit.__func__ is EntropyModel.fit.__func__:
+    if custom is not None and getattr(custom.fit, "__func__", None) is EntropyModel.fit.__func__:
         raise UserError(f"{entropy_model} cannot be fitted to pictures; define its class method fit")
     if (Path(model) / PRIOR_FILE).exists() and not force:
         raise UserError(

@@ -18,7 +18,7 @@ def model_folders() -> Iterator[Path]:
         if entry:
             root = Path(entry)
             for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
-                if description.is_file():
+                if os.path.isfile(description):  # of a folder that may not be entered, Path.is_file raises an error
                     yield description.parent
 
 

@@ -75,7 +75,7 @@ def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
 
 
 def gathered(params: Any, shardings: Any) -> Any:
-    """Gather a tree of parameters inside a jitted function, so that it is no longer split over "fsdp".
+    """Gather a tree of parameters inside a jitted function, and undo their split over "fsdp".
 
     Left to itself, the partitioner may split activations where the batch and a kernel want the same mesh axis. On a
     mesh of 2 x 2 x 2 devices it then computed wrong convolutions (jax 0.10.2, an error of order one behind a strided

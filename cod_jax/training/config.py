@@ -170,7 +170,7 @@ class TrainConfig:
         return (*autoencoder, *self.objective.frozen_names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested plain values, as every checkpoint stores them."""
+        """Return nested plain values, in the form that checkpoints store."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -66,7 +66,7 @@ def read_network(path: str | os.PathLike[str]) -> PublishedNetwork:
     content = _load(file)
     model = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(model, Mapping):
-        raise UserError(f"{file}: has no network: there is no section called model; give the checkpoint's own YAML")
+        raise UserError(f"{file}: expected a section called model, got none; give the checkpoint's own YAML")
     prefix = content.get("ckpt_prefix")
     if prefix is not None and not isinstance(prefix, str):
         raise UserError(

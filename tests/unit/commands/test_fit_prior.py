@@ -1,5 +1,6 @@
 """The command that fits a prior."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from cod_jax import images
 from cod_jax.codec import from_bundle
 from cod_jax.coding import container
+from cod_jax.coding.entropy import EntropyModel
 from cod_jax.commands.main import main
+from cod_jax.errors import UserError
 from cod_jax.model_folder import fitting
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.prior_file import PRIOR_FILE
@@ -80,6 +83,51 @@ def test_what_cannot_be_fitted_is_said(model: Path, tmp_path: Path, capsys, mode
     assert err.startswith("cod fit-prior: error: ")
     assert message in err
     assert not (model / PRIOR_FILE).exists()
+
+
+class NotFitted(EntropyModel):
+    """An entropy model of another package that is made by other means."""
+
+    from_tables = encode = decode = None  # pyright: ignore
+
+
+class Unusable(NotFitted):
+    """Its tables are refused when they are read again."""
+
+    @classmethod
+    def from_tables(cls, symbols, tables):
+        raise UserError("the tables are upside down")
+
+    @classmethod
+    def fit(cls, grids, symbols):
+        return cls()
+
+    def arrays(self):
+        return {"t": np.zeros(3, np.int32)}
+
+
+def test_an_entropy_model_that_cannot_be_fitted_is_refused_before_pictures_are_encoded(model: Path, capsys):
+    kind = f"{__name__}:NotFitted"
+    assert main(["fit-prior", "--model", str(model), "--images", "nothing", "--entropy-model", kind]) == 2
+    assert f"{kind} cannot be fitted to pictures; define its class method fit" in capsys.readouterr().err
+
+
+def test_tables_that_cannot_be_coded_with_leave_the_prior_as_it_was(model: Path, photos: Path, capsys, monkeypatch):
+    (model / PRIOR_FILE).write_bytes(b"mine")
+    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
+    command = ["fit-prior", "--model", str(model), "--images", str(photos), "--force", "--entropy-model"]
+    assert main([*command, f"{__name__}:Unusable"]) == 2
+    assert "the tables are upside down" in capsys.readouterr().err
+    assert (model / PRIOR_FILE).read_bytes() == b"mine"
+
+
+def test_a_bottleneck_without_a_codebook_needs_an_entropy_model_of_its_own(model: Path, photos: Path, monkeypatch):
+    bundle = load_bundle(model)
+    codec = {name: part for name, part in bundle.params["codec"].items() if name != "bottleneck"}
+    other = dataclasses.replace(bundle, params={**bundle.params, "codec": codec})
+    monkeypatch.setattr(fitting, "load_bundle", lambda *_, **__: other)
+    with pytest.raises(UserError, match=r"expected a bottleneck with a codebook in .*; name an --entropy-model"):
+        fitting.fit(str(model), str(photos), lambda _: lambda _: pytest.fail("it was encoded"))
 
 
 def test_wrong_usage_is_status_2():

@@ -185,7 +185,7 @@ def test_code_in_a_checkpoint_is_refused(tmp_path, capsys):
         ("a: !!int ''", "cannot be read as YAML"),
         ("a: !!timestamp x", "cannot be read as YAML"),
         ("[" * 5000, "cannot be read as YAML"),
-        ("just text", "no section called model"),
+        ("just text", "expected a section called model, got none"),
         ("model: {vae: {class_path: a.B}}", "neither model.denoiser nor model.net"),
         ("model: {net: {class_path: a.DConv}, denoiser: {class_path: a.DConv}}", "has two networks"),
         ("model: {denoiser: {init_args: {}}}", "model.denoiser has no class_path"),

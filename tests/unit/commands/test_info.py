@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cod_jax.commands.info import model_lines
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import build_model
@@ -87,9 +89,56 @@ def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
     facts = json.loads(cod("info", "--json", "model").out)
     assert facts["fingerprint"] == load_bundle("model").fingerprint
     assert (facts["prior"], facts["pitch"], facts["codebook_bits"]) == (None, 16, 4)
+    assert (facts["modes"], facts["symbol_channels"]) == (["raw"], 1)
     assert facts["bits_per_pixel"] == 4 / 16**2
     assert facts["decoding"]["num_steps"] >= 1
     assert isinstance(facts["parameters"], int)
+
+
+FACTS = {
+    "fingerprint": "aa",
+    "weights_fingerprint": "bb",
+    "pitch": 16,
+    "codebook_bits": 4,
+    "bits_per_pixel": 0.25,
+    "latent_channels": 8,
+    "symbol_channels": 1,
+    "quality_levels": 1,
+    "parameters": 1,
+    "autoencoder": None,
+    "attention": "global",
+    "decoding": {},
+    "dtype": "float32",
+    "training": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("modes", "prior", "has_weights"),
+    [
+        (["raw"], "none, symbols are stored with a fixed number of bits", False),
+        (["raw", "static", "context"], "static and context", True),
+        (["factorized"], "factorized", False),
+        (["raw", "custom"], "of another package", True),
+        (["a mode of the future"], "a mode of the future", False),
+    ],
+)
+def test_the_lines_follow_the_modes_of_a_model(modes: list[str], prior: str, has_weights: bool):
+    lines = dict(model_lines(Path("model"), {**FACTS, "modes": modes}))
+    assert lines["prior"] == prior
+    assert ("fingerprint of weights" in lines) == has_weights
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({}, "4 bits for 16x16 pixels, 0.25 bits per pixel"),
+        ({"bits_per_pixel": None}, "4 bits for 16x16 pixels"),
+        ({"codebook_bits": None, "symbol_channels": 3}, "3 numbers for 16x16 pixels, 1 quality levels"),
+    ],
+)
+def test_symbols_of_any_bottleneck_are_described(facts: dict[str, Any], text: str):
+    assert dict(model_lines(Path("model"), {**FACTS, "modes": ["raw"], **facts}))["symbols"] == text
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,24 @@ def test_a_damaged_model_is_named_and_the_others_are_listed(cod: Cod, tmp_path: 
     assert result.err.startswith("cod models: error: models/bad/model.json is damaged")
 
 
+def test_models_that_need_an_untrusted_package_or_another_prior_are_named(cod: Cod, tmp_path: Path, monkeypatch):
+    for name in ("a_prior", "b_package", "c_good"):
+        save_tiny_model(tmp_path / "models" / name)
+    (tmp_path / "models" / "a_prior" / "prior.safetensors").write_bytes(b"damaged")
+    file = tmp_path / "models" / "b_package" / "model.json"
+    description = json.loads(file.read_text())
+    description["model"]["denoiser"] = {"kind": "no_such_package.blocks:Denoiser"}
+    file.write_text(json.dumps(description))
+    monkeypatch.setenv("COD_JAX_MODELS", "models")
+    result = cod("models")
+    assert result.status == 1
+    assert [line.rpartition("  ")[2] for line in result.out.splitlines()] == ["models/c_good"]
+    first, second = result.err.splitlines()
+    assert first.startswith("cod models: error: models/a_prior/prior.safetensors is damaged")
+    assert second.startswith("cod models: error: models/b_package/model.json: ")
+    assert "needs no_such_package.blocks:Denoiser; install no_such_package" in second
+
+
 def test_where_there_are_none_the_variable_is_named(cod: Cod, monkeypatch):
     monkeypatch.delenv("COD_JAX_MODELS", raising=False)
     assert cod("models") == (0, "no models found; name their folders in COD_JAX_MODELS\n", "")

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from cod_jax.input.pipeline import build_train_batches, load_validation_images
+from cod_jax.input.sources import FolderSource
 from tests.input_fixtures import SIZE, colour_of, indices, plain_config, random_config, take, write_image
 
 
@@ -122,6 +123,16 @@ def test_unusable_images_are_replaced_by_the_next_and_named(partly_broken, colou
         assert batches.skipped["08.png"] == "100x7 is smaller than 8x8"
         assert "not an image" in batches.skipped["03.png"]
         batches.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug")])
+def test_a_bug_in_a_source_of_ones_own_is_not_hidden(colours, monkeypatch, error: Exception):
+    def read(*_):
+        raise error
+
+    monkeypatch.setattr(FolderSource, "read", read)
+    with pytest.raises(type(error), match="a bug"):
+        build_train_batches(plain_config(colours), batch_size=4, seed=0)
 
 
 def test_a_dangling_link_is_skipped_and_named(colours, tmp_path):

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from cod_jax.codec import from_bundle
 from cod_jax.coding import container
-from cod_jax.coding.entropy import Prior
+from cod_jax.coding.entropy import Prior, SymbolFormat
 from cod_jax.commands.info import model_lines
 from cod_jax.errors import UserError
 from cod_jax.model_folder import prior_file
@@ -18,6 +18,7 @@ from cod_jax.model_folder.describe import describe_model
 from cod_jax.model_folder.description import read_fingerprints
 from cod_jax.model_folder.search import find_model
 from cod_jax.models import FactorizedConfig, build_model
+from cod_jax.runtime.arrays import Tensors
 from tests.coding_fixtures import channels, codebook, counts_only, fitted
 from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_codec, tiny_model_config
 
@@ -64,6 +65,23 @@ def test_a_damaged_prior_is_refused(tmp_path: Path):
         prior_file.load_prior(tmp_path, channels(5))
     with pytest.raises(UserError, match=r"prior\.safetensors is missing, which codes the symbols of its model"):
         prior_file.load_prior(tmp_path / "nothing", channels(5))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "tables", "wrong"),
+    [
+        (codebook(4), {"counts": np.zeros(17, np.int32)}, "counts"),
+        (codebook(10), {"counts": np.zeros(2**10, np.int32), "pair": np.zeros(1, np.int16)}, "pair"),
+        (channels(5), {"offsets": np.zeros((1, 6), np.int32), "other": np.zeros(0, np.int8)}, "offsets, other"),
+    ],
+)
+def test_tables_too_large_for_the_symbols_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch, symbols: SymbolFormat, tables: dict[str, np.ndarray], wrong: str
+):
+    prior_file.save_prior(tmp_path, Prior(tables))
+    monkeypatch.setattr(Tensors, "read", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=f"of another model .the tables {wrong} are unknown, or not those of symbols"):
+        prior_file.load_prior(tmp_path, symbols)
 
 
 def test_a_prior_may_name_the_entropy_model_of_another_package(tmp_path: Path):
