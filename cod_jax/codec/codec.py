@@ -173,8 +173,8 @@ class Codec:
             steps: Evaluations of the denoiser, 1 to 1000. One step comes closest to the original and has no randomness.
                 With more the picture starts from noise, and with about 25 it looks most natural. Compiled models take
                 one step.
-            guidance: Classifier-free guidance, 0 to 1000; 1 switches it off and takes half the time. It has no effect on one
-                step.
+            guidance: Classifier-free guidance, 0 to 1000; 1 switches it off and takes half the time. It has no effect
+                on one step.
             sampler: "euler" or "adams".
             seed: Number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
             layout: "cod", or the layout of a published tool, see `compress`.

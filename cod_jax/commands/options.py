@@ -27,7 +27,8 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> 
         "--guidance",
         type=_checked(float, checked_guidance),
         metavar="G",
-        help=f"classifier-free guidance; 1 switches it off and takes half the time; no effect on one step; default: {default}",
+        help="classifier-free guidance; 1 switches it off and takes half the time; no effect on one step; "
+        f"default: {default}",
     )
     parser.add_argument(
         "--sampler", choices=get_args(Sampler), help=f"solver; no effect on one step; default: {default}"
