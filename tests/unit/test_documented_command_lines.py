@@ -74,7 +74,7 @@ def check_cod(arguments: Sequence[str]) -> None:
             check_cod(["train", *args.trainer])
         case "train" | "memory":
             for settings in read_stages(args.config, args.settings).values():
-                TrainConfig.from_dict(settings)
+                TrainConfig.from_dict(settings, trusted=True)
 
 
 def test_there_are_command_lines_of_all_commands():
