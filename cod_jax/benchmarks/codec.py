@@ -161,7 +161,7 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     about = engine.description
     programs = {part: Programs(folder / "compiled", about, part) for part in ("encode", "decode")}
     cells = -(-height // about.size_multiple), -(-width // about.size_multiple)
-    levels = () if about.codebook_bits else (np.full(1, compiled.num_levels - 1, np.int32),)
+    levels = (np.full(1, compiled.num_levels - 1, np.int32),) if about.takes_levels else ()
 
     def program_call(part: "Part", batch: Any) -> Callable[[], Any]:
         """Its input is on the device before any clock starts."""

@@ -61,7 +61,7 @@ class CompiledEngine(Engine):
         """Return the symbols of pictures; see `Engine.encode`."""
         _, height, width, _ = images_uint8.shape
         symbols = self._encode(self._with_levels(images_uint8, levels), self._cells(height, width))
-        return symbols[..., None] if self._has_codebook else symbols
+        return symbols if self.description.takes_levels else symbols[..., None]
 
     def decode(
         self,
@@ -72,17 +72,12 @@ class CompiledEngine(Engine):
     ) -> npt.NDArray[np.uint8]:
         """Return the pictures of symbols; see `Engine.decode`."""
         _, rows, columns, _ = symbols.shape
-        taken = symbols[..., 0] if self._has_codebook else symbols
+        taken = symbols if self.description.takes_levels else symbols[..., 0]
         pitch = self.description.pitch
         return self._decode(self._with_levels(taken, levels), self._cells(rows * pitch, columns * pitch))
 
-    @property
-    def _has_codebook(self) -> bool:
-        """Whether programs take pictures or their symbols [B, h, w] alone; else [B, h, w, C] and the levels [B]."""
-        return self.description.codebook_bits > 0
-
     def _with_levels(self, batch: npt.NDArray[Any], levels: npt.NDArray[np.int32]) -> Any:
-        return batch if self._has_codebook else (batch, levels)
+        return (batch, levels) if self.description.takes_levels else batch
 
     def _cells(self, height: int, width: int) -> tuple[int, int]:
         return height // self.size_multiple, width // self.size_multiple

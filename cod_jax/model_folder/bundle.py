@@ -27,6 +27,7 @@ from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import DESCRIPTION_FILE, errors_that_name, read_description, to_json
 from cod_jax.model_folder.prior_file import load_prior, save_prior
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
+from cod_jax.models.bottlenecks import Bottleneck
 from cod_jax.models.compute import Dtype
 from cod_jax.models.fields import from_mapping
 from cod_jax.models.functional import Functional, Params, check_fit
@@ -223,16 +224,22 @@ def model_fingerprint(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> st
     return digest_arrays(numbers, header, start=_canonical_json(config.to_dict()))
 
 
+def bottleneck_of(config: ModelConfig, params: Params) -> Bottleneck:
+    """Return the bottleneck of a model, float32, without the rest."""
+    codec = config.codec
+    build = Functional(lambda rngs: codec.bottleneck.build(codec.latent_channels, pitch=codec.pitch, rngs=rngs))
+    return build.bind(
+        jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params["codec"].get("bottleneck", {}))
+    )
+
+
 def _frozen_prior(config: ModelConfig, params: Params) -> Prior | None:
     """Return the tables that a bottleneck makes of what it has learned, or None.
 
     Raises:
         UserError: They do not code its symbols.
     """
-    codec = config.codec
-    bottleneck = Functional(lambda rngs: codec.bottleneck.build(codec.latent_channels, pitch=codec.pitch, rngs=rngs))
-    arrays = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params["codec"].get("bottleneck", {}))
-    tables = bottleneck.bind(arrays).entropy_tables()
+    tables = bottleneck_of(config, params).entropy_tables()
     if not tables:
         return None
     prior = Prior(tables)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -14,7 +15,7 @@ from cod_jax.coding.entropy import EntropyModel, Prior
 from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError, WorkError
-from cod_jax.model_folder.bundle import Bundle, load_bundle, load_description
+from cod_jax.model_folder.bundle import Bundle, bottleneck_of, load_bundle, load_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
 from cod_jax.plugins import resolve
 
@@ -55,7 +56,10 @@ def fit(
     # Named on the command line, so the user trusts it.
     custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
     if config.codec.symbols.bits is None and custom is None:
-        raise UserError(f"{model} has no codebook, and its files need no other prior than the one trained with it")
+        raise UserError(
+            f"{model} has no codebook, and its files need no other prior than the one trained with it; leave it, or "
+            "name an --entropy-model"
+        )
     if custom is not None and getattr(custom.fit, "__func__", None) is EntropyModel.fit.__func__:
         raise UserError(f"{entropy_model} cannot be fitted to pictures; define its class method fit")
     if (Path(model) / PRIOR_FILE).exists() and not force:
@@ -64,9 +68,6 @@ def fit(
             "folder first"
         )
     bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
-    codebook = bundle.params["codec"].get("bottleneck", {}).get("codebook")
-    if custom is None and codebook is None:
-        raise UserError(f"expected a bottleneck with a codebook in {model}, got another; name an --entropy-model")
     names = files.find_images(folder)
     if not names:
         raise UserError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
@@ -78,7 +79,7 @@ def fit(
     held_out = grids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     fitted = [grid for index, grid in enumerate(grids) if (index + 1) % HELD_OUT_EVERY]
     if custom is None:
-        prior = fit_prior(fitted, np.asarray(codebook))
+        prior = fit_prior(fitted, _values_of_symbols(bundle))
     else:
         prior = Prior.of(custom.fit(fitted, config.codec.symbols))
     # What cannot be coded with is not saved.
@@ -90,6 +91,13 @@ def fit(
     if held_out:
         lines.append(_measure(coder, held_out))
     return [*lines, f"the fingerprint of {model} is now {coder.fingerprint[:16]}"]
+
+
+def _values_of_symbols(bundle: Bundle) -> np.ndarray:
+    """Return what each symbol stands for [K, channels]: the code vectors of a codebook."""
+    symbols = jnp.arange(bundle.config.codec.symbols.size, dtype=jnp.int32)[None, :, None, None]
+    values = bottleneck_of(bundle.config, bundle.params).lookup(symbols, jnp.zeros((1,), jnp.int32))
+    return np.asarray(values)[0, :, 0]
 
 
 def _encode_centres(

@@ -92,8 +92,7 @@ class Description:
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
         pitch: Pixels per symbol in each direction.
-        codebook_bits: Bits of a symbol; 0 without a codebook. Programs take pairs then: pictures or symbols, and the
-            quality level of each.
+        codebook_bits: Bits of a symbol; 0 without a codebook.
         size_multiple: Both sides of what the programs take are multiples of this many pixels.
         dtype: Dtype of the computation.
         jax_version: Release of JAX that made the programs; older ones may not read them.
@@ -111,6 +110,14 @@ class Description:
     programs: tuple[Program, ...]
     files: dict[str, FileFacts]
     symbols: SymbolFormat | None = None
+
+    @property
+    def takes_levels(self) -> bool:
+        """Whether programs take pictures, or symbols [B, h, w, C], with the quality levels [B].
+
+        With a codebook they take pictures, or symbols [B, h, w], alone.
+        """
+        return self.codebook_bits == 0
 
     @property
     def platforms(self) -> list[str]:

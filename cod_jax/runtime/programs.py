@@ -146,13 +146,12 @@ def _weights_taken(
     """Return shapes and dtypes of the weights that a program takes; None if it is not one of that part of a model.
 
     Such a program takes weights by name and pictures [B, pitch h, pitch w, 3] or their symbols [B, h, w], for B, h and
-    w that are not fixed, and returns the other. With a factorized bottleneck symbols are [B, h, w, C], and what is
-    taken is a pair with the quality levels [B].
+    w that are not fixed, and returns the other. If `takes_levels`, symbols are [B, h, w, C], and what is taken is a
+    pair with the quality levels [B].
     """
-    is_factorized = description.codebook_bits == 0
     try:
         (weights, taken), keywords = jax.tree.unflatten(exported.in_tree, exported.in_avals)
-        taken, levels = taken if is_factorized else (taken, None)
+        taken, levels = taken if description.takes_levels else (taken, None)
         returned = jax.tree.unflatten(exported.out_tree, exported.out_avals)
         pictures, symbols = (taken, returned) if part == "encode" else (returned, taken)
         batch, rows, columns = symbols.shape[:3]
@@ -160,7 +159,7 @@ def _weights_taken(
             not keywords
             and (pictures.dtype, symbols.dtype) == (np.uint8, np.int32)
             and all(map(export.is_symbolic_dim, (batch, rows, columns)))
-            and symbols.ndim == (4 if is_factorized else 3)
+            and symbols.ndim == (4 if description.takes_levels else 3)
             and pictures.shape == (batch, description.pitch * rows, description.pitch * columns, 3)
             and (levels is None or (levels.shape, levels.dtype) == ((batch,), np.int32))
         )

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cod_jax
 from cod_jax.codec.model_engine import ModelEngine
@@ -16,7 +17,8 @@ from cod_jax.models import ModelConfig
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import PretrainConfig
-from examples import own_denoiser, own_loss
+from configs import base
+from examples import own_bottleneck, own_denoiser, own_loss
 from examples.own_denoiser import PlainDenoiserConfig
 from tests.model_fixtures import gradient_image, tiny_model_config
 from tests.training_fixtures import REPOSITORY, SMALL, write_photographs
@@ -24,8 +26,8 @@ from tests.training_fixtures import REPOSITORY, SMALL, write_photographs
 CODEC_ONLY = {name: value for name, value in SMALL.items() if not name.startswith("model.denoiser.")}
 
 
-def settings_of(config, photographs, **changes: object) -> list[str]:
-    fields = {**CODEC_ONLY, "data.source": photographs, "total_steps": 2, "checkpoint.every_steps": 2, **changes}
+def settings_of(config, photographs, small=CODEC_ONLY, **changes: object) -> list[str]:
+    fields = {**small, "data.source": photographs, "total_steps": 2, "checkpoint.every_steps": 2, **changes}
     return [f"--config={REPOSITORY / 'examples' / config}", *(f"--config.{name}={v}" for name, v in fields.items())]
 
 
@@ -50,6 +52,33 @@ def test_a_denoiser_of_ones_own_trains_is_exported_and_loaded_only_where_it_is_t
     assert "COD_JAX_PLUGINS" in refused.stderr.splitlines()[-1]
     trusted = {**environment, "COD_JAX_PLUGINS": "examples"}
     subprocess.run([sys.executable, "-c", script, str(model)], check=True, env=trusted)
+
+
+def test_a_bottleneck_of_ones_own_trains_is_exported_compiled_and_decodes(tmp_path):
+    photographs = write_photographs(tmp_path / "photos")
+    small = {name: value for name, value in SMALL.items() if name != "model.codec.bottleneck.bits"}
+    arguments = settings_of("own_bottleneck.py", photographs, small)
+    assert main(["train", "--workdir", str(tmp_path / "run"), *arguments]) == 0
+    model, compiled = tmp_path / "model", tmp_path / "compiled"
+    assert main(["export", "--workdir", str(tmp_path / "run"), "--output", str(model)]) == 0
+    picture = gradient_image(40, 24)
+    codec = cod_jax.load(model)
+    symbols = codec.encode(picture)
+    assert 0 <= symbols.min() <= symbols.max() < 4**3
+    data = codec.compress(picture)
+    expected = codec.decompress(data)
+    assert expected.shape == picture.shape
+    assert main(["compile", "--model", str(model), "--output", str(compiled), "--platforms", "cpu"]) == 0
+    compiled_codec = cod_jax.load(compiled)
+    assert compiled_codec.compress(picture) == data
+    np.testing.assert_allclose(compiled_codec.decompress(data).astype(int), expected.astype(int), atol=1)
+    large = tmp_path / "large"
+    large.mkdir()
+    for name in ("one", "two"):
+        Image.fromarray(gradient_image(128, 256)).save(large / f"{name}.png")
+    assert main(["fit-prior", "--model", str(model), "--images", str(large)]) == 0
+    shorter = cod_jax.load(model)
+    np.testing.assert_array_equal(shorter.decompress(shorter.compress(picture)), expected)
 
 
 def test_a_description_survives_with_the_name_of_its_class():
@@ -90,7 +119,7 @@ def test_a_loss_without_weight_is_left_out_and_names_are_used_once(tmp_path):
 
 def test_losses_need_pictures_to_compare():
     config = own_loss.get_config()
-    config.objective.one_step_weight = 0.0
+    base.apply(config, {"objective.one_step_weight": 0.0})
     with pytest.raises(ValueError, match="one_step_weight must be above 0 with losses"):
         TrainConfig.from_dict(config.to_dict())
 
@@ -98,3 +127,5 @@ def test_losses_need_pictures_to_compare():
 def test_the_examples_are_configs():
     config = TrainConfig.from_dict(own_denoiser.get_config().to_dict())
     assert config.model.denoiser == PlainDenoiserConfig()
+    config = TrainConfig.from_dict(own_bottleneck.get_config().to_dict())
+    assert config.model.codec.bottleneck == own_bottleneck.FiniteScalarConfig()
