@@ -17,6 +17,11 @@ PLUGINS = "COD_JAX_PLUGINS"
 
 Part = TypeVar("Part")
 
+
+class PluginError(UserError):
+    """A part of another package is not installed, not trusted, or not what its name promises."""
+
+
 _KIND = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)", re.ASCII)
 
 
@@ -35,17 +40,17 @@ def resolve(kind: str, base: type[Part], *, trusted: bool) -> type[Part]:
             is listed in COD_JAX_PLUGINS, separated by commas or by the separator of paths.
 
     Raises:
-        UserError: The name has another form, the module is not trusted or cannot be imported, or holds no such class.
+        PluginError: The name has another form, the module is not trusted or cannot be imported, or holds no such class.
     """
     match = _KIND.fullmatch(kind)
     if match is None:
-        raise UserError(f'expected a name like "my_package.blocks:MyClass", got {kind!r}; correct the kind')
+        raise PluginError(f'expected a name like "my_package.blocks:MyClass", got {kind!r}; correct the name')
     module_name, name = match["module"], match["name"]
     module = sys.modules.get(module_name)
     if module is None:
         package = module_name.partition(".")[0]
         if not trusted and package not in listed_packages():
-            raise UserError(
+            raise PluginError(
                 f"the model needs {kind}; install {package}, import {module_name} first or list {package} in {PLUGINS} "
                 "if you trust it"
             )
@@ -55,17 +60,19 @@ def resolve(kind: str, base: type[Part], *, trusted: bool) -> type[Part]:
             # Only the module asked for or a package around it: what it imports itself is its author's to mend.
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise UserError(
+            raise PluginError(
                 f"the model needs {kind}, and there is no module {error.name}; install {package} or correct the name"
             ) from error
     # Not getattr: a module may compute attributes, and nothing of it is called before the class is checked.
     found = vars(module).get(name)
     if found is None:
-        raise UserError(f"{module_name} has no class {name}; correct the kind {kind} or install another {module_name}")
+        raise PluginError(
+            f"{module_name} has no class {name}; correct the name {kind}, or install the version that has it"
+        )
     if not isinstance(found, type) or not issubclass(found, base):
-        raise UserError(
+        raise PluginError(
             f"expected {kind} to be a subclass of {base.__module__}.{base.__qualname__}, got {_describe(found)}; "
-            "correct the kind or the class"
+            "correct the name or the class"
         )
     return found
 

@@ -213,24 +213,26 @@ class Codec:
         decoded = _in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2)
         return [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
 
-    def encode(self, image_uint8: np.ndarray, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
+    def encode(self, image: ImageSource, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
         """Turn a picture, or pictures of equal size, into symbols.
 
         Args:
-            image_uint8: Pixels [H, W, 3] or [B, H, W, 3]; repeated at the bottom and the right up to a size the model
-                takes.
+            image: uint8 array [H, W, 3] or [B, H, W, 3], a Pillow image, or anything else that `compress` takes, but no
+                list. The last row and column are repeated up to a size the model takes.
             level: Quality level from 0, one for all or a list of B; None is the best.
 
         Returns:
             Symbols int32 [ceil(H / pitch), ceil(W / pitch), C], or [B, ...] of a batch; C is 1 with a codebook.
 
         Raises:
-            UserError: The array has another shape or dtype, or a level does not exist.
+            UserError: Something that is not a picture, an array of another shape or dtype, or a level that does not
+                exist.
         """
-        checks.check_pixels(image_uint8)
-        if image_uint8.ndim == 3:
-            return self._encode(image_uint8[None], self._levels(level, None))[0]
-        return self._encode(image_uint8, self._levels(level, len(image_uint8)))
+        pixels: Any = image if hasattr(image, "ndim") else self._read(image, layout="cod")
+        checks.check_pixels(pixels)
+        if pixels.ndim == 3:
+            return self._encode(pixels[None], self._levels(level, None))[0]
+        return self._encode(pixels, self._levels(level, len(pixels)))
 
     def decode(
         self,

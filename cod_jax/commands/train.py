@@ -16,7 +16,8 @@ examples:
       --config.init_from=runs/pixel1
   cod train --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
 
-The same command resumes from the newest checkpoint in the work folder; SIGTERM and Ctrl-C save and exit.
+A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command goes on from
+the newest checkpoint in the work folder. Before the first step there is nothing to save: it exits with 130 or 143.
 configs/base.py lists the fields. Watch a run with: tensorboard --logdir DIR
 
 The preset "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ...: finished ones are

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from cod_jax.coding.fingerprints import Fingerprints, fingerprint_with_prior
 from cod_jax.errors import UserError
 from cod_jax.model_folder.prior_file import read_prior
+from cod_jax.plugins import PluginError
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 FORMAT = "cod_jax model"
@@ -41,6 +42,8 @@ def errors_that_name(file: Path) -> Iterator[None]:
     """Say which description is unusable."""
     try:
         yield
+    except PluginError as error:  # the folder is whole
+        raise UserError(f"{file}: {error}") from error
     except (UserError, OverflowError) as error:
         raise UserError(f"{file}: {error}; export the model again") from error
 

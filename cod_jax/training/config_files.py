@@ -30,8 +30,10 @@ _NEW_NAMES = {
 }
 _WHERE_FIELDS_ARE = (
     "configs/base.py lists the fields, and configs/presets.py those of other stages, denoisers and bottlenecks; an "
-    "option after the colon of the config file chooses them"
+    "option after the colon of the config file chooses them, as in configs/tiny.py:bottleneck=factorized"
 )
+# How near a name must be to be suggested for another.
+_ALIKE = 0.72
 
 
 def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -158,13 +160,24 @@ def _field_names(config: config_dict.ConfigDict) -> set[str]:
     return {*fields, *(field.rpartition(".")[0] for field in fields)}
 
 
+def _last(field: str) -> str:
+    return field.rpartition(".")[2]
+
+
 def _check_fields(configs: Sequence[config_dict.ConfigDict], changes: Sequence[str]) -> None:
-    """Refuse a field that none of these configs has, and suggest the nearest one."""
+    """Refuse a field that none of these configs has, and suggest the nearest one.
+
+    The last part of its name must be near too: fields of one group share the rest.
+    """
     known = set().union(*map(_field_names, configs))
     settable = sorted(set().union(*(flatten(config.to_dict()) for config in configs)))
     for argument in changes:
         if argument.startswith("--") and (field := _field(argument)) not in known:
             others = [other for other in settable if not field.startswith(f"{other}.")]
-            near = difflib.get_close_matches(field, others, n=1, cutoff=0.72)
+            near = [
+                other
+                for other in difflib.get_close_matches(field, others, n=5, cutoff=_ALIKE)
+                if difflib.SequenceMatcher(None, _last(field), _last(other)).ratio() >= _ALIKE
+            ]
             hint = f"did you mean --{_PREFIX}{near[0]}?" if near else _WHERE_FIELDS_ARE
             raise UserError(f"unknown field --{_PREFIX}{field}; {hint}")

@@ -1,6 +1,7 @@
 """Pictures to bytes and back, by both engines with a tiny model of random weights."""
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -221,6 +222,14 @@ def test_one_step_has_no_randomness_and_no_guidance(codec: Codec):
     choices: list[dict[str, Any]] = [{"steps": 1}, {"seed": 5}, {"guidance": 3.0}, {"sampler": "adams"}]
     for settings in choices:
         np.testing.assert_array_equal(codec.decode(symbols, **settings), expected)
+
+
+def test_symbols_of_a_pillow_image_or_a_file_are_those_of_its_pixels(codec: Codec, tmp_path: Path):
+    pixels = gradient_image(16, 24)
+    image, file = Image.fromarray(pixels), tmp_path / "a.png"
+    image.save(file)
+    for source in (image, file, str(file), file.read_bytes()):
+        np.testing.assert_array_equal(codec.encode(source), codec.encode(pixels))
 
 
 @pytest.mark.parametrize(

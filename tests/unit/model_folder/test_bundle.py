@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from cod_jax.errors import UserError
 from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.model_folder import bundle
 from cod_jax.model_folder.decoding import DecodingConfig
@@ -165,6 +166,13 @@ def test_an_absurd_model_is_refused(model_copy: Path, model: dict):
     _edit_description(model_copy, model=model)
     for read in (bundle.load_bundle, bundle.load_description):
         with pytest.raises(ValueError, match=r"model\.json: .*; export the model again"):
+            read(model_copy)
+
+
+def test_a_folder_that_needs_another_package_is_whole(model_copy: Path):
+    _edit_description(model_copy, model={"denoiser": {"kind": "no_such_package.blocks:MyConfig"}})
+    for read in (bundle.load_bundle, bundle.load_description):
+        with pytest.raises(UserError, match=r"model\.json: the model needs .* in COD_JAX_PLUGINS if you trust it$"):
             read(model_copy)
 
 
