@@ -61,7 +61,7 @@ def resolve(kind: str, base: type[Part], *, trusted: bool) -> type[Part]:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
             raise PluginError(
-                f"the model needs {kind}, and there is no module {error.name}; install {package} or correct the name"
+                f"{kind} is needed, and there is no module {error.name}; install {package} or correct the name"
             ) from error
     # Not getattr: a module may compute attributes, and nothing of it is called before the class is checked.
     found = vars(module).get(name)

@@ -281,7 +281,7 @@ def choose(what: str, value: str, choices: Any) -> Any:
         ValueError: There is no such choice.
     """
     if value not in choices:
-        more = "; the trainer takes all, too" if what == "stage" else ""
+        more = ", or all with cod train" if what == "stage" else ""
         raise ValueError(f"there is no {what} {value!r}; choose one of {', '.join(filter(None, choices))}{more}")
     return choices[value] if isinstance(choices, dict) else value
 

@@ -114,7 +114,7 @@ def read(data: bytes) -> Container:
     if data[:1] != bytes((MAGIC,)):
         raise UserError(explain_not_a_container(data))
     if len(data) < MIN_BYTES:
-        raise UserError(f"{len(data)} bytes are too short for a .cod file; it is cut off: get it again")
+        raise UserError(f"{len(data)} bytes are too short for a .cod file; it is cut off; copy or download it again")
     if len(data) > MAX_BYTES:
         raise UserError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
     if len(data) <= QUICK_BYTES:
@@ -123,7 +123,7 @@ def read(data: bytes) -> Container:
     try:
         file = _parse(data)
     except UserError as error:
-        raise UserError(f"this is a damaged .cod file, or another file, or {error}") from error
+        raise UserError(f"this is a damaged .cod file, or not a .cod file, or {error}") from error
     _check_checksum(data)
     return file
 
@@ -131,8 +131,8 @@ def read(data: bytes) -> Container:
 def _check_checksum(data: bytes) -> None:
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
         raise UserError(
-            "its checksum does not fit its content, so this is a damaged or cut off .cod file, or another file: get it "
-            "again"
+            "its checksum does not fit its content, so the file is damaged, cut off, or not a .cod file of this "
+            "version; copy or download it again"
         )
 
 
@@ -174,7 +174,7 @@ def explain_not_a_container(data: bytes) -> str:
         data: A file, or its first 16 bytes.
     """
     if not data:
-        return "the file is empty; get it again"
+        return "the file is empty; copy or download it again"
     return explain_picture(data) or (
         "this is not a .cod file; if it comes from a published CoD tool, name its layout: --format legacy-lite or "
         'legacy-cod (in Python layout="legacy-lite")'

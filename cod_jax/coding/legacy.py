@@ -116,13 +116,15 @@ def decode_legacy_header(data: bytes, layout: Layout = "legacy-lite") -> LegacyH
         UserError: The data is shorter than a header and one byte, or a side is zero.
     """
     if len(data) <= HEADER_BYTES:
-        raise UserError(f"{len(data)} bytes are too short for a .cod file; it is empty or cut off: get it again")
+        raise UserError(
+            f"{len(data)} bytes are too short for a .cod file; it is empty or cut off; copy or download it again"
+        )
     first, second = _HEADER.unpack_from(data)
     width, height = (first, second) if layout == "legacy-lite" else (second, first)
     if width == 0 or height == 0:
         raise UserError(
             explain_picture(data)
-            or f"its header gives {width}x{height} pixels; this is a damaged .cod file, or another file"
+            or f"its header gives {width}x{height} pixels; this is a damaged .cod file, or not a .cod file"
         )
     return LegacyHeader(height=height, width=width, payload_bytes=len(data) - HEADER_BYTES)
 
@@ -147,7 +149,7 @@ def check_header(data: bytes, header: LegacyHeader) -> None:
         raise UserError(
             explain_picture(data)
             or f"its header gives {width}x{height} pixels, which no model stores in {len(data)} bytes; this is a "
-            "damaged .cod file, or another file"
+            "damaged .cod file, or not a .cod file"
         )
 
 

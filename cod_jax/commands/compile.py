@@ -31,7 +31,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         choices=(*PLATFORMS, "rocm"),
         default=PLATFORMS,
         metavar="NAME",
-        help="where it shall run: cpu, cuda, tpu, rocm; default: cpu cuda tpu",
+        help="platforms to run on: cpu, cuda, tpu, rocm; default: cpu cuda tpu",
     )
     parser.add_argument(
         "--dtype",

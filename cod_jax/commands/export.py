@@ -18,8 +18,8 @@ examples:
 
 The folder holds model.json (description, training facts, fingerprint) and weights.safetensors, with the frozen
 autoencoder of a latent model. Use it with cod compress -m DIR, cod_jax.load("DIR"), or --config.init_from=DIR to train
-on from it. --steps, --guidance and --sampler say how it decodes where its users do not; models trained for one step
-take one, the others 25.
+on from it. --steps, --guidance and --sampler set how it decodes by default: models trained for one step take one,
+the others 25.
 """
 
 

@@ -10,6 +10,7 @@ from cod_jax.commands.options import add_model_argument
 EPILOG = f"""
 examples:
   cod fit-prior --model models/lite --images photos
+  cod fit-prior --model models/lite --images photos --entropy-model my_package.entropy:MyModel
 
 The pictures should be like those that will be compressed, some hundreds or more; {files.IMAGE_FORMATS} files are
 searched in all folders below. The centre of each, up to 512x512 pixels, is encoded, in a random order that is always
@@ -30,7 +31,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="entropy model of another package to fit in place of those of this one",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace the model's prior; files coded with the old one are lost to it"
+        "--force",
+        action="store_true",
+        help="replace the model's prior; files coded with the old one need the old folder",
     )
 
 

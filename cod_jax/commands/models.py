@@ -15,7 +15,8 @@ examples:
   cod models --json
 
 COD_JAX_MODELS lists model folders, and folders of model folders, with a colon between them (a semicolon on Windows).
-Pillow finds the model of a .cod file there. The first 8 digits of a fingerprint stand in the files of a model.
+Pillow finds the model of a .cod file there. The files of a model hold the first 8 digits
+of its fingerprint. Weights are not read, but a folder that lacks them is marked.
 """
 
 
@@ -24,6 +25,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cod_jax.model_folder.bundle import WEIGHTS_FILE
     from cod_jax.model_folder.search import SEARCH_PATH, model_folders
 
     found: list[dict[str, Any]] = []
@@ -41,20 +43,22 @@ def _run(args: argparse.Namespace) -> int:
     else:
         width = max(len(model["rate"]) for model in found)
         for model in found:
-            frame.say(f"{model['fingerprint'][:16]}  {model['rate']:{width}}  {model['place']}")
+            missing = "" if model["complete"] else f" (lacks {WEIGHTS_FILE})"
+            frame.say(f"{model['fingerprint'][:16]}  {model['rate']:{width}}  {model['place']}{missing}")
     return status
 
 
 def _describe(folder: Path) -> dict[str, Any]:
     """Return JSON values about a model folder, without reading its weights."""
-    from cod_jax.model_folder.bundle import load_description
+    from cod_jax.model_folder.bundle import WEIGHTS_FILE, load_description
     from cod_jax.model_folder.description import read_fingerprints
 
     codec = load_description(folder)[0].codec
     bits = codec.nominal_bits_per_pixel
     rate = f"{codec.symbols.num_levels} quality levels" if bits is None else f"{bits:.4g} bits per pixel"
     fingerprints = read_fingerprints(folder)
-    return {"fingerprint": fingerprints.folder, "rate": rate, "place": str(folder)}
+    complete = (folder / WEIGHTS_FILE).is_file()
+    return {"fingerprint": fingerprints.folder, "rate": rate, "place": str(folder), "complete": complete}
 
 
 COMMAND = Command("list the models in COD_JAX_MODELS", _add_options, _run, EPILOG, device="shared")

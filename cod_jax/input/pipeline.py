@@ -285,5 +285,7 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
 
 def _open(path: str) -> Source:
     if not path:
-        raise UserError("data.source is empty; set it to a folder of photographs or of shards, or to tfds:NAME")
+        raise UserError(
+            "data.source is empty; set --config.data.source=FOLDER to a folder of photographs or shards, or tfds:NAME"
+        )
     return open_source(path)

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.util
 import inspect
+import re
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ _WHERE_FIELDS_ARE = (
     "configs/base.py lists the fields, and configs/presets.py those of other stages, denoisers and bottlenecks; an "
     "option after the colon of the config file chooses them, as in configs/tiny.py:bottleneck=factorized"
 )
+_NO_NUMBER = re.compile(r"flag --(\S+?)=(.*): (?:invalid literal for (int)|could not convert string to (float))")
 # How near a name must be to be suggested for another.
 _ALIKE = 0.72
 
@@ -82,7 +84,10 @@ def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str
     try:
         unnamed = values(["", *changes])[1:]
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        number = _NO_NUMBER.match(str(error))
+        kind = {"int": "a whole number", "float": "a number"}
+        text = f"--{number[1]} must be {kind[number[3] or number[4]]}, got {number[2]!r}" if number else str(error)
+        raise UserError(text) from error
     if unnamed:
         raise UserError(f"unexpected argument {unnamed[0]!r}; settings are given as --config.FIELD=VALUE")
     return values.config.to_dict()

@@ -240,6 +240,13 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
         len(held_out),
         config.data.source,
     )
+    if batches.num_images < config.batch_size:
+        _logger.warning(
+            "there are %d files and %d images in a batch, so a batch holds files several times; give more photographs "
+            "or set --config.batch_size",
+            batches.num_images,
+            config.batch_size,
+        )
     if not len(held_out) and config.validation.num_images:
         _logger.warning("no image is held out, so nothing is validated and the newest checkpoint counts as the best")
     return batches, held_out

@@ -40,7 +40,7 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
     """
     if not weights and names:
         raise FileNotFoundError(
-            f"this run needs the frozen network {names[0]!r}, and frozen.weights names no folder of weight files; set "
-            f"it, or {OTHERWISE[names[0]]}"
+            f"this run needs the frozen network {names[0]!r}, and frozen.weights names no folder of weight files; "
+            f"set --config.frozen.weights=FOLDER, or {OTHERWISE[names[0]]}"
         )
     return {name: _LOADERS[name](Path(weights), otherwise=OTHERWISE[name]) for name in names}

@@ -148,9 +148,15 @@ def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"\xcd\x20", "damaged .cod file, or another file, or it has version 2 of the .cod format"),
-        (b"\xcd\x1a", "damaged .cod file, or another file, or it is coded in mode 5, which this cod_jax does not know"),
-        (b"\xcd\x11", "damaged .cod file, or another file, or its sides 1x1 are stored with more bytes than they need"),
+        (b"\xcd\x20", "or not a .cod file, or it has version 2 of the .cod format"),
+        (
+            b"\xcd\x1a",
+            "or not a .cod file, or it is coded in mode 5, which this cod_jax does not know",
+        ),
+        (
+            b"\xcd\x11",
+            "or not a .cod file, or its sides 1x1 are stored with more bytes than they need",
+        ),
     ],
 )
 def test_a_long_file_of_something_else_is_refused_without_its_checksum(start: bytes, message: str, monkeypatch):

@@ -24,7 +24,16 @@ def test_models_are_listed_with_fingerprint_rate_and_place(cod: Cod, tmp_path: P
         "fingerprint": fingerprint,
         "rate": "0.01562 bits per pixel",
         "place": "one",
+        "complete": True,
     }
+
+
+def test_a_folder_without_weights_is_marked(cod: Cod, tmp_path: Path, monkeypatch):
+    save_tiny_model(tmp_path / "one")
+    (tmp_path / "one" / "weights.safetensors").unlink()
+    monkeypatch.setenv("COD_JAX_MODELS", "one")
+    assert cod("models").out.endswith("  one (lacks weights.safetensors)\n")
+    assert not json.loads(cod("models", "--json").out)[0]["complete"]
 
 
 def test_a_damaged_model_is_named_and_the_others_are_listed(cod: Cod, tmp_path: Path, monkeypatch):

@@ -23,7 +23,11 @@ from tests.training_fixtures import CONFIG
         ([f"--config={REPOSITORY}/configs/lite.py:128", "--workdir=w"], "no stage '128'; choose one of 1, 2, 3"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.batch_siz=8"], "did you mean --config.batch_size?"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.ema.dekay=0"], "unknown field --config.ema.dekay; did you"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=x"], "--config.batch_size=x: invalid literal"),
+        (
+            [f"--config={CONFIG}", "--workdir=w", "--config.batch_size=x"],
+            "batch_size must be a whole number, got 'x'",
+        ),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.ema.decay=x"], "--config.ema.decay must be a number, got 'x'"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.batch_size=0"], "batch_size must be at least 1, got 0"),
         ([f"--config={CONFIG}", "--workdir=w", "--steps=3"], "unrecognized arguments: --steps=3"),
         ([f"--config={CONFIG}", "--workdir=w", "more"], "unrecognized arguments: more"),

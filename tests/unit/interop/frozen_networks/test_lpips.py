@@ -70,5 +70,8 @@ def test_lpips_needs_both_files_and_says_which_is_wrong(tmp_path, monkeypatch):
     trunk.unlink()
     with pytest.raises(FileNotFoundError, match=r"set objective\.reconstruction\.lpips_alex_weight to 0 to do without"):
         load_frozen(["lpips_alex"], str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r".lpips_vgg., and frozen\.weights names no folder"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r".lpips_vgg., .* no folder.* set --config\.frozen\.weights=FOLDER, or",
+    ):
         load_frozen(["lpips_vgg"], "")
