@@ -230,9 +230,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted names of the fields that differ, with both values."""
-    before, after = flatten(_plain(upgraded(old))), flatten(_plain(new))
+    before, after = flatten(_plain(_with_defaults(old))), flatten(_plain(new))
     names = [*before, *(name for name in after if name not in before)]
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return stored settings with the fields that descriptions have gained since, if this version takes the rest."""
+    try:
+        return TrainConfig.from_dict(stored).to_dict()
+    except UserError:
+        return upgraded(stored)
 
 
 def _plain(value: Any) -> Any:

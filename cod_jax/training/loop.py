@@ -261,13 +261,15 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
             f"{workdir} holds a checkpoint of another objective, {stored_kind} instead of {config.objective.kind}; use "
             "another --workdir"
         )
-    text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
-    if any(name.startswith("model.") for name in changed):
+    texts = {name: f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items()}
+    other_model = [text for name, text in texts.items() if name.startswith("model.")]
+    if other_model:
         raise UserError(
-            f"{workdir} holds a checkpoint of another model ({text}); use the old settings or another --workdir"
+            f"{workdir} holds a checkpoint of another model ({', '.join(other_model)}); use the old settings or "
+            "another --workdir"
         )
-    if changed:
-        _logger.info("settings changed since the checkpoint: %s", text)
+    if texts:
+        _logger.info("settings changed since the checkpoint: %s", ", ".join(texts.values()))
 
 
 def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:

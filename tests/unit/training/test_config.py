@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cod_jax.training.config import TrainConfig, changed_fields
-from configs import base, tiny
+from configs import base, tiny, tiny_one_step
 
 
 def config_with(**changes) -> TrainConfig:
@@ -78,3 +78,30 @@ def test_settings_of_earlier_checkpoints_are_those_of_today():
     codec["factorized"] = None
     assert changed_fields(stored, settings) == {}
     assert TrainConfig.from_dict(stored) == TrainConfig.from_dict(settings)
+
+
+@pytest.mark.parametrize("stage", ["1", "2"])
+@pytest.mark.parametrize("bottleneck", ["codebook", "factorized"])
+def test_settings_of_earlier_one_step_checkpoints_are_those_of_today(stage, bottleneck):
+    config = tiny_one_step.get_config(f"{stage},bottleneck={bottleneck}")
+    settings = json.loads(json.dumps(TrainConfig.from_dict(config.to_dict()).to_dict()))
+    stored = json.loads(json.dumps(settings))
+    codec, objective = stored["model"]["codec"], stored["objective"]
+    fields = codec.pop("bottleneck")
+    del fields["kind"]
+    codec |= {"codebook_bits": fields["bits"]} if "bits" in fields else {"codebook_bits": 0, "factorized": fields}
+    training = objective.pop("bottleneck")
+    del training["kind"]
+    both = {"commitment_weight": 0.25, "rate_weights": [1.0]}  # of which one is in use
+    weights = {name: training.pop(name) for name in ("commitment_weight", "rate_weights") if name in training}
+    objective["reconstruction"] |= both | weights
+    objective |= training
+    assert TrainConfig.from_dict(stored) == TrainConfig.from_dict(settings)
+    assert changed_fields(stored, settings) == {}
+
+
+def test_a_field_that_descriptions_gained_since_counts_as_its_default():
+    settings = json.loads(json.dumps(TrainConfig.from_dict(tiny.get_config().to_dict()).to_dict()))
+    stored = json.loads(json.dumps(settings))
+    del stored["objective"]["losses"], stored["model"]["codec"]["attention"]  # as if they were new
+    assert changed_fields(stored, settings) == {}
