@@ -1,5 +1,6 @@
 """The start of the training loop's state."""
 
+import contextlib
 from types import SimpleNamespace
 
 import jax
@@ -12,13 +13,13 @@ from cod_jax.models import build_model
 from cod_jax.parallel import make_mesh
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.frozen import placed
-from cod_jax.training.loop import _fresh_state
+from cod_jax.training.loop import _fresh_state, _open_data
 from cod_jax.training.plan import Plan, make_plan
 from cod_jax.training.state import TrainState
 from cod_jax.training.teacher import load_teacher
 from configs import base, tiny_one_step
 from tests.model_fixtures import numpy_params
-from tests.training_fixtures import small_settings
+from tests.training_fixtures import small_settings, write_photographs
 
 
 class TwoArrays(Plan):
@@ -40,6 +41,16 @@ def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
     state = _fresh_state(plan, jax.random.key(0), given)
     np.testing.assert_array_equal(state.params["critic"], given["teacher"]["denoiser"])
     np.testing.assert_array_equal(state.params["model"], 1)
+
+
+@pytest.mark.parametrize("fewer", [True, False])
+def test_a_batch_that_is_larger_than_the_set_is_noted(tmp_path, caplog, fewer: bool):
+    settings = small_settings()
+    settings["data"] |= {"source": str(write_photographs(tmp_path / "photos")), "validation_modulus": 0}
+    settings["batch_size"] = 64 if fewer else 2
+    with contextlib.closing(_open_data(TrainConfig.from_dict(settings))[0]) as batches:
+        assert 2 <= batches.num_images < 64
+    assert ("so a batch holds files several times" in caplog.text) == fewer
 
 
 @pytest.mark.slow
