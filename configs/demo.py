@@ -1,6 +1,6 @@
 """Run of `make demo`: a tiny codec and a few photographs, in a few minutes on two CPU cores.
 
-python -m cod_jax.train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
+cod train --config configs/demo.py --workdir runs/demo --config.data.source=PHOTOS
 """
 
 from ml_collections import config_dict

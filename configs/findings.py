@@ -1,10 +1,10 @@
 r"""First two findings of the CoD-Lite paper (arXiv 2604.12525) at small scale, as runs that differ in one setting.
 
     for pretraining in compression generation; do
-        python -m cod_jax.train --config configs/findings.py:all,pretraining=$pretraining \
+        cod train --config configs/findings.py:all,pretraining=$pretraining \
             --workdir runs/findings/$pretraining --config.data.source=PHOTOS
-        python -m cod_jax.export --workdir runs/findings/$pretraining/stage2 --output models/findings_$pretraining
-        python -m cod_jax.evaluate --model models/findings_$pretraining --images KODAK --output results/$pretraining
+        cod export --workdir runs/findings/$pretraining/stage2 --output models/findings_$pretraining
+        cod evaluate --model models/findings_$pretraining --images KODAK --output results/$pretraining
     done
 
 Stage 1 pre-trains at 256 pixels. Stage 2 turns the model into a one-step codec.

@@ -1,8 +1,8 @@
 r"""Latent-space CoD pre-training, the three published stages: "1", "2", "3", or "all".
 
-    python -m cod_jax.train --config configs/latent.py:all --workdir runs/latent --config.data.source=PHOTOS \
+    cod train --config configs/latent.py:all --workdir runs/latent --config.data.source=PHOTOS \
         --config.frozen.weights=WEIGHTS
-    python -m cod_jax.export --workdir runs/latent/stage3 --output models/latent
+    cod export --workdir runs/latent/stage3 --output models/latent
 
 Options follow the stage. `:all,rate=0.00024` gives 64 bits per 512-pixel picture instead of 0.0039 bits per pixel.
 `:all,size=114m` gives a smaller denoiser; the sizes are 49m, 114m, 330m and xl.

@@ -1,8 +1,8 @@
 r"""CoD-Lite pre-training at 0.0039 bits per pixel, the three published stages: "1", "2", "3", or "all".
 
-    python -m cod_jax.train --config configs/lite.py:all --workdir runs/lite --config.data.source=PHOTOS \
+    cod train --config configs/lite.py:all --workdir runs/lite --config.data.source=PHOTOS \
         --config.frozen.weights=WEIGHTS
-    python -m cod_jax.export --workdir runs/lite/stage3 --output models/lite
+    cod export --workdir runs/lite/stage3 --output models/lite
 
 Two loss terms compare with features of DINOv2: WEIGHTS is the folder of its published file. Without it, add
 `--config.objective.feature_alignment_weight=0 --config.objective.condition_alignment_weight=0`.

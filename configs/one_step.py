@@ -1,9 +1,9 @@
 r"""One-step codec, the product of CoD-Lite, at eight rates: stage "1", stage "2", or "all".
 
-    python -m cod_jax.train --config configs/one_step.py:all,rate=0.0312 --workdir runs/one_step_0.0312 \
+    cod train --config configs/one_step.py:all,rate=0.0312 --workdir runs/one_step_0.0312 \
         --config.init_from=runs/lite/stage3 --config.objective.teacher=models/pixel \
         --config.data.source=PHOTOS --config.frozen.weights=WEIGHTS
-    python -m cod_jax.export --workdir runs/one_step_0.0312/stage2 --output models/one_step_0.0312
+    cod export --workdir runs/one_step_0.0312/stage2 --output models/one_step_0.0312
 
 Stage 1 adapts a pre-trained CoD-Lite to another rate and to one step. Stage 2 makes its pictures look like those of the
 teacher, a pixel CoD. One pre-training and one teacher serve all rates: 0.0039, 0.0078, 0.0156, 0.0312, 0.0625, 0.125,
@@ -20,7 +20,7 @@ Attention runs in windows of 32 x 32 positions of a map, in training and in use.
 and cuts windows only in use; `--config.model.codec.attention=global` attends globally in both.
 
 Stage 2 holds the teacher and trains two more networks. If they do not fit in memory, split them over devices
-(`--config.mesh.fsdp=8`) or compute batches in parts (`--config.accumulation_steps=8`). `python -m cod_jax.memory`
+(`--config.mesh.fsdp=8`) or compute batches in parts (`--config.accumulation_steps=8`). `cod memory`
 estimates how much memory a run needs.
 
 Hardware: the authors report 244 hours on one A100 for one rate. With this file no run has been trained to the end yet.

@@ -1,8 +1,8 @@
 r"""Pixel-space CoD pre-training, the three published stages: "1", "2", "3", or "all".
 
-    python -m cod_jax.train --config configs/pixel.py:all --workdir runs/pixel --config.data.source=PHOTOS \
+    cod train --config configs/pixel.py:all --workdir runs/pixel --config.data.source=PHOTOS \
         --config.frozen.weights=WEIGHTS
-    python -m cod_jax.export --workdir runs/pixel/stage3 --output models/pixel
+    cod export --workdir runs/pixel/stage3 --output models/pixel
 
 Options follow the stage. `:all,rate=0.00024` gives 64 bits per 512-pixel picture instead of 0.0039 bits per pixel.
 `:all,size=114m` gives a smaller denoiser; the sizes are 49m, 114m, 330m and xl.

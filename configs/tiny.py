@@ -1,6 +1,6 @@
 """Tiny codecs that a laptop CPU can train: 64-pixel crops, 4 bits per 16 x 16 pixels.
 
-    python -m cod_jax.train --config configs/tiny.py --workdir runs/tiny --config.data.source=PHOTOS
+    cod train --config configs/tiny.py --workdir runs/tiny --config.data.source=PHOTOS
 
 They serve to try out data, settings and machines; their pictures are poor. `:kind=pixel` and `:kind=latent` are small
 relatives of pixel and latent CoD. The latents are a fixed projection of the pixels instead of those of the SD-VAE.

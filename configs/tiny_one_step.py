@@ -1,8 +1,8 @@
 r"""One-step codec in a quarter of an hour on a laptop CPU: 32-pixel crops, 6 bits per 4 x 4 pixels.
 
-    python -m cod_jax.train --config configs/tiny_one_step.py:pretrain --workdir runs/tiny_pretrained \
+    cod train --config configs/tiny_one_step.py:pretrain --workdir runs/tiny_pretrained \
         --config.data.source=PHOTOS
-    python -m cod_jax.train --config configs/tiny_one_step.py:all --workdir runs/tiny_one_step \
+    cod train --config configs/tiny_one_step.py:all --workdir runs/tiny_one_step \
         --config.data.source=PHOTOS --config.init_from=runs/tiny_pretrained \
         --config.objective.teacher=runs/tiny_pretrained
 

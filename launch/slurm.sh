@@ -3,7 +3,7 @@
 #
 #     sbatch launch/slurm.sh --config configs/lite.py --workdir /shared/runs/lite --config.data.source=/shared/photos
 #
-# The arguments are those of `python -m cod_jax.train`, as on one machine. Under Slurm, JAX finds the other processes by
+# The arguments are those of `cod train`, as on one machine. Under Slurm, JAX finds the other processes by
 # itself. It uses one process per GPU, so --ntasks-per-node must equal --gpus-per-node. The work folder and the data
 # must be on storage that all nodes share.
 #

@@ -1,1 +1,1 @@
-"""Measurements of `python -m cod_jax.benchmark`; each runs in a process of its own."""
+"""Measurements of `cod benchmark`; each runs in a process of its own."""
