@@ -1,6 +1,5 @@
 """The command that fits a prior."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +118,6 @@ def test_tables_that_cannot_be_coded_with_leave_the_prior_as_it_was(model: Path,
     assert main([*command, f"{__name__}:Unusable"]) == 2
     assert "the tables are upside down" in capsys.readouterr().err
     assert (model / PRIOR_FILE).read_bytes() == b"mine"
-
-
-def test_a_bottleneck_without_a_codebook_needs_an_entropy_model_of_its_own(model: Path, photos: Path, monkeypatch):
-    bundle = load_bundle(model)
-    codec = {name: part for name, part in bundle.params["codec"].items() if name != "bottleneck"}
-    other = dataclasses.replace(bundle, params={**bundle.params, "codec": codec})
-    monkeypatch.setattr(fitting, "load_bundle", lambda *_, **__: other)
-    with pytest.raises(UserError, match=r"expected a bottleneck with a codebook in .*; name an --entropy-model"):
-        fitting.fit(str(model), str(photos), lambda _: lambda _: pytest.fail("it was encoded"))
 
 
 def test_wrong_usage_is_status_2():
