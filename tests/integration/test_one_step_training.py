@@ -76,7 +76,7 @@ def test_distillation_goes_on_where_it_stopped_bit_for_bit(photographs, teacher,
     config = load_bundle(teacher).config
     save_bundle(other, config, numpy_params(build_model(config).shapes, seed=9), training={}, force=True)
     refused = run_trainer(arguments(tmp_path / "stopped", photographs, "2", teacher, total_steps=6, **fields))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "was trained with other weights of the frozen teacher than those given now" in refused.stderr
     fields["objective__teacher"] = teacher
     assert "resumed after step 4 of 6" in train("stopped", 6)
@@ -101,10 +101,10 @@ def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(phot
     workdir = tmp_path / "all"
     settings = arguments(workdir, photographs, "all", teacher, **fields)
     missing = run_trainer(settings)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing" in missing.stderr
     missing = run_trainer(arguments(tmp_path / "no_start", photographs, "1", Path(), **{**fields, "init_from": ""}))
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "init_from must name a pre-trained model for objective.kind one_step, got nothing" in missing.stderr
     assert not (tmp_path / "no_start").exists()
 
