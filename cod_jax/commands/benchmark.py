@@ -19,15 +19,15 @@ examples:
   cod benchmark train --config configs/tiny.py    one step of a training config
   cod benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
 
-The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls
-from and to host memory; "on device" are the compiled programs by themselves, with input and output on the device.
-"ratio" is plain over compiled, "of peak" the share of the bfloat16 rate of a device that is known. "first s" is the
-first call, which compiles and, of a compiled model, reads the weights. A start is that of a process that compresses and
-decompresses one picture, cold with an empty compilation cache and warm with a filled one.
+The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
+memory; "on device" are the compiled programs by themselves, with input and output on the device. "ratio" is plain over
+compiled, "of peak" the share of the bfloat16 rate of a device that is known. "first s" is the first call, which
+compiles and, for a compiled model, reads the weights. A start is that of a process that compresses and decompresses one
+picture, cold with an empty compilation cache and warm with a filled one.
 
-A step of a training is timed by itself, and images per second without waiting between steps, as a training does it.
-Frozen networks have random weights; a teacher has to be named all the same (--config.objective.teacher=MODEL), because
-its folder says what it is. One device is measured; a running training reports the speed of all.
+A training step is timed by itself, and images per second without waiting between steps, as in a training run. Frozen
+networks have random weights; a teacher must still be named (--config.objective.teacher=MODEL), because its folder
+describes its network. One device is measured; a training run reports the speed of all.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)

@@ -17,9 +17,9 @@ examples:
   cod export --workdir runs/pixel --output models/pixel --steps 50 --guidance 2
 
 The folder holds model.json (description, training facts, fingerprint) and weights.safetensors, with the frozen
-autoencoder of a latent model. Use it with cod compress -m DIR, cod_jax.load("DIR"), or --config.init_from=DIR to train
-on from it. --steps, --guidance and --sampler set how it decodes by default: models trained for one step take one,
-the others 25.
+autoencoder of a latent model. Use it with cod compress -m DIR, cod_jax.load("DIR"), or --config.init_from=DIR to
+continue training from it. --steps, --guidance and --sampler set how it decodes by default: models trained for one step
+take one, the others 25.
 """
 
 

@@ -19,11 +19,11 @@ The file is safetensors; the published tools read torch files. In Python with Py
   import torch, safetensors.torch; torch.save(safetensors.torch.load_file("lite.safetensors"), "lite.pt")
 
 Models that decode in one step become the class OneStepCoD with zero noise, others DConv, PixNerDiT or DDT; --as chooses
-otherwise. The tools of the former read names that begin with net., those of the latter ema_denoiser.; these are the
-defaults of --prefix. What the published classes cannot be (other widths of the condition encoder, other attention, ...)
-is refused. The published CoD-Lite attends in windows that repeat border pixels, which models trained here do not: add
---any-attention for them; pictures larger than a window then come out a little different. The autoencoder of latent
-models is not written: the published tools load their own.
+otherwise. The tools for OneStepCoD read names that begin with net., those for the others ema_denoiser.; these are the
+defaults of --prefix. What the published classes cannot represent (other widths of the condition encoder, other
+attention, ...) is refused. The published CoD-Lite attends in windows that repeat border pixels, which models trained
+here do not: add --any-attention for them; the published code then decodes pictures larger than a window a little
+differently. The autoencoder of latent models is not written: the published tools load their own.
 """
 SUFFIX = ".safetensors"
 

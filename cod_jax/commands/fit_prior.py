@@ -12,9 +12,9 @@ examples:
   cod fit-prior --model models/lite --images photos
   cod fit-prior --model models/lite --images photos --entropy-model my_package.entropy:MyModel
 
-The pictures should be like those that will be compressed, some hundreds or more; {files.IMAGE_FORMATS} files are
-searched in all folders below. The centre of each, up to 512x512 pixels, is encoded, in a random order that is always
-the same, until there are two million symbols. Every tenth picture is held out to measure the prior with.
+The pictures should be like those that will be compressed, some hundreds or more; {files.IMAGE_FORMATS} files are found
+in the folder and all its subfolders. The centre of each, up to 512x512 pixels, is encoded, in a random order that is
+always the same, until there are two million symbols. Every tenth picture is held out to measure the prior with.
 
 The tables become part of the model folder (prior.safetensors) and of its fingerprint: copy the whole folder to whoever
 decompresses. Files written without a prior are still read. Pictures decode to the same pixels with and without it.

@@ -16,9 +16,9 @@ examples:
       --output models/latent --frozen-weights pretrained
 
 CoD (PixNerDiT, and DDT, which works on latents), pre-trained CoD-Lite (DConv), one-step CoD and one-step CoD-Lite are
-read, as torch or safetensors files. PyTorch is not needed and no code in a file is run. Every name and shape must be
-what the YAML file implies. The folder decodes in 25 steps (one-step models: 1) with the published guidance unless
---steps, --guidance or --sampler say otherwise. DDT needs sd-vae-ft-ema, whose weights become part of the model folder.
+read, as torch or safetensors files. PyTorch is not needed and no code in a file is run. Every name and shape must match
+the YAML file. The folder decodes in 25 steps (one-step models: 1) with the published guidance unless --steps,
+--guidance or --sampler say otherwise. DDT needs sd-vae-ft-ema, whose weights become part of the model folder.
 """
 
 

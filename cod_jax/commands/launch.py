@@ -11,10 +11,10 @@ examples:
   cod launch --processes 2 --devices-per-process 4 -- --config configs/tiny.py --workdir runs/local \\
       --config.data.source=photos
 
-A rehearsal of a run on several machines. Everything after -- goes to cod train as it is. Every line of output carries
-the number of its process. When one process fails the others are stopped and its exit status is returned. SIGTERM and
-Ctrl-C are passed on, so that the trainers save and leave. One process can drive all accelerators of a machine: to train
-on several GPUs no launcher is needed.
+This rehearses a run on several machines. Everything after -- is passed to cod train unchanged. Every line of output
+begins with the number of its process. When one process fails the others are stopped and its exit status is returned.
+SIGTERM and Ctrl-C are passed on, so that the trainers save and exit. One process can drive all accelerators of a
+machine: to train on several GPUs no launcher is needed.
 """
 
 

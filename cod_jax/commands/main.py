@@ -41,9 +41,9 @@ examples:
   cod train --config configs/tiny.py --workdir runs/tiny --config.data.source=photos
   cod export --workdir runs/tiny --output models/tiny
 
-MODEL is a folder that cod export has written. cod COMMAND --help describes a command. The first picture of each size
-compiles for some seconds; compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR chooses
-another). Completion in the shell: eval "$(register-python-argcomplete cod)".
+MODEL is a folder that cod export or cod import has written. cod COMMAND --help describes a command. The first picture
+of each size takes some seconds to compile; compiled programs are kept in the user's cache folder
+(JAX_COMPILATION_CACHE_DIR chooses another). Completion in the shell: eval "$(register-python-argcomplete cod)".
 """
 SETTING = ("--config.", "--noconfig.")
 
@@ -123,7 +123,7 @@ def _build_parsers(commands: Mapping[str, Command]) -> tuple[Parser, dict[str, P
         command.add_options(one)
         if command.trainer_arguments == "behind --":
             one.usage = f"{one.format_usage().removeprefix('usage: ').rstrip()} -- arguments of cod train"
-        one.add_argument("--debug", action="store_true", help="show where in the program an error was found")
+        one.add_argument("--debug", action="store_true", help="show the traceback of an error")
         one.set_defaults(command=command, program=one.prog)
         parsers[one.prog] = one
     return parser, parsers

@@ -13,7 +13,7 @@ examples:
   cod memory --config configs/pixel.py:2 --mesh 2x4x1 --compile --config.batch_size=8
 
 A mesh is data x fsdp x tensor. The devices need not exist. --compile also compiles the step for as many virtual CPU
-devices and adds what it needs besides: an estimate for other devices, whose compilers fuse differently.
+devices and adds what it needs on top of that: only an estimate for other devices, whose compilers fuse differently.
 """
 
 

@@ -15,8 +15,8 @@ examples:
   cod models --json
 
 COD_JAX_MODELS lists model folders, and folders of model folders, with a colon between them (a semicolon on Windows).
-Pillow finds the model of a .cod file there. The files of a model hold the first 8 digits
-of its fingerprint. Weights are not read, but a folder that lacks them is marked.
+Pillow finds the model of a .cod file there. The files of a model hold the first 8 digits of its fingerprint. Weights
+are not read, but a folder that lacks them is marked.
 """
 
 

@@ -27,11 +27,11 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> 
         "--guidance",
         type=_checked(float, checked_guidance),
         metavar="G",
-        help="classifier-free guidance; 1 switches it off and takes half the time; no effect on one step; "
+        help="classifier-free guidance; 1 switches it off and takes half the time; no effect with one step; "
         f"default: {default}",
     )
     parser.add_argument(
-        "--sampler", choices=get_args(Sampler), help=f"solver; no effect on one step; default: {default}"
+        "--sampler", choices=get_args(Sampler), help=f"solver; no effect with one step; default: {default}"
     )
 
 
@@ -41,7 +41,7 @@ def add_seed_argument(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=_checked(int, checked_seed),
         metavar="S",
-        help="number of the noise from which two or more steps start, 0 to 2^63 - 1; no effect on one step; default: 0",
+        help="seed of the noise from which two or more steps start, 0 to 2^63 - 1; no effect with one step; default: 0",
     )
 
 

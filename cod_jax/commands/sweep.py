@@ -19,10 +19,10 @@ examples:
       --slurm runs/lite_bits/slurm -- --config.data.source=photos --config.frozen.weights=weights
 
 The sweep file says which fields take which values; cod_jax/launch/hyper.py has the functions for it. Every point has a
-folder of its own in the work folder, named after what varies. Everything after -- goes to every run of cod train as it
-is.
+folder of its own in the work folder, named after what varies. Everything after -- is passed to every run of cod train
+unchanged.
 
-The same command goes on where it stopped: finished points are left out, the others resume. When a point fails, the
+The same command continues where it stopped: finished points are skipped, the others resume. When a point fails, the
 others still run; the failures are listed at the end, with exit status 1. SIGTERM and Ctrl-C are passed on, so that the
 trainers save; a second one ends them at once.
 """

@@ -16,15 +16,15 @@ examples:
       --config.init_from=runs/pixel1
   cod train --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
 
-A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command goes on from
+A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command resumes from
 the newest checkpoint in the work folder. Before the first step there is nothing to save: it exits with 130 or 143.
 configs/base.py lists the fields. Watch a run with: tensorboard --logdir DIR
 
 The preset "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ...: finished ones are
-skipped, the unfinished one is resumed, and each starts from the one before. Settings given here are all stages'.
+skipped, the unfinished one is resumed, and each starts from the one before. Settings given here apply to all stages.
 
-TPU pods and Slurm say which processes belong to a run: every host runs the same command with --distributed. Elsewhere
-give the three options that follow it.
+On TPU pods and under Slurm JAX finds the processes of a run: every host runs the same command with --distributed.
+Elsewhere give the three options that follow it.
 """
 INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
 
