@@ -26,7 +26,7 @@
 set -euo pipefail
 
 if [[ $# -eq 0 || -z "${SLURM_JOB_ID:-}" ]]; then
-    echo "usage: sbatch launch/slurm.sh --config FILE --workdir DIR [arguments of cod_jax.train]" >&2
+    echo "usage: sbatch launch/slurm.sh --config FILE --workdir DIR [arguments of cod train]" >&2
     exit 2
 fi
 

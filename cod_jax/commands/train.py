@@ -1,4 +1,4 @@
-"""`cod train`: train a codec, or go on training it."""
+"""`cod train`: train a codec or resume its training."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ skipped, the unfinished one is resumed, and each starts from the one before. Set
 On TPU pods and under Slurm JAX finds the processes of a run: every host runs the same command with --distributed.
 Elsewhere give the three options that follow it.
 """
-INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
+INTERRUPTED = "interrupted; the same command resumes from the newest checkpoint, if there is one"
 
 
 def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
@@ -97,5 +97,5 @@ def _run(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "train a codec, or go on training it", _add_options, _run, _epilog, device="whole", trainer_arguments="settings"
+    "train a codec or resume its training", _add_options, _run, _epilog, device="whole", trainer_arguments="settings"
 )

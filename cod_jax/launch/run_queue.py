@@ -67,7 +67,7 @@ def run_queue(runs: Sequence[Run], parallel: int, gpus_per_point: int | None = N
     for name, problem in queue.failures.items():
         print(f"{name}: {problem}", file=sys.stderr)
     if signals.received:
-        _say("stopped; the same command goes on")
+        _say("stopped; the same command resumes")
         return 128 + signals.received[0]
     return 1 if queue.failures else 0
 
@@ -141,7 +141,7 @@ def _finish(run: Run, code: int) -> str | None:
     # Told to stop, a trainer saves and leaves with exit code 0; only the last step's checkpoint says that it is done.
     last_step = run.settings["total_steps"]
     if not (checkpoint_directory(run.workdir) / str(last_step)).is_dir():
-        return f"ended before step {last_step} as if told to stop; the same command goes on"
+        return f"ended before step {last_step} as if told to stop; the same command resumes"
     try:
         files.write_bytes(run.workdir / DONE_FILE, (json.dumps(_description(run), indent=1) + "\n").encode())
     except (UserError, OSError) as error:

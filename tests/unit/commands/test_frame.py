@@ -20,7 +20,7 @@ from tests.unit.commands.conftest import Cod
 
 HEAVY = ["jax", "flax", "numpy", "PIL", "tqdm", "absl", "ml_collections", "grain", "orbax"]
 each_command = pytest.mark.parametrize("name", COMMANDS)
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices are others there")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices differ there")
 
 Replace = Callable[[str, Callable[[Any], Any]], None]
 
