@@ -38,10 +38,8 @@ class Codec:
         self._engine, self._coder, self._max_pixels = engine, engine.coder, max_pixels
 
     def __repr__(self) -> str:
-        bits = self.symbols.bits
-        symbols = f"{self.symbols.num_channels} numbers" if bits is None else f"{bits} bits"
         return (
-            f"Codec({self._engine.summary}, {symbols} for {self.pitch}x{self.pitch} pixels, fingerprint "
+            f"Codec({self._engine.summary}, {self.symbols} for {self.pitch}x{self.pitch} pixels, fingerprint "
             f"{self.fingerprint[:8]})"
         )
 

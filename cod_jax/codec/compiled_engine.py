@@ -90,18 +90,18 @@ def _read_coder(folder: Path, about: Description) -> SymbolCoder:
         UserError: The file of the prior is damaged, or a model without a codebook has none, or one for other weights.
     """
     symbols = _read_symbols(folder, about)
+    prior = None
     if PRIOR_FILE in about.files:
         check_file(folder, about, PRIOR_FILE)
-        return SymbolCoder(about.weights_fingerprint, about.pitch, symbols, load_prior(folder, symbols))
-    if symbols.bits is None:
-        raise UserError(f"{folder} has no {PRIOR_FILE}, which codes the symbols of its model; make the folder again")
-    return SymbolCoder(about.weights_fingerprint, about.pitch, symbols)
+        prior = load_prior(folder, symbols)
+    try:
+        return SymbolCoder(about.weights_fingerprint, about.pitch, symbols, prior)
+    except UserError as error:
+        raise UserError(f"{folder} has no {PRIOR_FILE} ({error}); make the folder again") from error
 
 
 def _read_symbols(folder: Path, about: Description) -> SymbolFormat:
     """Return the symbols of the model; in older folders, the bins of a factorized bottleneck tell them."""
-    if about.codebook_bits:
-        return SymbolFormat(1, 0, 2**about.codebook_bits - 1)
     if about.symbols:
         return about.symbols
     formats: set[SymbolFormat] = set()

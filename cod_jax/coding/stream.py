@@ -83,8 +83,14 @@ class SymbolCoder:
         Raises:
             UserError: The layout has no place for such symbols.
         """
-        if layout != "cod" and self.symbols.bits is None:
+        if layout != "cod":
+            self._bits_in(layout)
+
+    def _bits_in(self, layout: legacy.Layout) -> int:
+        """Return the bits of a symbol in a published layout, which has symbols of a fixed length only."""
+        if self.symbols.bits is None:
             raise UserError(f"the model has no codebook, and {layout} holds the symbols of one; use the layout cod")
+        return self.symbols.bits
 
     def encode(
         self,
@@ -111,9 +117,8 @@ class SymbolCoder:
             UserError: A side is out of range, the grid has another size, a symbol is out of range, or the layout has
                 no place for such symbols.
         """
-        self.check_layout(layout)
         if layout != "cod":
-            bits = self.symbols.bits or 0
+            bits = self._bits_in(layout)
             return legacy.encode_legacy(symbols, height=height, width=width, pitch=self.pitch, bits=bits, layout=layout)
         container.check_size(height=height, width=width)
         channels = self.symbols.num_channels
@@ -141,9 +146,8 @@ class SymbolCoder:
             OtherModelError: The file names another model.
             UserError: The data is not such a file, damaged, from a newer version, or the picture is too large.
         """
-        self.check_layout(layout)
         if layout != "cod":
-            bits = self.symbols.bits or 0
+            bits = self._bits_in(layout)
             parsed = legacy.decode_legacy(data, pitch=self.pitch, bits=bits, max_pixels=max_pixels, layout=layout)
             return CodedPicture(parsed.height, parsed.width, parsed.symbols, parsed.covers_all)
         file = container.read(data)

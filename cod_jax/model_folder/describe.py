@@ -63,7 +63,8 @@ def describe_compiled(path: Path) -> dict[str, Any]:
         UserError: The path is not the folder of a compiled model, or the folder is damaged.
     """
     about = read_description(path)
-    bits, symbols = about.codebook_bits or None, about.symbols
+    symbols = about.symbols
+    bits = symbols and symbols.bits
     return {
         "weights_fingerprint": about.weights_fingerprint,
         "pitch": about.pitch,

@@ -61,7 +61,7 @@ def read_prior(folder: str | os.PathLike[str], symbols: SymbolFormat | None = No
                 return Prior(tensors.read(TABLE_TYPES), kind)
     except UserError as error:
         raise UserError(f"{file} is damaged ({error}); copy or make the folder again") from error
-    raise _of_another_model(file, f"the tables {', '.join(wrong)} are unknown, or not those of {symbols}", symbols)
+    raise _of_another_model(file, f"the tables {', '.join(wrong)} are unknown, or not those of {symbols}")
 
 
 def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior | None:
@@ -84,7 +84,7 @@ def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior |
             ) from error
         if prior.kind:
             raise UserError(f"{file}: {error}") from error
-        raise _of_another_model(file, str(error), symbols) from error
+        raise _of_another_model(file, str(error)) from error
     return prior
 
 
@@ -94,7 +94,8 @@ def _too_large(shapes: Mapping[str, tuple[int, ...]], symbols: SymbolFormat) -> 
     return sorted(name[:80] for name, shape in shapes.items() if math.prod(shape) > largest.get(name, -1))
 
 
-def _of_another_model(file: Path, reason: str, symbols: SymbolFormat | None) -> UserError:
-    # A prior that was fitted can be fitted again.
-    way_out = "make another with cod fit-prior --force" if symbols and symbols.bits else "make the folder again"
-    return UserError(f"{file} is damaged or of another model ({reason}); copy it again, or {way_out}")
+def _of_another_model(file: Path, reason: str) -> UserError:
+    return UserError(
+        f"{file} is damaged or of another model ({reason}); copy it again, make the folder again, or fit another with "
+        "cod fit-prior --force"
+    )

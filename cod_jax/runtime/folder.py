@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from cod_jax import files
-from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
+from cod_jax.coding.symbols import LARGEST_SYMBOL, MAX_BITS, SymbolFormat
 from cod_jax.errors import UserError
 
 FORMAT = "cod_jax compiled model"
@@ -92,18 +92,16 @@ class Description:
     Attributes:
         weights_fingerprint: 64 hex digits that name the model it was made from, without its prior.
         pitch: Pixels per symbol in each direction.
-        codebook_bits: Bits of a symbol; 0 without a codebook.
         size_multiple: Both sides of what the programs take are multiples of this many pixels.
         dtype: Dtype of the computation.
         jax_version: Release of JAX that made the programs; older ones may not read them.
         programs: The programs.
         files: Every file beside this description.
-        symbols: The symbols of a model without a codebook; None with one, and in folders of version 0.1.
+        symbols: The symbols of the model; None in folders of version 0.1 of a factorized bottleneck.
     """
 
     weights_fingerprint: str
     pitch: int
-    codebook_bits: int
     size_multiple: int
     dtype: Dtype
     jax_version: str
@@ -113,11 +111,8 @@ class Description:
 
     @property
     def takes_levels(self) -> bool:
-        """Whether programs take pictures, or symbols [B, h, w, C], with the quality levels [B].
-
-        With a codebook they take pictures, or symbols [B, h, w], alone.
-        """
-        return self.codebook_bits == 0
+        """Whether programs take quality levels; see `takes_levels`."""
+        return self.symbols is None or takes_levels(self.symbols)
 
     @property
     def platforms(self) -> list[str]:
@@ -127,9 +122,19 @@ class Description:
     def to_json(self) -> bytes:
         """Return the content of `compiled.json`."""
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        if self.symbols is None:
-            del values["symbols"]
+        values |= {"codebook_bits": 0}
+        if not self.takes_levels:
+            values["codebook_bits"] = values.pop("symbols")["last"].bit_length()
         return (json.dumps({**values, CHECKSUM: checksum_of(values)}, indent=2) + "\n").encode()
+
+
+def takes_levels(symbols: SymbolFormat) -> bool:
+    """Return whether programs take pictures, or symbols [B, h, w, C], with the quality levels [B].
+
+    Symbols of fixed length have one channel and one level, and the programs take pictures, or symbols [B, h, w], alone:
+    so the first compiled folders were made, and their form stays.
+    """
+    return symbols.bits is None
 
 
 def facts_of(data: bytes) -> FileFacts:
@@ -245,17 +250,20 @@ def _description(values: dict[str, Any]) -> Description:
     return Description(
         weights_fingerprint=_matching(values, "weights_fingerprint", "[0-9a-f]{64}"),
         pitch=pitch,
-        codebook_bits=_whole(values, "codebook_bits", 0, 16),
         size_multiple=size_multiple,
         dtype=_chosen(values, "dtype", Dtype),
         jax_version=_matching(values, "jax_version", r"\d{1,4}\.\d{1,4}\.\d{1,4}"),
         programs=tuple(programs),
         files=described,
-        symbols=_symbols(values["symbols"]) if "symbols" in values else None,
+        symbols=_symbols(values),
     )
 
 
-def _symbols(values: Any) -> SymbolFormat:
+def _symbols(description: dict[str, Any]) -> SymbolFormat | None:
+    bits = _whole(description, "codebook_bits", 0, MAX_BITS)
+    if "symbols" not in description:
+        return SymbolFormat(1, 0, 2**bits - 1) if bits else None
+    values = description["symbols"]
     first, last = (_whole(values, name, -LARGEST_SYMBOL, LARGEST_SYMBOL) for name in ("first", "last"))
     if first > last:
         raise UserError(f"the symbols are {first} to {last}")

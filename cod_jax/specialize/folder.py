@@ -69,8 +69,7 @@ def write_compiled(
         description = Description(
             weights_fingerprint=bundle.fingerprint,
             pitch=codec.pitch,
-            codebook_bits=codec.symbols.bits or 0,
-            symbols=codec.symbols if codec.symbols.bits is None else None,
+            symbols=codec.symbols,
             size_multiple=bundle.config.size_multiple,
             dtype=dtype,
             jax_version=".".join(map(str, jax.__version_info__[:3])),

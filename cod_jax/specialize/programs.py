@@ -24,7 +24,7 @@ from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import Params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
-from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes
+from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes, takes_levels
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 
@@ -93,8 +93,7 @@ def split(config: ModelConfig, params: Params, dtype: Dtype) -> tuple[Half, Half
     decoder = Functional(lambda rngs: OneStepDecoder(config, compute=compute, rngs=rngs))
     encoder_params, decoder_params = fold(config, params)
 
-    # The first compiled folders had symbols without channels and pictures without levels; their form stays.
-    is_plain = config.codec.symbols.bits is not None
+    is_plain = not takes_levels(config.codec.symbols)
 
     def encode(weights: dict[str, Any], encoder_input: Any, platform: Platform) -> jax.Array:
         module = encoder.bind(unflatten_params(weights, encoder.shapes))

@@ -37,7 +37,8 @@ def make_target() -> Callable[[bytes], None]:
 
 def repaired(data: bytes, coder: stream.SymbolCoder) -> bytes:
     """Put in what no fuzzer guesses: magic number, model and checksum."""
-    mode = container.MODES[(data[1] >> 1) % len(container.MODES)] if len(data) > 1 else "raw"
+    number = data[1] >> 1 & 7 if len(data) > 1 else 0
+    mode = container.MODES[number] if number < len(container.MODES) else "raw"
     model = bytes.fromhex(container.model_id(coder.fingerprints.of_mode(mode)))
     content = bytes([container.MAGIC]) + data[1:2] + model + data[6 : -container.checksum.NUM_BYTES]
     return content + container.checksum.crc24(content)

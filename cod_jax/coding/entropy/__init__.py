@@ -5,9 +5,7 @@ payload in docs/bitstream.md. Another package adds one by inheriting from `Entro
 in its prior, and files have the mode "custom".
 """
 
-import math
-
-from cod_jax.coding.entropy.context import MAX_CONTEXT_BITS, ContextModel, table_layout
+from cod_jax.coding.entropy.context import ContextModel
 from cod_jax.coding.entropy.factorized import ChannelTables, FactorizedModel
 from cod_jax.coding.entropy.fixed import FixedLengthModel
 from cod_jax.coding.entropy.model import EntropyModel, Tables
@@ -64,13 +62,11 @@ def entropy_models(symbols: SymbolFormat, prior: Prior | None) -> tuple[EntropyM
 
 def largest_tables(symbols: SymbolFormat) -> dict[str, int]:
     """Return by name how many numbers each table of this package's entropy models has at most."""
-    if symbols.bits is None:
-        num_channel_tables = symbols.num_levels * symbols.num_channels
-        # An entry for each symbol, and the escape.
-        counts = num_channel_tables * (symbols.size + 1)
-        return {"offsets": num_channel_tables, "lengths": num_channel_tables, "counts": counts}
-    layout = table_layout(symbols.size) if symbols.bits <= MAX_CONTEXT_BITS else {}
-    return {"counts": symbols.size, **{name: math.prod(shape) for name, (shape, _) in layout.items()}}
+    largest: dict[str, int] = {}
+    for model in ENTROPY_MODELS:
+        for name, size in model.largest_tables(symbols).items():
+            largest[name] = max(size, largest.get(name, 0))
+    return largest
 
 
 def _offered(

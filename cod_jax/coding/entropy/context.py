@@ -7,6 +7,7 @@ coded with one call per bit, so that a picture takes a few hundred calls however
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -64,6 +65,12 @@ class ContextModel(EntropyModel):
         if own["probabilities"].min() < 1:
             raise UserError("the prior holds a probability of zero")
         return cls(**own)
+
+    @classmethod
+    def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
+        """Return the sizes of the tables; see `EntropyModel.largest_tables`."""
+        layout = table_layout(symbols.size) if symbols.size <= 2**MAX_CONTEXT_BITS else {}
+        return {name: math.prod(shape) for name, (shape, _) in layout.items()}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tables by name."""

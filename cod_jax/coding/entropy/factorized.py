@@ -54,7 +54,7 @@ class FactorizedModel(EntropyModel):
     @classmethod
     def from_tables(cls, symbols: SymbolFormat, tables: Tables) -> "FactorizedModel | None":
         """Return the model of integers of several channels and levels; see `EntropyModel.from_tables`."""
-        if not {"offsets", "lengths"} & set(tables) or symbols.bits is not None:
+        if not {"offsets", "lengths"} & set(tables):
             return None
         if {name: array.ndim for name, array in tables.items() if name in _NUM_AXES} != _NUM_AXES:
             raise UserError("expected the tables offsets and lengths [levels, C] and counts [levels, C, L]")
@@ -68,6 +68,12 @@ class FactorizedModel(EntropyModel):
         for of_level in levels:
             check_tables(of_level)
         return cls(levels)
+
+    @classmethod
+    def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
+        """Return the sizes of tables with an entry for each symbol, and the escape."""
+        num_tables = symbols.num_levels * symbols.num_channels
+        return {"offsets": num_tables, "lengths": num_tables, "counts": num_tables * (symbols.size + 1)}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return offsets and lengths [levels, C] and counts [levels, C, L] by name."""

@@ -60,6 +60,11 @@ class EntropyModel(abc.ABC):
         """
         raise UserError(f"{cls.__name__} cannot be fitted; define its class method fit")
 
+    @classmethod
+    def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
+        """Return by name how many numbers each table for such symbols has at most; {} where it needs none."""
+        return {}
+
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tables by name, integers, as `from_tables` takes them; {} where it needs none."""
         return {}

@@ -32,6 +32,11 @@ class StaticModel(EntropyModel):
         check_counts(tables["counts"], TOTAL, "the counts of the prior")
         return cls(tables["counts"])
 
+    @classmethod
+    def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
+        """Return the number of symbols; see `EntropyModel.largest_tables`."""
+        return {"counts": symbols.size}
+
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the table."""
         return {"counts": self.counts}

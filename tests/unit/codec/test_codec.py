@@ -103,7 +103,7 @@ def test_an_error_names_the_item_of_a_list(codec: Codec):
 def test_a_codec_says_what_it_is(codec: Codec):
     num_params = sum(value.size for value in _leaves(tiny_bundle().params))
     summaries = (f"{num_params:,} parameters", "compiled, float32")
-    known = [f"Codec({summary}, 4 bits for 16x16 pixels, fingerprint 00000000)" for summary in summaries]
+    known = [f"Codec({summary}, symbols of 4 bits for 16x16 pixels, fingerprint 00000000)" for summary in summaries]
     assert repr(codec) in known
     assert (codec.pitch, codec.num_levels, codec.symbols.bits) == (16, 1, 4)
     assert codec.fingerprint == tiny_bundle().fingerprint

@@ -16,7 +16,7 @@ def test_every_quality_comes_back(factorized: Codec, factorized_model: Codec):
     picture = gradient_image(20, 40)
     assert factorized.num_levels == 2
     assert factorized.fingerprint == factorized_model.fingerprint
-    assert "8 numbers for 16x16 pixels" in repr(factorized)
+    assert "8 channels for 16x16 pixels" in repr(factorized)
     small, best = (factorized.compress(picture, quality=quality) for quality in (1, 2))
     assert factorized.compress(picture) == best
     assert len(small) < len(best)
