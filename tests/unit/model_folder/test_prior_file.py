@@ -61,7 +61,7 @@ def test_a_damaged_prior_is_refused(tmp_path: Path):
     file.write_bytes(data)
     with pytest.raises(UserError, match="not those of symbols of 8 bits"):
         prior_file.load_prior(tmp_path, codebook(8))
-    with pytest.raises(UserError, match=r"damaged or of another model .*; copy it again, or make the folder again"):
+    with pytest.raises(UserError, match=r"damaged or of another model .*; copy it again, make the folder again, or fit"):
         prior_file.load_prior(tmp_path, channels(5))
     with pytest.raises(UserError, match=r"prior\.safetensors is missing, which codes the symbols of its model"):
         prior_file.load_prior(tmp_path / "nothing", channels(5))
@@ -70,7 +70,7 @@ def test_a_damaged_prior_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("symbols", "tables", "wrong"),
     [
-        (codebook(4), {"counts": np.zeros(17, np.int32)}, "counts"),
+        (codebook(4), {"counts": np.zeros(18, np.int32)}, "counts"),
         (codebook(10), {"counts": np.zeros(2**10, np.int32), "pair": np.zeros(1, np.int16)}, "pair"),
         (channels(5), {"offsets": np.zeros((1, 6), np.int32), "other": np.zeros(0, np.int8)}, "offsets, other"),
     ],
