@@ -28,11 +28,8 @@ MODEL_DIGITS = 2 * MODEL_BYTES
 # Sides minus one of 12 bits each fill 3 bytes, wide ones of 24 bits 6.
 NARROW_BITS, WIDE_BITS = 12, 24
 MAX_SIDE = 2**WIDE_BITS
-# 32 megabytes: 16 bits per pixel of the largest picture that is taken by default, where files have less than one. The
-# checksum of longer ones would take many seconds.
+# 32 megabytes: 16 bits per pixel of the largest picture that is taken by default, where files have less than one.
 MAX_BYTES = 2**25
-# The checksum of files up to here takes a few hundredths of a second.
-QUICK_BYTES = 2**18
 MIN_BYTES = 2 + MODEL_BYTES + 2 * NARROW_BITS // 8 + checksum.NUM_BYTES
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -102,8 +99,7 @@ def write(container: Container) -> bytes:
 def read(data: bytes) -> Container:
     """Read a file; every file in which one byte was changed is refused.
 
-    Nothing larger than the file itself is allocated. Of a long file the fields before the payload are checked first,
-    which finds most files that begin with the magic number by chance.
+    Nothing larger than the file itself is allocated.
 
     Args:
         data: The whole file; of one that is too long, `MAX_BYTES` + 1 bytes are enough to refuse it.
@@ -117,31 +113,11 @@ def read(data: bytes) -> Container:
         raise UserError(f"{len(data)} bytes are too short for a .cod file; it is cut off; copy or download it again")
     if len(data) > MAX_BYTES:
         raise UserError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
-    if len(data) <= QUICK_BYTES:
-        _check_checksum(data)
-        return _parse(data)
-    try:
-        file = _parse(data)
-    except UserError as error:
-        raise UserError(f"this is a damaged .cod file, or not a .cod file, or {error}") from error
-    _check_checksum(data)
-    return file
-
-
-def _check_checksum(data: bytes) -> None:
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
         raise UserError(
             "its checksum does not fit its content, so the file is damaged, cut off, or not a .cod file of this "
             "version; copy or download it again"
         )
-
-
-def _parse(data: bytes) -> Container:
-    """Take a file apart that has the magic number and at least `MIN_BYTES`; its checksum is not looked at.
-
-    Raises:
-        UserError: It is from a version not known here, or no writer makes it.
-    """
     version, mode, wide = data[1] >> 4, data[1] >> 1 & 7, data[1] & 1
     if version != VERSION:
         raise UserError(

@@ -18,6 +18,29 @@ _WORD_BYTES = 4
 _STATE_BITS = 64
 
 
+# Grids of no more symbols are decoded in a few hundredths of a second, whatever stands for them.
+_FEW_SYMBOLS = 2**17
+
+
+def least_bytes(num_symbols: int, likeliest: npt.NDArray[np.integer]) -> int:
+    """Return how many bytes a payload has at least, in integers, so that it is the same on every machine.
+
+    A symbol of probability p takes -log2(p) bits, which is more than 1 - p. What is coded is cut off after its last
+    byte that is not zero, and may so become shorter than its probability says; then zeros are added up to this length.
+    So a few bytes cannot stand for millions of symbols.
+
+    Args:
+        num_symbols: Symbols coded by each table.
+        likeliest: The largest probability in each table, in units of 2^-16 [n].
+
+    Returns:
+        The bytes; 0 for few symbols.
+    """
+    if num_symbols * likeliest.size <= _FEW_SYMBOLS:
+        return 0
+    return num_symbols * int((TOTAL - likeliest.astype(np.int64)).sum()) // (8 * TOTAL)
+
+
 class RangeEncoder:
     """Codes symbols into bytes, first in, first out."""
 

@@ -123,7 +123,7 @@ class SymbolCoder:
         container.check_size(height=height, width=width)
         channels = self.symbols.num_channels
         check_grid(symbols, height=height, width=width, pitch=self.pitch, num_channels=channels)
-        payloads = [model.encode(symbols, level) for model in self.models]
+        payloads = [_encode_payload(model, symbols, level) for model in self.models]
         payload, model = min(zip(payloads, self.models, strict=True), key=lambda item: len(item[0]))
         mode: container.Mode = model.mode
         name = container.model_id(self.fingerprints.of_mode(mode))
@@ -173,12 +173,18 @@ class SymbolCoder:
         if file.mode not in modes:
             raise UserError(f"the file is coded in mode {file.mode}, which its model does not have; it is damaged")
         place = modes.index(file.mode)
+        least = self.models[place].least_bytes(rows=rows, columns=columns)
+        if len(file.payload) < least:
+            raise UserError(
+                f"{len(file.payload)} bytes cannot stand for the symbols of {file.width}x{file.height} pixels, which "
+                f"take {least} at least; the file is damaged"
+            )
         symbols, level = self.models[place].decode(file.payload, rows=rows, columns=columns)
         shorter = [model.payload_bytes(rows=rows, columns=columns) for model in self.models[:place]]
         if (
             any(length is not None and length <= len(file.payload) for length in shorter)
             or not self._is_picture(symbols, level, rows, columns)
-            or self.models[place].encode(symbols, level) != file.payload
+            or _encode_payload(self.models[place], symbols, level) != file.payload
         ):
             raise UserError(f"no encoder makes such a payload of {len(file.payload)} bytes; the file is damaged")
         return symbols, level
@@ -192,6 +198,11 @@ class SymbolCoder:
             and bool(expected.first <= symbols.min() and symbols.max() <= expected.last)
             and 0 <= level < expected.num_levels
         )
+
+
+def _encode_payload(model: EntropyModel, symbols: npt.NDArray[np.int32], level: int) -> bytes:
+    rows, columns, _ = symbols.shape
+    return model.encode(symbols, level).ljust(model.least_bytes(rows=rows, columns=columns), b"\0")
 
 
 def checked_layout(layout: Any) -> Layout:

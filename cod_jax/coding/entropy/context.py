@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_layout
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 
@@ -104,6 +104,13 @@ class ContextModel(EntropyModel):
             float(np.log2(np.where(bits, ones, TOTAL - ones.astype(np.int32)) / TOTAL).sum())
             for bits, ones in self._coded_bits(symbols[..., 0])
         )
+
+    def least_bytes(self, *, rows: int, columns: int) -> int:
+        """Return the bytes of bits that all have the largest probability, or fewer."""
+        num_bits = self.codes.size.bit_length() - 1
+        ones = self.probabilities
+        likeliest = max(int(ones.max()), TOTAL - int(ones.min()))
+        return least_bytes(rows * columns, np.full(num_bits, likeliest))
 
     def _coded_bits(
         self, grid: npt.NDArray[np.int32]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_counts
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 
@@ -103,6 +103,10 @@ class FactorizedModel(EntropyModel):
             extra_bits = _num_extra_bits(_escape_numbers(entries[outside], length - 1))
             total += float(np.minimum(2 * extra_bits + 1, 2 * _MAX_ESCAPE_BITS).sum())
         return total
+
+    def least_bytes(self, *, rows: int, columns: int) -> int:
+        """Return the bytes of symbols that are all the likeliest of their channel, or fewer, at the cheapest level."""
+        return min(least_bytes(rows * columns, tables.counts.max(axis=-1)) for tables in self.levels)
 
 
 def stack_tables(levels: Sequence[ChannelTables]) -> dict[str, npt.NDArray[np.int32]]:

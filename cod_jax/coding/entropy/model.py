@@ -105,6 +105,14 @@ class EntropyModel(abc.ABC):
         """Return the bytes of every payload for a grid of this size; None where they depend on the symbols."""
         return None
 
+    def least_bytes(self, *, rows: int, columns: int) -> int:
+        """Return the bytes that a payload for a grid of this size has at least.
+
+        Shorter ones are refused before they are decoded. When a file is written, zeros are added up to there, which
+        `decode` has to pass over.
+        """
+        return 0
+
 
 def check_counts(counts: npt.NDArray[np.integer], total: int, what: str) -> None:
     """Refuse frequencies that cannot be coded with.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_counts, check_layout
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
 from cod_jax.coding.symbols import SymbolFormat
 
 
@@ -54,3 +54,7 @@ class StaticModel(EntropyModel):
     def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
         """Return -log2 of the probability of the symbols."""
         return -float(np.log2(self.counts[symbols] / TOTAL).sum())
+
+    def least_bytes(self, *, rows: int, columns: int) -> int:
+        """Return the bytes of symbols that are all the likeliest one, or fewer."""
+        return least_bytes(rows * columns, self.counts.max(keepdims=True))

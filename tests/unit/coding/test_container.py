@@ -1,6 +1,7 @@
 """The container: every size, every single-byte change, and untrusted data."""
 
 import dataclasses
+import time
 import tracemalloc
 
 import numpy as np
@@ -145,34 +146,27 @@ def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
         container.read(data)
 
 
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        (b"\xcd\x20", "or not a .cod file, or it has version 2 of the .cod format"),
-        (
-            b"\xcd\x1a",
-            "or not a .cod file, or it is coded in mode 5, which this cod_jax does not know",
-        ),
-        (
-            b"\xcd\x11",
-            "or not a .cod file, or its sides 1x1 are stored with more bytes than they need",
-        ),
-    ],
-)
-def test_a_long_file_of_something_else_is_refused_without_its_checksum(start: bytes, message: str, monkeypatch):
-    monkeypatch.delattr(checksum, "crc24")  # which takes long
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        container.read(start + bytes(container.QUICK_BYTES))
-
-
 @pytest.mark.parametrize("place", [1, 3, 7, 1000, -1])
 def test_a_change_of_a_long_file_is_refused(place: int):
-    data = bytearray(container.write(Container(9, 9, "raw", "00000000", bytes(container.QUICK_BYTES))))
+    data = bytearray(container.write(Container(9, 9, "raw", "00000000", bytes(2**18))))
     data[place] ^= 2
     with pytest.raises(ValueError, match="its checksum does not fit its content"):
         container.read(bytes(data))
 
 
-def test_a_long_file_is_checked_in_little_time():
-    data = np.random.default_rng(0).bytes(2**19)
-    assert container.read(container.write(Container(9, 9, "raw", "00000000", data))).payload == data
+def test_the_checksum_of_long_data_is_that_of_its_bytes_one_after_another():
+    data = np.random.default_rng(0).bytes(2**17 + 333)
+    register = checksum.INITIAL
+    for byte in data:
+        register ^= byte << 16
+        for _ in range(8):
+            register = register << 1 ^ (checksum.POLYNOMIAL if register & 0x800000 else 0)
+    assert checksum.crc24(data) == (register ^ 0xFFFFFF).to_bytes(3, "big")
+
+
+def test_the_longest_file_is_checked_in_little_time():
+    payload = np.random.default_rng(0).bytes(container.MAX_BYTES - 12)
+    data = container.write(Container(9, 9, "raw", "00000000", payload))
+    start = time.process_time()
+    assert container.read(data).payload == payload
+    assert time.process_time() - start < 1.5  # byte after byte in Python it takes 2.5 s and more

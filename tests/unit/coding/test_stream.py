@@ -15,10 +15,11 @@ from cod_jax.coding import bits as bit_packing
 from cod_jax.coding import container, legacy, stream
 from cod_jax.coding.entropy import ChannelTables, FactorizedModel, Prior
 from cod_jax.coding.fingerprints import OtherModelError
+from cod_jax.coding.range_coder import TOTAL, least_bytes
 from cod_jax.coding.sizes import ceil_grid
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.coding.symbols import LARGEST_SYMBOL
-from tests.coding_fixtures import channels, codebook, counts_only, fitted, smooth_grid
+from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, smooth_grid
 from tests.golden.folder import FOLDER, PICTURE, golden_coder, golden_factorized_coder, symbols_hash
 from tests.model_fixtures import tiny_codec
 
@@ -321,3 +322,48 @@ def test_what_does_not_fit_the_picture_is_not_written():
         _encode(smooth_grid(8, 8, 16), height=0)
     with pytest.raises(ValueError, match="expected a layout cod, legacy-lite, legacy-cod, got 'lite'"):
         stream.checked_layout("lite")
+
+
+def _with_payload(coder: SymbolCoder, mode: container.Mode, side: int, payload: bytes) -> bytes:
+    name = coder.fingerprints.of_mode(mode)[:8]
+    return container.write(container.Container(side, side, mode, name, payload))
+
+
+@pytest.mark.parametrize(
+    ("mode", "side"), [("static", 4096), ("context", 4096), ("factorized", 4096), ("factorized", 1024)]
+)
+def test_few_bytes_do_not_stand_for_many_symbols(mode: container.Mode, side: int, monkeypatch):
+    factorized = Prior.of(FactorizedModel((channel_tables(64),)))
+    coder = SymbolCoder("ab" * 32, 8, channels(64), factorized) if mode == "factorized" else CODER
+    coder = dataclasses.replace(coder, pitch=4)
+    (model,) = (model for model in coder.models if model.mode == mode)
+    monkeypatch.setattr(type(model), "decode", lambda *_, **__: pytest.fail("it was decoded"))
+    # An empty payload stands for the first symbol of every table, at any size.
+    with pytest.raises(ValueError, match=r"0 bytes cannot stand for the symbols of \d+x\d+ pixels, which take \d+ at"):
+        _decode(_with_payload(coder, mode, side, b""), coder)
+
+
+def test_symbols_that_take_few_bytes_are_padded_with_zeros():
+    tables = channel_tables(64)
+    coder = SymbolCoder("ab" * 32, 16, channels(64), Prior.of(FactorizedModel((tables,))))
+    symbols = np.broadcast_to(tables.offsets, (48, 48, 64)).astype(np.int32)
+    data = _encode(symbols, coder)
+    payload = container.read(data).payload
+    assert len(payload) == coder.models[0].least_bytes(rows=48, columns=48) > 1000
+    assert not any(payload)
+    np.testing.assert_array_equal(_decode(data, coder).symbols, symbols)
+    for other in (payload[:-1], payload + b"\0"):
+        with pytest.raises(ValueError, match=r"cannot stand for|no encoder makes such a payload"):
+            _decode(_with_payload(coder, "factorized", 768, other), coder)
+    # Symbols as they occur are longer by far, and small pictures may be as short as they are.
+    assert coder.models[0].least_bytes(rows=40, columns=40) == 0
+
+
+@given(shares=st.lists(st.floats(0.001, 1), min_size=2, max_size=9))
+@settings(derandomize=True, deadline=None, database=None)
+def test_the_least_bytes_are_below_those_of_the_likeliest_symbols(shares: list[float]):
+    counts = np.maximum(1, np.floor(np.array(shares) / sum(shares) * (TOTAL - 9))).astype(np.int64)
+    counts[0] += TOTAL - counts.sum()
+    num_symbols = 2**20
+    least = least_bytes(num_symbols, counts.max(keepdims=True))
+    assert least <= -num_symbols * np.log2(counts.max() / TOTAL) / 8
