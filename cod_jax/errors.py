@@ -1,4 +1,11 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and how their messages show what a file says."""
+
+import reprlib
+
+# Longest text of a file that a message repeats, as a value and as a whole reason.
+_MAX_VALUE, _MAX_REASON = 80, 500
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 1, _MAX_VALUE
 
 
 class UserError(ValueError):
@@ -11,6 +18,23 @@ class UserError(ValueError):
 
 class WorkError(UserError):
     """The work had begun when it failed, for example because none of many pictures can be used."""
+
+
+def quoted(value: object) -> str:
+    """Return a value from an untrusted file as printable text of at most 80 characters, quoted if it is text."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _MAX_VALUE else value[: _MAX_VALUE - 3] + "...")
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits
+        return "a number of very many digits"
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error, which may repeat what an untrusted file says, as one line of 500 characters."""
+    text = " ".join(str(error)[: 10 * _MAX_REASON].split())
+    return (text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "...") or type(error).__name__
 
 
 def stops_one_file(error: Exception) -> bool:

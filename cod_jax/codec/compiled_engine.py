@@ -27,17 +27,18 @@ class CompiledEngine(Engine):
 
     Args:
         folder: Folder written by `cod compile`.
+        sha256: What names the folder, see `runtime.folder.Description`; "" where the folder is trusted.
 
     Attributes:
         description: The description of the folder.
 
     Raises:
-        UserError: The path is not such a folder, or the folder is damaged, from another version, or without programs
-            for this machine.
+        UserError: The path is not such a folder, or the folder is damaged, from another version, without programs for
+            this machine, or not the one of the SHA-256.
     """
 
-    def __init__(self, folder: Path):
-        self.description = read_description(folder)
+    def __init__(self, folder: Path, sha256: str = ""):
+        self.description = read_description(folder, sha256)
         self.coder = _read_coder(folder, self.description)
         self.config, self.size_multiple = None, self.description.size_multiple
         self.decoding = DecodingConfig(num_steps=1)

@@ -13,44 +13,53 @@ if TYPE_CHECKING:
     from cod_jax.model_folder.bundle import Bundle
 
 
-def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Codec:
+def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sha256: str = "") -> Codec:
     """Load a model folder written by `cod export`, or a compiled one written by `cod compile`.
+
+    A model folder may come from anybody. A compiled folder must be trusted, or be the one of the SHA-256 given.
 
     Args:
         path: Folder of the model.
         max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory.
+        sha256: For a compiled folder, what `cod compile` and `cod info` print as its SHA-256, 64 hex digits. If
+            anything in the folder was changed since, it is refused before its programs are read.
 
     Raises:
-        UserError: The path is not such a folder, or the folder is damaged, from another version, or compiled without
-            programs for this machine.
+        UserError: The path is not such a folder, or the folder is damaged, from another version, compiled without
+            programs for this machine, or not the one of the SHA-256.
     """
     if (_checked_folder(path) / COMPILED_DESCRIPTION_FILE).is_file():
-        return load_compiled(path, max_pixels=max_pixels)
+        return load_compiled(path, max_pixels=max_pixels, sha256=sha256)
+    if sha256:
+        raise UserError(
+            f"expected a compiled folder for the SHA-256, got {path}; give the folder that cod compile wrote"
+        )
     from cod_jax.model_folder.bundle import load_bundle
 
     return from_bundle(load_bundle(path), max_pixels=max_pixels)
 
 
-def load_compiled(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Codec:
+def load_compiled(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sha256: str = "") -> Codec:
     """Load a folder written by `cod compile`; neither the model's code nor Flax is imported.
 
     Programs are compiled for this machine at the first picture of each size and kept in JAX's persistent cache: in the
     user's cache folder, unless JAX was told another place.
 
     Args:
-        path: Folder of the compiled model.
+        path: Folder of the compiled model; it must be trusted, or be the one of the SHA-256.
         max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory.
+        sha256: What names the folder, see `load`.
 
     Raises:
-        UserError: The path is not such a folder, or the folder is damaged, from another version, or without programs
-            for this machine.
+        UserError: The path is not such a folder, or the folder is damaged, from another version, without programs for
+            this machine, or not the one of the SHA-256.
     """
     from cod_jax.codec.compiled_engine import CompiledEngine
     from cod_jax.compilation_cache import use_compilation_cache
 
     folder = _checked_folder(path)
     use_compilation_cache()
-    return Codec(CompiledEngine(folder), max_pixels=max_pixels)
+    return Codec(CompiledEngine(folder, sha256), max_pixels=max_pixels)
 
 
 def from_bundle(bundle: "Bundle", *, max_pixels: int = MAX_PIXELS) -> Codec:

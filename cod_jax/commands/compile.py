@@ -16,6 +16,9 @@ same as those of the model, with all its quality levels (codec.compress(image, q
 for pictures of any size and for every platform named, none of which needs to be present here; each machine compiles
 them further at the first picture of a size and keeps the result.
 
+The programs are read by native code, so a folder must be trusted. If it travels by ways that others can write to, pass
+the SHA-256 that is printed here: cod_jax.load("compiled/lite", sha256="..."). Then any change is refused.
+
 What is constant at t = 0 and zero noise is folded into the weights. In float32 the pictures are those of cod decompress
 --steps 1; bfloat16 is for accelerators (on CPUs it is slower) and differs by rounding, also in the symbols it writes.
 """
@@ -56,6 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         f"wrote {args.output}: {args.dtype} for {', '.join(platforms)}, {len(description.programs)} programs and the "
         f"weights in {num_bytes / 1e6:.1f} MB, fingerprint {bundle.symbol_coder().fingerprint[:16]}"
     )
+    frame.say(f"sha256 {description.sha256}")
     return frame.DONE
 
 

@@ -133,6 +133,7 @@ def _compiled_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str
         ("programs", f"{facts['programs']}, with weights {facts['file_bytes'] / 1e6:.1f} MB"),
         ("dtype", facts["dtype"]),
         ("made with", f"jax {facts['jax_version']}"),
+        ("sha256", facts["sha256"]),
     ]
 
 

@@ -22,7 +22,7 @@ from cod_jax.coding.digests import digest_arrays
 from cod_jax.coding.entropy import Prior, entropy_models
 from cod_jax.coding.fingerprints import fingerprint_with_prior
 from cod_jax.coding.stream import SymbolCoder
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import DESCRIPTION_FILE, errors_that_name, read_description, to_json
 from cod_jax.model_folder.prior_file import load_prior, save_prior
@@ -260,7 +260,7 @@ def _canonical_json(value: Any) -> bytes:
 
 def _checked_dtype(dtype: Any, where: str) -> Dtype:
     if dtype not in get_args(Dtype):
-        raise UserError(f"{where} is {dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
+        raise UserError(f"{where} is {quoted(dtype)}; it must be one of {', '.join(get_args(Dtype))}")
     return dtype
 
 
@@ -272,6 +272,6 @@ def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
         with open_tensors(file) as tensors:
             given = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in tensors.shapes.items()}
             check_fit(given, flatten_params(shapes))
-            return tensors.read({"F32": np.dtype(np.float32)})
+            return tensors.read(["F32"])
     except UserError as error:
         raise UserError(f"{file} is damaged or of another model ({error}); copy or export the model again") from error

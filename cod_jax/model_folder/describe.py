@@ -57,7 +57,7 @@ def describe_compiled(path: Path) -> dict[str, Any]:
     Returns:
         JSON values: `weights_fingerprint` (64 hex digits), `pitch`, `codebook_bits` and `bits_per_pixel` as of a model
         folder, `symbol_channels` and `quality_levels` where the folder tells them, `platforms`, `programs` (how many),
-        `file_bytes` (of all files together), `dtype` and `jax_version`.
+        `file_bytes` (of all files together), `dtype`, `jax_version`, and `sha256`, which `cod_jax.load` takes.
 
     Raises:
         UserError: The path is not the folder of a compiled model, or the folder is damaged.
@@ -76,4 +76,5 @@ def describe_compiled(path: Path) -> dict[str, Any]:
         "file_bytes": sum(facts.num_bytes for facts in about.files.values()),
         "dtype": about.dtype,
         "jax_version": about.jax_version,
+        "sha256": about.sha256,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cod_jax.coding.fingerprints import Fingerprints, fingerprint_with_prior
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted, reason_of
 from cod_jax.model_folder.prior_file import read_prior
 from cod_jax.plugins import PluginError
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
@@ -17,8 +17,8 @@ from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 FORMAT = "cod_jax model"
 VERSION = 1
 DESCRIPTION_FILE = "model.json"
-# Descriptions are a few kilobytes.
-MAX_DESCRIPTION_BYTES = 2**24
+# Descriptions have a few kilobytes.
+MAX_DESCRIPTION_BYTES = 2**20
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:
@@ -43,9 +43,9 @@ def errors_that_name(file: Path) -> Iterator[None]:
     try:
         yield
     except PluginError as error:  # the folder is whole
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {reason_of(error)}") from error
     except (UserError, OverflowError) as error:
-        raise UserError(f"{file}: {error}; export the model again") from error
+        raise UserError(f"{file}: {reason_of(error)}; export the model again") from error
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -76,13 +76,13 @@ def read_description(folder: Path) -> dict[str, Any]:
             file.read_text(encoding="utf-8"), parse_constant=_refuse_number, parse_float=_finite_float
         )
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}); copy or export the model again") from error
+        raise UserError(f"{file} is damaged ({reason_of(error)}); copy or export the model again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UserError(f"{file} does not describe a cod_jax model; give a folder written by cod export")
     version = description.get("version")
     if version != VERSION:
         raise UserError(
-            f"{folder} has model format version {version}, but this cod_jax reads version {VERSION}; "
+            f"{folder} has model format version {quoted(version)}, but this cod_jax reads version {VERSION}; "
             "export the model again with this cod_jax, or use the one that wrote it"
         )
     kinds = {"model": dict, "dtype": str, "training": dict, "fingerprint": str}
@@ -100,4 +100,4 @@ def _finite_float(text: str) -> float:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise UserError(f"expected a finite number, got {text}")
+    raise UserError(f"expected a finite number, got {text[:80]}")

@@ -10,21 +10,29 @@ import safetensors.numpy
 
 from cod_jax import files
 from cod_jax.coding.entropy import Prior, SymbolFormat, entropy_models, largest_tables
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted, reason_of
 from cod_jax.plugins import is_plugin
 from cod_jax.runtime.arrays import TABLE_TYPES, open_tensors
-from cod_jax.runtime.folder import PRIOR_FILE
+from cod_jax.runtime.folder import MAX_PRIOR_BYTES, PRIOR_FILE
 
-# Far beyond any sensible prior; those of a codebook are 3 megabytes at most.
-MAX_PRIOR_BYTES = 2**28
 # Where the file names the entropy model of another package.
 _KIND = "kind"
 
 
 def to_bytes(prior: Prior) -> bytes:
-    """Return the content of the file."""
+    """Return the content of the file.
+
+    Raises:
+        UserError: It would be longer than `MAX_PRIOR_BYTES`.
+    """
     tables = {name: np.ascontiguousarray(table) for name, table in prior.tables.items()}
-    return safetensors.numpy.save(tables, metadata={_KIND: prior.kind} if prior.kind else None)
+    data = safetensors.numpy.save(tables, metadata={_KIND: prior.kind} if prior.kind else None)
+    if len(data) > MAX_PRIOR_BYTES:
+        raise UserError(
+            f"expected tables of at most {MAX_PRIOR_BYTES} bytes to code the symbols, got {len(data)}; use fewer "
+            "channels, levels or entries"
+        )
+    return data
 
 
 def save_prior(folder: str | os.PathLike[str], prior: Prior) -> None:
@@ -55,13 +63,13 @@ def read_prior(folder: str | os.PathLike[str], symbols: SymbolFormat | None = No
         with open_tensors(file) as tensors:
             kind = tensors.metadata.get(_KIND, "")
             if kind and not is_plugin(kind):
-                raise UserError(f"its kind is {kind[:80]!r}")
+                raise UserError(f"its kind is {quoted(kind)}")
             wrong = [] if symbols is None or kind else _too_large(tensors.shapes, symbols)
             if not wrong:
                 return Prior(tensors.read(TABLE_TYPES), kind)
     except UserError as error:
         raise UserError(f"{file} is damaged ({error}); copy or make the folder again") from error
-    raise _of_another_model(file, f"the tables {', '.join(wrong)} are unknown, or not those of {symbols}")
+    raise _of_another_model(file, f"the tables {', '.join(wrong[:10])} are unknown, or not those of {symbols}")
 
 
 def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior | None:
@@ -84,7 +92,7 @@ def load_prior(folder: str | os.PathLike[str], symbols: SymbolFormat) -> Prior |
             ) from error
         if prior.kind:
             raise UserError(f"{file}: {error}") from error
-        raise _of_another_model(file, str(error)) from error
+        raise _of_another_model(file, reason_of(error)) from error
     return prior
 
 

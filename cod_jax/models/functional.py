@@ -107,7 +107,9 @@ def mismatch_message(missing: list[str], unexpected: list[str], wrong_shape: lis
     """Return the message of a failed load with its three lists, long ones cut."""
 
     def listed(title: str, names: list[str]) -> str:
-        shown = ", ".join(sorted(names)[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        # They may come from an untrusted file.
+        shown = ", ".join(name[:200] for name in sorted(names)[:20])
+        shown += f" and {len(names) - 20} more" if len(names) > 20 else ""
         return f"{title} ({len(names)}): {shown or 'none'}"
 
     parts = (listed("missing", missing), listed("unexpected", unexpected), listed("wrong shape", wrong_shape))

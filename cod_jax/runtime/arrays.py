@@ -5,25 +5,23 @@ gaps, so that together they never take more memory than the file.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-# jax.numpy makes the dtype bfloat16 known to numpy, and so to safetensors.
-import jax.numpy as jnp
-import numpy as np
+# It makes the dtype bfloat16 known to numpy, and so to safetensors.
+import jax.numpy  # noqa: F401
 import numpy.typing as npt
 import safetensors
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted, reason_of
+
+# The table of a file with 50,000 tensors has about 6 megabytes; those of real files have some thousand tensors.
+MAX_TABLE_BYTES = 2**23
 
 # Those of weights and of tables, by how the files name them.
-WEIGHT_TYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
-TABLE_TYPES = {
-    f"{letter}{bits}": np.dtype(f"{word}{bits}")
-    for letter, word in (("I", "int"), ("U", "uint"))
-    for bits in (8, 16, 32, 64)
-}
+WEIGHT_TYPES = ("F32", "BF16")
+TABLE_TYPES = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
 class Tensors:
@@ -42,18 +40,18 @@ class Tensors:
         self.types: dict[str, str] = {name: part.get_dtype() for name, part in slices.items()}
         self.metadata: dict[str, str] = dict(opened.metadata() or {})
 
-    def read(self, types: Mapping[str, np.dtype[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def read(self, types: Collection[str]) -> dict[str, npt.NDArray[Any]]:
         """Read all tensors.
 
         Args:
-            types: The types that they may have.
+            types: The types that they may have, as the files name them.
 
         Raises:
             UserError: One has another type; then none is read.
         """
         for name, kind in self.types.items():
             if kind not in types:
-                raise UserError(f"expected tensor {name[:80]!r} of type {' or '.join(types)}, got {kind}")
+                raise UserError(f"expected tensor {quoted(name)} of type {' or '.join(types)}, got {kind}")
         return {name: self._opened.get_tensor(name) for name in self.types}
 
 
@@ -62,9 +60,15 @@ def open_tensors(file: Path) -> Iterator[Tensors]:
     """Open a safetensors file and check its table of tensors.
 
     Raises:
-        UserError: The file is damaged; the text does not name it.
+        UserError: The file is damaged, or has more tensors than any real one; the text does not name it.
         OSError: It cannot be read.
     """
+    with file.open("rb") as start:
+        table_bytes = int.from_bytes(start.read(8), "little")
+    # The library's own limit is 100 megabytes, which it needs seconds and a gigabyte for. Numbers that are larger than
+    # the file are left to it.
+    if MAX_TABLE_BYTES < table_bytes < file.stat().st_size:
+        raise UserError(f"its table of tensors takes more than {MAX_TABLE_BYTES} bytes")
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             yield Tensors(opened)
@@ -72,4 +76,4 @@ def open_tensors(file: Path) -> Iterator[Tensors]:
         raise
     # ValueError is numpy's, of a shape with too many dimensions.
     except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(str(error)) from error
+        raise UserError(reason_of(error)) from error

@@ -1,8 +1,11 @@
-"""Folders of compiled models: their content, and reading them without trusting them.
+"""Folders of compiled models: their content, and how it is checked.
 
 A folder holds `compiled.json` (what it is, size and SHA-256 of every other file, and a SHA-256 of itself), the weights
 of encoder and decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO
 program per part, platform and range of sizes. No file is Python.
+
+Programs are read by native code of JAX that is not made for hostile input. So a folder must be trusted, or its SHA-256
+be known: that of the description stands for all files, each of which is compared with it before it is used.
 """
 
 import dataclasses
@@ -14,7 +17,7 @@ from typing import Any, Literal, NoReturn, get_args
 
 from cod_jax import files
 from cod_jax.coding.symbols import LARGEST_SYMBOL, MAX_BITS, SymbolFormat
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 
 FORMAT = "cod_jax compiled model"
 VERSION = 2
@@ -28,6 +31,8 @@ Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 Dtype = Literal["float32", "bfloat16"]
 WEIGHTS_FILES: dict[Part, str] = {"encode": "encode.safetensors", "decode": "decode.safetensors"}
 PRIOR_FILE = "prior.safetensors"
+# Far beyond those of any sensible model: priors of a codebook have 3 megabytes at most, and programs a few.
+MAX_PRIOR_BYTES = MAX_PROGRAM_BYTES = 2**26
 # In both files of weights, with a factorized bottleneck: the width of every bin, [levels, channels]. Folders of
 # version 0.1 say nothing else about its symbols.
 BINS = "bottleneck/step"
@@ -119,13 +124,23 @@ class Description:
         """The platforms that the programs run on."""
         return sorted({program.platform for program in self.programs})
 
+    @property
+    def sha256(self) -> str:
+        """64 hex digits that stand for the folder: the checksum of the description, which has those of all files."""
+        return checksum_of(self._values())
+
     def to_json(self) -> bytes:
         """Return the content of `compiled.json`."""
+        return (json.dumps({**self._values(), CHECKSUM: self.sha256}, indent=2) + "\n").encode()
+
+    def _values(self) -> dict[str, Any]:
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         values |= {"codebook_bits": 0}
         if not self.takes_levels:
             values["codebook_bits"] = values.pop("symbols")["last"].bit_length()
-        return (json.dumps({**values, CHECKSUM: checksum_of(values)}, indent=2) + "\n").encode()
+        elif self.symbols is None:
+            del values["symbols"]
+        return values
 
 
 def takes_levels(symbols: SymbolFormat) -> bool:
@@ -152,12 +167,21 @@ def checksum_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_description(folder: Path) -> Description:
+def read_description(folder: Path, sha256: str = "") -> Description:
     """Read and check `compiled.json`; every file it names must be there with its size.
 
+    Args:
+        folder: The folder.
+        sha256: What `Description.sha256` must be, 64 hex digits; "" where the folder is trusted.
+
     Raises:
-        UserError: The path is not the folder of a compiled model, or the folder is damaged or from another version.
+        UserError: The path is not the folder of a compiled model, or the folder is damaged, from another version, or
+            not the one of the SHA-256.
     """
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UserError(
+            f"expected a SHA-256 of 64 hex digits in lower case, got {quoted(sha256)}; cod info {folder} prints it"
+        )
     file = folder / DESCRIPTION_FILE
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -176,15 +200,22 @@ def read_description(folder: Path) -> Description:
         raise UserError(f"{file} does not describe a compiled model; give a folder written by cod compile")
     if values.get("version") != VERSION:
         raise UserError(
-            f"{folder} has version {values.get('version')!r} of the format and this cod_jax reads version {VERSION}; "
-            "make it again with cod compile of this cod_jax"
+            f"{folder} has version {quoted(values.get('version'))} of the format and this cod_jax reads version "
+            f"{VERSION}; make it again with cod compile of this cod_jax"
         )
     try:
         if values.pop(CHECKSUM, None) != checksum_of(values):
             raise UserError("its checksum is wrong")
         description = _description(values)
+        if description.sha256 != checksum_of(values):
+            raise UserError("it has entries that are not known")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from error
+    if sha256 and description.sha256 != sha256:
+        raise UserError(
+            f"expected {folder} to have the SHA-256 {sha256}, got {description.sha256}; it is another folder or was "
+            "changed: get it again"
+        )
     for name, facts in description.files.items():
         path = folder / name
         if not path.is_file():
@@ -244,6 +275,10 @@ def _description(values: dict[str, Any]) -> Description:
     for name in (*WEIGHTS_FILES.values(), *(program.file for program in programs)):
         if name not in described:
             raise UserError(f"{name!r} is not among its files")
+    limits = {PRIOR_FILE: MAX_PRIOR_BYTES, **{program.file: MAX_PROGRAM_BYTES for program in programs}}
+    for name, most in limits.items():
+        if name in described and described[name].num_bytes > most:
+            raise UserError(f"{name} has more than {most} bytes")
     pitch, size_multiple = _whole(values, "pitch", 1, 1024), _whole(values, "size_multiple", 1, 1024)
     if size_multiple % pitch:
         raise UserError(f"size_multiple {size_multiple} is not a multiple of pitch {pitch}")

@@ -93,10 +93,13 @@ class Programs:
             self._callables[program.file] = self._load_program(program)
         return self._callables[program.file](self._weights, batch)
 
-    def _read_weights(self) -> dict[str, np.ndarray]:
-        check_file(self._folder, self._description, self._weights_file)
+    def _read_weights(self, expected: dict[str, tuple[tuple[int, ...], Any]]) -> dict[str, np.ndarray]:
+        """Read the weights if they are those that a program takes, or {}; only then is the file more than its table."""
         try:
             with open_tensors(self._folder / self._weights_file) as tensors:
+                if {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
+                    return {}
+                check_file(self._folder, self._description, self._weights_file)
                 return tensors.read(WEIGHT_TYPES)
         except UserError as error:
             raise UserError(
@@ -126,7 +129,7 @@ class Programs:
             raise UserError(
                 f"{file} takes or returns other arrays than programs that {program.part} do; make the folder again"
             )
-        weights = self._weights or self._read_weights()
+        weights = self._weights or self._read_weights(expected)
         if expected != {name: (value.shape, value.dtype) for name, value in weights.items()}:
             raise UserError(f"{file} takes other weights than {self._weights_file} holds; make the folder again")
         # What is there already stays where it is.

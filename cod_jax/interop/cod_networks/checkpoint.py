@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.cod_networks.description import PREFIXES, PublishedNetwork
 from cod_jax.interop.cod_networks.reference import ReferenceModel, load_reference
-from cod_jax.interop.weight_files import quote, read_state_dict
+from cod_jax.interop.weight_files import read_state_dict
 
 WeightsKind = Literal["ema", "raw"]
 
@@ -121,8 +121,8 @@ def select_network(
     chosen = next((name for name in candidates if any(_belongs(entry, name) for entry in state_dict)), None)
     if chosen is None:
         wanted = f"{kind} weights of a network" if kind else "network"
-        begins = f" with names that begin with {quote(prefix)}, as the YAML file says" if prefix else ""
-        found = ", ".join(quote(name) for name in _beginnings(state_dict)) or "nothing"
+        begins = f" with names that begin with {quoted(prefix)}, as the YAML file says" if prefix else ""
+        found = ", ".join(quoted(name) for name in list(_beginnings(state_dict))[:10]) or "nothing"
         raise UserError(f"{file}: holds no {wanted}{begins}; its names begin with {found}")
     tensors = {name.removeprefix(chosen): value for name, value in state_dict.items() if _belongs(name, chosen)}
     if any(map(_CACHED.match, tensors)):
@@ -152,11 +152,11 @@ def _check_values(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     wrong = [name for name, value in tensors.items() if value.dtype.kind != "f"]
     if wrong:
         raise UserError(
-            f"{file}: expected {quote(wrong[0])} to hold real numbers, got type {tensors[wrong[0]].dtype}; give a "
+            f"{file}: expected {quoted(wrong[0])} to hold real numbers, got type {tensors[wrong[0]].dtype}; give a "
             "checkpoint of the published trainer"
         )
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         raise UserError(
-            f"{file}: {len(broken)} tensors hold NaN or infinity, such as {quote(broken[0])}; download it again"
+            f"{file}: {len(broken)} tensors hold NaN or infinity, such as {quoted(broken[0])}; download it again"
         )

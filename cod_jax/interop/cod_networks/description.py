@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.cod_networks.dconv import CODEC, DCONV, ONE_STEP_DCONV
-from cod_jax.interop.cod_networks.record import PublishedClass, shorten
+from cod_jax.interop.cod_networks.record import PublishedClass
 from cod_jax.interop.cod_networks.transformers import DDT, ONE_STEP_PIXNERDIT, PIXNERDIT
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models.config import ModelConfig
@@ -47,7 +47,7 @@ def published_class(class_name: str, init_args: Mapping[str, Any]) -> PublishedC
     """
     named = [each for each in CLASSES if each.name == class_name]
     if not named:
-        raise UserError(f"class {shorten(class_name)} is not supported; use one of {', '.join(CLASS_NAMES)}")
+        raise UserError(f"class {quoted(class_name)} is not supported; use one of {', '.join(CLASS_NAMES)}")
     has_heads = "num_groups" in init_args
     return next((each for each in named if ("num_groups" in each.arguments) == has_heads), named[0])
 

@@ -1,11 +1,10 @@
 """The record that describes one published class: its arguments, its names in a checkpoint, and how it is decoded."""
 
 import dataclasses
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.cod_networks.condition_codec import codec_arguments, codec_config
 from cod_jax.interop.naming import Rules
 from cod_jax.model_folder.bundle import default_decoding
@@ -16,10 +15,8 @@ from cod_jax.models.denoiser import DenoiserConfig
 REQUIRED = object()
 PREDICTIONS = {"x": "image", "v": "velocity"}
 _LARGEST_NUMBER = 1_000_000
-# Values come from untrusted files, so messages show only this much of one.
+# Names come from untrusted files, so messages show only this much of them.
 _MESSAGE_LENGTH = 80
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring = 1, _MESSAGE_LENGTH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +73,9 @@ class PublishedClass:
         kind = int if default is REQUIRED else type(default)
         allowed = (int, float) if kind is float else kind
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"{self.name} expects {name} to be of type {kind.__name__}, got {shorten(value)}")
+            raise UserError(f"{self.name} expects {name} to be of type {kind.__name__}, got {quoted(value)}")
         if kind in (int, float) and not abs(value) <= _LARGEST_NUMBER:
-            raise UserError(f"{self.name} expects {name} to be at most {_LARGEST_NUMBER}, got {shorten(value)}")
+            raise UserError(f"{self.name} expects {name} to be at most {_LARGEST_NUMBER}, got {quoted(value)}")
         return float(value) if kind is float else value
 
     def to_config(self, init_args: Mapping[str, Any]) -> ModelConfig:
@@ -101,7 +98,7 @@ class PublishedClass:
 
     def _prediction(self, pred: str) -> str:
         if pred not in PREDICTIONS:
-            raise UserError(f"{self.name} expects pred to be one of {', '.join(PREDICTIONS)}, got {shorten(pred)}")
+            raise UserError(f"{self.name} expects pred to be one of {', '.join(PREDICTIONS)}, got {quoted(pred)}")
         if pred != "v" and not self.reads_prediction:
             raise UserError(f"pred is {pred}, but {self.name} does not read it and predicts velocities; remove pred")
         return PREDICTIONS[pred]
@@ -129,12 +126,3 @@ class PublishedClass:
     def decoding(self, config: ModelConfig) -> DecodingConfig:
         """Return the steps, guidance and sampler with which the published code decodes."""
         return default_decoding(config, one_step=self.one_step)
-
-
-def shorten(value: Any) -> str:
-    """Return a value from an untrusted file as short text for a message."""
-    try:
-        text = _SHORT.repr(value)
-    except ValueError:  # Python writes no numbers of more than 4300 digits
-        return "a number of very many digits"
-    return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 3] + "..."

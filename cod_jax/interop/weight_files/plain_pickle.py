@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cod_jax.errors import UserError
-from cod_jax.interop.weight_files.raw_values import DAMAGED, quote
+from cod_jax.errors import UserError, quoted
+from cod_jax.interop.weight_files.raw_values import DAMAGED
 
 # A state dict takes about 30 instructions and 200 bytes a tensor.
 MAX_INSTRUCTIONS = 3_000_000
@@ -169,14 +169,14 @@ def load_plain_pickle(
 def _look_up(module: Any, attribute: Any, functions: _Functions) -> Name:
     text = f"{module}.{attribute}" if isinstance(module, str) and isinstance(attribute, str) else "?"
     if text not in functions:
-        raise UserError(f"it asks for {quote(text)}, which is not read for safety; {ADVICE}")
+        raise UserError(f"it asks for {quoted(text)}, which is not read for safety; {ADVICE}")
     return Name(text)
 
 
 def _call(name: Any, arguments: Any, functions: _Functions) -> Any:
     function = functions[name.text] if isinstance(name, Name) else None
     if function is None or not isinstance(arguments, tuple):
-        called = quote(name.text) if isinstance(name, Name) else f"a {type(name).__name__}"
+        called = quoted(name.text) if isinstance(name, Name) else f"a {type(name).__name__}"
         raise UserError(f"it calls {called}, which is not read for safety; {ADVICE}")
     return function(arguments)
 
@@ -227,7 +227,7 @@ def set_items(target: dict[Any, Any], items: list[Any]) -> None:
         raise UserError(f"its list of contents has a key without a value; {DAMAGED}")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, Name):
-            raise UserError(f"it has the key {quote(key.text)}, which is not read for safety; {ADVICE}")
+            raise UserError(f"it has the key {quoted(key.text)}, which is not read for safety; {ADVICE}")
         if not isinstance(key, str | int | float | None):
             raise UserError(f"it has a {type(key).__name__} as the key of a dict; {ADVICE}")
         target[key] = value

@@ -36,11 +36,6 @@ def is_shape(value: Any) -> TypeGuard[list[int] | tuple[int, ...]]:
     return math.prod(max(n, 1) for n in value) < 2**48
 
 
-def quote(text: str) -> str:
-    """Return text from a file as a short, printable, quoted form for error messages."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
 class Record(NamedTuple):
     """Where the bytes of a tensor or storage lie; `crc32` is 0 where the file has none."""
 

@@ -1,13 +1,13 @@
-"""Read safetensors files through the reader of their own library, which checks the whole table before any tensor."""
+"""Read safetensors files as `runtime.arrays` does, with all types that numpy has."""
 
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
-from cod_jax.errors import UserError
-from cod_jax.interop.weight_files.raw_values import DAMAGED, quote
+from cod_jax.errors import UserError, quoted
+from cod_jax.interop.weight_files.raw_values import DAMAGED
+from cod_jax.runtime.arrays import open_tensors
 
 # numpy has no other types of the format; JAX adds bfloat16 to those that it has.
 _TYPES = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"])
@@ -24,27 +24,22 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: The file is damaged or holds an element type that numpy lacks; the message does not name the file.
     """
+    other: list[tuple[str, str]] = []
     tensors: dict[str, np.ndarray] = {}
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is not a dict)
-                _check_type(name, file.get_slice(name).get_dtype())
-            for name in file.keys():  # noqa: SIM118
-                tensors[name] = file.get_tensor(name)
-    except UserError:
-        raise
-    # ValueError is numpy's, of a shape with too many dimensions.
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"is not a sound safetensors file ({quote(str(error))}); {DAMAGED}") from error
+        with open_tensors(path) as opened:
+            other = [(name, kind) for name, kind in opened.types.items() if kind not in _TYPES]
+            if not other:
+                tensors = opened.read(_TYPES)
+    except UserError as error:
+        raise UserError(f"is not a sound safetensors file ({quoted(str(error))}); {DAMAGED}") from error
+    if other:
+        name, kind = other[0]
+        raise UserError(
+            f"expected the element type of tensor {quoted(name)} to be one of {', '.join(sorted(_TYPES))}, got "
+            f"{quoted(kind)}; store it as one of these"
+        )
     for name, values in tensors.items():
         tensors[name] = values.astype(np.float32) if values.dtype == jnp.bfloat16 else values
         tensors[name].flags.writeable = False
     return tensors
-
-
-def _check_type(name: str, kind: str) -> None:
-    if kind not in _TYPES:
-        raise UserError(
-            f"expected the element type of tensor {quote(name)} to be one of {', '.join(sorted(_TYPES))}, got "
-            f"{quote(kind)}; store it as one of these"
-        )

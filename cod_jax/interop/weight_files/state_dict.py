@@ -9,9 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.weight_files.plain_pickle import ADVICE
-from cod_jax.interop.weight_files.raw_values import quote
 from cod_jax.interop.weight_files.safetensors_file import looks_like_safetensors, read_safetensors
 from cod_jax.interop.weight_files.torch_file import read_legacy, read_zip
 
@@ -44,7 +43,7 @@ def read_state_dict(path: str | Path, key: str = "") -> dict[str, np.ndarray]:
                 raise UserError(f"{path}: expected names of tensors to be text, got {name}; {ADVICE}")
             tensors[name] = value
         elif isinstance(value, dict) and _count_tensors(value):
-            raise UserError(f"{path}: holds tensors beside a dict of tensors, {quote(str(name))}; name it with `key`")
+            raise UserError(f"{path}: holds tensors beside a dict of tensors, {quoted(str(name))}; name it with `key`")
     return tensors
 
 
@@ -90,8 +89,8 @@ def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
     """Return the dict that holds the tensors; see `read_state_dict`."""
     for name in key.split(".") if key else ():
         if not isinstance(value, dict) or name not in value:
-            names = ", ".join(quote(str(n)) for n in list(value)[:10]) if isinstance(value, dict) else "no names"
-            raise UserError(f"{path}: has no {quote(name)} of the key {quote(key)}; here are {names}")
+            names = ", ".join(quoted(str(n)) for n in list(value)[:10]) if isinstance(value, dict) else "no names"
+            raise UserError(f"{path}: has no {quoted(name)} of the key {quoted(key)}; here are {names}")
         value = value[name]
     while isinstance(value, dict) and not any(isinstance(item, np.ndarray) for item in value.values()):
         inner = {name: item for name, item in value.items() if isinstance(item, dict) and _count_tensors(item)}
@@ -101,7 +100,7 @@ def _find_tensors(value: Any, key: str, path: str | Path) -> dict[Any, Any]:
         elif len(inner) == 1:
             (value,) = inner.values()
         elif inner:
-            listed = ", ".join(f"{quote(str(name))} ({_count_tensors(item)})" for name, item in inner.items())
+            listed = ", ".join(f"{quoted(str(name))} ({_count_tensors(item)})" for name, item in inner.items())
             raise UserError(f"{path}: holds several dicts of tensors: {listed}; name one with `key`")
         else:
             break

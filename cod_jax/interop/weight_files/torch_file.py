@@ -6,9 +6,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition
-from cod_jax.interop.weight_files.raw_values import DAMAGED, Record, as_values, quote, read_bytes, value_type
+from cod_jax.interop.weight_files.raw_values import DAMAGED, Record, as_values, read_bytes, value_type
 from cod_jax.interop.weight_files.torch_pickle import Storage, Tensor, load_torch_pickle
 
 MAX_PICKLE_BYTES = 64 * 2**20
@@ -44,7 +44,7 @@ def read_zip(file: BinaryIO, file_bytes: int) -> Any:
     if prefix + "byteorder" in records:
         order = read_bytes(file, records[prefix + "byteorder"], "its byte order").decode("latin-1")
     if order not in ("little", "big"):
-        raise UserError(f"expected its byte order to be little or big, got {quote(order)}; {DAMAGED}")
+        raise UserError(f"expected its byte order to be little or big, got {quoted(order)}; {DAMAGED}")
     value = load_torch_pickle(PicklePosition(read_bytes(file, records[contents[0]], "its list of contents")))
     storages = {
         name.removeprefix(prefix + "data/"): record
@@ -64,7 +64,7 @@ def _zip_records(file: BinaryIO, file_bytes: int) -> dict[str, Record]:
         raise UserError(f"its zip directory cannot be read; {DAMAGED}") from None
     records: dict[str, Record] = {}
     for entry in entries:
-        name = quote(entry.filename)
+        name = quoted(entry.filename)
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
             raise UserError(f"its record {name} is compressed or encrypted, unlike torch files; {ADVICE}")
         file.seek(max(entry.header_offset, 0))
@@ -90,7 +90,7 @@ def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
     version = load_torch_pickle(source)
     if version != _LEGACY_VERSION:
         raise UserError(
-            f"expected version {_LEGACY_VERSION} of torch's format, got {quote(str(version))}; save it again with a "
+            f"expected version {_LEGACY_VERSION} of torch's format, got {quoted(str(version))}; save it again with a "
             "newer torch"
         )
     load_torch_pickle(source)
@@ -103,12 +103,12 @@ def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
     position = source.position
     for key in keys:
         if key not in storages:
-            raise UserError(f"it lists a storage {quote(key)} that no tensor uses; {DAMAGED}")
-        count = int.from_bytes(read_bytes(file, Record(position, 8), f"storage {quote(key)}"), "little")
+            raise UserError(f"it lists a storage {quoted(key)} that no tensor uses; {DAMAGED}")
+        count = int.from_bytes(read_bytes(file, Record(position, 8), f"storage {quoted(key)}"), "little")
         num_bytes = count * value_type(storages[key].code).num_bytes
         if num_bytes > file_bytes - position - 8:
             raise UserError(
-                f"storage {quote(key)} claims {num_bytes} bytes and {file_bytes - position - 8} follow; {DAMAGED}"
+                f"storage {quoted(key)} claims {num_bytes} bytes and {file_bytes - position - 8} follow; {DAMAGED}"
             )
         records[key] = Record(position + 8, num_bytes)
         position += 8 + num_bytes
@@ -135,7 +135,7 @@ class _Builder:
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, Name | Storage):
-            what = quote(value.text) if isinstance(value, Name) else "a storage"
+            what = quoted(value.text) if isinstance(value, Name) else "a storage"
             raise UserError(f"expected tensors and plain values, got {what}; {ADVICE}")
         if isinstance(value, dict):
             return {name: self.build(item, depth + 1) for name, item in value.items()}
@@ -165,10 +165,10 @@ class _Builder:
             found = "none" if record is None else record.num_bytes
             if record is None or found != storage.num_values * kind.num_bytes:
                 raise UserError(
-                    f"storage {quote(storage.key)} needs {storage.num_values * kind.num_bytes} bytes and the file has "
+                    f"storage {quoted(storage.key)} needs {storage.num_values * kind.num_bytes} bytes and the file has "
                     f"{found}; {DAMAGED}"
                 )
             if storage.key not in self.bytes_of:
-                self.bytes_of[storage.key] = read_bytes(self.file, record, f"storage {quote(storage.key)}")
+                self.bytes_of[storage.key] = read_bytes(self.file, record, f"storage {quoted(storage.key)}")
             self.arrays[name] = as_values(self.bytes_of[storage.key], kind, self.byte_order)
         return self.arrays[name]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, quoted
 from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition, load_plain_pickle, set_items
-from cod_jax.interop.weight_files.raw_values import BFLOAT16, DAMAGED, is_shape, quote
+from cod_jax.interop.weight_files.raw_values import BFLOAT16, DAMAGED, is_shape
 
 # One list can be made into a dict again and again by few instructions.
 MAX_PAIRS = 1_000_000
@@ -51,7 +51,7 @@ def load_torch_pickle(source: PicklePosition, storages: dict[str, Storage] | Non
     def load_persistent(value: Any) -> Storage:
         storage = _to_storage(value)
         if storages is not None and storages.setdefault(storage.key, storage).code != storage.code:
-            raise UserError(f"storage {quote(storage.key)} has two element types; {DAMAGED}")
+            raise UserError(f"storage {quoted(storage.key)} has two element types; {DAMAGED}")
         return storage
 
     functions = {
@@ -84,7 +84,7 @@ def _to_storage(value: Any) -> Storage:
             raise UserError(f"a tensor's storage is described wrongly; {DAMAGED}")
         first, count = view[1], view[2]
     if first + count > num_values:
-        raise UserError(f"a tensor lies outside its storage {quote(key)}; {DAMAGED}")
+        raise UserError(f"a tensor lies outside its storage {quoted(key)}; {DAMAGED}")
     return Storage(key, _STORAGES[kind.text], num_values, first, first + count)
 
 

@@ -1,5 +1,6 @@
 """Descriptions of compiled folders, and files that are not what they say."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax import export
 
 import cod_jax
 from cod_jax.codec import load_compiled
@@ -16,7 +18,8 @@ from cod_jax.model_folder.prior_file import PRIOR_FILE
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.runtime.folder import DESCRIPTION_FILE, read_description
 from cod_jax.specialize.folder import write_compiled
-from tests.model_fixtures import numpy_params, tiny_model_config
+from tests.golden.folder import version_0_1
+from tests.model_fixtures import gradient_image, numpy_params, tiny_model_config
 from tests.unit.runtime.damage import replace_file, use, write_description
 
 
@@ -99,6 +102,80 @@ def test_what_is_not_a_compiled_model_is_refused(copy, tmp_path):
     (copy / DESCRIPTION_FILE).write_bytes(b" " * (2**20 + 1))
     with pytest.raises(UserError, match="longer than 1048576 bytes"):
         load_compiled(copy)
+
+
+def test_a_folder_with_its_sha256_is_used_and_any_other_is_refused_before_its_programs_are_read(
+    folder: Path, copy: Path, monkeypatch
+):
+    sha256 = read_description(folder).sha256
+    assert sha256 == json.loads((folder / DESCRIPTION_FILE).read_text())["sha256"]
+    assert repr(cod_jax.load(folder, sha256=sha256)) == repr(load_compiled(folder, sha256=sha256))
+    program = bytearray((copy / "encode-cpu-0.stablehlo").read_bytes())
+    program[len(program) // 2] ^= 1
+    replace_file(copy, "encode-cpu-0.stablehlo", bytes(program))
+    monkeypatch.setattr(export, "deserialize", lambda _: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=f"to have the SHA-256 {sha256}, got .*; it is another folder or was changed"):
+        cod_jax.load(copy, sha256=sha256)
+    # With the description put back, the file is what differs.
+    shutil.copy(folder / DESCRIPTION_FILE, copy)
+    codec = cod_jax.load(copy, sha256=sha256)
+    with pytest.raises(UserError, match=r"encode-cpu-0\.stablehlo is damaged: its checksum is wrong"):
+        codec.compress(gradient_image(16, 16))
+
+
+def test_a_sha256_of_another_form_or_for_a_model_folder_is_refused(folder: Path, tmp_path: Path):
+    for other in ("abc", read_description(folder).sha256.upper(), "sha256:"):
+        with pytest.raises(UserError, match=r"expected a SHA-256 of 64 hex digits in lower case, got '.*'; cod"):
+            cod_jax.load(folder, sha256=other)
+    with pytest.raises(UserError, match="expected a compiled folder for the SHA-256, got"):
+        cod_jax.load(tmp_path, sha256="0" * 64)
+
+
+def test_folders_of_version_0_1_have_a_sha256_too():
+    folders = [path.parent for path in version_0_1().rglob(DESCRIPTION_FILE)]
+    assert folders
+    for folder in folders:
+        assert read_description(folder).sha256 == json.loads((folder / DESCRIPTION_FILE).read_text())["sha256"]
+
+
+@pytest.mark.parametrize("name", [PRIOR_FILE, "encode-cpu-0.stablehlo"])
+def test_a_sparse_file_is_refused_unread(copy: Path, name: str):
+    with (copy / name).open("wb") as file:
+        file.truncate(3 * 2**30)
+    values = json.loads((copy / DESCRIPTION_FILE).read_text())
+    values["files"][name] = {"num_bytes": 3 * 2**30, "sha256": "0" * 64}
+    write_description(copy, values)
+    with pytest.raises(UserError, match=rf"compiled.json is damaged \({name} has more than 67108864 bytes\)"):
+        cod_jax.load(copy)
+
+
+def test_weights_that_no_program_takes_are_not_read(copy: Path, monkeypatch):
+    name = "encode.safetensors"
+    with (copy / name).open("r+b") as file:
+        table_bytes = int.from_bytes(file.read(8), "little")
+        table = json.loads(file.read(table_bytes))
+        last = max(entry["data_offsets"][1] for entry in table.values() if "data_offsets" in entry)
+        table["more"] = {"dtype": "F32", "shape": [2**29], "data_offsets": [last, last + 2**31]}
+        header = json.dumps(table).encode()
+        file.seek(0)
+        file.write(len(header).to_bytes(8, "little") + header)
+        num_bytes = 8 + len(header) + last + 2**31
+        file.truncate(num_bytes)
+    values = json.loads((copy / DESCRIPTION_FILE).read_text())
+    values["files"][name] = {"num_bytes": num_bytes, "sha256": "0" * 64}
+    write_description(copy, values)
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=r"takes other weights than encode.safetensors holds"):
+        use(copy)
+
+
+def test_messages_repeat_little_of_a_description(copy: Path):
+    values = json.loads((copy / DESCRIPTION_FILE).read_text())
+    for name in ("version", "format", "dtype", "jax_version", "pitch"):
+        write_description(copy, {**values, name: "x" * 500_000})
+        with pytest.raises(UserError) as caught:
+            cod_jax.load(copy)
+        assert len(str(caught.value)) < 600
 
 
 @pytest.fixture(scope="module")
