@@ -1,5 +1,6 @@
 """Read torch files: the zip archive of torch 1.6 and later, and the pickle sequence of earlier versions."""
 
+import io
 import struct
 import zipfile
 from typing import Any, BinaryIO
@@ -7,11 +8,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cod_jax.errors import UserError, quoted
-from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition
+from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition, Skipped
 from cod_jax.interop.weight_files.raw_values import DAMAGED, Record, as_values, read_bytes, value_type
 from cod_jax.interop.weight_files.torch_pickle import Storage, Tensor, load_torch_pickle
 
 MAX_PICKLE_BYTES = 64 * 2**20
+# The directory of a zip archive has about 100 bytes for each record, and real files some thousand records.
+MAX_DIRECTORY_BYTES = 8 * 2**20
 MAX_DEPTH = 64
 MAX_VALUES = 500_000
 # Tensors may share storage; beyond this many times the file's size they were made to exhaust memory.
@@ -58,8 +61,10 @@ def _zip_records(file: BinaryIO, file_bytes: int) -> dict[str, Record]:
     """Return the records of a zip archive, none of them compressed or outside the file."""
     file.seek(0)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_ShortReads(file)) as archive:
             entries = archive.infolist()
+    except UserError:
+        raise
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError, OSError):
         raise UserError(f"its zip directory cannot be read; {DAMAGED}") from None
     records: dict[str, Record] = {}
@@ -78,6 +83,31 @@ def _zip_records(file: BinaryIO, file_bytes: int) -> dict[str, Record]:
     if sum(record.num_bytes for record in records.values()) > file_bytes:
         raise UserError(f"its zip records overlap; {DAMAGED}")
     return records
+
+
+class _ShortReads(io.RawIOBase):
+    """A file of which a zip archive's directory is read, as one piece, if it is not longer than any real one."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Set the position."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes from the position."""
+        if size > MAX_DIRECTORY_BYTES:
+            raise UserError(f"its zip directory has more than {MAX_DIRECTORY_BYTES} bytes; {ADVICE}")
+        return self.file.read(size)
 
 
 def read_legacy(file: BinaryIO, file_bytes: int) -> Any:
@@ -135,8 +165,7 @@ class _Builder:
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, Name | Storage):
-            what = quoted(value.text) if isinstance(value, Name) else "a storage"
-            raise UserError(f"expected tensors and plain values, got {what}; {ADVICE}")
+            return Skipped(value.text if isinstance(value, Name) else "a storage without a tensor")
         if isinstance(value, dict):
             return {name: self.build(item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple):

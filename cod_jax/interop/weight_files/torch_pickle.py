@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cod_jax.errors import UserError, quoted
-from cod_jax.interop.weight_files.plain_pickle import ADVICE, Name, PicklePosition, load_plain_pickle, set_items
+from cod_jax.interop.weight_files.plain_pickle import (
+    ADVICE,
+    Name,
+    PicklePosition,
+    Skipped,
+    load_plain_pickle,
+    set_items,
+)
 from cod_jax.interop.weight_files.raw_values import BFLOAT16, DAMAGED, is_shape
 
 # One list can be made into a dict again and again by few instructions.
@@ -55,7 +62,7 @@ def load_torch_pickle(source: PicklePosition, storages: dict[str, Storage] | Non
         return storage
 
     functions = {
-        **dict.fromkeys(_STORAGES),
+        "_codecs.encode": lambda _: Skipped("bytes"),
         "collections.OrderedDict": _make_ordered_dict(),
         "torch.Size": _size,
         "torch._utils._rebuild_tensor": _rebuild_tensor,
@@ -70,12 +77,9 @@ def _to_storage(value: Any) -> Storage:
     if not isinstance(value, tuple) or len(value) not in (5, 6) or value[0] != "storage":
         raise UserError(f"expected only tensors to be stored apart, got something else; {ADVICE}")
     kind, key, num_values = value[1], value[2], value[4]
-    if (
-        not isinstance(kind, Name)
-        or kind.text not in _STORAGES
-        or not isinstance(key, str)
-        or not is_shape([num_values])
-    ):
+    if isinstance(kind, Name) and kind.text not in _STORAGES:
+        raise UserError(f"a tensor has elements of {quoted(kind.text)}, which are not read; {ADVICE}")
+    if not isinstance(kind, Name) or not isinstance(key, str) or not is_shape([num_values]):
         raise UserError(f"a tensor's storage is described wrongly; {DAMAGED}")
     first, count = 0, num_values
     if len(value) == 6 and value[5] is not None:
@@ -141,7 +145,9 @@ def _rebuild_tensor_v2(arguments: tuple[Any, ...]) -> Tensor:
     return _rebuild_tensor(arguments[:4])
 
 
-def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
+def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor | Skipped:
+    if arguments and isinstance(arguments[0], Skipped):
+        return arguments[0]
     if len(arguments) != 3 or not isinstance(arguments[0], Tensor):
         raise UserError(f"a parameter is described wrongly; {DAMAGED}")
     return arguments[0]

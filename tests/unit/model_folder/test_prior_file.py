@@ -61,7 +61,9 @@ def test_a_damaged_prior_is_refused(tmp_path: Path):
     file.write_bytes(data)
     with pytest.raises(UserError, match="not those of symbols of 8 bits"):
         prior_file.load_prior(tmp_path, codebook(8))
-    with pytest.raises(UserError, match=r"damaged or of another model .*; copy it again, make the folder again, or fit"):
+    with pytest.raises(
+        UserError, match=r"damaged or of another model .*; copy it again, make the folder again, or fit"
+    ):
         prior_file.load_prior(tmp_path, channels(5))
     with pytest.raises(UserError, match=r"prior\.safetensors is missing, which codes the symbols of its model"):
         prior_file.load_prior(tmp_path / "nothing", channels(5))

@@ -71,3 +71,10 @@ def test_element_types_that_numpy_lacks_are_refused(tmp_path):
     message = refused(write_safetensors(tmp_path / "a.safetensors", table, bytes(8)))
     assert message.startswith("expected the element type of tensor 'a' to be one of BF16, BOOL")
     assert message.endswith("got 'F8_E4M3'; store it as one of these")
+
+
+def test_a_table_of_very_many_tensors_is_refused_unread(tmp_path, monkeypatch):
+    table = {str(n): {"dtype": "F32", "shape": [], "data_offsets": [4 * n, 4 * n + 4]} for n in range(200_000)}
+    path = write_safetensors(tmp_path / "a.safetensors", table, bytes(4 * len(table)))
+    monkeypatch.setattr("safetensors.safe_open", lambda *_, **__: pytest.fail("it was read"))
+    assert "its table of tensors takes more than 8388608 bytes" in refused(path)

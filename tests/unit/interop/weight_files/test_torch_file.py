@@ -120,3 +120,21 @@ def test_legacy_storages(tmp_path):
     assert "version 1001" in refused(write_legacy(path, contents, ["0"], numbers, version=2000))
     two = entry(tensor(storage(), (6,), (1,)) + b"s" + text("b") + tensor(storage(kind="Int"), (6,), (1,)))
     assert "two element types" in refused(write_legacy(path, two, ["0"], numbers))
+
+
+def test_an_archive_of_very_many_records_is_refused_before_they_are_read(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", entry(tensor(storage(), (6,), (1,))))
+        archive.writestr("a/data/0", np.arange(6, dtype="<f4").tobytes())
+        archive.writestr("a/data/1", b"")
+        last = archive.infolist()[2]
+        for index in range(2, 500):
+            info = zipfile.ZipInfo(f"a/data/{index}")
+            info.header_offset, info.CRC = last.header_offset, 0
+            archive.filelist.append(info)
+    path = tmp_path / "a.pth"
+    path.write_bytes(buffer.getvalue())
+    assert list(read_state_dict(path)) == ["a"]
+    monkeypatch.setattr("cod_jax.interop.weight_files.torch_file.MAX_DIRECTORY_BYTES", 10_000)
+    assert "its zip directory has more than 10000 bytes" in refused(path)
