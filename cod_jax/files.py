@@ -1,19 +1,28 @@
 """Atomic file and folder writes, image discovery, and printable error messages."""
 
 import contextlib
+import errno
+import io
 import os
 import secrets
 import shutil
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from cod_jax.errors import UserError
 
+BinaryFile = io.BytesIO | io.BufferedReader
+"""A file that is read, or its content."""
+
 # Formats that `images.to_uint8_rgb` reads, as messages name them, and the suffixes of their files.
-IMAGE_FORMATS = "JPEG, PNG, WebP, TIFF, BMP or GIF"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF"
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff"),
+    *(".bmp", ".gif", ".avif", ".avifs"),
+)
 # Length of the part of a name that a temporary name beside it repeats. Some file systems allow 143 bytes at most.
 _KEPT_NAME_BYTES = 100
 
@@ -53,11 +62,30 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         OSError: It cannot be read. The message gives the reason and leaves the name to the caller.
     """
     try:
-        return Path(path).read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         if os.path.islink(path) and not os.path.exists(path):
             raise OSError("it is a link to a file that does not exist") from error
         raise OSError(f"the file cannot be opened ({error.strerror or error})") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file for reading; a pipe or a device, of which reading may never end, is refused.
+
+    Raises:
+        OSError: It cannot be opened, or is not a regular file.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        # Without this flag, opening a pipe that nobody writes to waits forever.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file; save its content as a file first", os.fspath(path))
+    return file
 
 
 def make_directory(path: str | os.PathLike[str]) -> None:

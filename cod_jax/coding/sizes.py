@@ -1,5 +1,6 @@
 """Grids of symbols over pictures, and how large pictures may be."""
 
+import operator
 from typing import Any
 
 import numpy.typing as npt
@@ -15,11 +16,29 @@ CoD-Lite (0.9 at pitch 4), 0.2 to 0.7 with pixel CoD, and 3.1 with latent CoD be
 it takes at least what encoding takes.
 """
 
+LARGEST_LIMIT = 2**27
+"""Size of the largest picture that is ever decoded. The limit of Pillow itself is a little higher."""
+
 RAISE_LIMIT = "raise it with --max-pixels (in Python max_pixels where the model is loaded or registered)"
 
 # Pixels per side of the smallest piece that a model computes, and a number that is harmless under any limit.
 _CELL = 16
 _ALWAYS_ALLOWED = 2**22
+
+
+def checked_limit(max_pixels: Any) -> int:
+    """Return a limit on the pixels of a picture.
+
+    Raises:
+        UserError: It is not a whole number from 1 to `LARGEST_LIMIT`.
+    """
+    try:
+        limit = operator.index(max_pixels)
+    except TypeError:
+        limit = 0
+    if not 1 <= limit <= LARGEST_LIMIT:
+        raise UserError(f"expected max_pixels to be a whole number from 1 to {LARGEST_LIMIT}, got {max_pixels!r}")
+    return limit
 
 
 def ceil_grid(*, height: int, width: int, pitch: int) -> tuple[int, int]:

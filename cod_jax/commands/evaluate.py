@@ -21,10 +21,10 @@ examples:
 
 Every picture is encoded to bytes and decoded from those bytes. The output folder holds per_image.csv (one row per
 picture, and a last one called "mean", which has no size), summary.json, compressed/NAME.cod and decoded/NAME.png.
-Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF; no animations) are found in the folder and all its subfolders. The mean PSNR
-leaves out pictures that came back without any error, whose PSNR is infinite. MS-SSIM of pictures with a side below 161
-pixels uses fewer scales (column ms_ssim_scales) and is not comparable with the usual five; summary.json counts them as
-num_with_fewer_ms_ssim_scales. A metric of another package is a class that inherits from
+Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no animations) are found in the folder and all its subfolders. The
+mean PSNR leaves out pictures that came back without any error, whose PSNR is infinite. MS-SSIM of pictures with a side
+below 161 pixels uses fewer scales (column ms_ssim_scales) and is not comparable with the usual five; summary.json
+counts them as num_with_fewer_ms_ssim_scales. A metric of another package is a class that inherits from
 cod_jax.evaluation.metric_table.Metric.
 """
 

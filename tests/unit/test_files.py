@@ -214,3 +214,11 @@ def test_signals_are_left_alone_outside_the_main_thread():
 )
 def test_printable_text_is_harmless(text, encoding, expected):
     assert files.printable(text, encoding) == expected
+
+
+@pytest.mark.parametrize("read", [files.read_bytes, lambda path: files.open_regular(path).close()])
+def test_pipes_and_devices_are_refused_at_once(read, tmp_path):
+    os.mkfifo(tmp_path / "photo.jpg")
+    for path in (tmp_path / "photo.jpg", "/dev/zero"):
+        with pytest.raises(OSError, match="it is not a regular file; save its content as a file first"):
+            read(path)
