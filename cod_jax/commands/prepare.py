@@ -16,9 +16,9 @@ examples:
 
 Photographs are JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF files in the folder and all folders below it. They are turned
 upright, converted to sRGB and shrunk until the shorter side has SIZE pixels. None is enlarged: smaller ones are
-skipped, and so are animations. For random-resized crops choose SIZE above the size of the crops, for example 288 for crops of 256.
-OUTPUT/manifest.json holds the counts, the skipped files with reasons, and the name and checksum of each shard. Train on
-the shards with --config.data.source=OUTPUT.
+skipped, and so are animations. For random-resized crops choose SIZE above the size of the crops, for example 288 for
+crops of 256. OUTPUT/manifest.json holds the counts, the skipped files with reasons, and the name and
+checksum of each shard. Train on the shards with --config.data.source=OUTPUT.
 """
 
 

@@ -85,6 +85,7 @@ IMPORT_NAMES = {
 EXTRAS = {
     "cod_jax/commands": "train",
     "cod_jax/evaluation": "eval",
+    "cod_jax/images/tiff.py": "tiff",
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
     "cod_jax/training": "train",
