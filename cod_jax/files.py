@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,6 +26,17 @@ IMAGE_SUFFIXES = (
 )
 # Length of the part of a name that a temporary name beside it repeats. Some file systems allow 143 bytes at most.
 _KEPT_NAME_BYTES = 100
+
+
+def require_local(path: str | os.PathLike[str]) -> None:
+    """Refuse the address of remote storage, such as gs://bucket/run, which would be taken for a local path.
+
+    Raises:
+        UserError: The path begins with a scheme.
+    """
+    # A `Path` keeps one slash of two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise UserError(f"{path} is an address, and only local paths work; mount that storage, or copy the files")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -92,9 +104,11 @@ def make_directory(path: str | os.PathLike[str]) -> None:
     """Make a folder and those above it; an existing folder stays as it is.
 
     Raises:
+        UserError: The path is an address of remote storage.
         NotADirectoryError: The folder, or one above it, is a file.
         OSError: It cannot be made.
     """
+    require_local(path)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -18,16 +18,11 @@ from ml_collections import config_dict
 
 from configs import presets
 
-OPTIONS = {
-    "stage": ("1", "2", "3"),
-    "size": ("xl", "330m", "114m", "49m"),
-    "rate": ("0.0039", "0.00024"),
-    "bottleneck": ("codebook", "factorized"),
-}
+OPTIONS = presets.COD_OPTIONS
 STAGES = OPTIONS["stage"]
 
 
 def get_config(argument: str = "1") -> config_dict.ConfigDict:
     """Return the settings of one stage of pixel CoD."""
     guidance = {"0.0039": 3.0, "0.00024": 3.0}
-    return presets.cod(argument, OPTIONS, presets.PIXEL_DENOISERS, presets.pixel_denoiser, guidance)
+    return presets.cod(argument, presets.PIXEL_DENOISERS, presets.pixel_denoiser, guidance)

@@ -46,6 +46,14 @@ def published_stage(stage: str, pitch: int, steps: dict[str, int]) -> dict[str, 
     }
 
 
+# Options after the colon of pixel and latent CoD; the first value is the default.
+COD_OPTIONS = {
+    "stage": ("1", "2", "3"),
+    "size": ("xl", "330m", "114m", "49m"),
+    "rate": ("0.0039", "0.00024"),
+    "bottleneck": ("codebook", "factorized"),
+}
+
 # Denoisers by size. XL is published. For the others the papers give only the number of parameters; widths and depths
 # were chosen here so that the denoiser has that number within 1 %.
 PIXEL_DENOISERS = {
@@ -220,7 +228,6 @@ def optimizer(**fields: Any) -> dict[str, Any]:
 
 def cod(
     argument: str,
-    choices: Mapping[str, Sequence[str]],
     sizes: Mapping[str, dict[str, Any]],
     denoiser: Callable[..., dict[str, Any]],
     guidance: Mapping[str, float],
@@ -228,13 +235,12 @@ def cod(
     """Return all settings of a published stage of CoD, on pixels or on latents.
 
     Args:
-        argument: Options after the colon of the config file: stage, size, rate and bottleneck.
-        choices: Values of each option; the first is the default.
+        argument: Options after the colon of the config file, those of `COD_OPTIONS`.
         sizes: Fields of the denoiser by size.
         denoiser: Function that completes these fields.
         guidance: Published guidance scale by rate.
     """
-    chosen = options(argument, choices)
+    chosen = options(argument, COD_OPTIONS)
     stage = choose("stage", chosen["stage"], STAGES)
     size = choose("size", chosen["size"], sizes)
     pitch = choose("rate", chosen["rate"], PITCHES)
@@ -269,7 +275,8 @@ def options(argument: str, choices: Mapping[str, Sequence[str]]) -> dict[str, st
         name, equals, value = part.partition("=")
         name, value = (name, value) if equals else ("stage", name)
         if name not in choices:
-            raise ValueError(f"unknown option {name!r} after the config file; it takes {', '.join(choices)}")
+            known = "; ".join(f"{key}={', '.join(filter(None, values))}" for key, values in choices.items())
+            raise ValueError(f"unknown option {name!r} after the config file; it takes {known}")
         chosen[name] = choose(name, value, choices[name])
     return chosen
 

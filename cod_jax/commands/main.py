@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cod_jax import __version__
+from cod_jax import __version__, files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command, Parser
 from cod_jax.errors import UserError
@@ -20,6 +20,7 @@ COMMANDS = {
     "info": "info",
     "models": "models",
     "prepare": "prepare",
+    "settings": "settings",
     "train": "train",
     "sweep": "sweep",
     "launch": "launch",
@@ -96,6 +97,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     passes_on = any(command.trainer_arguments == "behind --" for command in commands.values())
     cut = arguments.index("--") if passes_on and "--" in arguments else len(arguments)
     args, rest = parser.parse_known_args(arguments[:cut])
+    for value in vars(args).values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                files.require_local(text)
     args.trainer = list(arguments[cut + 1 :])
     if args.command.trainer_arguments == "settings":
         args.settings, rest = _split_settings(rest)

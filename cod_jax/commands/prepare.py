@@ -7,6 +7,7 @@ import sys
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
+from cod_jax.errors import UserError
 
 NUM_NAMES_SHOWN = 10
 EPILOG = """
@@ -27,13 +28,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--size", required=True, type=int, metavar="N", help="length of the shorter side, pixels")
     parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg", help="how images are stored (jpeg)")
-    parser.add_argument("--quality", type=int, default=95, metavar="Q", help="JPEG quality, 1 to 100 (95)")
+    parser.add_argument("--quality", type=int, metavar="Q", help="JPEG quality, 1 to 100 (95)")
     parser.add_argument("--images-per-shard", type=int, default=4096, metavar="N", help="at most (4096)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="(one per CPU core)")
     parser.add_argument("--force", action="store_true", help="replace the output of an earlier run")
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.format == "png" and args.quality is not None:
+        raise UserError("--quality has no effect with --format png; leave it out")
     from cod_jax.input.prepare import prepare
 
     num_images, too_small, unreadable = prepare(
@@ -41,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
         args.output,
         args.size,
         image_format=args.format,
-        quality=args.quality,
+        quality=95 if args.quality is None else args.quality,
         images_per_shard=args.images_per_shard,
         num_threads=args.threads,
         force=args.force,

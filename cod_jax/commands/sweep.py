@@ -22,6 +22,8 @@ The sweep file says which fields take which values; cod_jax/launch/hyper.py has 
 folder of its own in the work folder, named after what varies. Everything after -- is passed to every run of cod train
 unchanged.
 
+At the end comes a table of the points with their validation results, and the best point. --dry-run shows it too.
+
 The same command continues where it stopped: finished points are skipped, the others resume. When a point fails, the
 others still run; the failures are listed at the end, with exit status 1. SIGTERM and Ctrl-C are passed on, so that the
 trainers save; a second one ends them at once.
@@ -46,6 +48,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from cod_jax.launch import slurm_array
     from cod_jax.launch.plan import check_data, load_points, plan
+    from cod_jax.launch.results import table
     from cod_jax.launch.run_queue import is_done, run_queue
 
     runs = plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer, read_arguments)
@@ -53,6 +56,8 @@ def _run(args: argparse.Namespace) -> int:
         for run in runs:
             frame.say(f"{run.name}{' (done)' if is_done(run) else ''}")
             frame.say(f"    {shlex.join(run.command)}")
+        for line in table(runs):
+            frame.say(line)
         frame.say(f"{len(runs)} points; nothing was started or written")
         return frame.DONE
     check_data(runs, here=not args.slurm)

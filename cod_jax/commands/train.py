@@ -18,7 +18,7 @@ examples:
 
 A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command resumes from
 the newest checkpoint in the work folder. Before the first step there is nothing to save: it exits with 130 or 143.
-configs/base.py lists the fields. Watch a run with: tensorboard --logdir DIR
+`cod settings --config FILE` lists the options after the colon, and all fields. To watch a run: tensorboard --logdir DIR
 
 The preset "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ...: finished ones are
 skipped, the unfinished one is resumed, and each starts from the one before. Settings given here apply to all stages.
@@ -69,10 +69,7 @@ def _epilog() -> str:
     lines = ["", "config files, with the options that follow the colon (the first is the default):"]
     for file in config_files():
         lines.append(f"  {file.name}: {file.title}")
-        for name, values in file.options.items():
-            stages = ["all"] if name == "stage" and file.has_stages else []
-            prefix = "" if name == "stage" else f"{name}="
-            lines.append(f"      {prefix}{', '.join([*filter(None, values), *stages])}")
+        lines += [f"      {choice}" for choice in file.choices]
     return EXAMPLES + "\n".join(lines) + "\n"
 
 

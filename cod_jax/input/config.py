@@ -4,6 +4,8 @@ import dataclasses
 from typing import Literal
 
 from cod_jax.errors import UserError
+from cod_jax.files import require_local
+from cod_jax.input.tfds_source import PREFIX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,10 @@ class DataConfig:
         """Check every field.
 
         Raises:
-            UserError: A value is outside its range.
+            UserError: A value is outside its range, or a source is the address of remote storage.
         """
+        for source in (self.source, self.validation_source):
+            require_local(source.removeprefix(PREFIX))
         if self.image_size < 1:
             raise UserError(f"expected data.image_size to be at least 1, got {self.image_size}")
         if self.crop not in ("random_resized", "center"):

@@ -18,6 +18,7 @@ from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.launch.plan import Run
 from cod_jax.launch.processes import Process, StopSignals, device_environment, start, stop
+from cod_jax.launch.results import table
 from cod_jax.training.checkpoint import checkpoint_directory
 
 DONE_FILE = "sweep_done.json"
@@ -37,7 +38,7 @@ def run_queue(runs: Sequence[Run], parallel: int, gpus_per_point: int | None = N
     """Run the points that are not done yet, and go on when one fails.
 
     After SIGTERM or SIGINT no more runs start. Those under way get SIGTERM, on which the trainer saves and leaves; a
-    second signal kills them.
+    second signal kills them. At the end a table of the results is printed.
 
     Args:
         runs: The points.
@@ -63,6 +64,8 @@ def run_queue(runs: Sequence[Run], parallel: int, gpus_per_point: int | None = N
         finally:
             # Jobs are left only when something here went wrong. They must not run on unattended.
             stop((job.process for job in queue.jobs), grace_seconds=None)
+    for line in table(runs):
+        _say(line)
     _say(f"{queue.num_done} of {len(runs)} points are done, {len(queue.failures)} failed")
     for name, problem in queue.failures.items():
         print(f"{name}: {problem}", file=sys.stderr)

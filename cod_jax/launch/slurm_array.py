@@ -46,7 +46,6 @@ cd "${{SLURM_SUBMIT_DIR}}"
 if [[ -n "${{SLURM_CPUS_PER_TASK:-}}" ]]; then
     export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK}}"
 fi
-export JAX_COMPILATION_CACHE_DIR="${{JAX_COMPILATION_CACHE_DIR:-${{PWD}}/.cache/jax}}"
 
 points={arguments}
 line="$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" "${{points}}")"

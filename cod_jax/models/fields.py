@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -115,7 +116,8 @@ def from_mapping(cls: type[Config], values: Any, where: str, *, trusted: bool = 
     for name, value in values.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {where}.{near[0]}?" if near else f"known fields are {', '.join(fields)}"
+            of_kind = f" of kind {values['kind']}" if "kind" in values else ""
+            hint = f"did you mean {where}.{near[0]}?" if near else f"known fields{of_kind} are {', '.join(fields)}"
             raise UserError(f"unknown field {where}.{name}; {hint}")
         arguments[name] = _converted(types_of[name], value, f"{where}.{name}", trusted)
     missing = [name for name, field in fields.items() if name not in arguments and _is_required(field)]
@@ -131,9 +133,17 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
     if isinstance(kind, types.UnionType):
         (other,) = (member for member in get_args(kind) if member is not types.NoneType)
         return None if value is None else _converted(other, value, where, trusted)
-    if get_origin(kind) is tuple and isinstance(value, (list, tuple)) and _is_description(get_args(kind)[0]):
-        item = get_args(kind)[0]
-        return tuple(_converted(item, part, f"{where}[{index}]", trusted) for index, part in enumerate(value))
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where} must be a list or a tuple, got {value!r}")
+        items = get_args(kind)
+        items = items[:1] * len(value) if items[-1] is Ellipsis else items
+        if len(items) != len(value):
+            raise UserError(f"{where} must have {len(items)} values, got {value!r}")
+        return tuple(
+            _converted(item, part, f"{where}[{index}]", trusted)
+            for index, (item, part) in enumerate(zip(items, value, strict=True))
+        )
     if _is_description(kind):
         if isinstance(value, kind):
             return value
@@ -147,6 +157,8 @@ def _converted(kind: Any, value: Any, where: str, trusted: bool) -> Any:
             raise UserError(f"{where} must fit a float, got a number of {len(str(value))} digits") from None
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise UserError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and kind is float and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cod_jax.errors import UserError
+from cod_jax.files import require_local
 from cod_jax.input.config import DataConfig
 from cod_jax.models.compute import ComputeConfig, Dtype
 from cod_jax.models.config import ModelConfig, with_bottleneck
@@ -81,7 +82,7 @@ class ValidationConfig:
     """Settings of the validation on held-out images, which uses the moving average of the parameters.
 
     Attributes:
-        every_steps: Steps between validations; the last step is always validated.
+        every_steps: Steps between validations; the last step is validated too. 0 switches validation off.
         num_images: Largest number of held-out images; 0 switches validation off.
         num_sampling_steps: Steps of the diffusion sampler for the sampled reconstruction.
         guidance_scale: Classifier-free guidance of the sampler; 1 switches it off.
@@ -95,8 +96,13 @@ class ValidationConfig:
     grid_images: int
 
     def __post_init__(self):
-        require_at_least(self, 1, "every_steps", "num_sampling_steps")
-        require_at_least(self, 0, "num_images", "grid_images")
+        require_at_least(self, 1, "num_sampling_steps")
+        require_at_least(self, 0, "every_steps", "num_images", "grid_images")
+
+    @property
+    def num_wanted(self) -> int:
+        """Number of held-out images to read, 0 if nothing is to be validated."""
+        return self.num_images if self.every_steps else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +157,10 @@ class TrainConfig:
 
     def __post_init__(self):
         require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
-        require_at_least(self, 0, "seed")
+        for path in (self.init_from, self.frozen.weights, self.objective.teacher):
+            require_local(path)
+        require(0 <= self.seed < 2**32, f"seed must be between 0 and 2^32 - 1, got {self.seed}")
+        require(self.total_steps < 2**31, f"total_steps must be below 2^31, got {self.total_steps}")
         require(
             self.batch_size % self.accumulation_steps == 0,
             f"batch_size must be a multiple of accumulation_steps {self.accumulation_steps}, got {self.batch_size}",

@@ -1,7 +1,6 @@
 """Reading of config files with their presets and with changed fields."""
 
 import contextlib
-import difflib
 import importlib.util
 import inspect
 import re
@@ -16,9 +15,10 @@ from ml_collections import config_dict, config_flags
 from cod_jax.errors import UserError
 from cod_jax.training.config import flatten
 from cod_jax.training.config_list import find_config
+from cod_jax.training.field_names import PREFIX, check_fields, field_names, field_of
+from cod_jax.training.idle_fields import check_effects
 
 ALL_STAGES = "all"
-_PREFIX = "config."
 # Names of version 0.1 and what they became; both work.
 _NEW_NAMES = {
     "model.codec.codebook_bits": "model.codec.bottleneck.bits",
@@ -29,13 +29,8 @@ _NEW_NAMES = {
     "objective.rate_weights": "objective.bottleneck.rate_weights",
     "objective.revive_": "objective.bottleneck.revive_",
 }
-_WHERE_FIELDS_ARE = (
-    "configs/base.py lists the fields, and configs/presets.py those of other stages, denoisers and bottlenecks; an "
-    "option after the colon of the config file chooses them, as in configs/tiny.py:bottleneck=factorized"
-)
-_NO_NUMBER = re.compile(r"flag --(\S+?)=(.*): (?:invalid literal for (int)|could not convert string to (float))")
-# How near a name must be to be suggested for another.
-_ALIKE = 0.72
+_REFUSED = re.compile(r"flag --config\.(\S+?)=(.*?): ", re.DOTALL)
+_NO_VALUE = re.compile(r"Missing value for flag --config\.(\S+)")
 
 
 def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -49,8 +44,10 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
         UserError: The file cannot be used, a field does not exist, or a value has the wrong type.
     """
     config, changes = _load_config(name), _with_new_names(changes)
-    _check_fields([config], changes)
-    return _changed(config, changes)
+    check_fields([config.to_dict()], changes)
+    settings = _changed(config, changes)
+    check_effects([settings], changes)
+    return settings
 
 
 def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -72,8 +69,13 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
         raise UserError(f"{path} has no stages; leave out :{ALL_STAGES}")
     changes = _with_new_names(changes)
     configs = {stage: _load_config(f"{path}:{stage}{comma}{options}") for stage in stages}
-    _check_fields(list(configs.values()), changes)
-    return {stage: _changed(config, _changes_of(changes, _field_names(config))) for stage, config in configs.items()}
+    check_fields([config.to_dict() for config in configs.values()], changes)
+    settings = {
+        stage: _changed(config, _changes_of(changes, field_names(config.to_dict())))
+        for stage, config in configs.items()
+    }
+    check_effects(list(settings.values()), changes)
+    return settings
 
 
 def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str, Any]:
@@ -84,13 +86,28 @@ def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str
     try:
         unnamed = values(["", *changes])[1:]
     except flags.Error as error:
-        number = _NO_NUMBER.match(str(error))
-        kind = {"int": "a whole number", "float": "a number"}
-        text = f"--{number[1]} must be {kind[number[3] or number[4]]}, got {number[2]!r}" if number else str(error)
-        raise UserError(text) from error
+        raise UserError(_in_our_words(str(error), config)) from error
     if unnamed:
         raise UserError(f"unexpected argument {unnamed[0]!r}; settings are given as --config.FIELD=VALUE")
     return values.config.to_dict()
+
+
+def _in_our_words(message: str, config: config_dict.ConfigDict) -> str:
+    """Return an error of absl as a sentence that says what the field takes."""
+    if missing := _NO_VALUE.match(message):
+        return f"--{PREFIX}{missing[1]} has no value; write --{PREFIX}{missing[1]}=VALUE"
+    refused = _REFUSED.match(message)
+    if refused is None:
+        return message
+    field, value = refused.groups()
+    default: Any = config
+    for part in field.split("."):
+        default = default[part]
+    if isinstance(default, config_dict.ConfigDict):
+        first = next(iter(flatten(default.to_dict())))
+        return f"--{PREFIX}{field} is a group of fields; set one of them, as in --{PREFIX}{field}.{first}=VALUE"
+    kinds = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple, such as \"('a', 'b')\""}
+    return f"--{PREFIX}{field} must be {kinds.get(type(default), type(default).__name__)}, got {value!r}"
 
 
 def _changes_of(changes: Sequence[str], names: set[str]) -> list[str]:
@@ -99,7 +116,7 @@ def _changes_of(changes: Sequence[str], names: set[str]) -> list[str]:
     wanted = True
     for argument in changes:
         if argument.startswith("--"):
-            wanted = _field(argument) in names
+            wanted = field_of(argument) in names
         if wanted:
             kept.append(argument)
     return kept
@@ -110,17 +127,11 @@ def _with_new_names(changes: Sequence[str]) -> list[str]:
 
     def renamed(argument: str) -> str:
         for old, new in _NEW_NAMES.items():
-            if argument.startswith("--") and _field(argument).startswith(old):
+            if argument.startswith("--") and field_of(argument).startswith(old):
                 return argument.replace(old, new, 1)
         return argument
 
     return [renamed(argument) for argument in changes]
-
-
-def _field(argument: str) -> str:
-    """Return the dotted name of the field that an argument sets."""
-    name = argument.lstrip("-").partition("=")[0]
-    return name.removeprefix("no").removeprefix(_PREFIX)  # --noconfig.FIELD sets a field to false
 
 
 def _load_module(path: str) -> types.ModuleType:
@@ -157,32 +168,3 @@ def _naming_file(path: str) -> Iterator[None]:
         raise UserError(str(error)) from error
     except (SyntaxError, ImportError, NameError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"config file {path} cannot be used: {type(error).__name__}: {error}") from error
-
-
-def _field_names(config: config_dict.ConfigDict) -> set[str]:
-    """Return the dotted names of the fields and of the groups that contain them."""
-    fields = flatten(config.to_dict())
-    return {*fields, *(field.rpartition(".")[0] for field in fields)}
-
-
-def _last(field: str) -> str:
-    return field.rpartition(".")[2]
-
-
-def _check_fields(configs: Sequence[config_dict.ConfigDict], changes: Sequence[str]) -> None:
-    """Refuse a field that none of these configs has, and suggest the nearest one.
-
-    The last part of its name must be near too: fields of one group share the rest.
-    """
-    known = set().union(*map(_field_names, configs))
-    settable = sorted(set().union(*(flatten(config.to_dict()) for config in configs)))
-    for argument in changes:
-        if argument.startswith("--") and (field := _field(argument)) not in known:
-            others = [other for other in settable if not field.startswith(f"{other}.")]
-            near = [
-                other
-                for other in difflib.get_close_matches(field, others, n=5, cutoff=_ALIKE)
-                if difflib.SequenceMatcher(None, _last(field), _last(other)).ratio() >= _ALIKE
-            ]
-            hint = f"did you mean --{_PREFIX}{near[0]}?" if near else _WHERE_FIELDS_ARE
-            raise UserError(f"unknown field --{_PREFIX}{field}; {hint}")

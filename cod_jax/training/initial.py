@@ -15,6 +15,7 @@ from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.parallel import put
 from cod_jax.training.checkpoint import Weights, errors_that_name, latest_step, load_weights
+from cod_jax.training.config import TrainConfig
 from cod_jax.training.state import TrainState
 
 # Longer lists are hard to read in one line of a log.
@@ -64,6 +65,27 @@ def _by_module(names: Collection[str]) -> list[str]:
         return list(names)
     modules = Counter("/".join(name.split("/")[:3]) for name in names)
     return [f"{module} ({count})" for module, count in modules.items()]
+
+
+def check_start(config: TrainConfig) -> None:
+    """Check that the settings of a run without a checkpoint say what it starts from.
+
+    Raises:
+        UserError: The objective needs a model, or settings of `init_from` are given without it.
+    """
+    if config.init_from:
+        return
+    if config.objective.starts_from_model:
+        raise UserError(
+            f"init_from must name a pre-trained model for objective.kind {config.objective.kind}, got nothing; give a "
+            "model folder, or the work folder of a run"
+        )
+    if config.init_fresh or config.init_weights != "ema":
+        raise UserError(
+            "init_from must name a model with init_fresh or init_weights=raw, as a second stage has them, got nothing; "
+            "give a model folder or the work folder of a run, or start from scratch with --config.init_fresh='()' "
+            "--config.init_weights=ema"
+        )
 
 
 def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[str]) -> Initial:

@@ -25,11 +25,12 @@ from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta,
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.frozen import check_same, digests, placed
-from cod_jax.training.initial import Initial, load_initial, with_initial
+from cod_jax.training.initial import Initial, check_start, load_initial, with_initial
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
+from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.state import TrainState, chosen, replaced
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
@@ -78,11 +79,8 @@ def train(
             f"{workdir} contains the stages {', '.join(stages)} of another run; name one of them to continue it, or "
             "use another --workdir"
         )
-    if config.objective.starts_from_model and not config.init_from and latest_step(workdir) is None:
-        raise UserError(
-            f"init_from must name a pre-trained model for objective.kind {config.objective.kind}, got nothing; give a "
-            "model folder, or the work folder of a run"
-        )
+    if latest_step(workdir) is None:
+        check_start(config)
     mesh = make_mesh(config.mesh)
     batch = _check_batch(config, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
@@ -118,16 +116,17 @@ def train(
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
         stack.callback(writer.close)
+        keep_results(workdir, start)
         table = parameter_overview.make_table(sharding_rows(shapes.params, shardings.params))
         _report_parameters(shapes, shardings, table, workdir)
         if start == 0:
             writer.hyper_parameters(flatten(config.to_dict()))
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
-        _logger.info("compiling the step; new settings take a minute or more")
+        _logger.info("preparing the step; compiling takes a minute or more, unless it is in the compilation cache")
         begin = time.monotonic()
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
-        _logger.info("compiled the step in %.1f s", time.monotonic() - begin)
+        _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
         validate = Validator(
             plan.objective,
@@ -171,6 +170,7 @@ def train(
                 with meter.paused():
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
+                    append_result(workdir, done, scalars)
                 validation_loss = scalars.get("loss")
                 validated = True
             if done % config.checkpoint.every_steps == 0 or validated or is_last or stopping:
@@ -233,7 +233,7 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    held_out = load_validation_images(config.data, config.validation.num_images)
+    held_out = load_validation_images(config.data, config.validation.num_wanted)
     _logger.info(
         "data: %d files for training and %d held-out images from %s",
         batches.num_images,
@@ -247,7 +247,7 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
             batches.num_images,
             config.batch_size,
         )
-    if not len(held_out) and config.validation.num_images:
+    if not len(held_out) and config.validation.num_wanted:
         _logger.warning("no image is held out, so nothing is validated and the newest checkpoint counts as the best")
     return batches, held_out
 

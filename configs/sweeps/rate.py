@@ -1,11 +1,11 @@
-r"""Rate against quality: bits per symbol, lambda and learning rate.
+r"""Rate against quality of a codebook: bits per symbol, weight of the quantisation loss, and learning rate.
 
     python -m launch.sweep --sweep configs/sweeps/rate.py --config configs/tiny.py --workdir runs/rate \
         -- --config.data.source=PHOTOS
 
-Lambda weighs the cost of the bottleneck against the quality of the picture. Symbols of a codebook have a fixed length,
-so `bottleneck.bits` alone decides how many bits a file has. Lambda is `objective.bottleneck.commitment_weight` here: it
-decides how closely the encoder keeps to the code vectors.
+Symbols of a codebook have a fixed length, so `bottleneck.bits` alone decides how many bits a file has.
+`objective.bottleneck.commitment_weight` decides how closely the encoder keeps to the code vectors. It is not lambda:
+lambda, `objective.bottleneck.rate_weights`, decides the rate of a factorized bottleneck, see docs/rate.md.
 
 12 runs. The learning rates suit configs/tiny.py, whose own is 1e-3. The published sizes train with 1e-4 and less:
 change the rates in a copy of this file, or use configs/sweeps/bits.py, which keeps the rate of the config.

@@ -72,9 +72,12 @@ def check_cod(arguments: Sequence[str]) -> None:
             plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer, read_arguments)
         case "launch":
             check_cod(["train", *args.trainer])
-        case "train" | "memory":
+        case "train" | "memory" | "settings":
             for settings in read_stages(args.config, args.settings).values():
-                TrainConfig.from_dict(settings, trusted=True)
+                config = TrainConfig.from_dict(settings, trusted=True)
+                if arguments[0] == "train":
+                    assert config.data.source, "data.source is missing"
+                    assert config.frozen.weights or not config.frozen_names, "frozen.weights is missing"
 
 
 def test_there_are_command_lines_of_all_commands():

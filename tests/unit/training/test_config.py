@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 
@@ -42,7 +43,17 @@ def test_settings_survive_json():
             "optimizer.schedule must be one of constant, cosine, tenth, got 'linear'",
         ),
         ({"model__codec__pitch": 12}, "config.model.codec: pitch must be a power of two .* got 12"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, r"seed must be between 0 and 2\^32 - 1, got -1"),
+        ({"seed": 2**32}, r"seed must be between 0 and 2\^32 - 1, got 4294967296"),
+        ({"total_steps": 2**31}, r"total_steps must be below 2\^31, got 2147483648"),
+        ({"optimizer__learning_rate": math.nan}, "config.optimizer.learning_rate must be a finite number, got nan"),
+        ({"optimizer__eps": math.inf}, "config.optimizer.eps must be a finite number, got inf"),
+        ({"objective__reconstruction_weight": -math.inf}, "reconstruction_weight must be a finite number, got -inf"),
+        ({"init_fresh": (1,)}, r"config.init_fresh\[0\] must be of type str, got 1"),
+        ({"data__source": "gs://bucket/photos"}, "gs://bucket/photos is an address, and only local paths work"),
+        ({"data__validation_source": "tfds:s3://b/x"}, "s3://b/x is an address"),
+        ({"frozen__weights": "https://host/weights"}, "https://host/weights is an address"),
+        ({"init_from": "gs://bucket/run"}, "gs://bucket/run is an address"),
     ],
 )
 def test_unusable_values_are_refused_with_a_sentence(changes, message):
@@ -105,3 +116,12 @@ def test_a_field_that_descriptions_gained_since_counts_as_its_default():
     stored = json.loads(json.dumps(settings))
     del stored["objective"]["losses"], stored["model"]["codec"]["attention"]  # as if they were new
     assert changed_fields(stored, settings) == {}
+
+
+def test_a_folder_of_a_prepared_dataset_is_a_local_path():
+    assert config_with(data__source="tfds:/its/folder/1.0.0").data.source == "tfds:/its/folder/1.0.0"
+
+
+def test_validation_every_0_steps_is_never():
+    assert config_with(validation__every_steps=0).validation.num_wanted == 0
+    assert config_with(validation__every_steps=5).validation.num_wanted == 64

@@ -95,3 +95,28 @@ def test_every_option_of_every_config_file_gives_settings(monkeypatch):
             TrainConfig.from_dict(read_settings(f"{file.name}:{value if name == 'stage' else f'{name}={value}'}"))
         with pytest.raises(UserError, match=f"there is no {next(iter(file.options))} 'other'; choose one of "):
             read_settings(f"{file.name}:{next(iter(file.options))}=other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.learning_rate=None", "--config.optimizer.learning_rate must be a number, got 'None'"),
+        ("batch_size=1.5", "--config.batch_size must be a whole number, got '1.5'"),
+        ("ema.warmup=maybe", "--config.ema.warmup must be True or False, got 'maybe'"),
+        ("ema.warmup=None", "--config.ema.warmup must be True or False, got 'None'"),
+        ("optimizer=None", "--config.optimizer is a group of fields; set one of them, as in --config.optimizer.b1="),
+        ("model=x", "--config.model is a group of fields"),
+        ("seed", "--config.seed has no value; write --config.seed=VALUE"),
+        ("optimizer.lr=1", "unknown field --config.optimizer.lr; did you mean --config.optimizer.learning_rate?"),
+    ],
+)
+def test_a_wrong_value_is_told_in_our_words(change, message):
+    with pytest.raises(UserError) as caught:
+        read_settings(str(CONFIG), [f"--config.{change}"])
+    assert str(caught.value).startswith(message)
+
+
+def test_an_option_that_does_not_exist_is_answered_with_those_that_do():
+    expected = r"unknown option 'colour' .*; it takes stage=1, 2, 3; kind=lite, pixel, latent; bottleneck=codebook, fac"
+    with pytest.raises(UserError, match=expected):
+        read_settings(f"{CONFIG}:colour=red")
