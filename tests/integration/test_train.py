@@ -18,6 +18,7 @@ from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.results import read_results
 from demo.photographs import write_photographs as write_demo_photographs
 from tests.integration.states import final_state
 from tests.training_fixtures import (
@@ -121,6 +122,8 @@ def test_a_run_leaves_what_people_look_at(straight):
     }
     assert "speed/model_flops_utilisation" not in tags  # the peak rate of a CPU is not known
     assert set(scalars(straight, "validation/loss")) == {10, 20}
+    assert [result["step"] for result in read_results(straight)] == [10, 20]
+    assert {"loss", "psnr_one_step", "psnr_sampled", "nominal_bits_per_pixel"} <= read_results(straight)[0].keys()
     picture = events(straight).Images("validation/original_one_step_sampled")[-1]
     assert picture.step == 20
     assert set(events(straight).Tags()["tensors"]) == {"parameters", "_hparams_/session_start_info"}
@@ -181,6 +184,9 @@ def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, 
         ({"data__source": "nowhere"}, "nowhere does not exist"),
         ({"data__source": "empty"}, "empty"),
         ({"init_from": "nowhere"}, "nowhere"),
+        ({"init_fresh": "('codec/*',)"}, "init_from must name a model with init_fresh or init_weights=raw"),
+        ({"init_weights": "raw"}, "init_from must name a model with init_fresh or init_weights=raw"),
+        ({"data__source": "gs://bucket/photos"}, "gs://bucket/photos is an address"),
         ({"data__image_size": 256}, "can be used"),
         ({"mesh__data": 3}, "the mesh data 3 x fsdp 1 x tensor 1 does not fit 8 devices"),
         ({"batch_size": 12}, "to be a multiple of the 8 devices that share it"),
