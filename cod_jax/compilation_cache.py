@@ -15,10 +15,12 @@ def settings() -> dict[str, str | float]:
     They are kept in the user's cache folder, which JAX makes when it has something to keep. Programs that take more
     than 0.2 seconds to compile are kept: JAX's own second is about what an encoder or a decoder takes.
     """
-    folder = platformdirs.user_cache_path("cod_jax", appauthor=False) / "jax"
+    folder = _user_folder()
     kept: dict[str, str | float] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
     # Without a cache everything works, only slower.
-    return {**kept, "jax_compilation_cache_dir": str(folder)} if _can_be_written(folder) else kept
+    if folder is None or not _can_be_written(folder):
+        return kept
+    return {**kept, "jax_compilation_cache_dir": str(folder)}
 
 
 def use_compilation_cache() -> None:
@@ -32,6 +34,15 @@ def use_compilation_cache() -> None:
     for name, value in settings().items():
         if name.upper() not in os.environ and jax.config.values[name] == unset[name]:
             jax.config.update(name, value)
+
+
+def _user_folder() -> Path | None:
+    """Return the place of the programs in the user's cache folder; None of users without a home, as in containers."""
+    try:
+        folder = platformdirs.user_cache_path("cod_jax", appauthor=False) / "jax"
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # older versions keep the ~ of a home that they do not find
 
 
 def _can_be_written(folder: Path) -> bool:

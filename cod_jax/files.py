@@ -1,6 +1,7 @@
 """Atomic file and folder writes, image discovery, and printable error messages."""
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -9,8 +10,9 @@ import secrets
 import shutil
 import signal
 import stat
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cod_jax.errors import UserError
@@ -26,6 +28,10 @@ IMAGE_SUFFIXES = (
 )
 # Length of the part of a name that a temporary name beside it repeats. Some file systems allow 143 bytes at most.
 _KEPT_NAME_BYTES = 100
+# What of the above has not yet been renamed or removed.
+_unfinished: set[Path] = set()
+# Of Linux's renameat2: paths are relative to the current folder, and both names are kept.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def require_local(path: str | os.PathLike[str]) -> None:
@@ -39,32 +45,36 @@ def require_local(path: str | os.PathLike[str]) -> None:
         raise UserError(f"{path} is an address, and only local paths work; mount that storage, or copy the files")
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = True) -> None:
     """Write a file under a temporary name beside its place, then rename it.
 
-    Missing parent folders are made. A symbolic link is followed: its target is replaced, the link stays.
+    Missing parent folders are made. A symbolic link is followed: its target is replaced, the link stays. A file that is
+    replaced leaves its mode to the new one, and its owner where the system allows that.
 
     Args:
-        path: File to write; an existing regular file is replaced.
+        path: File to write.
         data: The whole content.
+        replace: Replace an existing regular file. Without it, of several writers of one file the first one wins.
 
     Raises:
         UserError: The path exists and is not a regular file (a folder, a device).
+        FileExistsError: The path exists and may not be replaced.
         OSError: The folder cannot be written; the old file, if any, is untouched.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UserError(f"{path} is not a regular file; choose another output")
     make_directory(target.parent)
-    temporary = _temporary_sibling(target)
-    try:
+    with _temporary(target) as temporary:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if replace:
+            _keep_owner_and_mode(target, temporary)
+            os.replace(temporary, target)
+        else:
+            _move_to_free_name(temporary, target)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -122,12 +132,49 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
 
     Args:
         path: Folder to make. Missing parents are made. An empty folder counts as absent.
-        force: Replace an existing folder instead of refusing it. The old one stays until the new one is complete.
+        force: Replace an existing folder instead of refusing it. The old one stays until the new one is complete; then
+            they change places, in one instant where the system can do that.
         marker: Name of a file that an existing folder must hold to be replaced. With it, a slip on the command line
             cannot delete a folder of another kind. Empty means that any folder may be replaced.
 
     Yields:
         The temporary folder. It is removed when the block raises.
+
+    Raises:
+        FileExistsError: The path exists and may not be replaced.
+    """
+    target = Path(os.path.realpath(path))
+    check_new_directory(path, force, marker)
+    make_directory(target.parent)
+    with _temporary(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+        # Once more: another process may have made the folder in the meantime.
+        if not check_new_directory(path, force, marker):
+            os.replace(temporary, target)
+            return
+        shutil.copymode(target, temporary)
+        if not _exchange(temporary, target):
+            retired = temporary.with_suffix(".old")
+            os.replace(target, retired)
+            try:
+                os.replace(temporary, target)
+            except BaseException:
+                os.replace(retired, target)
+                raise
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_new_directory(path: str | os.PathLike[str], force: bool = False, marker: str = "") -> bool:
+    """Refuse a place where `new_directory` cannot make a folder; call it before long work.
+
+    Args:
+        path: See `new_directory`, as of the others.
+        force: Whether an existing folder may be replaced.
+        marker: Name of a file that such a folder must hold.
+
+    Returns:
+        Whether there is a folder to replace.
 
     Raises:
         FileExistsError: The path exists and may not be replaced.
@@ -140,43 +187,56 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
         raise FileExistsError(f"{path} already exists; choose another output or pass --force to replace it")
     if occupied and marker and not (target / marker).is_file():
         raise FileExistsError(f"{path} exists and holds no {marker}, so it is not replaced; choose another output")
-    make_directory(target.parent)
-    temporary = _temporary_sibling(target)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if occupied:
-            retired = _temporary_sibling(target)
-            os.replace(target, retired)
-            os.replace(temporary, target)
-            shutil.rmtree(retired)
-        else:
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return occupied
+
+
+def check_apart(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    """Refuse an output folder inside of the folder that is read, and one around it.
+
+    Inside, what is written would be read the next time; around, --force would delete what is read.
+
+    Raises:
+        UserError: One folder holds the other, or both are the same.
+    """
+    written, read = Path(os.path.realpath(output)), Path(os.path.realpath(source))
+    if written == read or read in written.parents:
+        raise UserError(
+            f"{output} lies in {source}, so its pictures would be read the next time; choose another output"
+        )
+    if written in read.parents:
+        raise UserError(f"{output} holds {source}, which would be replaced with it; choose another output")
 
 
 @contextlib.contextmanager
 def clean_exit_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM leave the block by `SystemExit`, so that temporary files and folders are removed on the way.
+    """Make SIGTERM leave the block by `SystemExit`, and remove temporary files and folders at its end.
 
-    The exit status is 143, that of a process ended by SIGTERM. Further signals are ignored in the meantime. Signals can
-    be caught in the main thread only; in other threads nothing changes.
+    The exit status is 143, that of a process ended by SIGTERM; SIGHUP, of a terminal that was closed, does the same
+    with status 129. Further signals are ignored in the meantime. Signals can be caught in the main thread only; in
+    other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
+        for ignored in previous:
+            signal.signal(ignored, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    previous: dict[int, object] = {}
+    for number in filter(None, (signal.SIGTERM, getattr(signal, "SIGHUP", None))):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup is to be obeyed
+            previous[number] = signal.signal(number, leave)
     try:
         yield
     finally:
-        # None stands for a handler that was not installed from Python.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+        # The exception may have been raised anywhere, also where a temporary file was about to be removed.
+        for path in list(_unfinished):
+            _remove(path)
+        for number, handler in previous.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # pyright: ignore[reportArgumentType]
 
 
 def printable(text: str, encoding: str | None = None) -> str:
@@ -233,8 +293,82 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(names)
 
 
-def _temporary_sibling(target: Path) -> Path:
+def without_suffixes(paths: Sequence[Path]) -> list[Path]:
+    """Return paths without their suffixes; where two would become the same, as of a.jpg and a.png, they keep them."""
+    kept: set[Path] = set()
+    while True:
+        short = [path if path in kept else path.with_suffix("") for path in paths]
+        taken: dict[Path, set[Path]] = {}
+        for path, name in zip(paths, short, strict=True):
+            taken.setdefault(name, set()).add(path)
+        clashing = {path for sources in taken.values() if len(sources) > 1 for path in sources} - kept
+        if not clashing:
+            return short
+        kept |= clashing
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Give an unused name beside a place; what is there at the end is removed."""
     # The name tells where a file comes from that a killed process left behind. Not the whole name: with an addition it
     # may be too long.
-    name = os.fsencode(target.name)[:_KEPT_NAME_BYTES].decode(errors="ignore")
-    return target.parent / f".{name}.{secrets.token_hex(4)}.tmp"
+    name = os.fsencode(target.name)[:_KEPT_NAME_BYTES].decode(sys.getfilesystemencoding(), errors="ignore")
+    path = target.parent / f".{name}.{secrets.token_hex(4)}.tmp"
+    _unfinished.add(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    _unfinished.discard(path)
+
+
+def _keep_owner_and_mode(target: Path, temporary: Path) -> None:
+    """Give a temporary file the owner and the mode of the file that it is about to replace, if there is one."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # most users may not; Windows has no owners of this kind
+        os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
+def _move_to_free_name(temporary: Path, target: Path) -> None:
+    """Give a complete file its name, unless that is taken.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    message = f"{target} already exists; choose another output or pass --force to replace it"
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise FileExistsError(message) from error
+    except OSError:  # file systems without hard links; an empty file takes the name first
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError as error:
+            raise FileExistsError(message) from error
+        os.replace(temporary, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one instant, and return whether the system can do that."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS):  # of file systems, and of systems, that cannot
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -17,8 +17,8 @@ from cod_jax.errors import UserError
 UNCOVERED_GREY = 128
 
 
-def for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Call a function with each item; an error says which one it was.
+def for_each(function: Callable[[Any], Any], items: Sequence[Any], *, named: bool = True) -> list[Any]:
+    """Call a function with each item; an error says which one it was, unless the user gave a single one (`named`).
 
     Raises:
         UserError: The function raised it.
@@ -28,6 +28,8 @@ def for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         try:
             results.append(function(item))
         except UserError as error:
+            if not named:
+                raise
             raise UserError(f"item [{index}]: {error}") from error
     return results
 

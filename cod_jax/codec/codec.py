@@ -117,9 +117,18 @@ class Codec:
         self._coder.check_layout(layout)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
-        if isinstance(image, (list, tuple)):
-            return self._compress(checks.for_each(read, image), level, layout)
-        return self._compress([read(image)], level, layout)[0]
+        is_list = isinstance(image, (list, tuple))
+        each = functools.partial(checks.for_each, named=is_list)
+        pictures = each(read, image if is_list else [image])
+        levels = [level] * len(pictures)
+        all_symbols = _in_batches(self._encode, pictures, levels, pixels_per_position=1, named=is_list)
+
+        def write(coded: tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]) -> bytes:
+            symbols, (height, width, _) = coded[0], coded[1].shape
+            return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
+
+        written = each(write, list(zip(all_symbols, pictures, strict=True)))
+        return written if is_list else written[0]
 
     def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
         checks.check_source(image)
@@ -127,13 +136,6 @@ class Codec:
         height, width, _ = pixels.shape
         checks.check_size(height=height, width=width, pitch=self.pitch, max_pixels=self._max_pixels, layout=layout)
         return pixels
-
-    def _compress(self, pictures: Sequence[npt.NDArray[np.uint8]], level: int, layout: stream.Layout) -> list[bytes]:
-        all_symbols = _in_batches(self._encode, pictures, [level] * len(pictures), pixels_per_position=1)
-        return [
-            self._coder.encode(symbols, height=pixels.shape[0], width=pixels.shape[1], level=level, layout=layout)
-            for symbols, pixels in zip(all_symbols, pictures, strict=True)
-        ]
 
     @overload
     def decompress(
@@ -188,9 +190,14 @@ class Codec:
         layout = stream.checked_layout(layout)
         decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
         parse = functools.partial(self._parse, layout=layout)
-        if isinstance(data, (list, tuple)):
-            return self._decompress(checks.for_each(parse, data), decoding, seed)
-        return self._decompress([parse(data)], decoding, seed)[0]
+        is_list = isinstance(data, (list, tuple))
+        pictures = checks.for_each(parse, data if is_list else [data], named=is_list)
+        decode = functools.partial(self._decode, decoding=decoding, seed=seed)
+        all_symbols = [picture.symbols for picture in pictures]
+        levels = [picture.level for picture in pictures]
+        decoded = _in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
+        cropped = [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
+        return cropped if is_list else cropped[0]
 
     def _parse(self, data: Any, *, layout: stream.Layout) -> stream.CodedPicture:
         content = checks.content_of(data)
@@ -201,15 +208,6 @@ class Codec:
 
             found = find_model(error.model, error.mode)
             raise UserError(f"{error}, which is {found}" if found else str(error)) from error
-
-    def _decompress(
-        self, pictures: Sequence[stream.CodedPicture], decoding: DecodingConfig, seed: int
-    ) -> list[npt.NDArray[np.uint8]]:
-        decode = functools.partial(self._decode, decoding=decoding, seed=seed)
-        all_symbols = [picture.symbols for picture in pictures]
-        levels = [picture.level for picture in pictures]
-        decoded = _in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2)
-        return [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
 
     def encode(self, image: ImageSource, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
         """Turn a picture, or pictures of equal size, into symbols.
@@ -298,11 +296,12 @@ def _in_batches(
     levels: Sequence[int],
     *,
     pixels_per_position: int,
+    named: bool,
 ) -> list[np.ndarray]:
     """Call a function of batches and their quality levels with all items; those of equal shape are computed together.
 
     Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
-    compile once: the last is filled up with its last item.
+    compile once: the last is filled up with its last item. If `named`, an error says which items it is about.
     """
     places: dict[tuple[int, ...], list[int]] = {}
     for place, item in enumerate(items):
@@ -315,8 +314,13 @@ def _in_batches(
         for start in range(0, len(same), length):
             batch = same[start : start + length]
             filled = batch + batch[-1:] * (length - len(batch))
-            output = function(
-                np.stack([items[place] for place in filled]), np.array([levels[place] for place in filled], np.int32)
-            )
+            stacked = np.stack([items[place] for place in filled])
+            try:
+                output = function(stacked, np.array([levels[place] for place in filled], np.int32))
+            except UserError as error:
+                if not named:
+                    raise
+                names = ", ".join(f"[{place}]" for place in batch)
+                raise UserError(f"item {names}: {error}") from error
             results.update(zip(batch, output, strict=False))
     return [results[place] for place in range(len(items))]

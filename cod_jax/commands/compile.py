@@ -1,10 +1,14 @@
 """`cod compile`: write a model as compiled programs that decode in one step."""
 
 import argparse
+from pathlib import Path
 
+from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_model_argument
+from cod_jax.model_folder import places
+from cod_jax.runtime.folder import DESCRIPTION_FILE
 
 EPILOG = """
 examples:
@@ -46,6 +50,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # What can be found out before JAX is imported, which takes seconds.
+    files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+    places.check_place(Path(args.model))
+
     from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.specialize.folder import write_compiled
 

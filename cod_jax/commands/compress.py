@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax import files
-from cod_jax.commands import compressed_files
-from cod_jax.commands.conversion import add_conversion_arguments, convert_files
+from cod_jax.commands import compressed_files, frame
+from cod_jax.commands.conversion import Converter, add_conversion_arguments, convert_files
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_quality_argument
 from cod_jax.errors import UserError
@@ -16,13 +16,17 @@ examples:
   cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
   cod compress -m MODEL photo.jpg -o small.cod
   cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
+  cod compress -m MODEL -r photos -o out        writes out/FOLDER/NAME.cod for all pictures below photos
+  cod compress -m MODEL - < photo.jpg > photo.cod
 
-Pictures are {files.IMAGE_FORMATS} files; animations are refused. Transparency is composited on white.
+Pictures are {files.IMAGE_FORMATS} files; animations are refused. Transparency is composited on white. Where names
+differ in their suffix only, files keep it: a.jpg.cod and a.png.cod. --json prints a line of JSON for each file, with
+input, output, width, height, file_bytes and bits_per_pixel, or input and error.
 """
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_conversion_arguments(parser, compressed_files.SUFFIX)
+    add_conversion_arguments(parser, compressed_files.SUFFIX, model_is_found=False)
     add_quality_argument(parser)
 
 
@@ -32,21 +36,30 @@ def _run(args: argparse.Namespace) -> int:
 
         stream.checked_quality(args.quality, codec.num_levels)
 
-    def convert(codec: Any, source: Path) -> tuple[bytes, str]:
+    def convert(codec: Any, content: bytes, name: str) -> tuple[bytes, dict[str, Any]]:
         from cod_jax import images
 
         try:
-            image_uint8 = images.to_uint8_rgb(source)
+            image_uint8 = images.to_uint8_rgb(content, name)
         except UserError as error:
-            if not compressed_files.looks_compressed(source):
+            if not compressed_files.looks_compressed(content, name):
                 raise
             raise UserError("expected a picture, got a .cod file; decompress it first") from error
         data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
         height, width, _ = image_uint8.shape
         rate = 8 * len(data) / (height * width)
-        return data, f"{width}x{height}, {len(data)} bytes, {rate:.4g} bits per pixel"
+        return data, {"width": width, "height": height, "file_bytes": len(data), "bits_per_pixel": rate}
 
-    return convert_files(args, compressed_files.SUFFIX, convert, check)
+    converter = Converter(
+        suffix=compressed_files.SUFFIX,
+        find=files.find_images,
+        read=lambda source: frame.read_data() if source is None else files.read_bytes(source),
+        choose=lambda content: Path(args.model),
+        convert=convert,
+        is_ours=lambda target: compressed_files.is_compressed(target, args.format),
+        check=check,
+    )
+    return convert_files(args, converter)
 
 
 COMMAND = Command("compress pictures to .cod files", _add_options, _run, EPILOG, device="shared")

@@ -1,7 +1,8 @@
 """Convert files one by one, as `cod compress` and `cod decompress` do."""
 
 import argparse
-import os
+import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,124 +11,157 @@ from typing import Any
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.options import add_format_argument, add_limit_argument, add_model_argument, chosen_limit
+from cod_jax.commands.outputs import Conversion, check_paths, plan_outputs
 from cod_jax.errors import UserError, stops_one_file
+from cod_jax.model_folder import places
 
 
-def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """What a command does with each file.
+
+    Attributes:
+        suffix: Suffix of the outputs.
+        find: Lists the files below a folder, relative to it.
+        read: Reads a file, or standard input where that is None.
+        choose: Says which model folder an input is converted with.
+        convert: Gets the codec, the input and its name for messages, and returns the bytes to write and facts about
+            them: JSON values, among them "width" and "height".
+        is_ours: Whether a file at the place of an output is one that the command has written.
+        check: Raises a UserError if a codec cannot do what is asked of it with any file.
+        beside: What the names of outputs beside their inputs have before the suffix.
+    """
+
+    suffix: str
+    find: Callable[[Path], Sequence[str]]
+    read: Callable[[Path | None], bytes]
+    choose: Callable[[bytes], Path]
+    convert: Callable[[Any, bytes, str], tuple[bytes, dict[str, Any]]]
+    is_ours: Callable[[Path], bool]
+    check: Callable[[Any], None] = lambda codec: None
+    beside: str = ""
+
+
+def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str, *, model_is_found: bool) -> None:
     """Add the options of both commands.
 
     Args:
         parser: The parser to add them to.
         suffix: Suffix of the outputs.
+        model_is_found: Whether the model can be left out.
     """
-    add_model_argument(parser)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files to read")
+    if model_is_found:
+        add_model_argument(parser, required=False, text="model folder; default: the one in COD_JAX_MODELS of each file")
+    else:
+        add_model_argument(parser)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files to read; - reads standard input")
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE|DIR",
-        help=f"file to write (ends in {suffix}) or folder to write into; by default beside each input",
+        help=f"file to write (ends in {suffix}), folder to write into, or - for standard output; by default beside "
+        "each input",
     )
-    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+    parser.add_argument("-r", "--recursive", action="store_true", help="take the files in folders, and keep their tree")
+    parser.add_argument("--force", action="store_true", help="replace existing outputs that cod has written")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
     add_limit_argument(parser)
     add_format_argument(parser)
 
 
-def convert_files(
-    args: argparse.Namespace,
-    suffix: str,
-    convert: Callable[[Any, Path], tuple[bytes, str]],
-    check: Callable[[Any], None] = lambda codec: None,
-) -> int:
+def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     """Convert file after file; one that fails is named and does not stop the others.
 
     Args:
         args: The options.
-        suffix: Suffix of the outputs.
-        convert: Gets the codec and the file to read, and returns the bytes to write and what to say about them.
-        check: Raises a UserError if the codec cannot do what is asked of it with any file.
+        converter: What to do with each.
 
     Returns:
         The exit status.
     """
-    plan = plan_outputs(args.inputs, args.output, suffix)
+    find = converter.find if args.recursive else None
+    plan = plan_outputs(args.inputs, args.output, converter.suffix, beside=converter.beside, find=find)
+    # What can be found out before JAX is imported, which takes seconds.
+    if args.model is not None:
+        places.check_place(Path(args.model), compiled=True)
+    usable = [conversion for conversion in plan if _is_usable(args, conversion, converter)]
+    if not usable:
+        return _count(args, len(plan), len(plan), frame.NOTHING_TRIED)
 
     from tqdm import tqdm
 
-    from cod_jax.codec import load
-
-    codec = load(args.model, **chosen_limit(args))
-    check(codec)
-    num_failed = 0
-    for source, target in tqdm(plan, unit="file", leave=False, disable=None, file=sys.stderr):
+    load = functools.lru_cache(maxsize=2)(functools.partial(_load, args, converter))
+    if args.model is not None:
+        load(Path(args.model))
+    num_failed = len(plan) - len(usable)
+    for conversion in tqdm(usable, unit="file", leave=False, disable=None, file=sys.stderr):
+        source, target = conversion.names
         try:
-            _check_paths(source, target, args.force)
-            data, summary = convert(codec, source)
-            _write(target, data)
+            content = converter.read(conversion.source)
+            model = converter.choose(content) if args.model is None else Path(args.model)
+            data, facts = converter.convert(load(model), content, source)
+            _write(conversion, data, args.force)
         except Exception as error:
             if not stops_one_file(error):
                 raise
             num_failed += 1
-            frame.fail(args, error, name=str(source))
+            _fail(args, conversion, error)
         else:
-            frame.say(f"{source} -> {target}: {summary}")
-    if num_failed and len(plan) > 1:
-        frame.print_error(args.program, f"{num_failed} of {len(plan)} files failed")
-    return frame.FAILED if num_failed else frame.DONE
+            _report(args, conversion, {"input": source, "output": target, **facts})
+    return _count(args, num_failed, len(plan), frame.FAILED)
 
 
-def plan_outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Pair every input with the file it becomes.
+def _load(args: argparse.Namespace, converter: Converter, model: Path) -> Any:
+    from cod_jax import codec
 
-    Args:
-        inputs: Files to read.
-        output: None for beside each input; a name ending in `suffix` for a file; anything else for a folder.
-        suffix: Suffix of the outputs.
-
-    Raises:
-        UserError: The output is a file of another kind, one file for several inputs, or the same for two inputs, or
-            would replace an input.
-    """
-    paths = [Path(name) for name in inputs]
-    if output is None:
-        targets = [path.with_name(path.stem + suffix) for path in paths]
-    elif os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix:
-        if os.path.exists(output) and not os.path.isdir(output):
-            raise UserError(f"-o {output} is a file, not a folder; end the name in {suffix} to write a file")
-        targets = [Path(output) / (path.stem + suffix) for path in paths]
-    elif Path(output).suffix.lower() != suffix:
-        raise UserError(f"-o {output}: end the name in {suffix} to write a file, or in / to write into a folder")
-    elif len(paths) > 1:
-        raise UserError(f"-o {output} is one file but there are {len(paths)} inputs; give a folder, ending in /")
-    else:
-        targets = [Path(output)]
-
-    sources = {os.path.realpath(path) for path in paths}
-    taken: dict[str, Path] = {}
-    for path, target in zip(paths, targets, strict=True):
-        place = os.path.realpath(target)
-        if place in sources:
-            raise UserError(f"{path} would be written to {target}, which is an input; choose another output with -o")
-        if place in taken:
-            raise UserError(f"{taken[place]} and {path} would both be written to {target}; run them one by one with -o")
-        taken[place] = path
-    return list(zip(paths, targets, strict=True))
+    loaded = codec.load(model, **chosen_limit(args))
+    converter.check(loaded)
+    return loaded
 
 
-def _check_paths(source: Path, target: Path, force: bool) -> None:
-    if source.is_dir():
-        raise UserError("is a folder; name the files in it, for example with a *")
-    if not source.exists():
-        raise UserError("does not exist; check the name")
-    if not source.is_file():
-        raise UserError("is not a regular file; save its content as a file first")
-    if target.exists() and not force:
-        raise UserError(f"{target} already exists; pass --force to replace it, or choose another output with -o")
-
-
-def _write(target: Path, data: bytes) -> None:
+def _is_usable(args: argparse.Namespace, conversion: Conversion, converter: Converter) -> bool:
     try:
-        files.write_bytes(target, data)
+        check_paths(conversion, args.force, converter.is_ours)
+    except (UserError, OSError) as error:
+        _fail(args, conversion, error)
+        return False
+    return True
+
+
+def _fail(args: argparse.Namespace, conversion: Conversion, error: Exception) -> None:
+    source, _ = conversion.names
+    frame.fail(args, error, name=source)
+    if args.json:
+        frame.say_json({"input": source, "error": files.reason(error)}, elsewhere=conversion.target is None)
+
+
+def _report(args: argparse.Namespace, conversion: Conversion, facts: dict[str, Any]) -> None:
+    # What goes to standard output is not mixed with the picture or the file that goes there.
+    elsewhere = conversion.target is None
+    if args.json:
+        frame.say_json(facts, elsewhere=elsewhere)
+        return
+    if elsewhere:
+        return
+    summary = f"{facts['width']}x{facts['height']}"
+    if "file_bytes" in facts:
+        summary += f", {facts['file_bytes']} bytes, {facts['bits_per_pixel']:.4g} bits per pixel"
+    frame.say(f"{facts['input']} -> {facts['output']}: {summary}")
+
+
+def _count(args: argparse.Namespace, num_failed: int, num_files: int, status: int) -> int:
+    if num_failed and num_files > 1:
+        frame.print_error(args.program, f"{num_failed} of {num_files} files failed")
+    return status if num_failed else frame.DONE
+
+
+def _write(conversion: Conversion, data: bytes, force: bool) -> None:
+    target = conversion.target
+    if target is None:
+        frame.write_data(data)
+        return
+    try:
+        files.write_bytes(target, data, replace=force)
     except OSError as error:
         if not error.strerror:
             raise  # `files` has put it into words

@@ -1,6 +1,8 @@
 """`cod evaluate`: measure a model on a folder of pictures."""
 
 import argparse
+import functools
+from pathlib import Path
 
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
@@ -13,6 +15,8 @@ from cod_jax.commands.options import (
     chosen_decoding,
     chosen_limit,
 )
+from cod_jax.evaluation.folders import checked_pictures
+from cod_jax.model_folder import places
 
 EPILOG = """
 examples:
@@ -20,11 +24,13 @@ examples:
   cod evaluate --model models/lite --images photos --output natural --steps 25 --seed 1
 
 Every picture is encoded to bytes and decoded from those bytes. The output folder holds per_image.csv (one row per
-picture, and a last one called "mean", which has no size), summary.json, compressed/NAME.cod and decoded/NAME.png.
-Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no animations) are found in the folder and all its subfolders. The
-mean PSNR leaves out pictures that came back without any error, whose PSNR is infinite. MS-SSIM of pictures with a side
-below 161 pixels uses fewer scales (column ms_ssim_scales) and is not comparable with the usual five; summary.json
-counts them as num_with_fewer_ms_ssim_scales. A metric of another package is a class that inherits from
+picture, and a last one called "mean", which has no size), summary.json, compressed/NAME.cod and decoded/NAME.png. Where
+pictures differ in their suffix only, NAME has the suffix too. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no
+animations) are found in the folder and all its subfolders. The mean PSNR leaves out pictures that came back without any
+error, whose PSNR is infinite. MS-SSIM of pictures with a side below 161 pixels uses fewer scales (column
+ms_ssim_scales) and is not comparable with the usual five; summary.json counts them as num_with_fewer_ms_ssim_scales. If
+the command is stopped, the results so far are kept, unless they would replace earlier ones; summary.json then counts
+the pictures without a result as num_left. A metric of another package is a class that inherits from
 cod_jax.evaluation.metric_table.Metric.
 """
 
@@ -48,6 +54,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # What can be found out before JAX is imported, which takes seconds.
+    checked_pictures(args.images, args.output, force=args.force)
+    places.check_place(Path(args.model), compiled=True)
+
     from cod_jax.codec import load
     from cod_jax.evaluation.evaluate import evaluate
     from cod_jax.evaluation.metric_table import sentence, with_metrics
@@ -61,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         decoding=chosen_decoding(args),
         table=table,
         force=args.force,
+        report=functools.partial(frame.report, args.program),
     )
     num_images, num_small = summary["num_images"], summary["num_with_fewer_ms_ssim_scales"]
     small = f" ({num_small} at fewer than five scales)" if num_small else ""

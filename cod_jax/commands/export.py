@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_decoding_arguments, chosen_decoding
+from cod_jax.commands.options import REPLACE_MODEL, add_decoding_arguments, chosen_decoding
 from cod_jax.errors import UserError
+from cod_jax.model_folder.places import DESCRIPTION_FILE
 
 EPILOG = """
 examples:
@@ -35,11 +37,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the published autoencoder's file, for latent models; default: the run's frozen.weights",
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing model folder")
+    parser.add_argument("--force", action="store_true", help=REPLACE_MODEL)
     add_decoding_arguments(parser, default="what the model was trained for")
 
 
 def _run(args: argparse.Namespace) -> int:
+    files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+
     from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
     from cod_jax.models.fields import from_mapping

@@ -9,6 +9,7 @@ from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_model_argument
 from cod_jax.errors import UserError
+from cod_jax.model_folder import places
 
 EPILOG = """
 examples:
@@ -48,6 +49,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # What can be found out before JAX is imported, which takes seconds.
+    outputs = [Path(name) for name in (args.output, args.config_output) if name]
+    if outputs[0].suffix != SUFFIX:
+        raise UserError(f"--output {args.output}: end the name in {SUFFIX}")
+    for output in outputs:
+        if output.exists() and not args.force:
+            raise UserError(f"{output} already exists; choose another output or pass --force")
+    places.check_place(Path(args.model))
+
     import safetensors.numpy
 
     from cod_jax.interop.cod_networks.description import published_network
@@ -56,12 +66,6 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.models import build_model
 
-    outputs = [Path(name) for name in (args.output, args.config_output) if name]
-    if outputs[0].suffix != SUFFIX:
-        raise UserError(f"--output {args.output}: end the name in {SUFFIX}")
-    for output in outputs:
-        if output.exists() and not args.force:
-            raise UserError(f"{output} already exists; choose another output or pass --force")
     bundle = load_bundle(args.model)
     one_step = args.role == "one-step"
     if args.role is None:
@@ -74,9 +78,10 @@ def _run(args: argparse.Namespace) -> int:
     tensors = state_dict_from_params(build_model(bundle.config), bundle.config, bundle.params)
     named = {prefix + name: array for name, array in tensors.items()}
     # "pt" tells other readers that arrays are laid out as in PyTorch.
-    files.write_bytes(outputs[0], safetensors.numpy.save(named, metadata={"format": "pt"}))
+    weights = safetensors.numpy.save(named, metadata={"format": "pt"})
+    files.write_bytes(outputs[0], weights, replace=args.force)
     if args.config_output:
-        files.write_bytes(outputs[1], network_yaml(network).encode())
+        files.write_bytes(outputs[1], network_yaml(network).encode(), replace=args.force)
     written = " and ".join(map(str, outputs))
     frame.say(f"wrote {written}: {network.class_name}, {len(named)} tensors, names begin with {prefix or 'nothing'}")
     return frame.DONE

@@ -1,11 +1,13 @@
 """`cod fit-prior`: fit the prior that makes a model's files smaller."""
 
 import argparse
+from pathlib import Path
 
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_model_argument
+from cod_jax.model_folder import places
 
 EPILOG = f"""
 examples:
@@ -38,6 +40,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # What can be found out before JAX is imported, which takes seconds.
+    places.check_place(Path(args.model))
+
     from cod_jax.codec import from_bundle
     from cod_jax.model_folder.fitting import fit
 

@@ -3,23 +3,24 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NoReturn, cast
 
 from cod_jax import files
 from cod_jax.errors import UserError, WorkError
 
-DONE, FAILED, NOTHING_TRIED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, NOTHING_TRIED, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
 EXIT_STATUS = """
 exit status:
   0    everything is done
   1    something failed: some or all pictures, or the work after it had begun
   2    nothing was tried: wrong usage, or what the command line names cannot be used
-  130  interrupted by Ctrl-C; 143: terminated by SIGTERM
+  130  interrupted by Ctrl-C; 143: terminated by SIGTERM; 129: its terminal was closed
 """
 # Errors that say that a path on the command line cannot be used; other errors of the system stop work under way.
 UNUSABLE_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -91,9 +92,41 @@ def say(text: str) -> None:
     _write_line(files.printable(text), sys.stdout)
 
 
+def say_json(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
+    """Print a line of JSON on standard output, or on standard error where the other is for data."""
+    _write_line(json.dumps(values), sys.stderr if elsewhere else sys.stdout)
+
+
+def report(program: str, text: str) -> None:
+    """Print a line about the progress on standard error, unless that is a terminal, which shows a bar."""
+    if not sys.stderr.isatty():
+        _write_line(files.printable(f"{program}: {text}"), sys.stderr)
+
+
 def print_error(program: str, text: str) -> None:
     """Print an error, or a warning, as one line on standard error."""
     _write_line(files.printable(f"{program}: error: {text}"), sys.stderr)
+
+
+def read_data(limit: int = -1) -> bytes:
+    """Return the bytes on standard input.
+
+    Args:
+        limit: Read no more than this many; -1 reads all.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    return b"" if sys.stdin is None else sys.stdin.buffer.read(limit)
+
+
+def write_data(data: bytes) -> None:
+    """Write bytes on standard output, where they are what the command was asked for.
+
+    Raises:
+        UserError: They cannot be written, as when the reader has gone or standard output is closed.
+    """
+    cast(_Output, sys.stdout).write_data(data)
 
 
 def fail(args: argparse.Namespace, error: BaseException, name: str = "") -> None:
@@ -133,19 +166,21 @@ def run(command: Command, args: argparse.Namespace) -> int:
         print_error(args.program, "interrupted")
         return INTERRUPTED
     except SystemExit as stop:
-        if stop.code != TERMINATED:
+        if stop.code not in (TERMINATED, HUNG_UP):
             raise
         print_error(args.program, "terminated")
-        return TERMINATED
+        return int(stop.code)
 
 
 @contextlib.contextmanager
 def standard_streams(program: str) -> Iterator[Callable[[int], int]]:
     """Let the work go on when what it prints cannot be written.
 
-    One rule holds for all commands. A reader that has gone (`| head`) and a stream that was closed before are no
-    errors. Anything else, such as a full disk, is told at the end. Characters that the terminal does not have are
-    printed as escapes.
+    One rule holds for all commands. What is printed tells of the work: a reader that has gone (`| head`) and a stream
+    that was closed before are no errors, and the status is that of the work. Anything else that keeps standard output
+    or standard error from being written, such as a full disk, is told at the end, and gives status 1. Data that were
+    asked for on standard output are work, see `write_data`. Characters that the terminal does not have are printed as
+    escapes.
 
     Yields:
         A function that takes the exit status and returns it when all output has been written, and status 1 otherwise.
@@ -155,10 +190,10 @@ def standard_streams(program: str) -> Iterator[Callable[[int], int]]:
 
     def checked(status: int) -> int:
         out.flush()
-        if out.error is None:
-            return status
-        print_error(program, f"the output cannot be written ({out.error.strerror})")
-        return status or FAILED
+        err.flush()
+        if (reason := out.untold()) is not None:
+            print_error(program, f"the output cannot be written ({reason})")
+        return status if out.untold() is err.untold() is None else status or FAILED
 
     with contextlib.redirect_stdout(cast(Any, out)), contextlib.redirect_stderr(cast(Any, err)):
         yield checked
@@ -168,8 +203,27 @@ class _Output:
     """A text stream that takes everything, and remembers the error that kept it from being written."""
 
     def __init__(self, stream: Any):
+        self._is_closed = stream is None
         self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
-        self.error: OSError | None = None
+        self._error: OSError | None = None
+        self._is_told = False
+
+    def untold(self) -> str | None:
+        """Return why not everything was written, if the user has to know and was not told yet."""
+        if self._error is None or self._is_told or isinstance(self._error, BrokenPipeError):
+            return None
+        return self._error.strerror
+
+    def write_data(self, data: bytes) -> None:
+        """Write bytes; see the function of that name."""
+        self.flush()
+        with self._caught():
+            self._stream.buffer.write(data)
+            self._stream.buffer.flush()
+        if self._is_closed or self._error is not None:
+            self._is_told = True
+            reason = self._error.strerror if self._error else "it is closed"
+            raise UserError(f"standard output cannot be written ({reason})")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -189,8 +243,7 @@ class _Output:
         try:
             yield
         except OSError as error:
-            if not isinstance(error, BrokenPipeError):
-                self.error = error
+            self._error = self._error or error
             # Send what is still printed nowhere, also what is left in the buffer.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

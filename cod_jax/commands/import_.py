@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_decoding_arguments, chosen_decoding
+from cod_jax.commands.options import REPLACE_MODEL, add_decoding_arguments, chosen_decoding
 from cod_jax.errors import UserError
+from cod_jax.model_folder.places import DESCRIPTION_FILE
 
 EPILOG = """
 examples:
@@ -37,21 +39,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frozen-weights", default="", metavar="DIR", help="folder of the weights of sd-vae-ft-ema (DDT only)"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing model folder")
+    parser.add_argument("--force", action="store_true", help=REPLACE_MODEL)
     add_decoding_arguments(parser, default="as published")
 
 
 def _run(args: argparse.Namespace) -> int:
+    # What can fail without reading gigabytes, and before JAX is imported, comes first.
+    output = Path(args.output)
+    files.check_new_directory(output, args.force, DESCRIPTION_FILE)
+
     from cod_jax.interop import load_sd_vae
     from cod_jax.interop.cod_networks.checkpoint import load_published
     from cod_jax.interop.cod_networks.description import published_decoding, reference_config
     from cod_jax.interop.cod_networks.yaml_file import read_network
     from cod_jax.models.functional import count_params
 
-    # What can fail without reading gigabytes comes first.
-    output = Path(args.output)
-    if output.is_dir() and any(output.iterdir()) and not args.force:
-        raise UserError(f"{output} already exists; choose another output or pass --force to replace it")
     network = read_network(args.config)
     try:
         config = reference_config(network.class_name, network.init_args)

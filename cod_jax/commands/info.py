@@ -1,14 +1,16 @@
-"""`cod info`: describe a `.cod` file, a model folder or a compiled model."""
+"""`cod info`: describe `.cod` files, model folders and compiled models."""
 
 import argparse
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cod_jax.commands import compressed_files, frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_format_argument
+from cod_jax.commands.outputs import STREAM
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_FILE
@@ -18,38 +20,67 @@ examples:
   cod info photo.cod                            needs no model
   cod info photo.cod --json                     width, height, mode, model, file_bytes, payload_bytes, ...
   cod info old.cod --format legacy-lite         a file of the published CoD-Lite tool
+  cod info out/*.cod                            one after the other; with --json a list, each with its path
+  cod info - < photo.cod
   cod info MODEL
   cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
   cod info COMPILED                             a folder that cod compile has written
+
+Weights are not read. The quality level of a file of several is shown if its model is found in COD_JAX_MODELS.
 """
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="FILE|MODEL", help="a .cod file, a model folder or a compiled model")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="FILE|MODEL",
+        help=".cod files, model folders or compiled models; - reads standard input",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: of several paths, a list")
     add_format_argument(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
-    try:
-        facts, lines = _describe(Path(args.path), args.format)
-    except Exception as error:
-        if not stops_one_file(error):
-            raise
-        frame.fail(args, error)
-        return frame.FAILED
-    if args.json:
-        print(json.dumps(facts, indent=2))
+    found: list[dict[str, Any]] = []
+    statuses: list[int] = []
+    for path in args.paths:
+        try:
+            facts, lines = _describe(path, args.format)
+        except Exception as error:
+            if not stops_one_file(error):
+                raise
+            frame.fail(args, error)
+            statuses.append(frame.FAILED if _is_content(path) else frame.NOTHING_TRIED)
+            continue
+        if not args.json:
+            _print_lines(lines, gap=bool(found))
+        found.append({"path": path, **facts} if len(args.paths) > 1 else facts)
+    if args.json and (len(args.paths) > 1 or found):
+        print(json.dumps(found if len(args.paths) > 1 else found[0], indent=2))
+    if not statuses:
         return frame.DONE
+    nothing = len(statuses) == len(args.paths) and frame.FAILED not in statuses
+    return frame.NOTHING_TRIED if nothing else frame.FAILED
+
+
+def _is_content(path: str) -> bool:
+    """Return whether a path has content to look at; an unusable model is wrong usage, as for other commands."""
+    return path == STREAM or Path(path).is_file()
+
+
+def _print_lines(lines: Sequence[tuple[str, str]], *, gap: bool) -> None:
+    if gap:
+        frame.say("")
     width = max(len(title) for title, _ in lines)
     for title, value in lines:
         frame.say(f"{title:{width}}  {value}")
-    return frame.DONE
 
 
-def _describe(path: Path, layout: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _describe(name: str, layout: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return JSON values about what is at a path, and the same as titles and values for people."""
-    if path.is_dir():
+    path = None if name == STREAM else Path(name)
+    if path is not None and path.is_dir():
         from cod_jax.model_folder import describe
 
         if (path / COMPILED_FILE).is_file():
@@ -57,39 +88,67 @@ def _describe(path: Path, layout: Any) -> tuple[dict[str, Any], list[tuple[str, 
             return facts, _compiled_lines(path, facts)
         facts = describe.describe_model(path)
         return facts, model_lines(path, facts)
-    if not path.exists():
+    if path is not None and not path.exists():
         raise UserError(f"{path} does not exist; give a {compressed_files.SUFFIX} file or a model folder")
-    if not path.is_file():
+    if path is not None and not path.is_file():
         raise UserError(f"{path} is not a regular file; give a {compressed_files.SUFFIX} file or a model folder")
     try:
         facts = _describe_file(path, layout)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return facts, _file_lines(path, facts)
+        raise UserError(f"{name}: {error}") from error
+    return facts, _file_lines(name, facts)
 
 
-def _describe_file(path: Path, layout: Any) -> dict[str, Any]:
+def _describe_file(path: Path | None, layout: Any) -> dict[str, Any]:
     from cod_jax.coding.describe import describe_file
 
     suffix = compressed_files.SUFFIX
     # Published layouts have no magic number: without this rule any file could be a picture of some size.
-    if layout != "cod" and path.suffix.lower() != suffix:
+    if layout != "cod" and path is not None and path.suffix.lower() != suffix:
         raise UserError(
             compressed_files.explain_picture(path)
             or f"expected a {suffix} file by its name; give a {suffix} file or a model folder"
         )
-    return describe_file(compressed_files.read(path), layout=layout)
+    data = compressed_files.read(path)
+    facts = describe_file(data, layout=layout)
+    return {**facts, **_quality(data)} if facts["mode"] == "factorized" else facts
 
 
-def _file_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _quality(data: bytes) -> dict[str, Any]:
+    """Return the quality level of a factorized file and how many there are, from 1; None where they are not known.
+
+    Whether files name their level follows from their model, so it has to be one of COD_JAX_MODELS.
+    """
+    from cod_jax.coding import container
+    from cod_jax.model_folder.search import SEARCH_PATH, find_model
+
+    file = container.read(data)
+    # Nothing is imported for nothing.
+    model = find_model(file.model, file.mode) if os.environ.get(SEARCH_PATH) else None
+    if model is None:
+        return {"quality": None, "quality_levels": None}
+    from cod_jax.coding.entropy.factorized import named_level
+    from cod_jax.model_folder.bundle import load_description
+
+    num_levels = load_description(model)[0].codec.symbols.num_levels
+    return {"quality": named_level(file.payload, num_levels) + 1, "quality_levels": num_levels}
+
+
+def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return titles and values for people."""
-    name = facts["format"] if facts["version"] is None else f"{facts['format']}, version {facts['version']}"
+    layout = facts["format"] if facts["version"] is None else f"{facts['format']}, version {facts['version']}"
+    quality = []
+    if "quality" in facts:
+        known = facts["quality"] is not None
+        text = f"{facts['quality']} of {facts['quality_levels']}" if known else "shown if COD_JAX_MODELS has the model"
+        quality = [("quality", text)]
     return [
-        ("file", str(path)),
-        ("format", name),
+        ("file", name),
+        ("format", layout),
         ("picture", f"{facts['width']}x{facts['height']} pixels (width x height)"),
         ("model", facts["model"] or "not named; decompress with the one that compressed"),
         ("mode", facts["mode"]),
+        *quality,
         ("size", f"{facts['file_bytes']} bytes, {facts['bits_per_pixel']:.4g} bits per pixel"),
         ("payload", f"{facts['payload_bytes']} bytes"),
     ]
@@ -148,4 +207,4 @@ def _symbols(facts: Mapping[str, Any]) -> str:
     return f"{facts['symbol_channels']} numbers {cell}, {facts['quality_levels']} quality levels"
 
 
-COMMAND = Command("describe a .cod file or a model folder", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command("describe .cod files and model folders", _add_options, _run, EPILOG, device="shared")

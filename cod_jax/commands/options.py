@@ -8,6 +8,9 @@ from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
 
+# Help of --force where a model folder is written.
+REPLACE_MODEL = "replace an existing model folder: files coded with other weights need the old one"
+
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
@@ -87,9 +90,9 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_argument(parser: argparse.ArgumentParser, *, text: str = "model folder") -> None:
+def add_model_argument(parser: argparse.ArgumentParser, *, text: str = "model folder", required: bool = True) -> None:
     """Add -m, --model."""
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help=text)
+    parser.add_argument("-m", "--model", required=required, metavar="MODEL", help=text)
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,9 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ from cod_jax import files, images
 from cod_jax.codec import Codec
 from cod_jax.coding import stream
 from cod_jax.errors import UserError, WorkError, stops_one_file
+from cod_jax.evaluation.folders import SUMMARY_FILE, TABLE_FILE, checked_pictures
 from cod_jax.evaluation.metric_table import METRICS, Metric, measure, summarize
 from cod_jax.model_folder.decoding import checked_seed
 
-SUMMARY_FILE = "summary.json"
-TABLE_FILE = "per_image.csv"
+SECONDS_IN_LOG = 30
 
 
 def evaluate(
@@ -34,8 +36,12 @@ def evaluate(
     decoding: Mapping[str, Any] | None = None,
     table: Sequence[Metric] = METRICS,
     force: bool = False,
+    report: Callable[[str], None] = lambda progress: None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Measure a codec on every picture below a folder and write the results, all or none.
+    """Measure a codec on every picture below a folder and write the results.
+
+    Nothing is written after an error. If the work is stopped, by Ctrl-C or SIGTERM, the results of the pictures that
+    were measured are kept, except in the place of an earlier evaluation, which stays.
 
     Args:
         codec: A loaded model.
@@ -45,33 +51,39 @@ def evaluate(
         decoding: Steps, guidance, sampler and seed, as `Codec.decompress` takes them, where they are not the model's.
         table: The metrics.
         force: Replace the folder of an earlier evaluation.
+        report: Gets a sentence about the progress every half a minute, for logs; terminals have a bar.
 
     Returns:
         The summary, and the pictures that could not be measured with the reason.
 
     Raises:
-        UserError: A setting is out of range, there are no pictures, or two of them would be written to the same file.
+        UserError: A setting is out of range, there are no pictures, or one of the folders holds the other.
         WorkError: No picture could be measured.
+        KeyboardInterrupt, SystemExit: The work was stopped.
         OSError: A folder cannot be read or written.
     """
     decoding = decoding or {}
     used = _describe_decoding(codec, **decoding)
     stream.checked_quality(quality, codec.num_levels)
-    names = files.find_images(images_folder)
-    if not names:
-        raise UserError(f"{images_folder} holds no {files.IMAGE_FORMATS} files; give another folder of pictures")
-    stems: dict[Path, str] = {}
-    for name in names:
-        first = stems.setdefault(Path(name).with_suffix(""), name)
-        if first != name:
-            raise UserError(f"{first} and {name} in {images_folder} differ only in their suffix; rename one of them")
+    names = checked_pictures(images_folder, output, force=force)
+    stems = files.without_suffixes([Path(name) for name in names])
 
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
+    stop: BaseException | None = None
+    told = time.monotonic()
     with files.new_directory(output, force=force, marker=SUMMARY_FILE) as folder:
-        for name in tqdm(names, unit="picture", leave=False, disable=None):
+        for name, stem in zip(tqdm(names, unit="picture", leave=False, disable=None), stems, strict=True):
+            if time.monotonic() - told >= SECONDS_IN_LOG:
+                told = time.monotonic()
+                report(f"{len(rows) + len(failed)} of {len(names)} pictures")
             try:
-                rows.append(_measure(codec, Path(images_folder), name, folder, quality, decoding, table))
+                rows.append(_measure(codec, Path(images_folder), name, folder, stem, quality, decoding, table))
+            except (KeyboardInterrupt, SystemExit) as error:
+                if not rows or any(Path(output).glob("*")):
+                    raise
+                stop = error
+                break
             except Exception as error:
                 if isinstance(error, OSError) or not stops_one_file(error):
                     raise
@@ -84,6 +96,7 @@ def evaluate(
             "num_images": len(rows),
             **summarize(rows, table),
             "failed": failed,
+            **({"num_left": len(names) - len(rows) - len(failed)} if stop else {}),
             "quality": quality or codec.num_levels,
             "decoding": used,
         }
@@ -91,6 +104,9 @@ def evaluate(
         # JSON has no infinity.
         stored = {name: None if value == math.inf else value for name, value in summary.items()}
         files.write_bytes(folder / SUMMARY_FILE, (json.dumps(stored, indent=2) + "\n").encode())
+    if stop is not None:
+        warnings.warn(f"stopped; {output} has the results of {len(rows)} of {len(names)} pictures", stacklevel=2)
+        raise stop
     return summary, failed
 
 
@@ -108,6 +124,7 @@ def _measure(
     images_folder: Path,
     name: str,
     folder: Path,
+    stem: Path,
     quality: int | None,
     decoding: Mapping[str, Any],
     table: Sequence[Metric],
@@ -118,11 +135,11 @@ def _measure(
     except OSError as error:
         raise UserError(str(error)) from error
     original = images.to_uint8_rgb(content, name)
-    compressed = folder / "compressed" / Path(name).with_suffix(".cod")
+    compressed = folder / "compressed" / stem.with_name(stem.name + ".cod")
     files.write_bytes(compressed, codec.compress(original, quality=quality))
     data = compressed.read_bytes()
     decoded = codec.decompress(data, **decoding)
-    images.save_png(folder / "decoded" / Path(name).with_suffix(".png"), decoded)
+    images.save_png(folder / "decoded" / stem.with_name(stem.name + ".png"), decoded)
     height, width, _ = original.shape
     return {"name": name, "height": height, "width": width, **measure(original, decoded, len(data), table)}
 

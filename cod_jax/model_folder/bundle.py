@@ -8,6 +8,7 @@ shapes and types are checked before a number is read.
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +27,7 @@ from cod_jax.errors import UserError, quoted
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import DESCRIPTION_FILE, errors_that_name, read_description, to_json
 from cod_jax.model_folder.prior_file import load_prior, save_prior
+from cod_jax.model_folder.replacing import replaced_model
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.bottlenecks import Bottleneck
 from cod_jax.models.compute import Dtype
@@ -116,14 +118,17 @@ def save_bundle(
             whose autoencoder has weights.
         decoding: How pictures are decoded unless something else is asked for; by default in one step.
         dtype: Dtype of the computation in use, "float32" or "bfloat16".
-        force: Replace an existing model folder.
+        force: Replace an existing model folder. Of the same weights, its prior is kept.
 
     Returns:
         The fingerprint that files name the folder by.
 
+    Warns:
+        UserWarning: A folder of other weights was replaced, which files coded with them need.
+
     Raises:
         UserError: The parameters do not fit the model, are not finite, or lack those of the autoencoder, or `dtype` is
-            unknown.
+            unknown; or the folder to be replaced has a prior that was fitted to other weights.
         FileExistsError: The folder exists and may not be replaced.
     """
     _checked_dtype(dtype, "dtype")
@@ -148,22 +153,31 @@ def save_bundle(
         "training": dict(training),
         "fingerprint": fingerprint,
     }
-    prior = _frozen_prior(config, params)
+    files.check_new_directory(path, force, DESCRIPTION_FILE)
+    old = replaced_model(path, fingerprint)
+    prior = old.prior or _frozen_prior(config, params)
     with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
         files.write_bytes(folder / WEIGHTS_FILE, safetensors.numpy.save(flat))
         if prior:
             save_prior(folder, prior)
         files.write_bytes(folder / DESCRIPTION_FILE, to_json(description))
+    if old.fingerprint not in ("", fingerprint):
+        warnings.warn(
+            f"{path} held the model of fingerprint {old.fingerprint[:16]}, which its files need; it was replaced",
+            stacklevel=2,
+        )
     return fingerprint_with_prior(fingerprint, prior)
 
 
-def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True, with_weights: bool = True) -> Bundle:
     """Read a model folder.
 
     Args:
         path: Model folder.
         with_prior: Whether to read the prior too; without it the bundle can encode symbols but not write files like the
             folder's.
+        with_weights: Whether to read the weights too. Without them the bundle has shapes, `jax.ShapeDtypeStruct`, in
+            their place; that their names and shapes fit is checked, but not that they are those of the fingerprint.
 
     Raises:
         UserError: The path is not a model folder, or has another format or version; or its weights are damaged, were
@@ -178,14 +192,18 @@ def load_bundle(path: str | os.PathLike[str], *, with_prior: bool = True) -> Bun
             decoding = from_mapping(DecodingConfig, description["decoding"], "decoding")
     dtype = _checked_dtype(description["dtype"], f"{folder / DESCRIPTION_FILE}: dtype")
     shapes = _stored_shapes(config)
-    flat = _load_weights(folder / WEIGHTS_FILE, shapes)
-    fingerprint = model_fingerprint(config, flat)
-    if fingerprint != description["fingerprint"]:
-        raise UserError(
-            f"{folder}: the weights are not those of its fingerprint, so one of its files was damaged or changed; "
-            "copy or export the model again"
-        )
-    params = unflatten_params(flat, shapes)
+    fingerprint = description["fingerprint"]
+    if with_weights:
+        flat = _load_weights(folder / WEIGHTS_FILE, shapes)
+        if model_fingerprint(config, flat) != fingerprint:
+            raise UserError(
+                f"{folder}: the weights are not those of its fingerprint, so one of its files was damaged or changed; "
+                "copy or export the model again"
+            )
+        params = unflatten_params(flat, shapes)
+    else:
+        _load_weights(folder / WEIGHTS_FILE, shapes, only_check=True)
+        params = dict(shapes)
     autoencoder = params.pop(AUTOENCODER, {})
     prior = load_prior(folder, config.codec.symbols) if with_prior else None
     return Bundle(config, params, fingerprint, dtype, description["training"], autoencoder, decoding, prior)
@@ -264,14 +282,14 @@ def _checked_dtype(dtype: Any, where: str) -> Dtype:
     return dtype
 
 
-def _load_weights(file: Path, shapes: Params) -> dict[str, np.ndarray]:
-    """Read float32 arrays by flat name; nothing is read before all names, shapes and types fit."""
+def _load_weights(file: Path, shapes: Params, *, only_check: bool = False) -> dict[str, np.ndarray]:
+    """Read float32 arrays by flat name, or none; nothing is read before all names, shapes and types fit."""
     if not file.is_file():
         raise UserError(f"{file} is missing; copy or export the model again")
     try:
         with open_tensors(file) as tensors:
             given = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in tensors.shapes.items()}
             check_fit(given, flatten_params(shapes))
-            return tensors.read(["F32"])
+            return {} if only_check else tensors.read(["F32"])
     except UserError as error:
         raise UserError(f"{file} is damaged or of another model ({error}); copy or export the model again") from error

@@ -21,10 +21,12 @@ def describe_model(path: Path) -> dict[str, Any]:
         "parameters"), `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its
         training.
 
+    The weights are not read: their number is known from their shapes, and the fingerprint from the description.
+
     Raises:
-        UserError: The path is not a model folder, or the folder is damaged.
+        UserError: The path is not a model folder, or the folder is damaged otherwise.
     """
-    bundle = load_bundle(path)
+    bundle = load_bundle(path, with_weights=False)
     codec, denoiser, coder = bundle.config.codec, bundle.config.denoiser, bundle.symbol_coder()
     # The last entropy model is the one with the most work, and with the most of the tables.
     prior = coder.models[-1].mode if bundle.prior else None

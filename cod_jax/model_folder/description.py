@@ -10,13 +10,12 @@ from typing import Any, NoReturn
 
 from cod_jax.coding.fingerprints import Fingerprints, fingerprint_with_prior
 from cod_jax.errors import UserError, quoted, reason_of
+from cod_jax.model_folder.places import DESCRIPTION_FILE, check_place
 from cod_jax.model_folder.prior_file import read_prior
 from cod_jax.plugins import PluginError
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 FORMAT = "cod_jax model"
 VERSION = 1
-DESCRIPTION_FILE = "model.json"
 # Descriptions have a few kilobytes.
 MAX_DESCRIPTION_BYTES = 2**20
 
@@ -55,18 +54,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         UserError: The path is not a model folder, or the folder is damaged or from another version.
     """
     file = folder / DESCRIPTION_FILE
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"model {folder} {what}; give a model folder written by cod export")
-    if (folder / COMPILED_DESCRIPTION_FILE).is_file():
-        raise UserError(
-            f"{folder} is a compiled model, which cod_jax.load takes; give the model folder that it was made from"
-        )
-    if not file.is_file():
-        raise UserError(
-            f"expected {folder} to hold {DESCRIPTION_FILE} or {COMPILED_DESCRIPTION_FILE}; cod export makes a model "
-            "folder from a training folder"
-        )
+    check_place(folder)
     if file.stat().st_size > MAX_DESCRIPTION_BYTES:
         raise UserError(
             f"{file} is damaged (longer than {MAX_DESCRIPTION_BYTES} bytes); copy or export the model again"

@@ -74,7 +74,8 @@ def test_distillation_goes_on_where_it_stopped_bit_for_bit(photographs, teacher,
     shutil.copytree(teacher, other)
     fields["objective__teacher"] = other
     config = load_bundle(teacher).config
-    save_bundle(other, config, numpy_params(build_model(config).shapes, seed=9), training={}, force=True)
+    with pytest.warns(UserWarning, match="it was replaced"):
+        save_bundle(other, config, numpy_params(build_model(config).shapes, seed=9), training={}, force=True)
     refused = run_trainer(arguments(tmp_path / "stopped", photographs, "2", teacher, total_steps=6, **fields))
     assert refused.returncode == 2
     assert "was trained with other weights of the frozen teacher than those given now" in refused.stderr

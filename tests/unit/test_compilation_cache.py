@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from cod_jax import compilation_cache
+
 
 def test_the_compilation_cache_is_the_users_unless_set(tmp_path: Path):
     script = (
@@ -29,3 +33,14 @@ def test_the_compilation_cache_is_the_users_unless_set(tmp_path: Path):
         assert not (tmp_path / "cache").exists()  # JAX makes it when it has something to keep
         (tmp_path / "file").touch()
         assert chosen(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
+
+
+@pytest.mark.parametrize("folder", [None, Path("~/.cache/cod_jax")])
+def test_users_without_a_home_have_no_cache(monkeypatch, folder: Path | None):
+    def user_cache_path(*_, **__) -> Path:
+        if folder is None:
+            raise RuntimeError("could not determine the home directory")
+        return folder
+
+    monkeypatch.setattr("platformdirs.user_cache_path", user_cache_path)
+    assert list(compilation_cache.settings()) == ["jax_persistent_cache_min_compile_time_secs"]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,128 @@ def test_new_directory_does_not_replace_a_folder_of_another_kind(tmp_path):
     assert (tmp_path / "home" / "letter").exists()
 
 
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_folder_whose_replacement_fails_stays(tmp_path, monkeypatch, atomic: bool):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old").touch()
+    renamed = os.replace
+
+    def replace(source, target):
+        if str(target) == str(path) and str(source).endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        renamed(source, target)
+
+    def exchange(*_):
+        if atomic:
+            raise OSError(5, "Input/output error")
+        return False
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(files, "_exchange", exchange)
+    with pytest.raises(OSError, match="Input/output"), files.new_directory(path, force=True) as folder:
+        (folder / "new").touch()
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(path) == ["old"]
+
+
+def test_folders_change_places_also_where_the_system_cannot_do_it_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    for name in ("old", "new"):
+        with files.new_directory(tmp_path / "out", force=True) as folder:
+            (folder / name).touch()
+    assert os.listdir(tmp_path / "out") == ["new"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have an instant without a folder")
+def test_there_is_always_a_folder_while_it_is_replaced(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "file").touch()
+    missing: list[bool] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            missing.append(not os.path.exists(path / "file"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(200):
+        with files.new_directory(path, force=True) as folder:
+            (folder / "file").touch()
+    done.set()
+    watcher.join()
+    assert missing
+    assert not any(missing)
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "out"
+
+    def fill():
+        with files.new_directory(path) as folder:
+            (folder / "second").touch()
+            path.mkdir()
+            (path / "first").touch()
+
+    with pytest.raises(FileExistsError, match="already exists; choose another output"):
+        fill()
+    assert os.listdir(path) == ["first"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_several_writers_the_first_one_wins_unless_it_may_be_replaced(tmp_path, monkeypatch, has_links: bool):
+    if not has_links:
+
+        def link(*_):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"first", replace=False)
+    with pytest.raises(FileExistsError, match=r"a\.bin already exists; choose another output or pass --force"):
+        files.write_bytes(path, b"second", replace=False)
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes differ there")
+def test_a_file_or_folder_that_is_replaced_leaves_its_mode(tmp_path):
+    files.write_bytes(tmp_path / "a.bin", b"x")
+    (tmp_path / "a.bin").chmod(0o604)
+    files.write_bytes(tmp_path / "a.bin", b"y")
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o604
+    (tmp_path / "out").mkdir(mode=0o700)
+    (tmp_path / "out" / "old").touch()
+    with files.new_directory(tmp_path / "out", force=True):
+        pass
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("output", "source", "message"),
+    [
+        ("photos/out", "photos", "lies in"),
+        ("photos", "photos", "lies in"),
+        ("link/out", "photos", "lies in"),
+        ("result", "result/decoded", "would be replaced with it"),
+        ("result", "photos", None),
+        ("photos2", "photos", None),
+    ],
+)
+def test_folders_that_hold_each_other_are_told(tmp_path, output: str, source: str, message: str | None):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    if message is None:
+        files.check_apart(tmp_path / output, tmp_path / source)
+    else:
+        with pytest.raises(ValueError, match=message):
+            files.check_apart(tmp_path / output, tmp_path / source)
+
+
 def test_find_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path):
     pictures = ["a.jpg", "a/b/c.webp", "a/z.jpeg", "b.PNG", "c.TIF", "d.tiff", "e.bmp", "f.gif"]
     for name in (*reversed(pictures), "notes.txt", ".hidden.png", ".cache/x.png"):
@@ -152,7 +275,8 @@ def test_find_images_says_what_is_wrong_with_the_folder(tmp_path):
         files.find_images(tmp_path / "file")
 
 
-def test_sigterm_removes_what_is_not_complete(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_removes_what_is_not_complete(tmp_path, number: int, status: int):
     script = (
         "import sys, time; from cod_jax import files\n"
         "with files.clean_exit_on_sigterm(), files.new_directory(sys.argv[1]) as folder:\n"
@@ -164,9 +288,34 @@ def test_sigterm_removes_what_is_not_complete(tmp_path):
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         assert len(os.listdir(tmp_path)) == 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+        process.send_signal(number)
+        assert process.wait(timeout=30) == status
         assert process.stderr.read() == ""
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")  # of a file that is left open
+@pytest.mark.parametrize("step", ["open", "fsync", "replace", "unlink"])
+def test_a_signal_at_any_step_of_a_write_leaves_no_temporary_file(tmp_path, monkeypatch, step: str):
+    owner = Path if step in ("open", "unlink") else os
+    original = getattr(owner, step)
+
+    def interrupted(*args, **kwargs):
+        monkeypatch.setattr(owner, step, original)
+        result = original(*args, **kwargs) if step == "open" else None
+        signal.raise_signal(signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(owner, step, interrupted)
+
+    def run() -> None:
+        with files.clean_exit_on_sigterm():
+            if step == "unlink":  # while an error is being handled
+                monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            files.write_bytes(tmp_path / "a.bin", b"x")
+
+    with pytest.raises(SystemExit):
+        run()
     assert os.listdir(tmp_path) == []
 
 

@@ -86,11 +86,9 @@ class FactorizedModel(EntropyModel):
 
     def decode(self, data: bytes, *, rows: int, columns: int) -> tuple[npt.NDArray[np.int32], int]:
         """Undo `encode`."""
-        level = 0
+        level = named_level(data, len(self.levels))
         if len(self.levels) > 1:
-            if not data or data[0] >= len(self.levels):
-                raise UserError("the file names a quality level that its model does not have; it is damaged")
-            level, data = data[0], data[1:]
+            data = data[1:]
         return decode_channels(self.levels[level], data, rows=rows, columns=columns), level
 
     def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
@@ -107,6 +105,23 @@ class FactorizedModel(EntropyModel):
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of symbols that are all the likeliest of their channel, or fewer, at the cheapest level."""
         return min(least_bytes(rows * columns, tables.counts.max(axis=-1)) for tables in self.levels)
+
+
+def named_level(payload: bytes, num_levels: int) -> int:
+    """Return the quality level that a payload names, from 0.
+
+    Args:
+        payload: The payload of a file.
+        num_levels: Quality levels of its model. With one only, files do not name it.
+
+    Raises:
+        UserError: The model does not have the level.
+    """
+    if num_levels == 1:
+        return 0
+    if not payload or payload[0] >= num_levels:
+        raise UserError("the file names a quality level that its model does not have; it is damaged")
+    return payload[0]
 
 
 def stack_tables(levels: Sequence[ChannelTables]) -> dict[str, npt.NDArray[np.int32]]:

@@ -276,3 +276,32 @@ def test_a_model_of_one_quality_has_one_level(codec: Codec):
             codec.encode(picture, level=level)
     with pytest.raises(UserError, match=r"expected level to be a whole number, or one for each of 1, got \[0, 0\]"):
         codec.encode(picture[None], level=[0, 0])
+
+
+def test_an_error_while_a_list_is_computed_says_which_item(codec: Codec, monkeypatch):
+    small, large = gradient_image(16, 16), gradient_image(32, 48)
+    encode = codec.engine.encode
+
+    def out_of_range(images_uint8, levels):
+        symbols = encode(images_uint8, levels)
+        return symbols + 10**6 if images_uint8.shape[1] == 32 else symbols
+
+    monkeypatch.setattr(codec.engine, "encode", out_of_range)
+    with pytest.raises(UserError, match=r"^item \[1\]: "):
+        codec.compress([small, large, small])
+    with pytest.raises(UserError, match=r"^(?!item)"):
+        codec.compress(large)
+
+    def refuse(images_uint8, levels):
+        raise UserError("there is no program for this size")
+
+    monkeypatch.setattr(codec.engine, "encode", refuse)
+    with pytest.raises(UserError, match=r"^item \[0\], \[1\]: there is no program"):
+        codec.compress([small, small])
+    with pytest.raises(UserError, match=r"^there is no program"):
+        codec.compress(small)
+    data = tiny_codec().compress(small) if codec is not tiny_codec() else None
+    monkeypatch.setattr(codec.engine, "decode", lambda *_: refuse(None, None))
+    if data is not None:
+        with pytest.raises(UserError, match=r"^item \[0\], \[1\]: there is no program"):
+            codec.decompress([data, data])

@@ -137,6 +137,58 @@ def test_sigterm_leaves_nothing_behind(run, photos: Path, tmp_path: Path, monkey
     assert os.listdir(tmp_path) == ["photos"]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, signal.SIGTERM])
+def test_the_results_so_far_are_kept_when_it_is_stopped(run, photos: Path, tmp_path: Path, monkeypatch, stop):
+    compress = Codec.compress
+
+    def compress_large(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+        if image.shape[0] == 20:
+            if stop is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            signal.raise_signal(stop)
+        return compress(self, image)
+
+    monkeypatch.setattr(Codec, "compress", compress_large)
+    status, out, err = run(*ARGUMENTS)
+    assert (status, out) == (130 if stop is KeyboardInterrupt else 143, "")
+    assert err.startswith("cod evaluate: warning: stopped; result has the results of 1 of 3 pictures\n")
+    summary = json.loads((tmp_path / "result" / "summary.json").read_text())
+    assert (summary["num_images"], summary["num_left"]) == (1, 2)
+    with (tmp_path / "result" / "per_image.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["a.png", "mean"]
+    # Earlier results are worth more than a part of new ones.
+    (tmp_path / "result" / "summary.json").write_text("whole")
+    assert run(*ARGUMENTS, "--force")[0] == status
+    assert (tmp_path / "result" / "summary.json").read_text() == "whole"
+    assert sorted(os.listdir(tmp_path)) == ["photos", "result"]
+
+
+def test_a_log_hears_of_the_progress(run, photos: Path, monkeypatch):
+    monkeypatch.setattr("cod_jax.evaluation.evaluate.SECONDS_IN_LOG", 0)
+    lines = [f"cod evaluate: {number} of 3 pictures\n" for number in range(3)]
+    assert run(*ARGUMENTS)[2] == "".join(lines)
+
+
+@pytest.mark.parametrize(("images_folder", "output"), [("photos", "photos/result"), ("result/decoded", "result")])
+def test_pictures_of_its_own_are_never_measured_or_replaced(run, photos: Path, tmp_path: Path, images_folder, output):
+    if output == "result":
+        assert run(*ARGUMENTS)[0] == 0
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = run("--model", "MODEL", "--images", images_folder, "--output", output, "--force")
+    assert status == 2
+    assert f"{output} {'holds' if output == 'result' else 'lies in'} {images_folder}" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_pictures_that_differ_in_their_suffix_are_all_measured(run, tmp_path: Path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(gradient_image(16, 16)).save(tmp_path / "photos" / name)
+    assert run(*ARGUMENTS)[0] == 0
+    assert sorted(os.listdir(tmp_path / "result" / "compressed")) == ["a.jpg.cod", "a.png.cod", "b.cod"]
+    assert sorted(os.listdir(tmp_path / "result" / "decoded")) == ["a.jpg.png", "a.png.png", "b.png"]
+
+
 def test_transparency_is_a_warning_of_one_line(run, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     Image.new("RGBA", (45, 30), (200, 0, 0, 90)).save(tmp_path / "photos" / "glass.png")
@@ -200,7 +252,6 @@ def test_an_earlier_result_needs_force(run, photos: Path, tmp_path: Path):
     [
         (None, "photos does not exist"),
         ([], "holds no JPEG, PNG, WebP, TIFF, BMP or GIF"),
-        (["a.png", "a.jpg"], "differ only in their"),
     ],
 )
 def test_unusable_folders_are_named(run, tmp_path: Path, names: list[str] | None, message: str):

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cod_jax.commands.info import model_lines
+from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.models import build_model
+from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.specialize.folder import write_compiled
 from tests.model_fixtures import (
     gradient_image,
@@ -21,6 +23,7 @@ from tests.model_fixtures import (
     tiny_bundle,
     tiny_codec,
     tiny_latent_config,
+    tiny_model_config,
 )
 from tests.unit.commands.conftest import Cod
 
@@ -95,6 +98,49 @@ def test_info_of_a_model_as_json(cod: Cod, tmp_path: Path):
     assert isinstance(facts["parameters"], int)
 
 
+def test_many_paths_are_described_one_after_the_other(cod: Cod, tmp_path: Path):
+    for name in ("a.cod", "b.cod"):
+        (tmp_path / name).write_bytes(tiny_codec().compress(gradient_image(30, 45)))
+    save_tiny_model(tmp_path / "model")
+    out = cod("info", "a.cod", "b.cod", "model").out
+    assert [block.split()[:2] for block in out.split("\n\n")] == [
+        ["file", "a.cod"],
+        ["file", "b.cod"],
+        ["model", "model"],
+    ]
+    facts = json.loads(cod("info", "--json", "a.cod", "b.cod").out)
+    assert [one["path"] for one in facts] == ["a.cod", "b.cod"]
+    (tmp_path / "cut.cod").write_bytes(b"\xcd")
+    result = cod("info", "--json", "a.cod", "nothing.cod", "cut.cod")
+    assert (result.status, len(json.loads(result.out)), result.err.count("\n")) == (1, 1, 2)
+    assert cod("info", "nothing.cod", "gone.cod").status == 2
+
+
+@pytest.mark.parametrize("path", ["nothing", "empty", "damaged"])
+def test_an_unusable_model_has_the_status_that_it_has_elsewhere(photo: Path, tmp_path: Path, path: str):
+    (tmp_path / "empty").mkdir()
+    save_tiny_model(tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.json").write_text("{")
+    assert main(["info", str(tmp_path / path)]) == main(["compress", "-m", str(tmp_path / path), str(photo)]) == 2
+
+
+def test_a_factorized_file_tells_its_quality(cod: Cod, tmp_path: Path, monkeypatch):
+    config = tiny_model_config(bottleneck=FactorizedConfig(num_levels=2))
+    params = numpy_params(build_model(config).shapes)
+    params["codec"]["bottleneck"]["log_gains"][:] = np.log([[1.0], [4.0]])
+    save_bundle(tmp_path / "models" / "two", config, params, training={})
+    coder = load_bundle(tmp_path / "models" / "two").symbol_coder()
+    symbols = np.zeros((1, 1, coder.symbols.num_channels), np.int32)
+    for level in (0, 1):
+        (tmp_path / f"{level}.cod").write_bytes(coder.encode(symbols, height=16, width=16, level=level))
+    assert "quality  shown if COD_JAX_MODELS has the model\n" in cod("info", "0.cod").out
+    assert json.loads(cod("info", "0.cod", "--json").out)["quality"] is None
+    monkeypatch.setenv("COD_JAX_MODELS", "models")
+    assert "quality  1 of 2\n" in cod("info", "0.cod").out
+    facts = json.loads(cod("info", "1.cod", "--json").out)
+    assert (facts["quality"], facts["quality_levels"]) == (2, 2)
+
+
 FACTS = {
     "fingerprint": "aa",
     "weights_fingerprint": "bb",
@@ -158,7 +204,7 @@ def test_info_refuses_what_it_does_not_know(cod: Cod, photo: Path, tmp_path: Pat
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "cut.cod").write_bytes(tiny_codec().compress(gradient_image(30, 45))[:-1])
     result = cod("info", name)
-    assert result.status == 1
+    assert result.status == (1 if (tmp_path / name).is_file() else 2)
     assert result.err.startswith("cod info: error: ")
     assert message in result.err
 

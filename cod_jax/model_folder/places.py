@@ -1,0 +1,34 @@
+"""Tell model folders from other places, from outside: without JAX, and so at once."""
+
+from pathlib import Path
+
+from cod_jax.errors import UserError
+from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
+
+DESCRIPTION_FILE = "model.json"
+
+
+def check_place(folder: Path, *, compiled: bool = False) -> None:
+    """Refuse a path that is not a model folder.
+
+    Args:
+        folder: The path.
+        compiled: Whether the folder of a compiled model is one too.
+
+    Raises:
+        UserError: It is missing, not a folder, or a folder of another kind.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"model {folder} {what}; give a model folder written by cod export")
+    if (folder / COMPILED_DESCRIPTION_FILE).is_file():
+        if compiled:
+            return
+        raise UserError(
+            f"{folder} is a compiled model, which cod_jax.load takes; give the model folder that it was made from"
+        )
+    if not (folder / DESCRIPTION_FILE).is_file():
+        raise UserError(
+            f"expected {folder} to hold {DESCRIPTION_FILE} or {COMPILED_DESCRIPTION_FILE}; cod export makes a model "
+            "folder from a training folder"
+        )

@@ -1,0 +1,55 @@
+"""What a model folder has that files depend on, before another one takes its place."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cod_jax.coding.entropy import Prior
+from cod_jax.errors import UserError
+from cod_jax.model_folder.description import read_description
+from cod_jax.model_folder.prior_file import PRIOR_FILE, read_prior
+from cod_jax.models import ModelConfig
+
+
+class ReplacedModel(NamedTuple):
+    """A model folder that is about to be replaced.
+
+    Attributes:
+        fingerprint: 64 hex digits that name its weights; "" where there is no folder, or a damaged one.
+        prior: Its prior, if it codes symbols of the new weights too.
+    """
+
+    fingerprint: str
+    prior: Prior | None = None
+
+
+def replaced_model(path: str | os.PathLike[str], fingerprint: str) -> ReplacedModel:
+    """Return what is at the place of a new model folder.
+
+    Args:
+        path: The place.
+        fingerprint: 64 hex digits that name the weights of the new folder.
+
+    Raises:
+        UserError: The folder there has a prior that was fitted to other weights: nothing but its removal by hand says
+            that the files coded with it are not needed.
+    """
+    folder = Path(path)
+    has_prior = (folder / PRIOR_FILE).is_file()
+    old, own_tables = "", False
+    try:
+        description = read_description(folder)
+        old = description["fingerprint"]
+        # The tables of a bottleneck that has learned them go with its weights.
+        own_tables = ModelConfig.from_dict(description["model"]).codec.symbols.bits is None
+        prior = read_prior(folder) if has_prior else None
+    except (UserError, OSError):
+        prior = None
+    if old == fingerprint:
+        return ReplacedModel(old, prior)
+    if has_prior and not (own_tables and prior is not None and not prior.kind):
+        raise UserError(
+            f"{folder} holds {PRIOR_FILE}, a prior that was fitted to other weights and that files coded with it need; "
+            "choose another output, or move that file away first"
+        )
+    return ReplacedModel(old)
