@@ -190,21 +190,27 @@ def check_new_directory(path: str | os.PathLike[str], force: bool = False, marke
     return occupied
 
 
-def check_apart(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
-    """Refuse an output folder inside of the folder that is read, and one around it.
-
-    Inside, what is written would be read the next time; around, --force would delete what is read.
+def check_not_around(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    """Refuse an output folder that holds the folder that is read: with --force it would be replaced.
 
     Raises:
-        UserError: One folder holds the other, or both are the same.
+        UserError: It holds it.
+    """
+    if Path(os.path.realpath(output)) in Path(os.path.realpath(source)).parents:
+        raise UserError(f"{output} holds {source}, which would be replaced with it; choose another output")
+
+
+def check_outside(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    """Refuse an output folder of pictures inside of the folder that is read, where they would be read the next time.
+
+    Raises:
+        UserError: It is inside, or the same.
     """
     written, read = Path(os.path.realpath(output)), Path(os.path.realpath(source))
-    if written == read or read in written.parents:
+    if read in (written, *written.parents):
         raise UserError(
             f"{output} lies in {source}, so its pictures would be read the next time; choose another output"
         )
-    if written in read.parents:
-        raise UserError(f"{output} holds {source}, which would be replaced with it; choose another output")
 
 
 @contextlib.contextmanager

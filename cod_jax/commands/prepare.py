@@ -37,7 +37,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.format == "png" and args.quality is not None:
         raise UserError("--quality has no effect with --format png; leave it out")
-    files.check_apart(args.output, args.source)
+    files.check_not_around(args.output, args.source)
 
     from cod_jax.input.prepare import prepare
 

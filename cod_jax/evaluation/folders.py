@@ -19,6 +19,7 @@ def checked_pictures(images_folder: str | Path, output: str | Path, *, force: bo
     names = files.find_images(images_folder)
     if not names:
         raise UserError(f"{images_folder} holds no {files.IMAGE_FORMATS} files; give another folder of pictures")
-    files.check_apart(output, images_folder)
+    files.check_outside(output, images_folder)
+    files.check_not_around(output, images_folder)
     files.check_new_directory(output, force, SUMMARY_FILE)
     return names

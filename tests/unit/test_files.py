@@ -251,11 +251,16 @@ def test_a_file_or_folder_that_is_replaced_leaves_its_mode(tmp_path):
 def test_folders_that_hold_each_other_are_told(tmp_path, output: str, source: str, message: str | None):
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
+
+    def check() -> None:
+        files.check_outside(tmp_path / output, tmp_path / source)
+        files.check_not_around(tmp_path / output, tmp_path / source)
+
     if message is None:
-        files.check_apart(tmp_path / output, tmp_path / source)
+        check()
     else:
         with pytest.raises(ValueError, match=message):
-            files.check_apart(tmp_path / output, tmp_path / source)
+            check()
 
 
 def test_find_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path):
