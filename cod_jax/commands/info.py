@@ -178,7 +178,8 @@ def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     found = dict(lines)
     # Facts in an untrusted folder do not replace what was found here.
-    told = [(name, str(value)) for name, value in facts["training"].items() if isinstance(value, (str, int, float))]
+    facts_told = facts["training"].items()
+    told = [(name[:80], str(value)[:200]) for name, value in facts_told if isinstance(value, (str, int, float))]
     return lines + [(name, value) for name, value in told if name not in found]
 
 

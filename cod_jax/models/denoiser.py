@@ -20,9 +20,10 @@ PATCH_SIZE = 16
 LATENT_STRIDE = 8
 LATENT_CHANNELS = 4
 LATENT_PATCH_SIZE = PATCH_SIZE // LATENT_STRIDE
-# Limits far beyond any sensible model, so that an untrusted description does not build for hours.
+# Limits far beyond any sensible model: building the shapes of 256 blocks takes seconds, and a description may come from
+# an untrusted file.
 MAX_WIDTH = 2**14
-MAX_BLOCKS = 1024
+MAX_BLOCKS = 256
 MAX_PIXEL_BLOCKS = 64
 
 

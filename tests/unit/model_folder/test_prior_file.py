@@ -86,6 +86,19 @@ def test_tables_too_large_for_the_symbols_are_refused_before_they_are_read(
         prior_file.load_prior(tmp_path, symbols)
 
 
+def test_a_sparse_prior_is_refused_unread(tmp_path: Path, monkeypatch):
+    save_tiny_model(tmp_path)
+    with (tmp_path / prior_file.PRIOR_FILE).open("wb") as file:
+        file.truncate(3 * 2**30)
+    monkeypatch.setattr(prior_file, "open_tensors", lambda _: pytest.fail("it was read"))
+    for read in (read_fingerprints, load_bundle):
+        with pytest.raises(UserError, match=r"prior\.safetensors is damaged .it is longer than 67108864 bytes"):
+            read(tmp_path)
+    monkeypatch.setattr(prior_file, "MAX_PRIOR_BYTES", 100)
+    with pytest.raises(UserError, match="expected tables of at most 100 bytes to code the symbols, got"):
+        prior_file.save_prior(tmp_path, fitted(16))
+
+
 def test_a_prior_may_name_the_entropy_model_of_another_package(tmp_path: Path):
     prior = Prior({"t": np.arange(3, dtype=np.uint8)}, "no_such_package.models:Mine")
     prior_file.save_prior(tmp_path, prior)

@@ -62,7 +62,7 @@ def test_symbols_and_rates_by_design():
         ({"codec": {"codebook_bits": 17}}, "bits must be between 1 and 16, got 17"),
         ({"denoiser": {"hidden": 100}}, "denoiser.hidden must be a multiple of codec.num_groups 32, got 100"),
         ({"denoiser": {"prediction": "x"}}, "prediction must be one of image, velocity, got 'x'"),
-        ({"denoiser": {"num_blocks": 0}}, "num_blocks must be between 1 and 1024, got 0"),
+        ({"denoiser": {"num_blocks": 0}}, "num_blocks must be between 1 and 256, got 0"),
         ({"denoiser": {"patch_size": 16}}, "unknown field model.denoiser.patch_size"),
         ({"denoiser": {"mlp_ratio": float("inf")}}, "mlp_ratio must be a finite number, got inf"),
         ({"denoiser": {"mlp_ratio": float("nan")}}, "mlp_ratio must be a finite number, got nan"),

@@ -1,26 +1,20 @@
-"""Coverage-guided fuzzing of what reads untrusted files: `python -m tests.fuzz.parse FOLDER [options of libFuzzer]`.
+"""Reads `.cod` files as a fuzzer makes them.
 
-FOLDER collects the inputs that reach new code; it may begin with some. The run ends when an input raises anything but a
-`ValueError`, gives symbols that the model does not have, or is read without being what is written for what it gives.
-`-max_total_time=60` ends it after a minute.
+An input is a fault if it raises anything but a `UserError`, gives symbols that the model does not have, or is read
+without being what is written for what it gives.
 """
 
-import sys
-from collections.abc import Callable
-
-import atheris  # pyright: ignore[reportMissingImports]
-
-with atheris.instrument_imports(include=["cod_jax.coding"]):  # pyright: ignore[reportAttributeAccessIssue]
-    from cod_jax.coding import bits as bit_packing
-    from cod_jax.coding import container, legacy, sizes, stream
-
-from tests.golden.folder import BITS, PITCH, golden_coder, golden_factorized_coder
+from cod_jax.coding import bits as bit_packing
+from cod_jax.coding import container, legacy, sizes, stream
+from cod_jax.errors import UserError
+from tests.fuzz.target import Target
+from tests.golden.folder import BITS, FOLDER, PITCH, golden_coder, golden_factorized_coder
 
 MAX_PIXELS = 2**18
 
 
-def make_target() -> Callable[[bytes], None]:
-    """Return the function that is called with each input."""
+def make_target() -> Target:
+    """Return the target of `.cod` files in all layouts."""
     coder, factorized_coder = golden_coder(), golden_factorized_coder()
 
     def parse(data: bytes) -> None:
@@ -32,7 +26,7 @@ def make_target() -> Callable[[bytes], None]:
         for layout in ("legacy-lite", "legacy-cod"):
             check_legacy(data, layout, coder)
 
-    return parse
+    return Target([file.read_bytes() for file in sorted(FOLDER.glob("*.cod"))], parse)
 
 
 def repaired(data: bytes, coder: stream.SymbolCoder) -> bytes:
@@ -48,7 +42,7 @@ def check_container(data: bytes) -> None:
     """Check that a file that is read is written the same."""
     try:
         file = container.read(data)
-    except ValueError:
+    except UserError:
         return
     require(container.write(file) == data, "a file was read that is not written so")
 
@@ -57,7 +51,7 @@ def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
     """Check that the symbols are of the model, and give the same bytes when written again, or fewer in another mode."""
     try:
         picture = coder.decode(data, max_pixels=MAX_PIXELS)
-    except ValueError:
+    except UserError:
         return
     grid = sizes.ceil_grid(height=picture.height, width=picture.width, pitch=PITCH)
     require(picture.symbols.shape[:2] == grid, "the symbols do not cover the picture")
@@ -72,7 +66,7 @@ def check_legacy(data: bytes, layout: legacy.Layout, coder: stream.SymbolCoder) 
     """Check published layouts as `check_picture` does; their floor grid is read only."""
     try:
         picture = coder.decode(data, max_pixels=MAX_PIXELS, layout=layout)
-    except ValueError:
+    except UserError:
         return
     packed = bit_packing.pack(picture.symbols, BITS)
     require(packed == data[legacy.HEADER_BYTES :], "symbols were read that are not written so")
@@ -85,8 +79,3 @@ def require(holds: bool, otherwise: str) -> None:
     """Stop the run where something does not hold."""
     if not holds:
         raise RuntimeError(otherwise)
-
-
-if __name__ == "__main__":
-    atheris.Setup(sys.argv, make_target())
-    atheris.Fuzz()
