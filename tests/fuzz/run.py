@@ -104,15 +104,20 @@ def run_plain(target: Target, folder: Path, *, seconds: float, seed: int = 0, mo
     return count
 
 
-def main() -> None:
-    """Run a target as the command line says."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--folder", type=Path, help="keeps the inputs that reach new code, and the one with a fault")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without atheris")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run a target as the command line says."""
+    args = parser().parse_args()
     logging.disable(logging.WARNING)  # of what is skipped
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch) / "inputs"

@@ -15,6 +15,7 @@ from cod_jax.launch.plan import load_points, plan
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_stages
 from tests.documents import PAGES, REPOSITORY, Block, blocks, command_lines, name_of
+from tests.fuzz import run
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -54,6 +55,8 @@ def check(words: Sequence[str]) -> None:
             check_cod(["train", *trainer])
         case ["python", "-m", "pytest", *files]:
             assert all(map(Path.exists, map(Path, files))), files
+        case ["python", "-m", "tests.fuzz.run", *arguments]:
+            run.parser().parse_args(arguments)
         case ["source", ".venv/bin/activate"] | ["export", *_] | ["tensorboard", "--logdir", _]:
             pass
         case _:
