@@ -53,6 +53,8 @@ def _run(args: argparse.Namespace) -> int:
 
     model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
     config = ModelConfig.from_dict(model)
+    if args.frozen_weights and not config.has_learned_autoencoder:
+        raise UserError("--frozen-weights has no effect on this model, which has no autoencoder; leave it out")
     settings = training["config"]
     objective = from_mapping(ObjectiveConfig, upgraded(settings)["objective"], "config.objective")
     decoding = default_decoding(config, one_step=objective.trains_one_step).override(**chosen_decoding(args))

@@ -376,3 +376,16 @@ def test_pipes_and_devices_are_refused_at_once(read, tmp_path):
     for path in (tmp_path / "photo.jpg", "/dev/zero"):
         with pytest.raises(OSError, match="it is not a regular file; save its content as a file first"):
             read(path)
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", Path("gs://bucket/run"), "s3://b", "file:///home/x", "https://h/x"])
+def test_addresses_of_remote_storage_are_no_folders(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"is an address, and only local paths work; mount that storage"):
+        files.make_directory(path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["a:b", "./gs:/x", "/gs://x", "runs/a=1,b:2", "configs/tiny.py:2", "my.module:Class"])
+def test_other_names_with_colons_are_local(path):
+    files.require_local(path)

@@ -143,3 +143,17 @@ def test_a_missing_autoencoder_is_one_line_with_a_way_out(stub_run, capsys, fold
     assert "--frozen-weights" in err
     assert err.count("\n") == 1
     assert not saved
+
+
+def test_weight_files_of_an_autoencoder_that_the_model_lacks_are_refused(stub_run, capsys):
+    stub_run(tiny_pixel_config())
+    assert main(["--workdir", "runs", "--output", "out", "--frozen-weights", "w"], command="export") == 2
+    assert "--frozen-weights has no effect on this model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--workdir", "--output", "--frozen-weights"])
+def test_remote_storage_is_refused(calls, capsys, option: str):
+    arguments = {"--workdir": "runs", "--output": "out", option: "s3://bucket/run"}
+    assert main([f"{name}={value}" for name, value in arguments.items()], command="export") == 2
+    assert "s3://bucket/run is an address, and only local paths work" in capsys.readouterr().err
+    assert not calls

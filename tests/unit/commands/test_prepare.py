@@ -202,3 +202,19 @@ def test_names_that_are_no_text_are_written_and_named(photos, tmp_path, capsys):
     assert run(photos, tmp_path / "out") == 1
     assert name in read_all(tmp_path / "out")
     assert r"small-caf\udce9.png: 200x31" in capsys.readouterr().err
+
+
+def test_a_quality_of_png_is_refused(photos, tmp_path, capsys):
+    assert run(photos, tmp_path / "out", "--format", "png", "--quality", "50") == 2
+    assert "--quality has no effect with --format png" in capsys.readouterr().err
+    assert run(photos, tmp_path / "out") == 1
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["quality"] == 95
+
+
+@pytest.mark.parametrize("option", ["--source", "--output"])
+def test_remote_storage_is_refused_before_any_work(photos, tmp_path, capsys, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert run(photos, tmp_path / "out", option, "gs://bucket/photos") == 2
+    assert "gs://bucket/photos is an address, and only local paths work" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
