@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cod_jax import files
+from cod_jax.errors import UserError
 
 
 def test_write_bytes_makes_parents_and_replaces(tmp_path):
@@ -378,7 +379,9 @@ def test_pipes_and_devices_are_refused_at_once(read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/run", Path("gs://bucket/run"), "s3://b", "file:///home/x", "https://h/x"])
+@pytest.mark.parametrize(
+    "path", ["gs://bucket/run", Path("gs://bucket/run"), "s3://b", "file:///home/x", "https://h/x"]
+)
 def test_addresses_of_remote_storage_are_no_folders(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"is an address, and only local paths work; mount that storage"):
