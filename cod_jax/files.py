@@ -61,6 +61,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = Tr
         FileExistsError: The path exists and may not be replaced.
         OSError: The folder cannot be written; the old file, if any, is untouched.
     """
+    require_local(path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UserError(f"{path} is not a regular file; choose another output")
@@ -177,8 +178,10 @@ def check_new_directory(path: str | os.PathLike[str], force: bool = False, marke
         Whether there is a folder to replace.
 
     Raises:
+        UserError: The path is an address of remote storage.
         FileExistsError: The path exists and may not be replaced.
     """
+    require_local(path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{path} exists and is not a folder; choose another output")

@@ -386,6 +386,10 @@ def test_addresses_of_remote_storage_are_no_folders(path, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"is an address, and only local paths work; mount that storage"):
         files.make_directory(path)
+    with pytest.raises(UserError, match="is an address"):
+        files.write_bytes(path, b"")
+    with pytest.raises(UserError, match="is an address"), files.new_directory(path):
+        pass
     assert not any(tmp_path.iterdir())
 
 
