@@ -62,6 +62,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = Tr
         OSError: The folder cannot be written; the old file, if any, is untouched.
     """
     require_local(path)
+    _refuse_dash(path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UserError(f"{path} is not a regular file; choose another output")
@@ -182,6 +183,7 @@ def check_new_directory(path: str | os.PathLike[str], force: bool = False, marke
         FileExistsError: The path exists and may not be replaced.
     """
     require_local(path)
+    _refuse_dash(path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{path} exists and is not a folder; choose another output")
@@ -314,6 +316,12 @@ def without_suffixes(paths: Sequence[Path]) -> list[Path]:
         if not clashing:
             return short
         kept |= clashing
+
+
+def _refuse_dash(path: str | os.PathLike[str]) -> None:
+    # Whoever writes -o - means standard output, which the commands that can write to it open themselves.
+    if os.fspath(path) == "-":
+        raise UserError("expected the name of a file or folder, got -; only compress and decompress take streams")
 
 
 @contextlib.contextmanager

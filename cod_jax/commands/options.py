@@ -58,7 +58,7 @@ def add_limit_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_limit(args: argparse.Namespace) -> dict[str, int]:
+def chosen_limit(args: argparse.Namespace) -> dict[str, Any]:
     """Return the chosen --max-pixels, as `cod_jax.load` takes it."""
     return {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
 

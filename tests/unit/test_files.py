@@ -11,6 +11,8 @@ import pytest
 from cod_jax import files
 from cod_jax.errors import UserError
 
+SIGNALS = [(signal.SIGTERM, 143), *([(signal.SIGHUP, 129)] if sys.platform != "win32" else [])]
+
 
 def test_write_bytes_makes_parents_and_replaces(tmp_path):
     path = tmp_path / "a" / "b.bin"
@@ -264,6 +266,15 @@ def test_folders_that_hold_each_other_are_told(tmp_path, output: str, source: st
             check()
 
 
+def test_a_dash_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="got -; only compress and decompress take streams"):
+        files.write_bytes("-", b"x")
+    with pytest.raises(ValueError, match="got -; only compress and decompress take streams"):
+        files.check_new_directory("-")
+    assert os.listdir() == []
+
+
 def test_find_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path):
     pictures = ["a.jpg", "a/b/c.webp", "a/z.jpeg", "b.PNG", "c.TIF", "d.tiff", "e.bmp", "f.gif"]
     for name in (*reversed(pictures), "notes.txt", ".hidden.png", ".cache/x.png"):
@@ -281,7 +292,7 @@ def test_find_images_says_what_is_wrong_with_the_folder(tmp_path):
         files.find_images(tmp_path / "file")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_a_signal_removes_what_is_not_complete(tmp_path, number: int, status: int):
     script = (
         "import sys, time; from cod_jax import files\n"

@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.unit.commands.conftest import Cod
 
 HEAVY = ["jax", "flax", "numpy", "PIL", "tqdm", "absl", "ml_collections", "grain", "orbax"]
+SIGNALS = [(signal.SIGTERM, 143), *([(signal.SIGHUP, 129)] if sys.platform != "win32" else [])]
 each_command = pytest.mark.parametrize("name", COMMANDS)
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices differ there")
 
@@ -104,17 +105,20 @@ def test_an_error_is_one_line_and_has_the_same_status_everywhere(
 
 
 @each_command
-def test_sigterm_ends_a_command_with_status_143_after_it_has_cleaned_up(cod: Cod, replace: Replace, name: str):
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_ends_a_command_after_it_has_cleaned_up(
+    cod: Cod, replace: Replace, name: str, number: int, status: int
+):
     cleaned = []
 
     def run(args):
         try:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         finally:
             cleaned.append(True)
 
     replace(name, run)
-    assert cod(name) == (143, "", f"cod {name}: error: terminated\n")
+    assert cod(name) == (status, "", f"cod {name}: error: terminated\n")
     assert cleaned == [True]
 
 
