@@ -61,7 +61,7 @@ def test_mutations_repeat_and_a_fault_is_kept(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mutation_shows_a_fault(name: str, tmp_path: Path):
-    assert run_plain(build(name, tmp_path), tmp_path, seconds=20, seed=1) > 20
+    assert run_plain(build(name, tmp_path), tmp_path, seconds=10, seed=1) > 20
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_a_model_is_compiled(model, tmp_path, capsys):
     assert "note:" not in printed
     description = json.loads((output / "compiled.json").read_text())
     assert {path.name for path in output.iterdir()} == {*description["files"], "compiled.json"}
-    codec = runtime.load(output)
+    assert f"sha256 {description['sha256']}\n" in printed
+    codec = runtime.load(output, sha256=description["sha256"])
     assert isinstance(codec.engine, CompiledEngine)
     assert codec.engine.description.platforms == ["cpu"]
     assert codec.decompress(codec.compress(gradient_image(16, 16))).shape == (16, 16, 3)
