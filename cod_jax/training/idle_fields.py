@@ -22,6 +22,7 @@ class Idle(NamedTuple):
     holds: Callable[[Callable[[str], Any]], bool]
 
 
+# Details of what a run switches off on purpose, such as validation.num_images=0, are no mistake and have no rule.
 RULES = (
     Idle(("data.min_scale",), "with data.crop=center", lambda get: get("data.crop") == "center"),
     Idle(
@@ -33,14 +34,6 @@ RULES = (
         ("validation.num_sampling_steps", "validation.guidance_scale"),
         "on objectives of one-step codecs",
         lambda get: get("objective.kind") in ("one_step", "distill"),
-    ),
-    Idle(
-        ("validation.num_sampling_steps", "validation.guidance_scale", "validation.grid_images"),
-        "while validation is off",
-        lambda get: get("validation.num_images") == 0 or get("validation.every_steps") == 0,
-    ),
-    Idle(
-        ("validation.every_steps",), "while validation.num_images is 0", lambda get: get("validation.num_images") == 0
     ),
     Idle(
         ("objective.alignment_block",),
