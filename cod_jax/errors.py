@@ -42,5 +42,9 @@ def stops_one_file(error: Exception) -> bool:
 
     The file may be damaged, missing or too large for the memory that is left; anything else is a bug.
     """
-    out_of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)  # the latter is JAX's
-    return isinstance(error, (UserError, OSError)) or out_of_memory
+    return isinstance(error, (UserError, OSError)) or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether the memory of the host or of a device was too small."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)  # the latter is JAX's

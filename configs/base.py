@@ -126,6 +126,7 @@ def get_config() -> config_dict.ConfigDict:
                 "every_steps": 5000,
                 "keep_latest": 2,
                 "keep_best": 1,  # by validation loss
+                "fall_back": True,  # to an older checkpoint if the newest is damaged
             },
             "log": {"every_steps": 100},
             "validation": {

@@ -47,9 +47,9 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
     from cod_jax.models.fields import from_mapping
-    from cod_jax.training.checkpoint import load_for_export
     from cod_jax.training.config import upgraded
     from cod_jax.training.objectives.objective import ObjectiveConfig
+    from cod_jax.training.saved_models import load_for_export
 
     model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
     config = ModelConfig.from_dict(model)

@@ -79,8 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.config_files import read_stages
     from cod_jax.training.stopping import exit_when_told
 
-    # Orbax and grain warn about what is normal here.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax and grain warn about what is normal here, and print tracebacks of errors that they also raise.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     stages = read_stages(args.config, args.settings)
     # Before joining other processes: jax.distributed then puts its own handler of SIGTERM in the place of this one.
     with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):

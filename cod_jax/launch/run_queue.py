@@ -19,7 +19,7 @@ from cod_jax.errors import UserError
 from cod_jax.launch.plan import Run
 from cod_jax.launch.processes import Process, StopSignals, device_environment, start, stop
 from cod_jax.launch.results import table
-from cod_jax.training.checkpoint import checkpoint_directory
+from cod_jax.training.run_folder import checkpoint_directory
 
 DONE_FILE = "sweep_done.json"
 OUTPUT_FILE = "output.log"

@@ -1,6 +1,9 @@
 """Join the other processes of a run."""
 
+import ipaddress
+import os
 import re
+import socket
 
 import jax
 
@@ -30,12 +33,36 @@ def join_processes(
     # Processes exchange arrays in this way on CPUs; other devices do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator_address, num_processes, process_id, coordinator_bind_address=_bind_address(coordinator_address)
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator_address, --num_processes and "
             "--process_id"
         ) from error
+
+
+def _bind_address(coordinator_address: str | None) -> str | None:
+    """Return where the first process listens: at the address that it is given, not on all interfaces as by default.
+
+    None keeps the default, where the address says nothing about this machine: JAX finds it itself, it is translated on
+    the way here, or it is the machine's own name for itself, which others resolve in another way.
+    JAX_COORDINATOR_BIND_ADDRESS decides if it is set.
+    """
+    if coordinator_address is None or "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return None
+    host = coordinator_address.rpartition(":")[0].strip("[]")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        for family, kind, _, _, address in found:
+            with socket.socket(family, kind) as probe:
+                probe.bind(address)
+    except (OSError, UnicodeError):
+        return None
+    is_loopback = any(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+    is_own_name = is_loopback and host != "localhost" and host not in {address[0] for *_, address in found}
+    return None if is_own_name else coordinator_address
 
 
 def _last_line(error: BaseException) -> str:

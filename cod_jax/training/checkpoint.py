@@ -1,33 +1,50 @@
 """Checkpoints of a run; the only module that calls Orbax."""
 
 import contextlib
+import logging
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from cod_jax.errors import UserError
-from cod_jax.models.functional import flatten_params
-from cod_jax.models.lora import merge
+from cod_jax.errors import UserError, WorkError
+from cod_jax.training.run_folder import (
+    LOSS,
+    DamagedCheckpointError,
+    checked_meta,
+    checkpoint_directory,
+    free_bytes,
+    naming_damage,
+    reason_of,
+    remove_unfinished,
+    set_aside,
+    steps_of,
+    stored_loss,
+)
 from cod_jax.training.state import TrainState
 
-Weights = Literal["ema", "raw"]
+_logger = logging.getLogger(__name__)
 
 # Parts of the state that are restored separately are items of their own; the rest is one item.
 _OWN_ITEMS = ("params", "ema", "optimizer")
-_ITEM_OF_WEIGHTS: dict[str, str] = {"ema": "ema", "raw": "params"}
-# Keys of further values: the metric that ranks checkpoints, and the shape of every array by name.
-_LOSS = "validation_loss"
-_SHAPES = "shapes"
+ITEMS = (*_OWN_ITEMS, "small")
+# Key of a further value: the shape of every array by name.
+SHAPES = "shapes"
+# Space that a checkpoint takes beside its numbers: some for each array, and some for its folders.
+_BYTES_PER_ARRAY, _BYTES_PER_CHECKPOINT = 2**11, 2**16
 
 
 class CheckpointStore:
     """Store of training states under DIR/checkpoints, which saves in the background and atomically.
+
+    A damaged checkpoint is set aside: its folder gets another name, so that its step can be saved again.
 
     Args:
         workdir: Folder of the run.
@@ -38,17 +55,24 @@ class CheckpointStore:
     def __init__(self, workdir: Path, keep_latest: int, keep_best: int):
         policies = [
             checkpoint_managers.LatestN(keep_latest),
-            checkpoint_managers.BestN(get_metric_fn=_validation_loss, n=keep_best, reverse=True),
+            checkpoint_managers.BestN(get_metric_fn=_ranking, n=keep_best, reverse=True),
         ]
         self.directory = checkpoint_directory(workdir)
-        self._manager = _build_manager(
+        self._workdir = workdir
+        self._saving: int | None = None
+        self._failed = False
+        self._set_unranked_aside()
+        self._usual_hook = sys.unraisablehook
+        sys.unraisablehook = self._on_unraisable
+        self._manager = ocp.CheckpointManager(
             self.directory,
-            ocp.CheckpointManagerOptions(
+            options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                best_fn=_validation_loss,  # metrics are stored only if this is set; the policy above decides
+                best_fn=_ranking,  # metrics are stored only if this is set; the policy above decides
                 best_mode="min",
                 cleanup_tmp_directories=True,
             ),
+            item_handlers=_handlers(),
         )
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any], validation_loss: float | None) -> None:
@@ -61,25 +85,84 @@ class CheckpointStore:
             state: Training state.
             meta: Plain values to store with it.
             validation_loss: Validation loss of this step, or None without a validation.
+
+        Raises:
+            WorkError: There is not enough space, or this or the previous save failed.
         """
+        self.wait()
         if step == self.latest_step():
             return
+        self._check_space(step, state)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _split(state).items()}
         loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, _SHAPES: _shapes(state)})),
-            metrics={_LOSS: loss},
-            force=True,
-        )
+        self._saving = step
+        with self._naming_failure():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, SHAPES: shapes_of(state)})),
+                metrics={LOSS: loss},
+                force=True,
+            )
 
     def latest_step(self) -> int | None:
         """Return the step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
     def meta(self, step: int) -> dict[str, Any]:
-        """Return the plain values stored with a checkpoint."""
-        return _restore_meta(self._manager, step)
+        """Return the plain values stored with a checkpoint; see `read_meta`."""
+        return read_meta(self.directory, step)
+
+    def restore_newest(
+        self,
+        shapes: TrainState,
+        shardings: TrainState,
+        check: Callable[[dict[str, Any]], None],
+        *,
+        fall_back: bool = True,
+    ) -> tuple[int, TrainState] | None:
+        """Read the newest checkpoint that all processes can read; damaged ones that are newer are set aside.
+
+        Args:
+            shapes: Abstract state.
+            shardings: Shardings of the state's arrays.
+            check: Function that refuses a checkpoint by its plain values, before its arrays are read.
+            fall_back: Whether to go on from an older checkpoint if the newest is damaged.
+
+        Returns:
+            Step and state of the checkpoint, or None if there is none.
+
+        Raises:
+            DamagedCheckpointError: No checkpoint can be read, or the newest cannot be and `fall_back` is false.
+            UserError: The checkpoint contains another state.
+        """
+        found, damage = None, {}
+        for step in reversed(steps_of(self._workdir)):
+            try:
+                check(self.meta(step))
+                found = step, self.restore(step, shapes, shardings)
+            except DamagedCheckpointError as error:
+                damage[step] = error
+            if _all_agree(step not in damage):
+                break
+            found = None
+            damage.setdefault(
+                step, DamagedCheckpointError(f"another process cannot read the checkpoint of step {step}")
+            )
+            if not fall_back:
+                raise DamagedCheckpointError(
+                    f"{damage[step]}; allow older ones with --config.checkpoint.fall_back=True, or remove its folder"
+                )
+        if damage and found is None:
+            raise DamagedCheckpointError(
+                f"{next(iter(damage.values()))}, and no other can be read; use another --workdir, or remove "
+                f"{self.directory} to start again"
+            )
+        for step, error in damage.items():
+            self._set_aside(step, error)
+        if damage:
+            _wait_for_all("damaged checkpoints are set aside")
+            self._manager.reload()
+        return found
 
     def restore(self, step: int, shapes: TrainState, shardings: TrainState) -> TrainState:
         """Read a state onto any mesh.
@@ -90,9 +173,10 @@ class CheckpointStore:
             shardings: Shardings of the state's arrays.
 
         Raises:
-            UserError: The checkpoint contains another state, or is damaged.
+            DamagedCheckpointError: The checkpoint is damaged.
+            UserError: The checkpoint contains another state.
         """
-        stored, wanted = self.meta(step)[_SHAPES], _shapes(shapes)
+        stored, wanted = self.meta(step)[SHAPES], shapes_of(shapes)
         if stored != wanted:
             names = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
             first = f"expected {wanted.get(names[0], 'nothing')} for {names[0]}, got {stored.get(names[0], 'nothing')}"
@@ -104,9 +188,31 @@ class CheckpointStore:
             lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
         )
         items = {name: ocp.args.StandardRestore(tree) for name, tree in _split(abstract).items()}
-        with _naming_damage(self.directory, step):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return TrainState(**{name: tree for item in items for name, tree in _joined(item, restored[item]).items()})
+        with naming_damage(self.directory, step):
+            restored = _read(self.directory, step, **items)
+        return TrainState(**{name: tree for item in items for name, tree in joined(item, restored[item]).items()})
+
+    def drop_after(self, step: int) -> str:
+        """Set the checkpoints after a step aside, which proved to be useless, and say where the run goes on."""
+        self.wait()
+        later = [saved for saved in steps_of(self._workdir) if saved > step and jax.process_index() == 0]
+        names = [set_aside(self.directory, saved, "unusable").name for saved in later]
+        aside = f" (set aside: {', '.join(names)})" if names else ""
+        return f"{self.resumption()}{aside}"
+
+    def resumption(self) -> str:
+        """Return where the same command would go on."""
+        steps = [step for step in steps_of(self._workdir) if step != self._saving]
+        return f"the same command resumes after step {steps[-1]}" if steps else "nothing is saved yet"
+
+    def check(self) -> None:
+        """Notice a save that has ended in the background; cheap enough for every step.
+
+        Raises:
+            WorkError: It failed.
+        """
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def reached_preemption(self, step: int) -> bool:
         """Return whether any process was told to stop; all processes get the same answer at the same step."""
@@ -116,167 +222,130 @@ class CheckpointStore:
         """Wait for the current save.
 
         Raises:
-            OSError: The save failed.
+            WorkError: The save failed.
         """
-        self._manager.wait_until_finished()
+        if self._saving is not None:
+            with self._naming_failure():
+                self._manager.wait_until_finished()
+            self._saving = None
 
     def close(self) -> None:
-        """Wait for the current save and release the threads."""
-        self._manager.close()
+        """Wait for the current save and release the threads.
 
+        Raises:
+            WorkError: The save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            sys.unraisablehook = self._usual_hook
+            if self._failed:
+                # Again, because other threads of the save may have gone on writing.
+                self._remove_unfinished()
 
-def checkpoint_directory(workdir: Path) -> Path:
-    """Return the folder of a run's checkpoints, absolute as Orbax requires."""
-    return Path(workdir).absolute() / "checkpoints"
+    def _on_unraisable(self, found: Any) -> None:
+        """Leave out what each array of a failed save reports after the first one: the error itself is raised."""
+        if not isinstance(found.exc_value, RuntimeError) or "Event loop is closed" not in str(found.exc_value):
+            self._usual_hook(found)
 
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            remove_unfinished(self.directory)
 
-def latest_step(workdir: Path) -> int | None:
-    """Return the step of a run's newest checkpoint, or None if there is none yet.
+    def _set_unranked_aside(self) -> None:
+        """Set checkpoints aside whose validation loss cannot be read, because Orbax reads that of all."""
+        for step in steps_of(self._workdir):
+            try:
+                stored_loss(self.directory, step)
+            except DamagedCheckpointError as error:
+                self._set_aside(step, error)
+        _wait_for_all("unranked checkpoints are set aside")
 
-    This only lists the folder. All processes of a run would have to open a manager together, and they may not see a new
-    folder at the same time. Orbax renames a complete checkpoint to its number.
-    """
-    directory = checkpoint_directory(workdir)
-    steps = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
-    return max(steps, default=None)
+    def _set_aside(self, step: int, error: Exception) -> None:
+        if jax.process_index() == 0:
+            _logger.warning("%s; its folder is now %s", error, set_aside(self.directory, step, "damaged").name)
 
-
-@contextlib.contextmanager
-def errors_that_name(setting: str, path: Path) -> Iterator[None]:
-    """Name the setting in errors about a folder that is neither a model folder nor the work folder of a run.
-
-    Raises:
-        UserError: The folder cannot be read, or contains several stages.
-    """
-    if stages := stages_of(path):
-        raise UserError(f"{setting} contains the stages {', '.join(stages)}; name one of them")
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{setting} must be the work folder of a run or a model folder: {error}") from error
-
-
-def stages_of(workdir: Path) -> list[str]:
-    """Return the names of the stages in a work folder; none if the run has only one."""
-    return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
-
-
-def load_meta(workdir: Path, step: int) -> dict[str, Any]:
-    """Return the plain values of a checkpoint; all processes of a run call it."""
-    with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
-        return _restore_meta(manager, step)
-
-
-def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:
-    """Return trained parameters and their moving average, with the training heads, by names such as "model/codec/...".
-
-    Low-rank adaptations are merged into the model.
-
-    Args:
-        workdir: Folder of the run.
-        step: Step of the checkpoint.
-
-    Raises:
-        UserError: The checkpoint is damaged.
-    """
-    with _build_manager(checkpoint_directory(workdir), ocp.CheckpointManagerOptions(create=False)) as manager:
-        objective = _restore_meta(manager, step)["config"].get("objective", {})
-        return {
-            "raw": _flat(_merged(_restore_on_host(manager, step, "params"), objective)),
-            "ema": _flat(_merged(_restore_on_host(manager, step, "ema"), objective)),
-        }
-
-
-def load_for_export(
-    workdir: Path, weights: Weights = "ema", step: int | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """Read a model from a run without building its trainer; low-rank adaptations are merged into it.
-
-    Args:
-        workdir: Folder of the run.
-        weights: "ema" for the moving average, "raw" for the trained parameters.
-        step: Step of the checkpoint; by default the one with the lowest validation loss, or the newest if none was
-            validated.
-
-    Returns:
-        The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them,
-        and facts about the run: "step", "weights", "validation_loss" (None if it was not validated) and "config".
-
-    Raises:
-        FileNotFoundError: The folder or checkpoint does not exist.
-        UserError: `weights` is neither "ema" nor "raw", or the checkpoint is damaged.
-    """
-    if weights not in _ITEM_OF_WEIGHTS:
-        raise UserError(f"weights must be one of {', '.join(_ITEM_OF_WEIGHTS)}, got {weights!r}")
-    directory = checkpoint_directory(workdir)
-    if not directory.is_dir():
-        stages = stages_of(Path(workdir))
-        hint = f"one of its stages: {', '.join(stages)}" if stages else "the --workdir of a training run"
-        raise FileNotFoundError(f"{workdir} holds no checkpoints; give {hint}")
-    with _build_manager(directory, ocp.CheckpointManagerOptions(create=False)) as manager:
-        losses: dict[int, float] = {
-            saved: _validation_loss(manager.metrics(saved)) for saved in sorted(manager.all_steps())
-        }
-        if not losses:
-            raise FileNotFoundError(f"{directory} holds no finished checkpoint; train until the first is saved")
-        if step is None:
-            # The later of equal losses, so the newest if nothing was validated.
-            step = min(losses, key=lambda saved: (losses[saved], -saved))
-        if step not in losses:
-            raise FileNotFoundError(
-                f"{directory} has no checkpoint of step {step}; it has {', '.join(map(str, losses))}"
+    def _check_space(self, step: int, state: TrainState) -> None:
+        leaves = jax.tree.leaves(state)
+        needed = sum(leaf.nbytes + _BYTES_PER_ARRAY for leaf in leaves) + _BYTES_PER_CHECKPOINT
+        if not _first_decides(free_bytes(self.directory) >= needed):
+            raise WorkError(
+                f"the checkpoint of step {step} needs {_megabytes(needed)} in {self.directory}, and "
+                f"{_megabytes(free_bytes(self.directory))} are free; make room, then {self.resumption()}"
             )
-        item = _ITEM_OF_WEIGHTS[weights]
-        meta = _restore_meta(manager, step)
-        params = _merged(_restore_on_host(manager, step, item), meta["config"].get("objective", {}))["model"]
-    loss = losses[step] if math.isfinite(losses[step]) else None
-    info = {"step": step, "weights": weights, "validation_loss": loss, "config": meta["config"]}
-    return meta["config"]["model"], _flat(params), info
+
+    @contextlib.contextmanager
+    def _naming_failure(self) -> Iterator[None]:
+        """Turn whatever fails in a save into one line, and remove what it has written.
+
+        Raises:
+            WorkError: The save failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            step, self._saving, self._failed = self._saving, None, True
+            self._remove_unfinished()
+            raise WorkError(
+                f"the checkpoint of step {step} cannot be saved in {self.directory} ({reason_of(error)}, "
+                f"{_megabytes(free_bytes(self.directory))} are free); {self.resumption()}"
+            ) from error
 
 
-def _build_manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    # Named handlers allow reading metadata before anything was saved or restored.
-    handlers = {name: ocp.StandardCheckpointHandler() for name in (*_OWN_ITEMS, "small")}
-    return ocp.CheckpointManager(
-        directory, options=options, item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()}
-    )
+def read_meta(directory: Path, step: int) -> dict[str, Any]:
+    """Return the plain values of a checkpoint, with the shape of every array by name as `SHAPES`.
+
+    Raises:
+        DamagedCheckpointError: They cannot be read.
+    """
+    with naming_damage(directory, step):
+        return checked_meta(_read(directory, step, meta=ocp.args.JsonRestore())["meta"])
 
 
-def _restore_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    with _naming_damage(manager.directory, step):
-        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+def read_on_host(directory: Path, step: int, item: str) -> dict[str, Any]:
+    """Read one of `ITEMS` into this process's memory, from any devices; integer keys come back as strings.
 
-
-@contextlib.contextmanager
-def _naming_damage(directory: Any, step: int) -> Iterator[None]:
-    """Name the checkpoint in errors about one that cannot be read."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"the checkpoint of step {step} in {directory} is damaged ({first_line}); remove its folder "
-            f"{step} to go on from an older one"
-        ) from error
-
-
-def _restore_on_host(manager: ocp.CheckpointManager, step: int, item: str) -> dict[str, Any]:
-    """Read one item into this process's memory, from any devices; integer keys come back as strings."""
+    Raises:
+        DamagedCheckpointError: It cannot be read.
+    """
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    abstract = jax.tree.map(
-        lambda stored: jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=host),
-        dict(manager.item_metadata(step)[item]),
-    )
-    with _naming_damage(manager.directory, step):
-        return manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+    with naming_damage(directory, step):
+        stored = ocp.StandardCheckpointHandler().metadata(directory / str(step) / item)
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), dict(stored))
+        return _read(directory, step, **{item: ocp.args.StandardRestore(abstract)})[item]
 
 
-def _merged(params: dict[str, Any], objective: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored parameters with low-rank adaptations, if any, merged into the model."""
-    if "lora" not in params:
-        return params
-    model = merge(params["model"], params["lora"], objective["lora_alpha"] / objective["lora_rank"])
-    return {**{part: tree for part, tree in params.items() if part != "lora"}, "model": model}
+def _handlers() -> dict[str, Any]:
+    """Return what reads and writes each item by name, so that metadata can be read before anything was restored."""
+    return {**{name: ocp.StandardCheckpointHandler() for name in ITEMS}, "meta": ocp.JsonCheckpointHandler()}
+
+
+def _read(directory: Path, step: int, **items: Any) -> Any:
+    """Read items of a checkpoint without waiting for other processes, which may fail where this one does not."""
+    folder = directory / str(step)
+    return ocp.CompositeCheckpointHandler(**_handlers()).restore(folder, args=ocp.args.Composite(**items))
+
+
+def _all_agree(fine: bool) -> bool:
+    """Return whether all processes say so."""
+    if jax.process_count() == 1:
+        return fine
+    return bool(np.asarray(multihost_utils.process_allgather(np.int32(fine))).all())
+
+
+def _wait_for_all(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _first_decides(fine: bool) -> bool:
+    """Return what the first process says, which may see another amount of free space than the others."""
+    return fine if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(fine)))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _split(state: TrainState) -> dict[str, Any]:
@@ -284,20 +353,18 @@ def _split(state: TrainState) -> dict[str, Any]:
     return {**{name: parts.pop(name) for name in _OWN_ITEMS}, "small": parts}
 
 
-def _joined(item: str, tree: Any) -> dict[str, Any]:
+def joined(item: str, tree: Any) -> dict[str, Any]:
+    """Return one of `ITEMS` as a part of the state's dict."""
     return {item: tree} if item in _OWN_ITEMS else tree
 
 
-def _flat(tree: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in flatten_params(tree).items()}
-
-
-def _validation_loss(metrics: Any) -> float:
+def _ranking(metrics: Any) -> float:
     """Return the metric that ranks a checkpoint; a checkpoint without a validation ranks last."""
-    loss = (metrics or {}).get(_LOSS)
+    loss = (metrics or {}).get(LOSS)
     return math.inf if loss is None else loss
 
 
-def _shapes(state: TrainState) -> dict[str, list[int]]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
+def shapes_of(tree: Any) -> dict[str, list[int]]:
+    """Return the shape of every array by name, its path joined by "/"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape) for path, leaf in leaves}

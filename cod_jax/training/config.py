@@ -50,13 +50,16 @@ class CheckpointConfig:
 
     Attributes:
         every_steps: Steps between checkpoints.
-        keep_latest: Number of newest checkpoints to keep.
+        keep_latest: Number of newest checkpoints to keep; with 1 there is no way back from one that turns out to be
+            damaged, or useless.
         keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
+        fall_back: Whether a run goes on from an older checkpoint if the newest is damaged; otherwise it is refused.
     """
 
     every_steps: int
     keep_latest: int
     keep_best: int
+    fall_back: bool = True
 
     def __post_init__(self):
         require_at_least(self, 1, "every_steps", "keep_latest")

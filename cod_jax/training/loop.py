@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
-from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, put, sharding_rows
-from cod_jax.training.checkpoint import CheckpointStore, latest_step, load_meta, stages_of
+from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, sharding_rows
+from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import count_flops, peak_flops_per_second
 from cod_jax.training.frozen import check_same, digests, placed
-from cod_jax.training.initial import Initial, check_start, load_initial, with_initial
+from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
+from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
+from cod_jax.training.saved_models import load_meta
+from cod_jax.training.skipping import SkippedSteps
 from cod_jax.training.state import TrainState, chosen, replaced
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
@@ -70,7 +74,8 @@ def train(
     Raises:
         UserError: The settings do not fit the data, the devices, the checkpoint or the model to start from.
         OSError: Something cannot be read or written.
-        TrainingError: Too many steps in a row had no finite gradients.
+        TrainingError: Too many steps in a row, or the last ones, had no finite gradients.
+        WorkError: A checkpoint cannot be saved.
     """
     if is_finished(config, workdir):
         return True
@@ -100,18 +105,21 @@ def train(
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         store = CheckpointStore(workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best)
         stack.callback(store.close)
-        start = store.latest_step() or 0
-        if start:
-            meta = store.meta(start)
+
+        def check(meta: Mapping[str, Any]) -> None:
             _check_same_model(config, workdir, meta)
             check_same(workdir, meta, frozen_digests)
             batches.set_state(meta["data"])
-            state = store.restore(start, shapes, shardings)
+
+        resumed = store.restore_newest(shapes, shardings, check, fall_back=config.checkpoint.fall_back)
+        if resumed is not None:
+            start, state = resumed
             _logger.info("resumed after step %d of %d", start, config.total_steps)
             if config.init_from:
                 _logger.info("init_from is ignored, because the run has a checkpoint of its own")
         else:
-            state = _initial_state(config, plan, key, given)
+            start, state = 0, initial_state(config, plan, key, given)
+        # The caller keeps no copy either, so this frees the memory of the host.
         del given
 
         writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
@@ -139,23 +147,33 @@ def train(
             frozen_shardings=plan.frozen_shardings,
             batch=batch,
         )
-        report = Report(writer, config.total_steps, config.max_consecutive_skipped, plan.objective.updates)
+        report = Report(writer, config.total_steps)
+        skipped = SkippedSteps(plan.objective.updates, config.max_consecutive_skipped)
         meter = _build_meter(plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))
         bar = stack.enter_context(
             tqdm(total=config.total_steps, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
         )
         window: list[Metrics] = []
-        done, stopping = start, False
+        queued: deque[tuple[int, Update, Metrics]] = deque()
+
+        def look(num_left: int) -> None:
+            """Wait until at most so many steps are under way, and stop the run if too many were skipped."""
+            while len(queued) > num_left:
+                if not skipped.look(*queued.popleft()):
+                    raise skipped.error(store.drop_after(max(start, skipped.last_good)))
+
+        done, stopping, due = start, False, False
         for done in range(start + 1, config.total_steps + 1):
+            store.check()
             with meter.waiting():
                 local = next(batches)
             # Decided on the host, because each update is a program of its own.
-            update = updates[schedule[(done - 1) % len(schedule)]]
-            state, metrics = update(state, frozen_params, global_batch(local, batch))
+            index = schedule[(done - 1) % len(schedule)]
+            state, metrics = updates[index](state, frozen_params, global_batch(local, batch))
             window.append(metrics)
-            if len(window) > _STEPS_AHEAD:
-                window[-1 - _STEPS_AHEAD]["skipped"].block_until_ready()
+            queued.append((done, plan.objective.updates[index], metrics))
+            look(_STEPS_AHEAD)
             bar.update()
 
             is_last = done == config.total_steps
@@ -173,15 +191,28 @@ def train(
                     append_result(workdir, done, scalars)
                 validation_loss = scalars.get("loss")
                 validated = True
-            if done % config.checkpoint.every_steps == 0 or validated or is_last or stopping:
+            due = due or done % config.checkpoint.every_steps == 0 or validated or is_last or stopping
+            if due:
                 with meter.paused():
-                    meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
-                    store.save(done, state, meta, validation_loss)
+                    look(0)
+                    # A state that no finite gradient follows may be useless, so it never replaces a good one. The save
+                    # waits for a step with finite gradients.
+                    if not skipped.skipping:
+                        meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
+                        store.save(done, state, meta, validation_loss)
+                        due = False
             if stopping and not is_last:
-                _logger.info("told to stop: saving step %d; the same command resumes", done)
+                what = "not saving the skipped step" if due else "saving step"
+                _logger.info("told to stop: %s %d; the same command resumes", what, done)
                 break
         store.wait()
-        _logger.info("saved step %d in %s", store.latest_step(), store.directory)
+        if due and done == config.total_steps:
+            raise skipped.error(
+                "the last step is one of them, so it is not saved; raise total_steps to go on, and "
+                f"{store.resumption()}"
+            )
+        if not due:
+            _logger.info("saved step %d in %s", done, store.directory)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("end of training")
         # The signal may have come during the last validation.
@@ -197,7 +228,11 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
     step = latest_step(workdir)
     if step is None or step < config.total_steps:
         return False
-    _check_same_model(config, workdir, load_meta(workdir, step))
+    try:
+        meta = load_meta(workdir, step)
+    except DamagedCheckpointError:
+        return False  # the run goes on from an older checkpoint, and says so
+    _check_same_model(config, workdir, meta)
     _logger.info("nothing to do in %s: step %d of %d is done", workdir, step, config.total_steps)
     return True
 
@@ -270,41 +305,6 @@ def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any
         )
     if texts:
         _logger.info("settings changed since the checkpoint: %s", ", ".join(texts.values()))
-
-
-def _initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
-    """Return a fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
-    initial = _load_initial(config, plan.shapes) if config.init_from else None
-    state = _fresh_state(plan, key, frozen)
-    if initial is None:
-        return state
-    trained = {name for update in plan.objective.updates for name in update.trains}
-    buffers = plan.objective.carried_buffers(state.buffers) if initial.has_bottleneck else {}
-    return with_initial(state, plan.shardings, initial, trained, buffers)
-
-
-def _fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
-    """Create the initial state with its sharding, never whole on one device.
-
-    Parts that start from a frozen network take its parameters as given, before they are rounded for its computation.
-    """
-    # This program runs once, and on a CPU optimising it takes longer than running it. This halves the compile time.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    begin = time.monotonic()
-    state = jax.jit(plan.init, out_shardings=plan.shardings, compiler_options=options)(key)
-    parts = plan.objective.parts_from(frozen)
-    where = {part: plan.shardings.params[part] for part in parts}
-    placed = jax.tree.map(lambda value, sharding: put(np.asarray(value, np.float32), sharding), parts, where)
-    state = dataclasses.replace(state, params={**state.params, **placed})
-    _logger.info("initialised the state in %.1f s", time.monotonic() - begin)
-    return state
-
-
-def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
-    """Read `init_from`."""
-    initial = load_initial(Path(config.init_from), config.init_weights, shapes.params, config.init_fresh)
-    _logger.info("started from %s, %s weights: %s", config.init_from, config.init_weights, initial.summary())
-    return initial
 
 
 def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: Path) -> None:

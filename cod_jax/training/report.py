@@ -1,13 +1,10 @@
-"""Log lines and TensorBoard records of a run, and the check that ends a run without finite gradients."""
+"""Log lines and TensorBoard records of a run."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cod_jax.errors import WorkError
-from cod_jax.training.objectives.objective import Update
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -16,27 +13,17 @@ _logger = logging.getLogger(__name__)
 _COUNTERS = ("skipped", "consecutive_skipped")
 
 
-class TrainingError(WorkError):
-    """Error that ends a run; the message says why and what to do."""
-
-
 class Report:
     """Writer of a run's measurements.
 
     Args:
         writer: Writer of the TensorBoard files.
         total_steps: Number of steps of the run, for the log lines.
-        max_consecutive_skipped: Number of steps in a row without finite gradients that ends the run.
-        updates: Kinds of steps.
     """
 
-    def __init__(
-        self, writer: TensorBoardWriter, total_steps: int, max_consecutive_skipped: int, updates: Sequence[Update]
-    ):
-        self._settings = {f"{update.name}/loss": update.settings for update in updates}
+    def __init__(self, writer: TensorBoardWriter, total_steps: int):
         self._writer = writer
         self._total_steps = total_steps
-        self._max_skipped = max_consecutive_skipped
         self._left_out: set[str] = set()
 
     def training(
@@ -53,9 +40,6 @@ class Report:
             window: Metrics of each step.
             speed: Speed of these steps, see `Meter.report`.
             left_out: Images that could not be used so far, with reasons.
-
-        Raises:
-            TrainingError: Too many steps in a row had no finite gradients.
         """
         values = average(window)
         for name in left_out.keys() - self._left_out:
@@ -75,7 +59,6 @@ class Report:
         if values["skipped"]:
             parts.append(f"{values['skipped']:.0f} steps skipped so far")
         _logger.info("step %d/%d: %s", step, self._total_steps, ", ".join(parts))
-        self._stop_if_skipping(step, window)
 
     def validation(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
         """Write the results of a validation, as `Validator` returns them."""
@@ -92,25 +75,6 @@ class Report:
         }
         parts = [text.format(scalars[name]) for name, text in formats.items() if name in scalars]
         _logger.info("validation after step %d: %s", step, ", ".join(parts))
-
-    def _stop_if_skipping(self, step: int, window: Sequence[Mapping[str, np.ndarray]]) -> None:
-        in_a_row, metrics = max(
-            ((int(metrics["consecutive_skipped"]), metrics) for metrics in window), key=lambda pair: pair[0]
-        )
-        if in_a_row < self._max_skipped:
-            return
-        names = ("loss", "gradient_norm")
-        broken = [
-            f"{name} is {float(value)}"
-            for name, value in metrics.items()
-            if name.removeprefix(_scope(name)).split("/")[0] in names and not math.isfinite(value)
-        ]
-        optimizer = next((self._settings[name] for name in metrics if name in self._settings), "optimizer")
-        raise TrainingError(
-            f"stopped at step {step}: {in_a_row} steps in a row had no finite gradients and were skipped "
-            f"({', '.join(broken)}); lower {optimizer}.learning_rate, set {optimizer}.gradient_clip, or check the "
-            "images"
-        )
 
 
 def average(window: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:

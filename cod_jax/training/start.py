@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +14,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.files import make_directory
 from cod_jax.models.functional import Params
-from cod_jax.training.checkpoint import checkpoint_directory
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.loop import check, is_finished, train
+from cod_jax.training.run_folder import checkpoint_directory
 from cod_jax.training.teacher import load_teacher
 
 LOG_FILE = "train.log"
@@ -47,31 +47,39 @@ def run_stages(
         OSError: A file cannot be read or written.
     """
     runs = _runs(stages, workdir)
-    load_frozen_once = functools.cache(load_frozen)
     is_first = jax.process_index() == 0
     is_new = not workdir.exists()
     try:
         make_directory(workdir)
         with _alone(workdir), _log_to(workdir / LOG_FILE if is_first else None):
-            unfinished = [run for run in runs if not is_finished(*run)]
-            for config, _ in unfinished[1:]:
-                check(config)
-            for config, directory in unfinished:
-                directory.mkdir(exist_ok=True)
-
-                def load(config: TrainConfig = config) -> Mapping[str, Params]:
-                    networks = load_frozen_once(config.frozen_names, config.frozen.weights)
-                    teacher = config.objective.teacher
-                    return {**networks, "teacher": load_teacher(teacher)} if teacher else networks
-
-                progress = is_first and sys.stderr.isatty()
-                if not train(config, directory, load_frozen=load, progress=progress):
-                    break
+            _run_unfinished(runs, load_frozen)
     except (UserError, OSError):
         if is_first and is_new:
             for directory in dict.fromkeys((*(directory for _, directory in runs), workdir)):
                 _remove_if_empty(directory)
         raise
+
+
+def _run_unfinished(
+    runs: list[tuple[TrainConfig, Path]],
+    load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
+) -> None:
+    """Train the stages that are not finished."""
+    is_first = jax.process_index() == 0
+    unfinished = [run for run in runs if not is_finished(*run)]
+    for config, _ in unfinished[1:]:
+        check(config)
+    for config, directory in unfinished:
+        directory.mkdir(exist_ok=True)
+
+        # Read again by each stage: a copy that waits for the next stage would take memory for days.
+        def load(config: TrainConfig = config) -> Mapping[str, Params]:
+            networks = load_frozen(config.frozen_names, config.frozen.weights)
+            teacher = config.objective.teacher
+            return {**networks, "teacher": load_teacher(teacher)} if teacher else networks
+
+        if not train(config, directory, load_frozen=load, progress=is_first and sys.stderr.isatty()):
+            break
 
 
 def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[TrainConfig, Path]]:
@@ -98,29 +106,48 @@ def _remove_if_empty(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(workdir: Path) -> Iterator[None]:
-    """Lock a folder against other runs; the lock ends with the process.
+    """Lock a folder and its stages against other runs; the locks end with the process.
 
-    The first process holds the lock for all processes of a run and tells them the result.
+    The run of a single stage keeps runs of all stages away, but not those of other stages. The first process holds the
+    locks for all processes of a run and tells them the result.
 
     Raises:
-        UserError: Another run is using the folder.
+        UserError: Another run is using one of the folders.
     """
     with contextlib.ExitStack() as stack:
-        free = True
-        if jax.process_index() == 0:
-            file = stack.enter_context((workdir / LOCK_FILE).open("a"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-            except OSError:
-                # Some network file systems have no locks, so users must not start two runs in one folder there.
-                pass
+        taken = _lock_all(stack, workdir) if jax.process_index() == 0 else None
+        free = taken is None
         if jax.process_count() > 1:
             free = bool(multihost_utils.broadcast_one_to_all(np.int32(free)))
         if not free:
-            raise UserError(f"{workdir} is in use by another run; wait for it or choose another --workdir")
+            raise UserError(f"{taken or workdir} is in use by another run; wait for it or choose another --workdir")
         yield
+
+
+def _lock_all(stack: contextlib.ExitStack, workdir: Path) -> Path | None:
+    """Lock a folder, its stages and the run that it is a stage of; return the first that another run is using."""
+    if not _lock(stack, workdir, fcntl.LOCK_EX):
+        return workdir
+    # In this order, because a stage that starts meanwhile looks at the folder around it last.
+    for stage in sorted(file.parent for file in workdir.glob(f"stage*/{LOCK_FILE}")):
+        if not _lock(stack, stage, fcntl.LOCK_EX):
+            return stage
+    around = workdir.resolve().parent
+    is_stage = workdir.resolve().name.startswith("stage") and (around / LOCK_FILE).exists()
+    return around if is_stage and not _lock(stack, around, fcntl.LOCK_SH) else None
+
+
+def _lock(stack: contextlib.ExitStack, folder: Path, kind: int) -> bool:
+    """Lock a folder until the stack is closed, and return whether it was free."""
+    file = stack.enter_context((folder / LOCK_FILE).open("a"))
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems have no locks, so users must not start two runs in one folder there.
+        pass
+    return True
 
 
 class _TerminalHandler(logging.Handler):
@@ -132,13 +159,33 @@ class _TerminalHandler(logging.Handler):
         sys.stdout.flush()
 
 
+class _FileHandler(logging.FileHandler):
+    """Handler that writes lines to a file, and goes on without them where the disk is full.
+
+    The next checkpoint finds the full disk and says so.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Print an error of another kind only."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def _log_to(file: Path | None) -> Iterator[None]:
-    """Send the package's log to the terminal and a file, or without a file only warnings to the terminal."""
+    """Send the package's log to the terminal and a file, or without a file only warnings to the terminal.
+
+    What ends the run is the last line of the file. The terminal gets it from the command.
+    """
     logger = logging.getLogger("cod_jax")
     handlers: list[logging.Handler] = [_TerminalHandler()]
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8", errors="backslashreplace"))
+        handlers.append(_FileHandler(file, encoding="utf-8", errors="backslashreplace"))
     previous = logger.level, logger.propagate
     logger.propagate = False
     logger.setLevel(logging.INFO if file is not None else logging.WARNING)
@@ -147,6 +194,11 @@ def _log_to(file: Path | None) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except BaseException as error:
+        logger.removeHandler(handlers[0])
+        is_bug = isinstance(error, Exception) and not isinstance(error, UserError | OSError)
+        logger.error("error: %s", files.reason(error), exc_info=error if is_bug else None)
+        raise
     finally:
         logger.level, logger.propagate = previous
         for handler in handlers:

@@ -6,7 +6,8 @@ from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import load_bundle, load_description
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.models.functional import Params
-from cod_jax.training.checkpoint import errors_that_name, latest_step, load_for_export, load_meta
+from cod_jax.training.run_folder import errors_that_name, latest_step
+from cod_jax.training.saved_models import load_for_export, load_meta
 
 
 def load_teacher_config(path: str) -> ModelConfig:

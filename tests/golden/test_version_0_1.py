@@ -12,7 +12,7 @@ from cod_jax.coding import container
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.description import read_fingerprints
 from cod_jax.models import ModelConfig, build_model, unflatten_params
-from cod_jax.training.checkpoint import load_for_export
+from cod_jax.training.saved_models import load_for_export
 from tests.golden.folder import version_0_1, version_0_1_facts
 from tests.integration.states import final_state
 from tests.model_fixtures import gradient_image

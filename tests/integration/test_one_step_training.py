@@ -16,7 +16,7 @@ from cod_jax.images import save_png
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import ModelConfig, build_model, flatten_params
 from cod_jax.models.lora import merge
-from cod_jax.training.checkpoint import load_for_export
+from cod_jax.training.saved_models import load_for_export
 from demo.photographs import HELD_OUT_PHOTOGRAPH, TRAINING_PHOTOGRAPHS
 from tests.integration.judge import in_batches, judge
 from tests.integration.states import final_state

@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import ModelConfig, build_model, unflatten_params
-from cod_jax.training.checkpoint import latest_step, load_for_export, load_meta
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.results import read_results
+from cod_jax.training.run_folder import latest_step
+from cod_jax.training.saved_models import load_for_export, load_meta
 from demo.photographs import write_photographs as write_demo_photographs
 from tests.integration.states import final_state
 from tests.training_fixtures import (

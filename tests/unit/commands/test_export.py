@@ -24,7 +24,7 @@ def stub_run(monkeypatch) -> Callable[..., dict[str, Any]]:
         params = flatten_params(numpy_params(build_model(config).shapes))
         run = config.to_dict(), params, {"step": 7, "config": {**SETTINGS, **settings}}
         saved: dict[str, Any] = {}
-        monkeypatch.setattr("cod_jax.training.checkpoint.load_for_export", lambda *_, weights, step: run)
+        monkeypatch.setattr("cod_jax.training.saved_models.load_for_export", lambda *_, weights, step: run)
         monkeypatch.setattr(
             "cod_jax.model_folder.bundle.save_bundle", lambda *_, **options: saved.update(options) or "0" * 64
         )
@@ -46,7 +46,7 @@ def calls(monkeypatch) -> list[tuple]:
         training = {"step": step or 7, "weights": weights, "config": SETTINGS}
         return model.config.to_dict(), flatten_params(model.params), training
 
-    monkeypatch.setattr("cod_jax.training.checkpoint.load_for_export", load_for_export)
+    monkeypatch.setattr("cod_jax.training.saved_models.load_for_export", load_for_export)
     return calls
 
 

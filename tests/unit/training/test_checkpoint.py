@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
-from cod_jax.training.checkpoint import CheckpointStore, Weights, load_for_export, load_meta
+from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.initial import load_initial
+from cod_jax.training.saved_models import Weights, load_for_export, load_meta
 from cod_jax.training.state import TrainState
 
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}

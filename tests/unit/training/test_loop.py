@@ -13,7 +13,8 @@ from cod_jax.models import build_model
 from cod_jax.parallel import make_mesh
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.frozen import placed
-from cod_jax.training.loop import _fresh_state, _open_data
+from cod_jax.training.initial import fresh_state
+from cod_jax.training.loop import _open_data
 from cod_jax.training.plan import Plan, make_plan
 from cod_jax.training.state import TrainState
 from cod_jax.training.teacher import load_teacher
@@ -38,7 +39,7 @@ def test_what_starts_from_a_frozen_network_starts_as_it_was_given():
     object.__setattr__(plan, "shardings", shardings)
     parts_from = SimpleNamespace(parts_from=lambda frozen: {"critic": frozen["teacher"]["denoiser"]})
     object.__setattr__(plan, "objective", parts_from)
-    state = _fresh_state(plan, jax.random.key(0), given)
+    state = fresh_state(plan, jax.random.key(0), given)
     np.testing.assert_array_equal(state.params["critic"], given["teacher"]["denoiser"])
     np.testing.assert_array_equal(state.params["model"], 1)
 
@@ -67,5 +68,5 @@ def test_the_critic_starts_as_the_teacher_was_given_and_not_as_it_is_rounded(tmp
     given = {"teacher": load_teacher(path)}
     rounded = placed(plan, given)
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("bfloat16")}
-    state = _fresh_state(plan, jax.random.key(0), given)
+    state = fresh_state(plan, jax.random.key(0), given)
     jax.tree.map(np.testing.assert_array_equal, state.params["critic"], given["teacher"]["denoiser"])

@@ -4,9 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from cod_jax.training.objectives.objective import Update
-from cod_jax.training.optimizer import AdamWConfig
-from cod_jax.training.report import Report, TrainingError, average
+from cod_jax.training.report import Report, average
 from cod_jax.training.writers import TensorBoardWriter
 
 
@@ -27,13 +25,6 @@ def metrics(step: int, loss: float = 1.0, consecutive_skipped: int = 0, gradient
 SPEED = {"images_per_second": 8.0, "step_seconds": 0.5, "data_wait_share": 0.25}
 
 
-def update(name: str, settings: str = "optimizer") -> Update:
-    def loss(*_):
-        raise AssertionError("reports compute no loss")
-
-    return Update(name, (), loss, AdamWConfig(), settings)
-
-
 def test_metrics_are_averaged_over_finite_steps_and_counters_keep_their_last_value():
     window = [metrics(1, 1.0), metrics(2, math.nan, 1), metrics(3, 3.0)]
     values = average(window)
@@ -44,7 +35,7 @@ def test_metrics_are_averaged_over_finite_steps_and_counters_keep_their_last_val
 
 
 def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, caplog):
-    report = Report(TensorBoardWriter(tmp_path), total_steps=10, max_consecutive_skipped=3, updates=[update("model")])
+    report = Report(TensorBoardWriter(tmp_path), total_steps=10)
     with caplog.at_level(logging.INFO, "cod_jax"):
         report.training(5, [metrics(5, 0.5)], SPEED, {"bad.jpg": "truncated"})
         report.training(6, [metrics(6, 0.5)], SPEED | {"model_flops_utilisation": 0.4}, {"bad.jpg": "truncated"})
@@ -55,23 +46,3 @@ def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, c
         "0.5 s/step, 25 % waiting for data"
     )
     assert last.endswith("40.0 % of peak")
-
-
-def test_many_skipped_steps_in_a_row_stop_the_run_and_name_the_term(tmp_path):
-    report = Report(TensorBoardWriter(None), total_steps=100, max_consecutive_skipped=3, updates=[update("model")])
-    report.training(2, [metrics(1, math.nan, 1), metrics(2, math.nan, 2)], SPEED, {})
-    window = [metrics(3, math.nan, 3, math.inf), metrics(4)]
-    with pytest.raises(
-        TrainingError,
-        match=r"3 steps in a row .*\(loss is nan, loss/flow is nan, gradient_norm is inf\); lower optimizer\.learning",
-    ):
-        report.training(4, window, SPEED, {})
-
-
-def test_the_optimizer_of_the_update_that_failed_is_named():
-    updates = [update("student"), update("critic", "objective.critic_optimizer")]
-    report = Report(TensorBoardWriter(None), total_steps=100, max_consecutive_skipped=1, updates=updates)
-    failed = metrics(1, math.nan, 1, math.inf)
-    scoped = {name if "skipped" in name else f"critic/{name}": value for name, value in failed.items()}
-    with pytest.raises(TrainingError, match=r"set objective\.critic_optimizer\.gradient_clip"):
-        report.training(1, [scoped], SPEED, {})

@@ -1,0 +1,151 @@
+"""Folder of a run: its checkpoints by step, which of them are damaged, and the space that is left."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cod_jax import files
+from cod_jax.errors import UserError, is_out_of_memory
+
+# What Orbax adds to the name of a checkpoint that is being written.
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_SYSTEM_ERROR = re.compile(r"os_error_code='?(\d+)")
+_LONGEST_REASON = 200
+LOSS = "validation_loss"
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read."""
+
+
+def checkpoint_directory(workdir: Path) -> Path:
+    """Return the folder of a run's checkpoints, absolute as Orbax requires."""
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def steps_of(workdir: Path) -> list[int]:
+    """Return the steps of a run's checkpoints in order, whether they can be read or not.
+
+    This only lists the folder. All processes of a run would have to open a manager together, and they may not see a new
+    folder at the same time. Orbax renames a complete checkpoint to its number.
+    """
+    directory = checkpoint_directory(workdir)
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit()) if directory.is_dir() else []
+
+
+def latest_step(workdir: Path) -> int | None:
+    """Return the step of a run's newest checkpoint, or None if there is none yet."""
+    return max(steps_of(workdir), default=None)
+
+
+def stages_of(workdir: Path) -> list[str]:
+    """Return the names of the stages in a work folder; none if the run has only one."""
+    return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
+
+
+@contextlib.contextmanager
+def errors_that_name(setting: str, path: Path) -> Iterator[None]:
+    """Name the setting in errors about a folder that is neither a model folder nor the work folder of a run.
+
+    Raises:
+        UserError: The folder cannot be read, or contains several stages.
+    """
+    if stages := stages_of(path):
+        raise UserError(f"{setting} contains the stages {', '.join(stages)}; name one of them")
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{setting} must be the work folder of a run or a model folder: {error}") from error
+
+
+@contextlib.contextmanager
+def naming_damage(directory: Path, step: int) -> Iterator[None]:
+    """Turn whatever fails while a checkpoint is read into one error that names it.
+
+    There is no list of exceptions, because a damaged file raises different ones in each part of the libraries.
+
+    Raises:
+        DamagedCheckpointError: The checkpoint cannot be read.
+        FileNotFoundError: It is gone.
+    """
+    folder = directory / str(step)
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} does not exist; a run may have removed it meanwhile") from error
+        reason = f"the checkpoint of step {step} in {directory} is damaged ({reason_of(error)})"
+        raise DamagedCheckpointError(reason) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why reading or writing failed, in one line; the messages of the libraries are long."""
+    system = _SYSTEM_ERROR.search(str(error))
+    text = os.strerror(int(system[1])) if system else files.reason(error)
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def stored_loss(directory: Path, step: int) -> float:
+    """Return the loss that ranks a checkpoint; infinity if it was not validated.
+
+    Raises:
+        DamagedCheckpointError: The file of the loss is damaged.
+    """
+    with naming_damage(directory, step):
+        file = directory / str(step) / "metrics" / "metrics"
+        loss = json.loads(file.read_bytes())[LOSS] if file.exists() else None
+        return math.inf if loss is None else float(loss)
+
+
+def set_aside(directory: Path, step: int, why: str) -> Path:
+    """Rename a checkpoint so that nothing reads it any more, and return its new place.
+
+    Args:
+        directory: Folder of the checkpoints.
+        step: Step of the checkpoint.
+        why: A word for the new name, such as "damaged".
+    """
+    names = (f"{step}.{why}{number or ''}" for number in range(1000))
+    target = next(directory / name for name in names if not (directory / name).exists())
+    (directory / str(step)).rename(target)
+    return target
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a failed save has written, which would take the space that is needed."""
+    for path in directory.glob(f"*{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the space that is left where a folder is."""
+    return shutil.disk_usage(directory).free
+
+
+def size_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def checked_meta(meta: Any) -> dict[str, Any]:
+    """Return the plain values of a checkpoint after checking that this program wrote them.
+
+    Raises:
+        UserError: They lack something, or something has another type.
+    """
+    wanted = {"config": dict, "config.model": dict, "data": dict, "shapes": dict}
+    for name, kind in wanted.items():
+        value = meta
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise UserError(f"expected its metadata to have {name}, got {type(value).__name__}")
+    return meta
