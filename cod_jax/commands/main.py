@@ -26,6 +26,7 @@ COMMANDS = {
     "launch": "launch",
     "memory": "memory",
     "benchmark": "benchmark",
+    "checkpoints": "checkpoints",
     "export": "export",
     "fit-prior": "fit_prior",
     "evaluate": "evaluate",

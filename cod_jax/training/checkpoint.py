@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cod_jax.training.run_folder import (
     checked_meta,
     checkpoint_directory,
     free_bytes,
+    leave_out_closed_loops,
     naming_damage,
     reason_of,
     remove_unfinished,
@@ -62,8 +62,7 @@ class CheckpointStore:
         self._saving: int | None = None
         self._failed = False
         self._set_unranked_aside()
-        self._usual_hook = sys.unraisablehook
-        sys.unraisablehook = self._on_unraisable
+        leave_out_closed_loops()
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -239,15 +238,9 @@ class CheckpointStore:
             self.wait()
         finally:
             self._manager.close()
-            sys.unraisablehook = self._usual_hook
             if self._failed:
                 # Again, because other threads of the save may have gone on writing.
                 self._remove_unfinished()
-
-    def _on_unraisable(self, found: Any) -> None:
-        """Leave out what each array of a failed save reports after the first one: the error itself is raised."""
-        if not isinstance(found.exc_value, RuntimeError) or "Event loop is closed" not in str(found.exc_value):
-            self._usual_hook(found)
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -311,7 +304,8 @@ def read_on_host(directory: Path, step: int, item: str) -> dict[str, Any]:
     """
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     with naming_damage(directory, step):
-        stored = ocp.StandardCheckpointHandler().metadata(directory / str(step) / item)
+        folder: Any = directory / str(step) / item  # any path serves, the types of Orbax ask for its own
+        stored: Any = ocp.StandardCheckpointHandler().metadata(folder)
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), dict(stored))
         return _read(directory, step, **{item: ocp.args.StandardRestore(abstract)})[item]
 
@@ -323,7 +317,7 @@ def _handlers() -> dict[str, Any]:
 
 def _read(directory: Path, step: int, **items: Any) -> Any:
     """Read items of a checkpoint without waiting for other processes, which may fail where this one does not."""
-    folder = directory / str(step)
+    folder: Any = directory / str(step)
     return ocp.CompositeCheckpointHandler(**_handlers()).restore(folder, args=ocp.args.Composite(**items))
 
 

@@ -1,12 +1,14 @@
 """Folder of a run: its checkpoints by step, which of them are damaged, and the space that is left."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,7 @@ def naming_damage(directory: Path, step: int) -> Iterator[None]:
         FileNotFoundError: It is gone.
     """
     folder = directory / str(step)
+    leave_out_closed_loops()
     try:
         yield
     except Exception as error:
@@ -84,6 +87,28 @@ def naming_damage(directory: Path, step: int) -> Iterator[None]:
             raise FileNotFoundError(f"{folder} does not exist; a run may have removed it meanwhile") from error
         reason = f"the checkpoint of step {step} in {directory} is damaged ({reason_of(error)})"
         raise DamagedCheckpointError(reason) from error
+
+
+def leave_out_closed_loops() -> None:
+    """Keep the process from printing what each array of a failed operation reports after the first one.
+
+    The first error is raised and ends the event loop of the operation. Every array that fails later prints a traceback
+    that says only that the loop is closed.
+    """
+    if isinstance(sys.unraisablehook, _Hook):
+        return
+    sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hook:
+    """Hook for errors that cannot be raised, which leaves out those of closed event loops."""
+
+    usual: Callable[[Any], Any]
+
+    def __call__(self, found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            self.usual(found)
 
 
 def reason_of(error: BaseException) -> str:

@@ -176,6 +176,44 @@ def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, 
     assert line.startswith("cod train: error: stopped at step 4: 4 steps in a row had no finite gradients")
     assert "loss/flow is " in line
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+    assert line.removeprefix("cod train: ") in (tmp_path / "run" / "train.log").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_steps_that_are_skipped_replace_no_checkpoint_and_the_run_can_go_back(photographs, tmp_path):
+    workdir = tmp_path / "run"
+    fields = {"validation__num_images": 0, "max_consecutive_skipped": 6}
+    good = {**fields, "total_steps": 4, "checkpoint__every_steps": 2}
+    assert run_trainer(small_arguments(workdir, photographs, **good)).returncode == 0
+    # The first step leaves useless parameters, which are saved before that is known.
+    bad = {**fields, "total_steps": 30, "checkpoint__every_steps": 1, "optimizer__learning_rate": 1e9}
+    failed = run_trainer(small_arguments(workdir, photographs, **bad, log__every_steps=100))
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert "stopped at step 11: 6 steps in a row" in line
+    assert line.endswith("the same command resumes after step 4 (set aside: 5.unusable)")
+    last = run_trainer(small_arguments(workdir, photographs, **{**bad, "total_steps": 7}))
+    assert last.returncode == 1
+    assert "2 steps in a row had no finite gradients" in last.stderr
+    assert "the last step is one of them, so it is not saved; raise total_steps to go on, and the same" in last.stderr
+    again = run_trainer(small_arguments(workdir, photographs, **{**good, "total_steps": 6}))
+    assert again.returncode == 0, again.stderr
+    assert "resumed after step 4 of 6" in again.stdout
+    assert latest_step(workdir) == 6
+
+
+@pytest.mark.slow
+def test_a_save_that_fails_stops_the_run_with_one_line(photographs, tmp_path):
+    workdir = tmp_path / "run"
+    fields = {"validation__num_images": 0, "total_steps": 10_000, "checkpoint__every_steps": 3}
+    limited = ["sh", "-c", 'ulimit -f 40; exec "$@"', "sh", sys.executable, "-m", "cod_jax.train"]
+    options = {"cwd": REPOSITORY, "env": one_device(), "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run([*limited, *small_arguments(workdir, photographs, **fields)], check=False, **options)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "the checkpoint of step 3 cannot be saved in" in line
+    assert line.removeprefix("cod train: ") in (workdir / "train.log").read_text().splitlines()[-1]
+    assert not list((workdir / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(

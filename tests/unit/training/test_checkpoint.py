@@ -1,38 +1,24 @@
 import math
+import resource
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
+from cod_jax.errors import WorkError
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
+from cod_jax.training import checkpoint
 from cod_jax.training.checkpoint import CheckpointStore
-from cod_jax.training.initial import load_initial
-from cod_jax.training.saved_models import Weights, load_for_export, load_meta
+from cod_jax.training.run_folder import latest_step, naming_damage
+from cod_jax.training.saved_models import load_meta
 from cod_jax.training.state import TrainState
+from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_all, truncate_numbers
 
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}
-OPTIMIZER = optax.adam(1e-3)
-CONFIG = {"model": {"codec": {"pitch": 16}}, "seed": 0}
-
-
-def make_state(seed: int = 0, width: int = 8) -> TrainState:
-    generator = np.random.default_rng(seed)
-    kernel = jnp.asarray(generator.normal(size=(4, width)), jnp.float32)
-    params = {"model": {"layers": {0: {"kernel": kernel}, 1: {"kernel": kernel + 1}}}, "heads": {"k": kernel + 2}}
-    return TrainState(
-        params=params,
-        ema=jax.tree.map(lambda x: x + 10, params),
-        optimizer={"model": OPTIMIZER.init(params)},
-        buffers={"codebook_usage": jnp.ones((3,))},
-        step=jnp.int32(seed),
-        skipped=jnp.int32(0),
-        consecutive_skipped={"model": jnp.int32(0)},
-        key=jax.random.key_data(jax.random.key(seed)),
-    )
 
 
 def shardings_of(state: TrainState, config: MeshConfig) -> TrainState:
@@ -40,16 +26,8 @@ def shardings_of(state: TrainState, config: MeshConfig) -> TrainState:
     return tree_shardings(state, axes, RULES, make_mesh(config))
 
 
-def save_all(workdir: Path, losses: dict[int, float | None], **options: int) -> CheckpointStore:
-    store = CheckpointStore(workdir, **{"keep_latest": 2, "keep_best": 1, **options})
-    for step, loss in losses.items():
-        store.save(step, make_state(step), {"config": CONFIG, "data": {"step": step}}, loss)
-    store.wait()
-    return store
-
-
 def steps_of(workdir: Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
 def assert_equal(tree, other):
@@ -118,42 +96,126 @@ def test_a_checkpoint_of_another_state_is_refused_in_one_line(tmp_path):
     store.close()
 
 
-def test_export_reads_the_best_by_default_and_any_step_by_name(tmp_path):
-    save_all(tmp_path, {1: 0.3, 2: 0.5, 3: None}).close()
-    model, params, info = load_for_export(tmp_path)
-    assert model == CONFIG["model"]
-    assert info == {"step": 1, "weights": "ema", "validation_loss": 0.3, "config": CONFIG}
-    assert params.keys() == {"layers/0/kernel", "layers/1/kernel"}
-    np.testing.assert_array_equal(params["layers/1/kernel"], make_state(1).ema["model"]["layers"][1]["kernel"])
-    _, params, info = load_for_export(tmp_path, "raw", step=3)
-    assert (info["step"], info["validation_loss"]) == (3, None)
-    np.testing.assert_array_equal(params["layers/0/kernel"], make_state(3).params["model"]["layers"][0]["kernel"])
+@pytest.mark.parametrize("name", ["5", "5.damaged", "5.orbax-checkpoint-tmp"])
+def test_a_checkpoint_is_known_by_its_number(tmp_path, name: str):
+    save_all(tmp_path, {1: None}).close()
+    (tmp_path / "checkpoints" / name).mkdir()
+    assert latest_step(tmp_path) == (5 if name == "5" else 1)
 
 
-def test_export_takes_the_newest_where_nothing_was_validated(tmp_path):
+def restored(workdir: Path, **options: bool) -> tuple[int, TrainState] | None:
+    store = CheckpointStore(workdir, 2, 1)
+    try:
+        state = make_state(3)
+        everywhere = shardings_of(state, MeshConfig())
+        return store.restore_newest(jax.eval_shape(lambda: state), everywhere, lambda meta: None, **options)
+    finally:
+        store.close()
+
+
+def replace_metadata(folder: Path) -> None:
+    (folder / "meta" / "metadata").write_text('{"config": {"model": 1}}')
+
+
+def replace_loss(folder: Path) -> None:
+    (folder / "metrics" / "metrics").write_text("[]")
+
+
+DAMAGES = [
+    truncate_numbers,
+    remove_numbers,
+    replace_metadata,
+    replace_loss,
+    lambda folder: shutil.rmtree(folder / "ema"),
+    lambda folder: shutil.rmtree(folder / "meta"),
+    lambda folder: (folder / "small" / "manifest.ocdbt").write_bytes(b"{}"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(tmp_path, caplog, damage: Callable[[Path], object]):
+    save_all(tmp_path, {1: 0.5, 2: 0.3, 3: 0.4}, keep_latest=3).close()
+    damage(tmp_path / "checkpoints" / "3")
+    found = restored(tmp_path)
+    assert found is not None
+    step, state = found
+    assert step == 2
+    assert_equal(state, make_state(2))
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("cod_jax")]
+    assert message.startswith(f"the checkpoint of step 3 in {tmp_path / 'checkpoints'} is damaged (")
+    assert message.endswith("; its folder is now 3.damaged")
+    assert "\n" not in message
+    # The step can be saved again, and the folder that was set aside is nobody's checkpoint.
+    save_all(tmp_path, {3: 0.2}, keep_latest=3).close()
+    assert steps_of(tmp_path) == [1, 2, 3]
+
+
+def test_a_run_may_refuse_to_go_back(tmp_path):
     save_all(tmp_path, {1: None, 2: None}).close()
-    assert load_for_export(tmp_path)[2]["step"] == 2
+    truncate_numbers(tmp_path / "checkpoints" / "2")
+    with pytest.raises(ValueError, match=r"step 2 in .* is damaged .*; allow older ones with --config.checkpoint.fall"):
+        restored(tmp_path, fall_back=False)
+    assert steps_of(tmp_path) == [1, 2]
 
 
-def test_export_says_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoints; give the --workdir of a training run"):
-        load_for_export(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no finished checkpoint"):
-        load_for_export(tmp_path)
-    save_all(tmp_path, {7: None}).close()
-    with pytest.raises(FileNotFoundError, match="has no checkpoint of step 8; it has 7"):
-        load_for_export(tmp_path, step=8)
+def test_nothing_is_renamed_where_no_checkpoint_can_be_read(tmp_path):
+    save_all(tmp_path, {1: None, 2: None}).close()
+    for step in (1, 2):
+        truncate_numbers(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(ValueError, match=r"step 2 in .* is damaged .*, and no other can be read; use another"):
+        restored(tmp_path)
+    assert steps_of(tmp_path) == [1, 2]
 
 
-def test_a_later_stage_takes_raw_weights_with_their_average_or_the_average_for_both(tmp_path):
-    save_all(tmp_path, {4: None}).close()
-    state = make_state(4)
-    raw, average = np.asarray(state.params["heads"]["k"]), np.asarray(state.ema["heads"]["k"])
-    starts: dict[Weights, np.ndarray] = {"raw": raw, "ema": average}
-    for weights, start in starts.items():
-        initial = load_initial(tmp_path, weights, state.params, ())
-        np.testing.assert_array_equal(initial.params["heads/k"], start)
-        np.testing.assert_array_equal(initial.ema["heads/k"], average)
-        assert not initial.grown + initial.fresh + initial.left_out
-    assert load_meta(tmp_path, 4)["config"] == CONFIG
+def test_a_bug_or_too_little_memory_is_not_taken_for_damage(tmp_path):
+    save_all(tmp_path, {1: None}).close()
+    with pytest.raises(MemoryError), naming_damage(tmp_path / "checkpoints", 1):
+        raise MemoryError
+    with pytest.raises(FileNotFoundError, match="2 does not exist; a run may have removed it meanwhile"):
+        load_meta(tmp_path, 2)
+
+
+def test_a_save_without_space_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    store = save_all(tmp_path, {1: None})
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda folder: 1000)
+    with pytest.raises(
+        WorkError,
+        match=r"the checkpoint of step 2 needs 0\.1 MB in .*, and 0\.0 MB are free; make room, then the same command "
+        "resumes after step 1",
+    ):
+        store.save(2, make_state(2), {"config": CONFIG, "data": {}}, None)
+    store.close()
+    assert steps_of(tmp_path) == [1]
+
+
+def check_until(store: CheckpointStore, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        store.check()
+        time.sleep(0.01)
+
+
+def test_a_save_that_fails_is_noticed_at_once_in_one_line_and_leaves_nothing(tmp_path, capfd):
+    store = save_all(tmp_path, {1: None})
+    state = make_state(2, width=50_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        store.save(2, state, {"config": CONFIG, "data": {}}, None)
+        deadline = time.monotonic() + 60
+        with pytest.raises(WorkError) as error:
+            check_until(store, deadline)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(error.value).startswith(f"the checkpoint of step 2 cannot be saved in {tmp_path / 'checkpoints'} (File ")
+    assert str(error.value).endswith(" MB are free); the same command resumes after step 1")
+    store.close()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+    assert "Event loop is closed" not in capfd.readouterr().err
+
+
+def test_checkpoints_that_proved_useless_are_set_aside(tmp_path):
+    store = save_all(tmp_path, {1: None, 2: None, 3: None}, keep_latest=3)
+    assert store.drop_after(2) == "the same command resumes after step 2 (set aside: 3.unusable)"
+    assert store.drop_after(2) == "the same command resumes after step 2"
+    store.close()
+    assert latest_step(tmp_path) == 2
