@@ -157,11 +157,14 @@ def train(
         window: list[Metrics] = []
         queued: deque[tuple[int, Update, Metrics]] = deque()
 
+        def back() -> str:
+            return store.drop_after(max(start, skipped.last_good))
+
         def look(num_left: int) -> None:
             """Wait until at most so many steps are under way, and stop the run if too many were skipped."""
             while len(queued) > num_left:
                 if not skipped.look(*queued.popleft()):
-                    raise skipped.error(store.drop_after(max(start, skipped.last_good)))
+                    raise skipped.error(back())
 
         done, stopping, due = start, False, False
         for done in range(start + 1, config.total_steps + 1):
@@ -207,10 +210,7 @@ def train(
                 break
         store.wait()
         if due and done == config.total_steps:
-            raise skipped.error(
-                "the last step is one of them, so it is not saved; raise total_steps to go on, and "
-                f"{store.resumption()}"
-            )
+            raise skipped.error(f"the last step is one of them, so it is not saved; raise total_steps, and {back()}")
         if not due:
             _logger.info("saved step %d in %s", done, store.directory)
         if jax.process_count() > 1:

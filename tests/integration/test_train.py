@@ -195,7 +195,7 @@ def test_steps_that_are_skipped_replace_no_checkpoint_and_the_run_can_go_back(ph
     last = run_trainer(small_arguments(workdir, photographs, **{**bad, "total_steps": 7}))
     assert last.returncode == 1
     assert "2 steps in a row had no finite gradients" in last.stderr
-    assert "the last step is one of them, so it is not saved; raise total_steps to go on, and the same" in last.stderr
+    assert "the last step is one of them, so it is not saved; raise total_steps, and the same command" in last.stderr
     again = run_trainer(small_arguments(workdir, photographs, **{**good, "total_steps": 6}))
     assert again.returncode == 0, again.stderr
     assert "resumed after step 4 of 6" in again.stdout
