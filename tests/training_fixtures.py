@@ -37,6 +37,7 @@ SMALL = {
     "validation.num_sampling_steps": 2,
     "validation.grid_images": 2,
 }
+VALIDATION = ("validation.every_steps", "validation.num_sampling_steps", "validation.grid_images")
 
 
 def write_photographs(folder: Path, count: int = 16) -> Path:
@@ -56,6 +57,8 @@ def small_arguments(workdir: Path, photographs: Path, **changes: object) -> list
         "data.source": photographs,
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
+    if fields["validation.num_images"] == 0:  # then the trainer refuses settings of the validation
+        fields = {name: value for name, value in fields.items() if name not in VALIDATION}
     settings = [f"--config.{name}={value}" for name, value in fields.items()]
     return [f"--config={CONFIG}", f"--workdir={workdir}", *settings]
 
