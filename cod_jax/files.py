@@ -1,4 +1,4 @@
-"""Atomic file and folder writes, image discovery, and printable error messages."""
+"""Reading files, atomic writes of files and folders, and printable error messages."""
 
 import contextlib
 import ctypes
@@ -270,38 +270,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def find_images(folder: str | os.PathLike[str]) -> list[str]:
-    """List the pictures below a folder.
-
-    Hidden files and folders are left out. Files are recognised by their suffix, in upper or lower case.
-
-    Args:
-        folder: Folder to search with all folders below it.
-
-    Returns:
-        Paths relative to the folder, with "/" between parts, sorted, so that every machine sees the same order.
-
-    Raises:
-        FileNotFoundError: The folder does not exist.
-        NotADirectoryError: The path is not a folder.
-    """
-    root = Path(folder)
-    if not root.exists():
-        raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder; give a folder of images")
-    names: list[str] = []
-    for parent, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = Path(parent).relative_to(root)
-        names += [
-            (prefix / name).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-        ]
-    return sorted(names)
 
 
 def without_suffixes(paths: Sequence[Path]) -> list[Path]:

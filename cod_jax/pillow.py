@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile
 
 from cod_jax.coding import container
+from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) ->
             which also holds for the models that are found in COD_JAX_MODELS.
 
     Raises:
-        UserError: The path is not a model folder, or the limit is below 1.
+        UserError: The path is not a model folder, or the limit is not from 1 to 2**27.
     """
     from cod_jax.model_folder.description import read_fingerprints
 
-    if max_pixels is not None and max_pixels < 1:
-        raise UserError(f"expected max_pixels to be at least 1, got {max_pixels}")
+    if max_pixels is not None:
+        max_pixels = checked_limit(max_pixels)
     read_fingerprints(model)
     path = Path(model).resolve()
     _registered.pop(path, None)

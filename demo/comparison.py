@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from cod_jax import files, images
+from cod_jax import images
 from cod_jax.evaluation import metrics
+from cod_jax.image_search import find_images
 from demo import baseline
 from demo.pages import Report
 
@@ -53,7 +54,7 @@ def measure(photographs: Path, evaluation: Path, colours: np.ndarray, pitch: int
     with (evaluation / "per_image.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     measured = []
-    for name in files.find_images(photographs):
+    for name in find_images(photographs):
         original = images.to_uint8_rgb(photographs / name)
         measured.append(
             Measured(

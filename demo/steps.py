@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cod_jax import files, images
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_images
 from cod_jax.model_folder.bundle import load_bundle
 from demo import baseline
 from demo.comparison import ends_of_curve, findings, measure, table_rows, write_report
@@ -90,7 +91,7 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     train_folder, held_out_folder = write_photographs(output)
     workdir, model = output / "run", output / "model"
     compressed, decoded = output / "compressed", output / "decoded"
-    photographs = [folder / name for folder in (train_folder, held_out_folder) for name in files.find_images(folder)]
+    photographs = [folder / name for folder in (train_folder, held_out_folder) for name in find_images(folder)]
 
     source = f"--config.data.source={train_folder}"
     commands = [run("train", "--config", CONFIG, "--workdir", workdir, source, *trainer_flags)]
@@ -105,7 +106,7 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
 
     config = load_bundle(model).config.codec
     bits = config.symbols.bits or 0
-    originals = [images.to_uint8_rgb(train_folder / name) for name in files.find_images(train_folder)]
+    originals = [images.to_uint8_rgb(train_folder / name) for name in find_images(train_folder)]
     colours = baseline.fit_colours(originals, config.pitch, 2**bits)
     training = measure(train_folder, evaluations[0], colours, config.pitch)
     held_out = measure(held_out_folder, evaluations[1], colours, config.pitch)

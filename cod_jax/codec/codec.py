@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec import checks
+from cod_jax.codec import checks, memory
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
 from cod_jax.coding.fingerprints import OtherModelError
-from cod_jax.coding.sizes import MAX_PIXELS, ceil_grid
+from cod_jax.coding.sizes import MAX_PIXELS, ceil_grid, checked_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
@@ -31,11 +31,15 @@ class Codec:
 
     Args:
         engine: Computes symbols and pictures; `cod_jax.load` makes one of a folder.
-        max_pixels: Larger pictures are refused in both directions.
+        max_pixels: Larger pictures are refused in both directions, and so are those for which there is not enough
+            memory by an estimate. At most 2**27.
+
+    Raises:
+        UserError: The limit is not a whole number from 1 to 2**27.
     """
 
     def __init__(self, engine: Engine, *, max_pixels: int = MAX_PIXELS):
-        self._engine, self._coder, self._max_pixels = engine, engine.coder, max_pixels
+        self._engine, self._coder, self._max_pixels = engine, engine.coder, checked_limit(max_pixels)
 
     def __repr__(self) -> str:
         return (
@@ -130,12 +134,28 @@ class Codec:
         written = each(write, list(zip(all_symbols, pictures, strict=True)))
         return written if is_list else written[0]
 
+    def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
+        """Refuse a picture that `compress` would refuse for its size; `images.to_uint8_rgb` takes this as `check_size`.
+
+        Raises:
+            UserError: It has more than `max_pixels`, needs more memory than there is, or has a side that the layout
+                cannot describe.
+        """
+        checks.check_size(height=height, width=width, pitch=self.pitch, max_pixels=self._max_pixels, layout=layout)
+        self._check_memory(height, width, None)
+
+    def _check_memory(self, height: int, width: int, decoding: DecodingConfig | None) -> None:
+        memory.check(
+            height=height,
+            width=width,
+            multiple=self._engine.size_multiple,
+            bytes_per_pixel=self._engine.bytes_per_pixel(decoding),
+            task="encoding" if decoding is None else "decoding",
+        )
+
     def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
         checks.check_source(image)
-        pixels = images.to_uint8_rgb(image)
-        height, width, _ = pixels.shape
-        checks.check_size(height=height, width=width, pitch=self.pitch, max_pixels=self._max_pixels, layout=layout)
-        return pixels
+        return images.to_uint8_rgb(image, check_size=functools.partial(self.check_size, layout=layout))
 
     @overload
     def decompress(
@@ -189,7 +209,7 @@ class Codec:
         """
         layout = stream.checked_layout(layout)
         decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
-        parse = functools.partial(self._parse, layout=layout)
+        parse = functools.partial(self._parse, layout=layout, decoding=decoding)
         is_list = isinstance(data, (list, tuple))
         pictures = checks.for_each(parse, data if is_list else [data], named=is_list)
         decode = functools.partial(self._decode, decoding=decoding, seed=seed)
@@ -199,15 +219,17 @@ class Codec:
         cropped = [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
         return cropped if is_list else cropped[0]
 
-    def _parse(self, data: Any, *, layout: stream.Layout) -> stream.CodedPicture:
+    def _parse(self, data: Any, *, layout: stream.Layout, decoding: DecodingConfig) -> stream.CodedPicture:
         content = checks.content_of(data)
         try:
-            return self._coder.decode(content, max_pixels=self._max_pixels, layout=layout)
+            picture = self._coder.decode(content, max_pixels=self._max_pixels, layout=layout)
         except OtherModelError as error:
             from cod_jax.model_folder.search import find_model
 
             found = find_model(error.model, error.mode)
             raise UserError(f"{error}, which is {found}" if found else str(error)) from error
+        self._check_memory(picture.height, picture.width, decoding)
+        return picture
 
     def encode(self, image: ImageSource, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
         """Turn a picture, or pictures of equal size, into symbols.

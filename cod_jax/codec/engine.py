@@ -36,6 +36,10 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
+    def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
+        """Return about how much temporary memory a pixel takes, to encode it (None) or to decode it so."""
+
+    @abc.abstractmethod
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols [B, H / pitch, W / pitch, C] of pictures [B, H, W, 3] at the quality level of each [B]."""
 

@@ -20,7 +20,8 @@ def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sha256: 
 
     Args:
         path: Folder of the model.
-        max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory.
+        max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory. At
+            most 2**27.
         sha256: For a compiled folder, what `cod compile` and `cod info` print as its SHA-256, 64 hex digits. If
             anything in the folder was changed since, it is refused before its programs are read.
 
@@ -47,7 +48,8 @@ def load_compiled(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS,
 
     Args:
         path: Folder of the compiled model; it must be trusted, or be the one of the SHA-256.
-        max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory.
+        max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory. At
+            most 2**27.
         sha256: What names the folder, see `load`.
 
     Raises:

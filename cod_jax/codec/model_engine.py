@@ -60,6 +60,16 @@ class ModelEngine(Engine):
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Models decode with all settings."""
 
+    def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
+        """Return about how much temporary memory a pixel takes; see `Engine.bytes_per_pixel`."""
+        # Rounded down from what was measured with the published models, see `cod_jax.coding.sizes.MAX_PIXELS`.
+        encoding = 1600.0 if self.config.codec.input_stride == 1 else 500.0
+        if decoding is None:
+            return encoding
+        plain = 3000.0 if self.config.is_latent else 100.0
+        is_guided = decoding.num_steps > 1 and decoding.guidance_scale != 1.0
+        return max(plain, encoding) if is_guided else plain
+
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols of pictures; see `Engine.encode`."""
         with jax.default_matmul_precision(self._precision):

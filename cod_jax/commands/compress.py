@@ -1,6 +1,7 @@
 """`cod compress`: compress pictures to `.cod` files."""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cod_jax.commands.conversion import Converter, add_conversion_arguments, con
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_quality_argument
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_images
 
 EPILOG = f"""
 examples:
@@ -39,8 +41,9 @@ def _run(args: argparse.Namespace) -> int:
     def convert(codec: Any, content: bytes, name: str) -> tuple[bytes, dict[str, Any]]:
         from cod_jax import images
 
+        check_size = functools.partial(codec.check_size, layout=args.format)
         try:
-            image_uint8 = images.to_uint8_rgb(content, name)
+            image_uint8 = images.to_uint8_rgb(content, name, check_size=check_size)
         except UserError as error:
             if not compressed_files.looks_compressed(content, name):
                 raise
@@ -52,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 
     converter = Converter(
         suffix=compressed_files.SUFFIX,
-        find=files.find_images,
+        find=find_images,
         read=lambda source: frame.read_data() if source is None else files.read_bytes(source),
         choose=lambda content: Path(args.model),
         convert=convert,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
+from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
 
@@ -52,7 +53,7 @@ def add_limit_argument(parser: argparse.ArgumentParser) -> None:
     """Add --max-pixels, which `chosen_limit` reads."""
     parser.add_argument(
         "--max-pixels",
-        type=_checked(int, _check_limit),
+        type=_checked(int, checked_limit),
         metavar="N",
         help="refuse larger pictures; a pixel takes up to 3 kilobytes of memory; default: 16777216 (4096x4096)",
     )
@@ -123,8 +124,3 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> C
 def _check_quality(quality: int) -> None:
     if quality < 1:
         raise UserError(f"quality must be at least 1, got {quality}")
-
-
-def _check_limit(max_pixels: int) -> None:
-    if max_pixels < 1:
-        raise UserError(f"the limit must be at least 1 pixel, got {max_pixels}")

@@ -134,7 +134,7 @@ def _measure(
         content = files.read_bytes(images_folder / name)
     except OSError as error:
         raise UserError(str(error)) from error
-    original = images.to_uint8_rgb(content, name)
+    original = images.to_uint8_rgb(content, name, check_size=codec.check_size)
     compressed = folder / "compressed" / stem.with_name(stem.name + ".cod")
     files.write_bytes(compressed, codec.compress(original, quality=quality))
     data = compressed.read_bytes()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cod_jax import files
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_images
 
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "per_image.csv"
@@ -16,7 +17,7 @@ def checked_pictures(images_folder: str | Path, output: str | Path, *, force: bo
         UserError: There are no pictures, or one of the folders holds the other.
         OSError: A folder cannot be read, or the output may not be replaced.
     """
-    names = files.find_images(images_folder)
+    names = find_images(images_folder)
     if not names:
         raise UserError(f"{images_folder} holds no {files.IMAGE_FORMATS} files; give another folder of pictures")
     files.check_outside(output, images_folder)

@@ -30,7 +30,7 @@ _SIGNATURES = {
 # Values of the code points for colour, ITU-T H.273: primaries of sRGB or unknown ones, and curves for bright displays.
 _SRGB_PRIMARIES = (1, 2)
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
-_START_BYTES = 2**16
+_HEADER_BYTES = 2**16
 
 
 def name_of(start: bytes) -> str | None:
@@ -70,7 +70,7 @@ def colour_space(file: BinaryFile) -> tuple[str | None, bool]:
         as far as is known.
     """
     file.seek(0)
-    start = file.read(_START_BYTES)
+    start = file.read(_HEADER_BYTES)
     points = None
     if start.startswith(png.SIGNATURE):
         place = start.find(b"\x00\x00\x00\x04cICP")

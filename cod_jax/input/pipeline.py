@@ -19,6 +19,9 @@ from cod_jax.input.sources import Source, name_checksum, open_source, split_by_n
 
 Batch = dict[str, np.ndarray]
 
+# What `Source.identity` tells about the content of the images.
+_OF_CONTENT = ("sizes_crc32", "shards_crc32", "times_crc32")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -139,6 +142,12 @@ class TrainBatches(Iterator[Batch]):
             UserError: The state belongs to another seed, batch size or set of images.
         """
         changes = _describe_changes(state, self._identity)
+        times = [identity.get("times_crc32") for identity in (state, self._identity)]
+        if not changes and None not in times and times[0] != times[1]:
+            _logger.warning(
+                "the files to train on have the names and sizes that they had at the checkpoint, but other times of "
+                "modification: the run goes on as if they had been copied; if some were replaced, start a new one"
+            )
         if changes:
             raise UserError(
                 f"the training data changed since the checkpoint: {', and '.join(changes)}; undo that, or "
@@ -221,6 +230,7 @@ def build_train_batches(
         "seed": seed,
         "num_images": len(indices),
         "names_crc32": zlib.crc32(os.fsencode(names)),
+        **source.identity(indices),
     }
     return TrainBatches(dataset, usable, identity)
 
@@ -271,7 +281,7 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
     changes = [
         f"{name} was {then.get(name)} and is {value}"
         for name, value in now.items()
-        if name not in ("num_images", "names_crc32") and then.get(name) != value
+        if name not in ("num_images", "names_crc32", *_OF_CONTENT) and then.get(name) != value
     ]
     if then.get("num_images") != now["num_images"]:
         changes.append(
@@ -280,6 +290,9 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
         )
     elif then.get("names_crc32") != now["names_crc32"]:
         changes.append(f"the {now['num_images']} files to train on have different names")
+    # Checkpoints of earlier versions do not have these.
+    elif any(name in now and then.get(name, now[name]) != now[name] for name in ("sizes_crc32", "shards_crc32")):
+        changes.append(f"some of the {now['num_images']} files to train on were replaced by others of the same names")
     return changes
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from cod_jax import files, images
 from cod_jax.errors import UserError, WorkError
+from cod_jax.image_search import find_images
 from cod_jax.input import records, transforms
 
 
@@ -55,7 +56,7 @@ def prepare(
             raise UserError(f"{name} must be at least 1, got {value}")
     if not 1 <= quality <= 100:
         raise UserError(f"quality must be from 1 to 100, got {quality}")
-    names = files.find_images(source)
+    names = find_images(source)
     if not names:
         raise UserError(f"{source} holds no {files.IMAGE_FORMATS} files; give a folder of photographs with --source")
     options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}

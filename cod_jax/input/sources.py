@@ -10,6 +10,7 @@ import grain
 
 from cod_jax import files
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_images
 from cod_jax.input import records, tfds_source
 from cod_jax.input.source import Source
 from cod_jax.plugins import is_plugin, resolve
@@ -25,12 +26,26 @@ class FolderSource(Source):
 
     def __init__(self, folder: str) -> None:
         self.location = folder
-        self.names = files.find_images(folder)
+        self.names = find_images(folder)
         if not self.names:
             raise UserError(
                 f"{folder} holds no {files.IMAGE_FORMATS} files and no {records.SHARD_SUFFIX} shards; "
                 "give a folder of photographs"
             )
+
+    def identity(self, indices: Sequence[int]) -> dict[str, int]:
+        """Return checksums of the sizes and of the times of modification of files; see `Source.identity`."""
+        sizes, times = [], []
+        for index in indices:
+            try:
+                about = os.stat(Path(self.location, self.names[index]))
+            except OSError:
+                sizes.append(-1)  # it counts as unusable when it is read
+                times.append(-1)
+            else:
+                sizes.append(about.st_size)
+                times.append(about.st_mtime_ns)
+        return {"sizes_crc32": _checksum(sizes), "times_crc32": _checksum(times)}
 
     def read(self, index: int) -> bytes:
         """Return the content of the file at an index.
@@ -55,12 +70,14 @@ class RecordSource(Source):
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         only = "" if folder == Path(path) else Path(path).name
         self.has_names = (folder / records.MANIFEST_NAME).is_file()
+        self._identity: dict[str, int] = {}
         if self.has_names:
             shards = [shard for shard in records.read_manifest(folder) if only in ("", shard.file)]
             if not shards:
                 raise UserError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
             for shard in shards:
                 _check_size(folder / shard.file, shard.size_bytes)
+            self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in shards).encode())}
             names = [name for shard in shards for name in shard.names]
             shard_names = [shard.file for shard in shards]
         else:
@@ -79,6 +96,11 @@ class RecordSource(Source):
             )
         if not self.names:
             raise UserError(f"{path} holds no images; prepare them again")
+
+    def identity(self, indices: Sequence[int]) -> dict[str, int]:
+        """Return a checksum of the shards' checksums in the manifest, if there is one; see `Source.identity`."""
+        del indices
+        return self._identity
 
     def read(self, index: int) -> bytes:
         """Return the record at an index.
@@ -156,6 +178,10 @@ def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
 def name_checksum(name: str) -> int:
     """Return the CRC-32 of the last part of a name."""
     return zlib.crc32(os.fsencode(name.rpartition("/")[2]))
+
+
+def _checksum(numbers: Sequence[int]) -> int:
+    return zlib.crc32(",".join(map(str, numbers)).encode())
 
 
 def _check_size(path: Path, size_bytes: int) -> None:

@@ -15,6 +15,7 @@ from cod_jax.coding.entropy import EntropyModel, Prior
 from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError, WorkError
+from cod_jax.image_search import find_images
 from cod_jax.model_folder.bundle import Bundle, bottleneck_of, load_bundle, load_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, save_prior
 from cod_jax.plugins import resolve
@@ -68,7 +69,7 @@ def fit(
             "folder first"
         )
     bundle = load_bundle(model, with_prior=False)  # a damaged one is replaced as well
-    names = files.find_images(folder)
+    names = find_images(folder)
     if not names:
         raise UserError(f"{folder} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
     random.Random(0).shuffle(names)

@@ -275,23 +275,6 @@ def test_a_dash_is_no_name(tmp_path, monkeypatch):
     assert os.listdir() == []
 
 
-def test_find_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path):
-    pictures = ["a.jpg", "a/b/c.webp", "a/z.jpeg", "b.PNG", "c.TIF", "d.tiff", "e.bmp", "f.gif"]
-    for name in (*reversed(pictures), "notes.txt", ".hidden.png", ".cache/x.png"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert files.find_images(tmp_path) == pictures
-
-
-def test_find_images_says_what_is_wrong_with_the_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        files.find_images(tmp_path / "absent")
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="not a folder"):
-        files.find_images(tmp_path / "file")
-
-
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_a_signal_removes_what_is_not_complete(tmp_path, number: int, status: int):
     script = (

@@ -31,6 +31,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "coding",
             "diffusion",
             "files",
+            "image_search",
             "images",
             "nn",
             "parallel",

@@ -7,9 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from cod_jax.codec import Codec
+from cod_jax import images
+from cod_jax.codec import Codec, memory
 from cod_jax.coding import container, stream
 from cod_jax.errors import UserError
 from tests.model_fixtures import gradient_image, tiny_bundle, tiny_codec
@@ -305,3 +306,19 @@ def test_an_error_while_a_list_is_computed_says_which_item(codec: Codec, monkeyp
     if data is not None:
         with pytest.raises(UserError, match=r"^item \[0\], \[1\]: there is no program"):
             codec.decompress([data, data])
+
+
+def test_the_limit_is_compared_with_the_header_of_a_picture(limited: Codec, monkeypatch: pytest.MonkeyPatch):
+    encoded = images.encode(np.zeros((20, 21, 3), np.uint8), "PNG")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the pixels were decoded"))
+    with pytest.raises(UserError, match="21x20 is more than the limit of 400 pixels"):
+        limited.compress(encoded)
+
+
+def test_pictures_that_need_more_memory_than_there_is_are_refused(codec: Codec, monkeypatch: pytest.MonkeyPatch):
+    data = codec.compress(gradient_image(32, 48))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(UserError, match=r"^image: encoding 48x32 pixels takes about .* GB .* make the picture smaller"):
+        codec.compress(gradient_image(32, 48))
+    with pytest.raises(UserError, match=r"^decoding 48x32 pixels takes about .* GB"):
+        codec.decompress(data)

@@ -1,9 +1,11 @@
 """Grids of symbols, and limits on pictures."""
 
+import numpy as np
 import pytest
 
-from cod_jax.coding.sizes import ceil_grid, exceeds_limit
+from cod_jax.coding.sizes import ceil_grid, checked_limit, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.errors import UserError
 
 
 def test_the_grid_covers_the_picture():
@@ -41,3 +43,13 @@ def test_pictures_and_what_is_computed_for_them_are_limited(height: int, width: 
 )
 def test_a_code_of_fixed_length_is_for_one_channel_and_level(symbols: SymbolFormat, bits: int | None):
     assert symbols.bits == bits
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2**27 + 1, float("nan"), 1e6, "1000", None])
+def test_limits_that_mean_nothing_are_refused(limit):
+    with pytest.raises(UserError, match=r"expected max_pixels to be a whole number from 1 to 134217728, got "):
+        checked_limit(limit)
+
+
+def test_limits_are_whole_numbers():
+    assert [checked_limit(limit) for limit in (1, 2**27, np.int64(400))] == [1, 2**27, 400]

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import zlib
 
 import numpy as np
@@ -7,7 +9,7 @@ from PIL import Image
 
 from cod_jax.input.pipeline import build_train_batches, load_validation_images
 from cod_jax.input.sources import FolderSource
-from tests.input_fixtures import SIZE, colour_of, indices, plain_config, random_config, take, write_image
+from tests.input_fixtures import SIZE, colour_of, indices, plain_config, random_config, take, write_image, write_shards
 
 
 def test_batches_have_the_promised_form(photos):
@@ -214,3 +216,35 @@ def test_all_images_in_validation_is_refused(tmp_path):
     write_image(tmp_path / name, (1, 2, 3))
     with pytest.raises(ValueError, match="all 1 files fall into validation"):
         build_train_batches(plain_config(tmp_path, validation_modulus=5), batch_size=1, seed=0)
+
+
+def test_a_picture_replaced_under_its_name_is_noticed(colours, tmp_path, caplog):
+    for path in colours.iterdir():
+        shutil.copy2(path, tmp_path / path.name)
+    state = build_train_batches(plain_config(tmp_path), batch_size=4, seed=0).get_state()
+
+    def resume(state):
+        build_train_batches(plain_config(tmp_path), batch_size=4, seed=0).set_state(state)
+
+    resume(state)
+    assert not caplog.text
+    os.utime(tmp_path / "03.png", (0, 0))
+    resume(state)
+    assert "other times of modification" in caplog.text
+    write_image(tmp_path / "03.png", (255, 0, 0), (20, 20))
+    with pytest.raises(ValueError, match="some of the 12 files to train on were replaced by others of the same names"):
+        resume(state)
+    # Checkpoints of 0.1.0 have names only.
+    resume({name: value for name, value in state.items() if name not in ("sizes_crc32", "times_crc32")})
+
+
+def test_shards_made_again_of_other_pictures_are_noticed(colours, tmp_path):
+    write_shards(tmp_path / "one", colours)
+    state = build_train_batches(plain_config(tmp_path / "one"), batch_size=4, seed=0).get_state()
+    build_train_batches(plain_config(tmp_path / "one"), batch_size=4, seed=0).set_state(state)
+    (tmp_path / "changed").mkdir()
+    for path in colours.iterdir():
+        write_image(tmp_path / "changed" / path.name, (1, 2, 3))
+    write_shards(tmp_path / "two", tmp_path / "changed")
+    with pytest.raises(ValueError, match="were replaced by others of the same names"):
+        build_train_batches(plain_config(tmp_path / "two"), batch_size=4, seed=0).set_state(state)

@@ -1,0 +1,51 @@
+"""How much memory a picture takes, and how much there is."""
+
+from pathlib import Path
+
+import jax
+
+from cod_jax.errors import UserError
+
+_MEMORY_INFO = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def check(*, height: int, width: int, multiple: int, bytes_per_pixel: float, task: str) -> None:
+    """Refuse a picture for which there is not enough memory, by an estimate of what the model takes for a pixel.
+
+    Args:
+        height: Rows of the picture.
+        width: Columns of the picture.
+        multiple: The model computes sides that are multiples of this many pixels.
+        bytes_per_pixel: Temporary memory of the model.
+        task: What is done, such as "encoding".
+
+    Raises:
+        UserError: It would take more than there is.
+    """
+    pixels = (height + -height % multiple) * (width + -width % multiple)
+    needed, available = pixels * bytes_per_pixel, available_bytes()
+    if available is not None and needed > available:
+        raise UserError(
+            f"{task} {width}x{height} pixels takes about {needed / 1e9:.2g} GB of memory with this model, and "
+            f"{available / 1e9:.2g} GB are available; make the picture smaller, or use a machine with more memory"
+        )
+
+
+def available_bytes() -> int | None:
+    """Return the bytes that JAX's first device can still give, or None if that is unknown."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        # Arrays in use count as available: a device also holds on to memory that it can give again.
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        lines = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        return None
+    try:
+        # In a container; the file holds "max" where there is no limit.
+        used, limit = (int((_GROUP / name).read_text()) for name in ("memory.current", "memory.max"))
+    except (OSError, ValueError):
+        return free
+    return min(free, max(limit - used, 0))
