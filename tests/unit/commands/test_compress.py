@@ -212,7 +212,7 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
         (["compress", "-m", "MODEL", "a.png", "--format", "lite"], "invalid choice: 'lite'"),
         (
             ["compress", "-m", "MODEL", "a.png", "--max-pixels", "0"],
-            "expected max_pixels to be a whole number from 1 to 134217728, got 0",
+            "expected max_pixels to be a whole number from 1 to 134217728",
         ),
         (["decompress", "-m", "MODEL", "a.cod", "--max-pixels", "big"], "expected a whole number, got 'big'"),
     ],
