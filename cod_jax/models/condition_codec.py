@@ -50,7 +50,7 @@ class ConditionEncoder(nnx.Module):
         def attention(features: int, window: int) -> SelfAttention:
             return SelfAttention(features, groups, window=window, **make)
 
-        self.conv_in = Conv(3, width, stride=config.input_stride, **make)
+        self.conv_in = Conv(3, width, stride=config.input_stride, uniform_bias=True, **make)
         levels = []
         channels = width
         for level, features in enumerate((width, width, 2 * width, 2 * width)):
@@ -105,7 +105,7 @@ class ConditionDecoder(nnx.Module):
         def up() -> Upsample:
             return Upsample(hidden, groups, **make)
 
-        self.conv_in = Conv(config.latent_channels, hidden, **make)
+        self.conv_in = Conv(config.latent_channels, hidden, uniform_bias=True, **make)
         layers: list[nnx.Module] = []
         if config.is_deep:
             layers += [res(), attention(), up(), res(), attention(), up(), res(), attention(), res()]

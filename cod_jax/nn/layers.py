@@ -95,8 +95,8 @@ class Conv(nnx.Module):
         stride: Step in both directions.
         padding: Zero rows and columns as ((top, bottom), (left, right)); by default kernel_size // 2 on every side.
         dtype: Dtype of the computation; the parameters are float32.
-        kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features]. Biases start at
-            zero, or uniform if this is `fan_in_uniform`.
+        kernel_init: Initialiser of the kernel [kernel_size, kernel_size, in_features, out_features].
+        uniform_bias: Whether biases start uniform in +-1/sqrt(fan_in) instead of at zero; see `Linear`.
         rngs: Source of the initial values.
     """
 
@@ -110,6 +110,7 @@ class Conv(nnx.Module):
         padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
         dtype: str,
         kernel_init: Initializer = xavier_uniform,
+        uniform_bias: bool | None = None,
         rngs: nnx.Rngs,
     ):
         self.stride = stride
@@ -119,7 +120,8 @@ class Conv(nnx.Module):
         shape = (kernel_size, kernel_size, in_features, out_features)
         kernel = kernel_init(rngs.params(), shape, jnp.float32)
         self.kernel = nnx.Param(kernel, axes=("kernel", "kernel", "conv_in", "conv_out"))
-        self.bias = nnx.Param(_initial_bias(kernel_init is fan_in_uniform, kernel, rngs), axes=("conv_out",))
+        uniform = kernel_init is fan_in_uniform if uniform_bias is None else uniform_bias
+        self.bias = nnx.Param(_initial_bias(uniform, kernel, rngs), axes=("conv_out",))
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C2"]:
         """Convolve [B, H, W, in_features]."""

@@ -46,6 +46,9 @@ class RMSNorm(nnx.Module):
 class GroupNorm(nnx.Module):
     """Group normalisation over positions and groups of channels (Wu and He 2018).
 
+    Groups whose variance is below `EPSILON`, such as those of an even picture, pass no gradient to the input. Theirs
+    would be up to 1000 times the gradient of the output, and the product over a chain of layers would overflow.
+
     Args:
         features: Channels.
         num_groups: Groups, a divisor of `features`.
@@ -67,7 +70,9 @@ class GroupNorm(nnx.Module):
 
         x32 = x.astype(jnp.float32)
         centred = x32 - per_group(jnp.mean(x32, axis=(1, 2)))
-        inverse = jax.lax.rsqrt(per_group(jnp.mean(centred**2, axis=(1, 2))) + EPSILON)
+        variance = per_group(jnp.mean(centred**2, axis=(1, 2)))
+        inverse = jax.lax.rsqrt(variance + EPSILON)
+        centred, inverse = (jnp.where(variance > EPSILON, a, jax.lax.stop_gradient(a)) for a in (centred, inverse))
         return (centred * (inverse * self.scale[...][None, None, None]) + self.bias[...][None, None, None]).astype(
             x.dtype
         )

@@ -30,3 +30,24 @@ def test_statistics_are_float32_under_bfloat16(norm):
     shifted = (x.astype(jnp.float32) + 300).astype(jnp.bfloat16)
     reference = np.asarray(norm(shifted.astype(jnp.float32)))
     np.testing.assert_allclose(np.asarray(norm(shifted), np.float32), reference, rtol=2**-8, atol=2**-9)
+
+
+def test_groups_without_variation_pass_no_gradient_to_the_input():
+    # The first group is even, the second is not.
+    x = jnp.concatenate([jnp.full((1, 4, 4, 2), 0.5), jax.random.normal(jax.random.key(0), (1, 4, 4, 2))], axis=-1)
+    norm = GroupNorm(4, 2)
+    weights = jax.random.normal(jax.random.key(1), x.shape)
+    gradient = jax.grad(lambda x: jnp.sum(norm(x) * weights))(x)
+    assert not np.any(gradient[..., :2])
+    assert np.all(gradient[..., 2:])
+
+
+def test_gradient_of_a_chain_of_group_norms_of_zeros_is_finite():
+    norm = GroupNorm(4, 2)
+
+    def chain(x):
+        for _ in range(20):
+            x = x + norm(x)
+        return jnp.sum(x)
+
+    np.testing.assert_array_equal(jax.grad(chain)(jnp.zeros((1, 4, 4, 4))), 1)
