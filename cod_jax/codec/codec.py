@@ -191,8 +191,8 @@ class Codec:
             data: The content of a `.cod` file, or a list or tuple of them; those of a list with equal sizes are
                 computed together.
             steps: Evaluations of the denoiser, 1 to 1000. One step comes closest to the original and has no randomness.
-                With more the picture starts from noise, and with about 25 it looks most natural. Compiled models take
-                one step.
+                With more the picture starts from noise and gets texture, if the model learned to sample. Compiled
+                models take one step.
             guidance: Classifier-free guidance, 0 to 1000; 1 switches it off and takes half the time. It has no effect
                 on one step.
             sampler: "euler" or "adams".

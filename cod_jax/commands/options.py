@@ -24,8 +24,8 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> 
         "--steps",
         type=_checked(int, checked_steps),
         metavar="N",
-        help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, about 25 look most natural; "
-        f"default: {default}",
+        help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, more give texture if the model "
+        f"learned to sample; default: {default}",
     )
     parser.add_argument(
         "--guidance",

@@ -81,7 +81,7 @@ class Bundle:
 
 
 def default_decoding(config: ModelConfig, *, one_step: bool) -> DecodingConfig:
-    """Return how a model decodes unless something else is asked for: with the published settings of its family.
+    """Return the published settings of a model's family as its defaults of decoding.
 
     These are 25 steps and guidance 3.0 in pixels, 1.25 on latents, 3.0 again for the 64-bit model on latents.
 

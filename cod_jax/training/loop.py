@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -185,13 +186,14 @@ def train(
                 values = jax.device_get(window)
                 report.training(done, values, meter.report(len(window)), batches.skipped)
                 window.clear()
-            validation_loss, validated = None, False
+            validation_loss, validated, measured = None, False, {}
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
+                measured = {name: value for name, value in scalars.items() if math.isfinite(value)}
                 validation_loss = scalars.get("loss")
                 validated = True
             due = due or done % config.checkpoint.every_steps == 0 or validated or is_last or stopping
@@ -202,7 +204,7 @@ def train(
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
-                        store.save(done, state, meta, validation_loss)
+                        store.save(done, state, {**meta, "validation": measured}, validation_loss)
                         due = False
             if stopping and not is_last:
                 what = "not saving the skipped step" if due else "saving step"

@@ -44,3 +44,13 @@ def bytes_per_device(config: TrainConfig, mesh: tuple[int, int, int], *, compile
         steps = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         result.append(max(step.memory_analysis().temp_size_in_bytes for step in steps))  # pyright: ignore[reportFunctionMemberAccess]
     return result
+
+
+def in_use() -> dict[str, float]:
+    """Return the memory of the fullest device of this process, in bytes, now and at its highest; {} on CPUs.
+
+    The keys are "memory/bytes_in_use" and "memory/peak_bytes_in_use".
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    names = ("bytes_in_use", "peak_bytes_in_use")
+    return {f"memory/{name}": float(max(s[name] for s in stats)) for name in names if all(name in s for s in stats)}

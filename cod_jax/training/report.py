@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cod_jax.training import memory
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Report:
         self._left_out = set(left_out)
         self._writer.scalars(step, values)
         self._writer.scalars(step, {f"speed/{name}": value for name, value in speed.items()})
-        self._writer.scalars(step, {"data/images_left_out": float(len(left_out))})
+        self._writer.scalars(step, {"data/images_left_out": float(len(left_out)), **memory.in_use()})
         parts = [
             *(_summary(scope, values) for scope in dict.fromkeys(map(_scope, values)) if f"{scope}loss" in values),
             f"{speed['images_per_second']:.3g} images/s",
@@ -67,6 +68,7 @@ class Report:
         formats = {
             "loss": "loss {:.4f}",
             "psnr_one_step": "PSNR {:.2f} dB in one step",
+            "ms_ssim_one_step": "MS-SSIM {:.4f}",
             "psnr_sampled": "{:.2f} dB sampled",
             "codebook/perplexity": "perplexity {:.1f}",
             "codebook/usage": "{:.2f} of the codes in use",

@@ -71,7 +71,8 @@ def load_for_export(
 
     Returns:
         The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them,
-        and facts about the run: "step", "weights", "validation_loss" (None if it was not validated) and "config".
+        and facts about the run: "step", "weights", "validation_loss" (None if it was not validated),
+        "validation" (all results of that validation, {} if there was none) and "config".
 
     Raises:
         FileNotFoundError: The folder or checkpoint does not exist.
@@ -101,7 +102,8 @@ def load_for_export(
         read = read_on_host(directory, step, _ITEM_OF_WEIGHTS[weights])
         params = _merged(read, meta["config"].get("objective", {}))["model"]
     loss = losses[step] if math.isfinite(losses[step]) else None
-    info = {"step": step, "weights": weights, "validation_loss": loss, "config": meta["config"]}
+    measured = meta.get("validation", {})
+    info = {"step": step, "weights": weights, "validation_loss": loss, "validation": measured, "config": meta["config"]}
     return meta["config"]["model"], _flat(params), info
 
 

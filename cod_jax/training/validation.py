@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, UInt8
 
 from cod_jax.diffusion.samplers import sample
-from cod_jax.images import signed_to_uint8, uint8_to_unit
-from cod_jax.losses.similarity import psnr_per_image
+from cod_jax.images import signed_to_uint8, uint8_to_unit, unit_to_signed
+from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
@@ -21,6 +21,7 @@ from cod_jax.training.objectives.objective import Objective
 # PSNR of equal pictures in dB, so that a mean over pictures is finite.
 _LARGEST_PSNR = 100.0
 _STATISTICS = "statistics/"
+_PICTURES = ("one_step", "sampled")
 
 
 class Validator:
@@ -85,23 +86,27 @@ class Validator:
             parts.append(jax.device_get(self._measure(params, frozen, inputs["image"], inputs["index"], self._key)))
         num = len(self._images)
         joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
-        measured = [name for name in joined if name.startswith(("loss", "psnr"))]
+        measured = [name for name in joined if name not in _PICTURES and not name.startswith(_STATISTICS)]
         scalars = {name: float(joined[name].mean()) for name in measured} | self._rate(joined)
         num_grid = min(self._config.grid_images, num)
         if num_grid == 0:
             return scalars, {}
-        names = [name for name in ("one_step", "sampled") if name in joined]
+        names = [name for name in _PICTURES if name in joined]
         columns = [self._images[:num_grid], *(joined[name][:num_grid] for name in names)]
         return scalars, {"_".join(["original", *names]): picture_grid(columns)}
 
     def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Return the nominal rate, if there is one, and the metrics of the bottleneck."""
-        means = {
-            name.removeprefix(_STATISTICS): jnp.asarray(values.mean(axis=0))
-            for name, values in joined.items()
-            if name.startswith(_STATISTICS)
+        """Return the nominal rate, if there is one, and the metrics of the bottleneck, also of its lower qualities."""
+        by_scope: dict[str, dict[str, jax.Array]] = {}
+        for name, values in joined.items():
+            if name.startswith(_STATISTICS):
+                scope, _, statistic = name.removeprefix(_STATISTICS).rpartition("/")
+                by_scope.setdefault(scope, {})[statistic] = jnp.asarray(values.mean(axis=0))
+        metrics = {
+            f"{scope}/{name}" if scope else name: float(value)
+            for scope, means in by_scope.items()
+            for name, value in self._codec.bottleneck.metrics(means).items()
         }
-        metrics = {name: float(value) for name, value in self._codec.bottleneck.metrics(means).items()}
         nominal = self._codec.nominal_bits_per_pixel
         return metrics if nominal is None else {"nominal_bits_per_pixel": nominal, **metrics}
 
@@ -112,9 +117,11 @@ def make_measure(
     """Return a function that measures a batch of images.
 
     Its arguments are parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
-    For each image it returns the losses, reconstructions in uint8, their PSNR in dB, and the statistics of the
-    bottleneck at its best quality. The randomness of an image depends on its index, so the results do not depend on how
-    images share batches or devices.
+    For each image it returns the losses, reconstructions in uint8, their PSNR in dB and MS-SSIM, the mean differences
+    of neighbouring pixels as a measure of texture, and the statistics of the bottleneck at its best quality. A model
+    with several qualities adds PSNR and statistics of each in one step, as "quality_1/..." for the lowest.
+    The randomness of an image depends on its index, so the results do not depend on how images share batches or
+    devices.
     """
 
     def measure(params: Params, frozen: Params, image_uint8: jax.Array, index: jax.Array, key: jax.Array):
@@ -128,8 +135,8 @@ def make_measure(
         model = objective.functional.bind(objective.exported(params))
         image01 = uint8_to_unit(image_uint8)
 
-        def condition_of(image01: jax.Array):
-            quantized = model.codec.quantize(model.codec.encode(image01))
+        def condition_of(latents: jax.Array, level: jax.Array | None = None):
+            quantized = model.codec.quantize(latents, level=level)
             return model.codec.decode(quantized.values), quantized
 
         values_shape = objective.model_config.values_shape(image01.shape)
@@ -137,17 +144,41 @@ def make_measure(
         def picture(values: jax.Array) -> jax.Array:
             return signed_to_uint8(objective.space.decode(frozen.get("autoencoder", {}), values))
 
-        condition, quantized = condition_of(image01)
-        one_step = picture(model.one_step(condition))
+        def compared(name: str, picture: jax.Array) -> dict[str, jax.Array]:
+            pair = (unit_to_signed(uint8_to_unit(image)) for image in (picture, image_uint8))
+            return {
+                name: picture,
+                f"psnr_{name}": psnr_per_image(picture, image_uint8, limit=_LARGEST_PSNR),
+                f"ms_ssim_{name}": ms_ssim_per_image(*pair),
+                f"texture_{name}": texture_per_image(picture),
+            }
+
+        latents = model.codec.encode(image01)
+        condition, quantized = condition_of(latents)
         measured = {
             **losses,
-            "one_step": one_step,
-            "psnr_one_step": psnr_per_image(one_step, image_uint8, limit=_LARGEST_PSNR),
+            **compared("one_step", picture(model.one_step(condition))),
+            "texture": texture_per_image(image_uint8),
             **{f"{_STATISTICS}{name}": values for name, values in quantized.statistics.items()},
         }
+
+        def at_level(level: jax.Array) -> dict[str, jax.Array]:
+            condition, quantized = condition_of(latents, jnp.full(image01.shape[:1], level, jnp.int32))
+            psnr = psnr_per_image(picture(model.one_step(condition)), image_uint8, limit=_LARGEST_PSNR)
+            return {"psnr_one_step": psnr, **{f"{_STATISTICS}{n}": v for n, v in quantized.statistics.items()}}
+
+        num_levels = model.codec.num_levels
+        if num_levels > 1:
+            # A loop, so that the program does not grow with the number of levels.
+            for name, values in jax.lax.map(at_level, jnp.arange(num_levels, dtype=jnp.int32)).items():
+                prefix = _STATISTICS if name.startswith(_STATISTICS) else ""
+                for level in range(num_levels):
+                    measured[f"{prefix}quality_{level + 1}/{name.removeprefix(prefix)}"] = values[level]
         if not objective.samples:
             return measured
-        null = condition_of(jnp.full_like(image01, NULL_CONDITION_VALUE))[0] if config.guidance_scale != 1.0 else None
+        null = None
+        if config.guidance_scale != 1.0:
+            null, _ = condition_of(model.codec.encode(jnp.full_like(image01, NULL_CONDITION_VALUE)))
         sampled = sample(
             model.velocity,
             jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1), values_shape[1:]))(keys),
@@ -158,14 +189,15 @@ def make_measure(
             guidance_scale=config.guidance_scale,
             time_shift=objective.time_shift,
         )
-        sampled = picture(sampled)
-        return {
-            **measured,
-            "sampled": sampled,
-            "psnr_sampled": psnr_per_image(sampled, image_uint8, limit=_LARGEST_PSNR),
-        }
+        return {**measured, **compared("sampled", picture(sampled))}
 
     return measure
+
+
+def texture_per_image(image_uint8: UInt8[Array, "B H W 3"]) -> Float[Array, " B"]:
+    """Return the mean absolute difference of neighbouring pixels, from 0 to 255; blurred pictures have small ones."""
+    x = image_uint8.astype(jnp.float32)
+    return sum((jnp.mean(jnp.abs(jnp.diff(x, axis=axis)), axis=(1, 2, 3)) for axis in (1, 2)), start=jnp.float32(0)) / 2
 
 
 def picture_grid(columns: list[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:

@@ -163,10 +163,14 @@ class CodebookConfig(BottleneckConfig):
         return Draws(jnp.zeros(grid[:1], jnp.int32), jax.random.uniform(key, (*grid, 1)))
 
     def metrics(self, statistics: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the share of codes that occur, in [0, 1], and the perplexity of the symbols."""
+        """Return the share of codes that occur, in [0, 1], and the perplexity and entropy in bits of the symbols."""
         shares = _shares(statistics["code_counts"])
         entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.maximum(shares, 1e-12)), 0.0))
-        return {"codebook/usage": jnp.mean((shares > 0).astype(jnp.float32)), "codebook/perplexity": jnp.exp(entropy)}
+        return {
+            "codebook/usage": jnp.mean((shares > 0).astype(jnp.float32)),
+            "codebook/perplexity": jnp.exp(entropy),
+            "bits_per_symbol": entropy / np.log(2),
+        }
 
 
 class VectorQuantizer(Bottleneck):

@@ -141,8 +141,9 @@ class FactorizedConfig(BottleneckConfig):
         )
 
     def metrics(self, statistics: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the bits per pixel by the learned densities."""
-        return {"estimated_bits_per_pixel": statistics["bits"] / jnp.maximum(statistics["pixels"], 1.0)}
+        """Return the bits per pixel and per symbol by the learned densities."""
+        names = {"estimated_bits_per_pixel": "pixels", "bits_per_symbol": "symbols"}
+        return {name: statistics["bits"] / jnp.maximum(statistics[per], 1.0) for name, per in names.items()}
 
 
 class _Bins(SymbolMap):
@@ -227,12 +228,17 @@ class ScalarQuantizer(_Bins, Bottleneck):
         noisy = rounded if noise is None else z + noise * step
         # A density's network would store dozens of numbers per latent for its gradient; recomputing them is cheap.
         bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), noisy, step), axis=(1, 2, 3))
-        pixels = float(z.shape[1] * z.shape[2] * self.pitch**2)
+        num_positions = z.shape[1] * z.shape[2]
+        pixels = float(num_positions * self.pitch**2)
         return Quantized(
             values=rounded if self.rounds_in_training else noisy,
             symbols=symbols.astype(jnp.int32),
             penalty=bits / pixels,
-            statistics={"bits": bits, "pixels": jnp.full(bits.shape, pixels)},
+            statistics={
+                "bits": bits,
+                "pixels": jnp.full(bits.shape, pixels),
+                "symbols": jnp.full(bits.shape, float(num_positions * self.features)),
+            },
         )
 
     def entropy_tables(self) -> dict[str, np.ndarray]:

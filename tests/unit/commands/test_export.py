@@ -20,9 +20,9 @@ SETTINGS = {"objective": {"one_step_weight": 0.0, "one_step_fraction": 0.0}, "fr
 def stub_run(monkeypatch) -> Callable[..., dict[str, Any]]:
     """Stand in for a run that trained a model with some settings; gives what would be saved, once it is."""
 
-    def stub(config: ModelConfig, **settings) -> dict[str, Any]:
+    def stub(config: ModelConfig, measured: dict[str, float] | None = None, **settings) -> dict[str, Any]:
         params = flatten_params(numpy_params(build_model(config).shapes))
-        run = config.to_dict(), params, {"step": 7, "config": {**SETTINGS, **settings}}
+        run = config.to_dict(), params, {"step": 7, "config": {**SETTINGS, **settings}, "validation": measured or {}}
         saved: dict[str, Any] = {}
         monkeypatch.setattr("cod_jax.training.saved_models.load_for_export", lambda *_, weights, step: run)
         monkeypatch.setattr(
@@ -57,8 +57,11 @@ def test_writes_a_model_folder(calls, capsys, tmp_path: Path):
     loaded = load_bundle(output)
     assert loaded.config == tiny_bundle().config
     assert loaded.training == {"step": 7, "weights": "ema", "config": SETTINGS}
-    assert loaded.decoding == DecodingConfig(25, 3.0, "euler")
-    assert capsys.readouterr().out == f"wrote {output}: step 7, ema weights, fingerprint {loaded.fingerprint[:16]}\n"
+    assert loaded.decoding == DecodingConfig(1, 3.0, "euler")
+    assert capsys.readouterr().out == (
+        f"wrote {output}: step 7, ema weights, fingerprint {loaded.fingerprint[:16]}\n"
+        "default of decoding: 1 step; with more: euler, guidance 3 (no validation measured more steps)\n"
+    )
 
 
 def test_takes_other_weights_and_replaces_by_force(calls, capsys, tmp_path: Path):
@@ -104,7 +107,7 @@ def test_wrong_usage(capsys):
     [
         ({"one_step_weight": 1.0, "one_step_fraction": 0.0}, (), DecodingConfig(1, 3.0, "adams")),
         ({"one_step_weight": 0.0, "one_step_fraction": 0.1}, (), DecodingConfig(1, 3.0, "adams")),
-        (SETTINGS["objective"], (), DecodingConfig(25, 3.0, "adams")),
+        (SETTINGS["objective"], (), DecodingConfig(1, 3.0, "adams")),
         (SETTINGS["objective"], ("--steps", "1"), DecodingConfig(1, 3.0, "adams")),
         (
             {"one_step_weight": 1.0, "one_step_fraction": 0.0},
@@ -118,6 +121,30 @@ def test_a_model_decodes_as_it_was_trained_to_unless_told(stub_run, objective, o
     assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
     assert saved["decoding"] == expected
     assert not saved["autoencoder"]
+
+
+@pytest.mark.parametrize(
+    ("psnr", "options", "expected", "said"),
+    [
+        (21.5, (), DecodingConfig(20, 2.0, "adams"), "20 steps with guidance 2 had 21.50 dB and 95% of the texture"),
+        (21.5, ("--guidance", "1.5"), DecodingConfig(20, 1.5, "adams"), "on the validation pictures"),
+        (21.5, ("--steps", "1"), DecodingConfig(1, 2.0, "adams"), "--steps asks for it"),
+        (14.0, (), DecodingConfig(1, 3.0, "adams"), "20 steps with guidance 2 had 14.00 dB"),
+    ],
+)
+def test_the_validation_chooses_the_steps(stub_run, capsys, psnr, options, expected: DecodingConfig, said: str):
+    measured = {
+        "psnr_one_step": 24.0,
+        "psnr_sampled": psnr,
+        "texture": 10,
+        "texture_one_step": 4,
+        "texture_sampled": 9.5,
+    }
+    settings = {"num_sampling_steps": 20, "guidance_scale": 2.0}
+    saved = stub_run(tiny_pixel_config(), measured=measured, validation=settings)
+    assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
+    assert saved["decoding"] == expected
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [(), ("--frozen-weights", "elsewhere")])

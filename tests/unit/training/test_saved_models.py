@@ -12,7 +12,7 @@ def test_export_reads_the_best_by_default_and_any_step_by_name(tmp_path):
     save_all(tmp_path, {1: 0.3, 2: 0.5, 3: None}).close()
     model, params, info = load_for_export(tmp_path)
     assert model == CONFIG["model"]
-    assert info == {"step": 1, "weights": "ema", "validation_loss": 0.3, "config": CONFIG}
+    assert info == {"step": 1, "weights": "ema", "validation_loss": 0.3, "validation": {}, "config": CONFIG}
     assert params.keys() == {"layers/0/kernel", "layers/1/kernel"}
     np.testing.assert_array_equal(params["layers/1/kernel"], make_state(1).ema["model"]["layers"][1]["kernel"])
     _, params, info = load_for_export(tmp_path, "raw", step=3)
