@@ -144,7 +144,7 @@ def make_measure(
         def picture(values: jax.Array) -> jax.Array:
             return signed_to_uint8(objective.space.decode(frozen.get("autoencoder", {}), values))
 
-        def compared(name: str, picture: jax.Array) -> dict[str, jax.Array]:
+        def compared(name: str, picture: jax.Array) -> dict[str, Any]:
             pair = (unit_to_signed(uint8_to_unit(image)) for image in (picture, image_uint8))
             return {
                 name: picture,
@@ -162,7 +162,7 @@ def make_measure(
             **{f"{_STATISTICS}{name}": values for name, values in quantized.statistics.items()},
         }
 
-        def at_level(level: jax.Array) -> dict[str, jax.Array]:
+        def at_level(level: jax.Array) -> dict[str, Any]:
             condition, quantized = condition_of(latents, jnp.full(image01.shape[:1], level, jnp.int32))
             psnr = psnr_per_image(picture(model.one_step(condition)), image_uint8, limit=_LARGEST_PSNR)
             return {"psnr_one_step": psnr, **{f"{_STATISTICS}{n}": v for n, v in quantized.statistics.items()}}

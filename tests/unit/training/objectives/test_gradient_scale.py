@@ -8,6 +8,7 @@ import pytest
 
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_settings
+from cod_jax.training.objectives.pretrain import Pretrain
 from cod_jax.training.plan import build_objective
 from tests.model_fixtures import gradient_image
 from tests.training_fixtures import CONFIG, SMALL
@@ -43,6 +44,7 @@ def pictures(side: int) -> dict[str, np.ndarray]:
 def gradient_norms(config: TrainConfig, images: np.ndarray) -> np.ndarray:
     """Return the norm of the gradient of each picture [N, S, S, 3] by itself, for a fresh model."""
     objective = build_objective(config)
+    assert isinstance(objective, Pretrain)
 
     def norm_of(params, image):
         draws = objective.draw(jax.random.key(1), (1, *image.shape))._replace(drop=jnp.ones((1,)))
