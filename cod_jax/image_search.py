@@ -1,8 +1,9 @@
-"""Find the pictures below a folder, without importing what reads them."""
+"""Find the pictures, or other files, below a folder, without importing what reads them."""
 
 import collections
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cod_jax import files
@@ -24,6 +25,9 @@ _START_BYTES = 18
 _NUM_NAMED = 10
 
 _logger = logging.getLogger(__name__)
+
+# Says whether a file is one of those in question, from its entry and name; it adds to the third what it leaves out.
+_Choice = Callable[[os.DirEntry[str], str, dict[str, str]], bool]
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -50,6 +54,35 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
         raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
     if not root.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give a folder of images")
+    return _find(root, _is_picture)
+
+
+def find_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
+    """List the files of a suffix below a folder, searched as `find_images` does.
+
+    Args:
+        folder: Folder to search with all folders below it.
+        suffix: Suffix in lower case; names may have upper case.
+
+    Returns:
+        Paths relative to the folder, with "/" between parts, sorted.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+
+    def is_wanted(entry: os.DirEntry[str], name: str, left_out: dict[str, str]) -> bool:
+        if not name.lower().endswith(suffix):
+            return False
+        if not entry.is_file() and os.path.exists(entry.path):
+            left_out[name] = "not a regular file"
+            return False
+        return True  # whoever reads a broken link says so
+
+    return _find(Path(folder), is_wanted)
+
+
+def _find(root: Path, is_wanted: _Choice) -> list[str]:
     names: list[str] = []
     left_out: dict[str, str] = {}
     visited: set[tuple[int, int]] = set()
@@ -73,15 +106,20 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
             name = f"{prefix}/{entry.name}" if prefix else entry.name
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # of a link to itself, or into a closed folder
+                left_out[name] = f"the link cannot be followed ({error.strerror or error})"
+                continue
+            if is_folder:
                 (links if entry.is_symlink() else folders).append(name)
-            elif _is_picture(entry, name, left_out):
+            elif is_wanted(entry, name, left_out):
                 names.append(name)
     if left_out:
         named = [f"{name}: {reason}" for name, reason in sorted(left_out.items())[:_NUM_NAMED]]
         more = len(left_out) - len(named)
         named += [f"and {more} more"] if more else []
-        _logger.warning("%s: left out %d: %s", folder, len(left_out), files.printable("; ".join(named)))
+        _logger.warning("%s: left out %d: %s", root, len(left_out), files.printable("; ".join(named)))
     return sorted(names)
 
 

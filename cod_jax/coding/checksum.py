@@ -3,9 +3,6 @@
 Not inverted, a file with its checksum and zeros after it would have the checksum zero.
 """
 
-import numpy as np
-import numpy.typing as npt
-
 POLYNOMIAL = 0x1864CFB
 INITIAL = 0xB704CE
 NUM_BYTES = 3
@@ -39,18 +36,21 @@ def crc24(data: bytes) -> bytes:
     register, table = INITIAL, _TABLE
     whole = len(data) - len(data) % _NUM_PIECES if len(data) >= _LONG_BYTES else 0
     if whole:
-        register = _of_pieces(register, np.frombuffer(data, np.uint8, whole).reshape(_NUM_PIECES, -1))
+        register = _of_pieces(register, memoryview(data)[:whole])
     for byte in memoryview(data)[whole:]:
         register = (register << 8) & 0xFFFFFF ^ table[register >> 16 ^ byte]
     return (register ^ 0xFFFFFF).to_bytes(NUM_BYTES, "big")
 
 
-def _of_pieces(register: int, pieces: npt.NDArray[np.uint8]) -> int:
-    """Return the register after pieces of equal length [pieces, bytes].
+def _of_pieces(register: int, data: memoryview) -> int:
+    """Return the register after data that can be cut into pieces of equal length.
 
     The register is linear in the one before and in the data. So each piece starts from zero, and what is in the
     register before a piece is carried over it bit by bit: the last rows carry one bit each over bytes that are zero.
     """
+    import numpy as np  # only for long data: commands that read none start without it
+
+    pieces = np.frombuffer(data, np.uint8).reshape(_NUM_PIECES, -1)
     table = np.array(_TABLE, np.uint32)
     registers = np.zeros(len(pieces) + NUM_BITS, np.uint32)
     registers[len(pieces) :] = 1 << np.arange(NUM_BITS, dtype=np.uint32)

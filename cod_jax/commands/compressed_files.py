@@ -1,6 +1,5 @@
 """Read `.cod` files, and tell them from files of other kinds."""
 
-import os
 from pathlib import Path
 
 from cod_jax import files
@@ -32,18 +31,6 @@ def read(path: Path | None) -> bytes:
         told = f"{size} bytes" if path else f"more than {limit} bytes"
         raise UserError(_explain(start) or f"{told} are too many for a .cod file; this is a file of another kind")
     return data
-
-
-def find(folder: Path) -> list[str]:
-    """List the `.cod` files below a folder, relative to it and sorted; hidden files and folders are left out."""
-    names: list[str] = []
-    for parent, folders, found in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(parent).relative_to(folder)
-        names += [
-            (below / name).as_posix() for name in found if not name.startswith(".") and name.lower().endswith(SUFFIX)
-        ]
-    return sorted(names)
 
 
 def looks_compressed(content: bytes, name: str) -> bool:

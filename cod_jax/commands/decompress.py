@@ -1,6 +1,7 @@
 """`cod decompress`: decompress `.cod` files to PNG pictures."""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from cod_jax.commands.conversion import Converter, add_conversion_arguments, con
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_decoding_arguments, add_seed_argument, chosen_decoding
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_files
 
 SUFFIX = ".png"
 # Before the suffix of pictures beside their files, where photo.png may well be the original.
@@ -56,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
 
     converter = Converter(
         suffix=SUFFIX,
-        find=compressed_files.find,
+        find=functools.partial(find_files, suffix=compressed_files.SUFFIX),
         read=compressed_files.read,
         choose=_choose_model,
         convert=convert,

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 import traceback
@@ -273,16 +274,43 @@ def _set_up_jax(device: Literal["none", "shared", "whole"]) -> None:
 
 @contextlib.contextmanager
 def _warnings_as_lines(program: str) -> Iterator[None]:
-    """Print warnings for users as lines, and leave those for programmers out."""
+    """Print warnings for users as lines, also those in the log, and leave those for programmers out."""
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if issubclass(category, UserWarning):
             _write_line(files.printable(f"{program}: warning: {message}"), sys.stderr)
 
+    usual = logging.lastResort
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
-        yield
+        # Takes what no handler is set for; the trainer sets one for all that this package logs.
+        logging.lastResort = _LogAsLines(program, usual)
+        try:
+            yield
+        finally:
+            logging.lastResort = usual
+
+
+class _LogAsLines(logging.Handler):
+    """Handler that prints each warning of this package once, and leaves those of others to another handler."""
+
+    def __init__(self, program: str, others: logging.Handler | None):
+        super().__init__(logging.WARNING)
+        self._program = program
+        self._others = others
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        if record.name.partition(".")[0] != "cod_jax":
+            if self._others is not None:
+                self._others.handle(record)
+            return
+        text = record.getMessage()
+        if text not in self._printed:  # a folder is searched again by what uses it
+            self._printed.add(text)
+            _write_line(files.printable(f"{self._program}: warning: {text}"), sys.stderr)
 
 
 def _write_line(text: str, stream: Any) -> None:

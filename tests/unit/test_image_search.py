@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cod_jax.image_search import find_images
+from cod_jax.image_search import find_files, find_images
 
 PIXELS = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
 
@@ -81,3 +81,25 @@ def test_folders_that_cannot_be_read_are_named(tmp_path, caplog, monkeypatch):
     assert "left out 1: closed/: the folder cannot be read (Permission denied)" in caplog.text
     with pytest.raises(PermissionError):
         find_images(tmp_path / "closed")
+
+
+def test_links_that_cannot_be_followed_are_named(tmp_path, caplog):
+    write(tmp_path / "1.png")
+    for name in ("loop", "loop.png"):
+        (tmp_path / name).symlink_to(name)
+    with caplog.at_level(logging.WARNING):
+        assert find_images(tmp_path) == ["1.png"]
+    assert "left out 2: loop: the link cannot be followed (Too many levels" in caplog.text
+
+
+def test_other_files_are_found_as_pictures_are(tmp_path, caplog):
+    root, other = tmp_path / "root", tmp_path / "other"
+    for path in (root / "b" / "1.cod", other / "2.COD", root / ".cache" / "3.cod", root / "4.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / "linked").symlink_to(other)
+    (root / "absent.cod").symlink_to("nothing")
+    os.mkfifo(root / "pipe.cod")
+    with caplog.at_level(logging.WARNING):
+        assert find_files(root, ".cod") == ["absent.cod", "b/1.cod", "linked/2.COD"]
+    assert "left out 1: pipe.cod: not a regular file" in caplog.text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -148,6 +149,17 @@ def test_warnings_for_users_are_lines_and_others_are_left_out(cod: Cod, replace:
     replace(name, run)
     result = cod(name)
     assert result == (0, "", f"cod {name}: warning: photo.png: transparency\\nwas composited\n")
+
+
+def test_warnings_in_the_log_are_lines_too_each_printed_once(cod: Cod, replace: Replace, monkeypatch):
+    def run(args):
+        for _ in range(2):
+            logging.getLogger("cod_jax.image_search").warning("%s: left out %d", "photos", 2)
+        return frame.DONE
+
+    replace("evaluate", run)
+    monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+    assert cod("evaluate") == (0, "", "cod evaluate: warning: photos: left out 2\n")
 
 
 @posix_only
