@@ -50,15 +50,21 @@ class CheckpointStore:
         workdir: Folder of the run.
         keep_latest: Number of newest checkpoints to keep.
         keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
+        fall_back: Whether the run may go on from an older checkpoint if the newest is damaged.
+
+    Raises:
+        DamagedCheckpointError: The validation losses of all are damaged, or that of the newest is and `fall_back` is
+            false.
     """
 
-    def __init__(self, workdir: Path, keep_latest: int, keep_best: int):
+    def __init__(self, workdir: Path, keep_latest: int, keep_best: int, *, fall_back: bool = True):
         policies = [
             checkpoint_managers.LatestN(keep_latest),
             checkpoint_managers.BestN(get_metric_fn=_ranking, n=keep_best, reverse=True),
         ]
         self.directory = checkpoint_directory(workdir)
         self._workdir = workdir
+        self._fall_back = fall_back
         self._saving: int | None = None
         self._failed = False
         self._set_unranked_aside()
@@ -116,8 +122,6 @@ class CheckpointStore:
         shapes: TrainState,
         shardings: TrainState,
         check: Callable[[dict[str, Any]], None],
-        *,
-        fall_back: bool = True,
     ) -> tuple[int, TrainState] | None:
         """Read the newest checkpoint that all processes can read; damaged ones that are newer are set aside.
 
@@ -125,13 +129,12 @@ class CheckpointStore:
             shapes: Abstract state.
             shardings: Shardings of the state's arrays.
             check: Function that refuses a checkpoint by its plain values, before its arrays are read.
-            fall_back: Whether to go on from an older checkpoint if the newest is damaged.
 
         Returns:
             Step and state of the checkpoint, or None if there is none.
 
         Raises:
-            DamagedCheckpointError: No checkpoint can be read, or the newest cannot be and `fall_back` is false.
+            DamagedCheckpointError: No checkpoint can be read, or the newest cannot be and the run may not fall back.
             UserError: The checkpoint contains another state.
         """
         found, damage = None, {}
@@ -147,15 +150,9 @@ class CheckpointStore:
             damage.setdefault(
                 step, DamagedCheckpointError(f"another process cannot read the checkpoint of step {step}")
             )
-            if not fall_back:
-                raise DamagedCheckpointError(
-                    f"{damage[step]}; allow older ones with --config.checkpoint.fall_back=True, or remove its folder"
-                )
+            self._check_fall_back(damage[step])
         if damage and found is None:
-            raise DamagedCheckpointError(
-                f"{next(iter(damage.values()))}, and no other can be read; use another --workdir, or remove "
-                f"{self.directory} to start again"
-            )
+            raise self._all_damaged(damage)
         for step, error in damage.items():
             self._set_aside(step, error)
         if damage:
@@ -248,12 +245,32 @@ class CheckpointStore:
 
     def _set_unranked_aside(self) -> None:
         """Set checkpoints aside whose validation loss cannot be read, because Orbax reads that of all."""
-        for step in steps_of(self._workdir):
+        steps, damage = steps_of(self._workdir), {}
+        for step in reversed(steps):
             try:
                 stored_loss(self.directory, step)
             except DamagedCheckpointError as error:
-                self._set_aside(step, error)
+                damage[step] = error
+        if steps and steps[-1] in damage:
+            self._check_fall_back(damage[steps[-1]])
+        if damage and len(damage) == len(steps):
+            raise self._all_damaged(damage)
+        for step, error in damage.items():
+            self._set_aside(step, error)
         _wait_for_all("unranked checkpoints are set aside")
+
+    def _check_fall_back(self, damage: DamagedCheckpointError) -> None:
+        if not self._fall_back:
+            raise DamagedCheckpointError(
+                f"{damage}; allow older ones with --config.checkpoint.fall_back=True, or remove its folder"
+            )
+
+    def _all_damaged(self, damage: Mapping[int, DamagedCheckpointError]) -> DamagedCheckpointError:
+        """Return the error about a run without a checkpoint that can be read, which never starts again by itself."""
+        return DamagedCheckpointError(
+            f"{next(iter(damage.values()))}, and no other can be read; use another --workdir, or remove "
+            f"{self.directory} to start again"
+        )
 
     def _set_aside(self, step: int, error: Exception) -> None:
         if jax.process_index() == 0:

@@ -104,7 +104,8 @@ def train(
         key = jax.random.key(config.seed)
 
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
-        store = CheckpointStore(workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best)
+        kept = config.checkpoint
+        store = CheckpointStore(workdir, kept.keep_latest, kept.keep_best, fall_back=kept.fall_back)
         stack.callback(store.close)
 
         def check(meta: Mapping[str, Any]) -> None:
@@ -112,7 +113,7 @@ def train(
             check_same(workdir, meta, frozen_digests)
             batches.set_state(meta["data"])
 
-        resumed = store.restore_newest(shapes, shardings, check, fall_back=config.checkpoint.fall_back)
+        resumed = store.restore_newest(shapes, shardings, check)
         if resumed is not None:
             start, state = resumed
             _logger.info("resumed after step %d of %d", start, config.total_steps)

@@ -104,11 +104,11 @@ def test_a_checkpoint_is_known_by_its_number(tmp_path, name: str):
 
 
 def restored(workdir: Path, **options: bool) -> tuple[int, TrainState] | None:
-    store = CheckpointStore(workdir, 2, 1)
+    store = CheckpointStore(workdir, 2, 1, **options)
     try:
         state = make_state(3)
         everywhere = shardings_of(state, MeshConfig())
-        return store.restore_newest(jax.eval_shape(lambda: state), everywhere, lambda meta: None, **options)
+        return store.restore_newest(jax.eval_shape(lambda: state), everywhere, lambda meta: None)
     finally:
         store.close()
 
@@ -150,18 +150,20 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(tmp_path, cap
     assert steps_of(tmp_path) == [1, 2, 3]
 
 
-def test_a_run_may_refuse_to_go_back(tmp_path):
+@pytest.mark.parametrize("damage", [truncate_numbers, replace_loss])
+def test_a_run_may_refuse_to_go_back(tmp_path, damage: Callable[[Path], object]):
     save_all(tmp_path, {1: None, 2: None}).close()
-    truncate_numbers(tmp_path / "checkpoints" / "2")
+    damage(tmp_path / "checkpoints" / "2")
     with pytest.raises(ValueError, match=r"step 2 in .* is damaged .*; allow older ones with --config.checkpoint.fall"):
         restored(tmp_path, fall_back=False)
     assert steps_of(tmp_path) == [1, 2]
 
 
-def test_nothing_is_renamed_where_no_checkpoint_can_be_read(tmp_path):
+@pytest.mark.parametrize("damage", [truncate_numbers, replace_loss])
+def test_nothing_is_renamed_where_no_checkpoint_can_be_read(tmp_path, damage: Callable[[Path], object]):
     save_all(tmp_path, {1: None, 2: None}).close()
     for step in (1, 2):
-        truncate_numbers(tmp_path / "checkpoints" / str(step))
+        damage(tmp_path / "checkpoints" / str(step))
     with pytest.raises(ValueError, match=r"step 2 in .* is damaged .*, and no other can be read; use another"):
         restored(tmp_path)
     assert steps_of(tmp_path) == [1, 2]
