@@ -46,6 +46,9 @@ def available_bytes() -> int | None:
     try:
         # In a container; the file holds "max" where there is no limit.
         used, limit = (int((_GROUP / name).read_text()) for name in ("memory.current", "memory.max"))
-    except (OSError, ValueError):
+        # Files that were read count as used, and make room as soon as it is needed.
+        parts = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        used -= int(parts["inactive_file"]) + int(parts["active_file"])
+    except (OSError, LookupError, ValueError):
         return free
     return min(free, max(limit - used, 0))

@@ -100,7 +100,7 @@ def encode_legacy(
         UserError: A side is out of range, the grid has another size, or a symbol does not fit.
     """
     check_size(height=height, width=width)
-    check_grid(symbols, height=height, width=width, pitch=pitch, num_channels=1)
+    check_grid(symbols.shape, height=height, width=width, pitch=pitch, num_channels=1)
     sides = (width, height) if layout == "legacy-lite" else (height, width)
     return _HEADER.pack(*sides) + bit_packing.pack(symbols, bits)
 

@@ -3,8 +3,6 @@
 import operator
 from typing import Any
 
-import numpy.typing as npt
-
 from cod_jax.errors import UserError
 
 MAX_PIXELS = 2**24
@@ -57,12 +55,12 @@ def exceeds_limit(*, height: int, width: int, pitch: int, max_pixels: int) -> bo
     return height * width > max_pixels or rows * columns * cell**2 > max(2 * max_pixels, _ALWAYS_ALLOWED)
 
 
-def check_grid(symbols: npt.NDArray[Any], *, height: int, width: int, pitch: int, num_channels: int) -> None:
-    """Refuse symbols that do not cover a picture.
+def check_grid(got: tuple[int, ...], *, height: int, width: int, pitch: int, num_channels: int) -> None:
+    """Refuse symbols that do not cover a picture, by their shape.
 
     Raises:
-        UserError: They are not [ceil(height / pitch), ceil(width / pitch), num_channels].
+        UserError: It is not [ceil(height / pitch), ceil(width / pitch), num_channels].
     """
     shape = (*ceil_grid(height=height, width=width, pitch=pitch), num_channels)
-    if symbols.shape != shape:
-        raise UserError(f"expected symbols {shape} for {width}x{height} pixels at pitch {pitch}, got {symbols.shape}")
+    if got != shape:
+        raise UserError(f"expected symbols {shape} for {width}x{height} pixels at pitch {pitch}, got {got}")

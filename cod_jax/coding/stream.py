@@ -122,7 +122,7 @@ class SymbolCoder:
             return legacy.encode_legacy(symbols, height=height, width=width, pitch=self.pitch, bits=bits, layout=layout)
         container.check_size(height=height, width=width)
         channels = self.symbols.num_channels
-        check_grid(symbols, height=height, width=width, pitch=self.pitch, num_channels=channels)
+        check_grid(symbols.shape, height=height, width=width, pitch=self.pitch, num_channels=channels)
         payloads = [_encode_payload(model, symbols, level) for model in self.models]
         payload, model = min(zip(payloads, self.models, strict=True), key=lambda item: len(item[0]))
         mode: container.Mode = model.mode

@@ -188,13 +188,23 @@ class CheckpointStore:
             restored = _read(self.directory, step, **items)
         return TrainState(**{name: tree for item in items for name, tree in joined(item, restored[item]).items()})
 
-    def drop_after(self, step: int) -> str:
-        """Set the checkpoints after a step aside, which proved to be useless, and say where the run goes on."""
+    def drop_after(self, step: int, resumed: int = 0) -> str:
+        """Set the checkpoints after a step aside, which proved to be useless, and say where the run goes on.
+
+        Args:
+            step: The latest step whose state is known to serve.
+            resumed: The step that the run resumed after. Its checkpoint stays even if it is later: what is wrong may
+                lie in the settings or pictures, and it may be the only one.
+        """
         self.wait()
-        later = [saved for saved in steps_of(self._workdir) if saved > step and jax.process_index() == 0]
+        kept = max(step, resumed)
+        later = [saved for saved in steps_of(self._workdir) if saved > kept and jax.process_index() == 0]
         names = [set_aside(self.directory, saved, "unusable").name for saved in later]
         aside = f" (set aside: {', '.join(names)})" if names else ""
-        return f"{self.resumption()}{aside}"
+        suspect = (
+            f"; if it fails there again, remove {self.directory / str(resumed)} first" if 0 <= step < resumed else ""
+        )
+        return f"{self.resumption()}{aside}{suspect}"
 
     def resumption(self) -> str:
         """Return where the same command would go on."""

@@ -160,7 +160,7 @@ def train(
         queued: deque[tuple[int, Update, Metrics]] = deque()
 
         def back() -> str:
-            return store.drop_after(max(start, skipped.last_good))
+            return store.drop_after(skipped.last_good, start)
 
         def look(num_left: int) -> None:
             """Wait until at most so many steps are under way, and stop the run if too many were skipped."""

@@ -221,3 +221,14 @@ def test_checkpoints_that_proved_useless_are_set_aside(tmp_path):
     assert store.drop_after(2) == "the same command resumes after step 2"
     store.close()
     assert latest_step(tmp_path) == 2
+
+
+def test_the_checkpoint_that_a_run_resumed_stays_and_is_named_if_it_may_be_useless(tmp_path):
+    store = save_all(tmp_path, {1: None, 2: None, 3: None}, keep_latest=3)
+    suspect = tmp_path / "checkpoints" / "2"
+    assert store.drop_after(1, resumed=2) == (
+        "the same command resumes after step 2 (set aside: 3.unusable); "
+        f"if it fails there again, remove {suspect} first"
+    )
+    assert store.drop_after(-1, resumed=0) == "nothing is saved yet (set aside: 1.unusable, 2.unusable)"
+    store.close()
