@@ -15,6 +15,7 @@ def get_config() -> config_dict.ConfigDict:
         {
             "model": {
                 "codec": {
+                    "kind": "cod",  # for the fields of "compact" see configs/presets.py
                     "pitch": 16,  # pixels per symbol in each direction
                     "input_stride": 1,  # stride of the first convolution; 2 in models trained at 512 pixels
                     "encoder_width": 128,  # channels of the encoder's first level
@@ -67,6 +68,7 @@ def get_config() -> config_dict.ConfigDict:
                 "eps": 1e-8,
                 "weight_decay": 0.0,
                 "gradient_clip": 0.0,  # largest gradient norm; 0 does not clip
+                "relative_clip": 0.0,  # largest gradient norm over its running average; 0 does not clip
             },
             "ema": {
                 "decay": 0.9999,
@@ -84,7 +86,7 @@ def get_config() -> config_dict.ConfigDict:
                 "validation_source": "",  # the same for held-out images; "" holds out some files of the source
                 "validation_modulus": 20,  # one file in this many is held out; 0 holds out none
                 "image_size": 256,  # pixels per side of a training image
-                "crop": "random_resized",  # or "center", as in the papers
+                "crop": "random_resized",  # or "random", not resized; or "center", as in the papers
                 "min_scale": 0.5,  # smallest area of a random crop over the largest possible
                 "flip": True,  # mirror half of the images
                 "num_threads": 4,  # threads that read and crop, per process
@@ -142,6 +144,11 @@ def get_config() -> config_dict.ConfigDict:
             "max_consecutive_skipped": 20,  # number of steps in a row without finite gradients that stops the run
         }
     )
+
+
+def replace_codec(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:
+    """Replace the condition codec by one with these fields; see configs/presets.py."""
+    config["model"]["codec"] = config_dict.ConfigDict(fields)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript, reportCallIssue]
 
 
 def replace_denoiser(config: config_dict.ConfigDict, fields: dict[str, Any]) -> None:

@@ -113,6 +113,36 @@ def factorized_bottleneck(**fields: Any) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
+def compact_codec(**fields: Any) -> dict[str, Any]:
+    """Return all fields of the compact condition codec, for `config.model.codec`."""
+    defaults = {
+        "kind": "compact",
+        "pitch": 16,  # pixels per latent in each direction; or 8
+        "hidden": 160,  # channels of the encoder, on the 16-pixel grid
+        "num_encoder_blocks": 2,
+        "num_decoder_blocks": 2,  # blocks of the condition decoder
+        "mlp_ratio": 3.0,  # width of a block's MLP over its channels
+        "latent_channels": 64,
+        "step": 0.4,  # width of a bin of the best quality level in pixel values of [-1, 1]
+        "bottleneck": factorized_bottleneck(),
+    }
+    return {**defaults, **fields}
+
+
+def compact_denoiser(**fields: Any) -> dict[str, Any]:
+    """Return all fields of the compact denoiser, for `config.model.denoiser`."""
+    defaults = {
+        "kind": "compact",
+        "hidden": 160,  # channels on the 16-pixel grid
+        "num_blocks": 2,
+        "mlp_ratio": 3.0,  # width of a block's MLP over its channels
+        "refined": 48,  # channels of the refinement at 1/4 of the resolution
+        "num_refine_blocks": 2,
+        "prediction": "image",  # or "velocity"
+    }
+    return {**defaults, **fields}
+
+
 def codebook_training(**fields: Any) -> dict[str, Any]:
     """Return all fields of a codebook's training, for `config.objective.bottleneck`."""
     defaults = {
@@ -129,6 +159,7 @@ def factorized_training(**fields: Any) -> dict[str, Any]:
     defaults = {
         "kind": "factorized",
         "rate_weights": (1.0,),  # lambda, the weight of the bits per pixel, for each quality level, largest first
+        "level_balance": 0.0,  # how much the losses of the levels are evened out, 0 to 1
     }
     return {**defaults, **fields}
 
@@ -160,7 +191,9 @@ ONE_STEP_RATES = {
 def reconstruction_losses(**weights: float) -> dict[str, Any]:
     """Return all fields of the losses between images and one-step reconstructions."""
     defaults = {
+        "squared_error_weight": 0.0,  # of values in [-1, 1]
         "l1_weight": 1.0,
+        "ms_ssim_weight": 0.0,  # 1 - MS-SSIM, for images of at least 176 pixels
         "lpips_vgg_weight": 1.0,  # needs weight files; 0 switches it off, as for the terms below
         "lpips_alex_weight": 0.5,  # needs weight files
         "structural_weight": 0.0,  # structural distance, a substitute for LPIPS without weight files

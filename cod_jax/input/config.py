@@ -1,11 +1,13 @@
 """Settings of the input pipeline."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from cod_jax.errors import UserError
 from cod_jax.files import require_local
 from cod_jax.input.tfds_source import PREFIX
+
+Crop = Literal["random_resized", "random", "center"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +23,10 @@ class DataConfig:
             divisible by this number; 0 holds nothing out. The name of a dataset's record is its file and its place
             there. Not used when `validation_source` is given.
         image_size: Side of the square crops, in pixels. Smaller images are left out, never enlarged.
-        crop: "random_resized" (a random square, resized) or "center" (the largest centred square, resized).
-        min_scale: Smallest area of the random square as a fraction of the largest square that fits, in (0, 1]. The
-            square is never smaller than `image_size`.
+        crop: "random_resized" (a random square, resized), "random" (a random square of `image_size` that keeps the
+            pixels of the file) or "center" (the largest centred square, resized).
+        min_scale: Smallest area of the random square to be resized as a fraction of the largest square that fits, in
+            (0, 1]. The square is never smaller than `image_size`.
         flip: Whether half of the training images, at random, are mirrored left to right.
         num_threads: Decoding threads; 0 decodes in the calling thread.
         prefetch: Batches kept ready, at least 1; there are never fewer than `num_threads`.
@@ -33,7 +36,7 @@ class DataConfig:
     validation_source: str = ""
     validation_modulus: int = 20
     image_size: int = 256
-    crop: Literal["random_resized", "center"] = "random_resized"
+    crop: Crop = "random_resized"
     min_scale: float = 0.5
     flip: bool = True
     num_threads: int = 4
@@ -49,8 +52,8 @@ class DataConfig:
             require_local(source.removeprefix(PREFIX))
         if self.image_size < 1:
             raise UserError(f"expected data.image_size to be at least 1, got {self.image_size}")
-        if self.crop not in ("random_resized", "center"):
-            raise UserError(f"expected data.crop to be 'random_resized' or 'center', got {self.crop!r}")
+        if self.crop not in get_args(Crop):
+            raise UserError(f"expected data.crop to be one of {', '.join(get_args(Crop))}, got {self.crop!r}")
         if not 0 < self.min_scale <= 1:
             raise UserError(f"expected data.min_scale above 0 and at most 1, got {self.min_scale}")
         if self.validation_modulus < 0 or self.validation_modulus == 1:

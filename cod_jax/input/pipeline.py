@@ -41,7 +41,8 @@ class UsableImages:
         self._image_size = config.image_size
         # Large JPEG files may be decoded at reduced size if the smallest crop keeps twice the length it needs. Then the
         # resizing that follows decides the sharpness.
-        self._short_edge = math.ceil(2 * config.image_size / math.sqrt(config.min_scale))
+        smallest = math.sqrt(config.min_scale)
+        self._short_edge = None if config.crop == "random" else math.ceil(2 * config.image_size / smallest)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -94,6 +95,8 @@ class CropForTraining:
         height, width = image_uint8.shape[:2]
         if config.crop == "center":
             box = transforms.center_box(height, width)
+        elif config.crop == "random":
+            box = transforms.random_place(height, width, config.image_size, rng)
         else:
             box = transforms.random_box(height, width, config.image_size, config.min_scale, rng)
         square = transforms.crop_and_resize(image_uint8, box, config.image_size)

@@ -32,6 +32,11 @@ def random_box(height: int, width: int, image_size: int, min_scale: float, rng: 
     short_edge = min(height, width)
     side = round(short_edge * math.sqrt(rng.uniform(min_scale, 1)))
     side = min(max(side, image_size), short_edge)
+    return random_place(height, width, side, rng)
+
+
+def random_place(height: int, width: int, side: int, rng: np.random.Generator) -> Box:
+    """Draw the place of a square of a given side; two numbers are drawn."""
     left = int(rng.integers(width - side + 1))
     top = int(rng.integers(height - side + 1))
     return left, top, side

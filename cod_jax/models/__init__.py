@@ -2,8 +2,10 @@
 
 from cod_jax.models.bottlenecks import CodebookConfig, FactorizedConfig
 from cod_jax.models.cod import CoD
+from cod_jax.models.cod_codec import ConditionCodecConfig
+from cod_jax.models.compact import CompactCodecConfig, CompactDenoiserConfig
 from cod_jax.models.compute import ComputeConfig
-from cod_jax.models.config import ConditionCodecConfig, ModelConfig
+from cod_jax.models.config import ModelConfig
 from cod_jax.models.dconv import DConvConfig
 from cod_jax.models.ddt import DDTConfig
 from cod_jax.models.functional import Functional, flatten_params, unflatten_params
@@ -12,6 +14,8 @@ from cod_jax.models.pixnerdit import PixNerDiTConfig
 __all__ = [
     "CoD",
     "CodebookConfig",
+    "CompactCodecConfig",
+    "CompactDenoiserConfig",
     "ComputeConfig",
     "ConditionCodecConfig",
     "DConvConfig",

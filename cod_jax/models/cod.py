@@ -25,13 +25,7 @@ class CoD(nnx.Module):
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         self.prediction: Prediction = config.denoiser.prediction
         self.patch_size, self.channels = config.patch_size, config.channels
-        self.codec = ConditionCodec(
-            config.codec,
-            config.denoiser.hidden,
-            dtype=compute.dtype,
-            kernel_init=config.denoiser.codec_init,
-            rngs=rngs,
-        )
+        self.codec = ConditionCodec(config.codec, config.denoiser, compute=compute, rngs=rngs)
         self.denoiser = config.denoiser.build(compute=compute, rngs=rngs)
 
     def denoise(

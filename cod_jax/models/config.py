@@ -1,90 +1,15 @@
 """Descriptions of whole models, which are frozen, validated, and stored with the weights."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
-from cod_jax.models.bottlenecks import BottleneckConfig, CodebookConfig
+from cod_jax.models.cod_codec import ConditionCodecConfig
+from cod_jax.models.codec_config import CodecConfig
 from cod_jax.models.dconv import DConvConfig
-from cod_jax.models.denoiser import LATENT_CHANNELS, LATENT_PATCH_SIZE, MAX_WIDTH, PATCH_SIZE, DenoiserConfig
-from cod_jax.models.fields import from_mapping, require, require_range
-from cod_jax.nn.attention import AttentionMode
-
-# Possible numbers of downsamplings after the encoder's first convolution; six makes the deep encoder of the 64-bit
-# models.
-ENCODER_DEPTHS = (1, 2, 3, 4, 6)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConditionCodecConfig:
-    """Condition encoder, bottleneck and condition decoder; see docs/method.md, Condition codec.
-
-    Attributes:
-        pitch: Pixels per symbol in each direction, a power of two.
-        input_stride: Stride of the encoder's first convolution, 1 or 2 (2 in the models trained at 512 pixels).
-        encoder_width: Channels of the encoder's first level.
-        latent_channels: Channels of the latents.
-        bottleneck: Description of the bottleneck, which turns latents into symbols.
-        decoder_depth: Pairs of residual block and attention in the condition decoder, 2 (CoD-Lite) or 3 (CoD).
-        num_groups: Groups of every group normalisation.
-        attention: Reach of the codec's attention, in training and in use. The published CoD-Lite trains with global
-            attention and cuts windows in use only, which no setting reproduces.
-    """
-
-    pitch: int = 16
-    input_stride: int = 1
-    encoder_width: int = 128
-    latent_channels: int = 128
-    bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
-    decoder_depth: int = 2
-    num_groups: int = 32
-    attention: AttentionMode = "window_masked"
-
-    def __post_init__(self):
-        require(self.input_stride in (1, 2), f"input_stride must be 1 or 2, got {self.input_stride}")
-        require(
-            self.pitch > 0 and self.pitch % self.input_stride == 0 and self.pitch & (self.pitch - 1) == 0,
-            f"pitch must be a power of two and a multiple of input_stride {self.input_stride}, got {self.pitch}",
-        )
-        require(
-            self.num_downsamples in ENCODER_DEPTHS,
-            f"pitch {self.pitch} with input_stride {self.input_stride} needs {self.num_downsamples} downsamplings, but "
-            f"the encoder has {', '.join(map(str, ENCODER_DEPTHS[:-1]))} or {ENCODER_DEPTHS[-1]}; change the pitch",
-        )
-        require(
-            4 <= self.pitch <= 128 and (self.pitch <= 32 or self.num_downsamples == 6),
-            f"pitch must be between 4 and 32, or 64 or 128 with six downsamplings, got {self.pitch}",
-        )
-        require(self.decoder_depth in (2, 3), f"decoder_depth must be 2 or 3, got {self.decoder_depth}")
-        require_range(self, {"latent_channels": MAX_WIDTH, "encoder_width": MAX_WIDTH, "num_groups": MAX_WIDTH})
-        require(
-            self.encoder_width % self.num_groups == 0,
-            f"encoder_width must be a multiple of num_groups {self.num_groups}, got {self.encoder_width}",
-        )
-
-    @property
-    def num_downsamples(self) -> int:
-        """Number of stride-2 layers after the encoder's first convolution."""
-        return int(math.log2(max(self.pitch, 1) // self.input_stride))
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether this is the deep codec of the 64-bit models (published ds 128)."""
-        return self.num_downsamples == ENCODER_DEPTHS[-1]
-
-    @property
-    def symbols(self) -> SymbolFormat:
-        """Format of the symbols."""
-        return self.bottleneck.symbols(self.latent_channels)
-
-    @property
-    def nominal_bits_per_pixel(self) -> float | None:
-        """Bits per pixel without entropy coding and header, or None if the rate depends on the picture."""
-        bits = self.bottleneck.nominal_bits
-        return None if bits is None else bits / self.pitch**2
+from cod_jax.models.denoiser import LATENT_CHANNELS, LATENT_PATCH_SIZE, PATCH_SIZE, DenoiserConfig
+from cod_jax.models.fields import from_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +21,11 @@ class ModelConfig:
         denoiser: Description of the denoiser.
     """
 
-    codec: ConditionCodecConfig = dataclasses.field(default_factory=ConditionCodecConfig)
+    codec: CodecConfig = dataclasses.field(default_factory=ConditionCodecConfig)
     denoiser: DenoiserConfig = dataclasses.field(default_factory=DConvConfig)
 
     def __post_init__(self):
-        require(
-            self.denoiser.hidden % self.codec.num_groups == 0,
-            f"denoiser.hidden must be a multiple of codec.num_groups {self.codec.num_groups}, got "
-            f"{self.denoiser.hidden}",
-        )
+        self.codec.check_denoiser(self.denoiser)
 
     @property
     def is_latent(self) -> bool:
@@ -144,11 +65,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values as a model folder stores them, with the fields of `BottleneckConfig.stored`."""
-        values = dataclasses.asdict(self)
-        codec: dict[str, Any] = {}
-        for name, value in values["codec"].items():
-            codec |= self.codec.bottleneck.stored() if name == "bottleneck" else {name: value}
-        return {**values, "codec": codec}
+        return {**dataclasses.asdict(self), "codec": self.codec.stored()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = False) -> "ModelConfig":

@@ -77,6 +77,7 @@ class DenoiserConfig(Part):
 
     FAMILY: ClassVar[Mapping[str, str]] = {
         "dconv": "cod_jax.models.dconv:DConvConfig",
+        "compact": "cod_jax.models.compact:CompactDenoiserConfig",
         "pixnerdit": "cod_jax.models.pixnerdit:PixNerDiTConfig",
         "ddt": "cod_jax.models.ddt:DDTConfig",
     }

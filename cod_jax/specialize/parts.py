@@ -11,7 +11,6 @@ from cod_jax.models import CoD, ComputeConfig, ModelConfig
 from cod_jax.models.dconv import DConv, MLPPixelHead
 from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.pixnerdit import PixNerDiT
-from cod_jax.nn.attention import AttentionMode
 from cod_jax.nn.embeddings import unpatchify
 from cod_jax.nn.layers import Conv, DepthwiseConv, Linear
 from cod_jax.nn.transformer import RotaryAttention
@@ -28,7 +27,6 @@ class SymbolEncoder(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.attention: AttentionMode = config.codec.attention
         codec = CoD(config, compute=compute, rngs=rngs).codec
         self.encoder = codec.encoder
         self.bottleneck = config.codec.bottleneck.build_in_use(config.codec.latent_channels, rngs=rngs)
@@ -40,7 +38,7 @@ class SymbolEncoder(nnx.Module):
             image_uint8: Pixels [B, H, W, 3]; both sides are multiples of `ModelConfig.size_multiple`.
             level: Quality level of each image.
         """
-        return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8), self.attention), level)
+        return self.bottleneck.nearest(self.encoder(uint8_to_unit(image_uint8)), level)
 
 
 class OneStepDecoder(nnx.Module):
@@ -59,7 +57,6 @@ class OneStepDecoder(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.attention: AttentionMode = config.codec.attention
         model = CoD(config, compute=compute, rngs=rngs)
         denoiser = model.denoiser
         if not isinstance(denoiser, (DConv, PixNerDiT)):
@@ -89,7 +86,7 @@ class OneStepDecoder(nnx.Module):
             patches_per_chunk: Largest number of patches that the pixel head computes at a time. Patches are
                 independent, so this changes the memory but not the result.
         """
-        condition = self.decoder(self.bottleneck.lookup(symbols, level), self.attention)
+        condition = self.decoder(self.bottleneck.lookup(symbols, level))
         # From zero noise the image is the network's output, whether it predicts an image or a velocity.
         return unpatchify(self._pixels(condition, self.trunk(condition), patches_per_chunk), PATCH_SIZE)
 

@@ -19,8 +19,8 @@ from jax import export
 
 from cod_jax.errors import UserError
 from cod_jax.models import ComputeConfig, Functional, ModelConfig, PixNerDiTConfig, flatten_params, unflatten_params
+from cod_jax.models.cod_codec import WINDOW
 from cod_jax.models.compute import Dtype, matmul_precision
-from cod_jax.models.condition_codec import WINDOW
 from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import Params
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES

@@ -1,7 +1,9 @@
 """The state that a run starts with: fresh, or with the weights of another run or of a model folder."""
 
+import contextlib
 import dataclasses
 import fnmatch
+import itertools
 import logging
 import time
 from collections import Counter
@@ -11,11 +13,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from cod_jax.errors import UserError
+from cod_jax.input.pipeline import build_train_batches
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
+from cod_jax.models.patch_transform import patch_moments
 from cod_jax.parallel import put
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.plan import Plan
@@ -25,6 +30,8 @@ from cod_jax.training.state import TrainState
 
 _logger = logging.getLogger(__name__)
 
+# Pictures whose patches a fresh model may be fitted to.
+_FITTED_IMAGES = 512
 # Longer lists are hard to read in one line of a log.
 _MAX_NAMES = 20
 _BOTTLENECK = "model/codec/bottleneck/"
@@ -99,9 +106,12 @@ def initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mappi
     """Return a fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
     initial = _load_initial(config, plan.shapes) if config.init_from else None
     state = fresh_state(plan, key, frozen)
-    if initial is None:
-        return state
     trained = {name for update in plan.objective.updates for name in update.trains}
+    if initial is None:
+        if not config.model.codec.fits_pictures:
+            return state
+        _logger.info("fitting the linear path of the fresh model to training pictures")
+        return with_initial(state, plan.shardings, load_fitted(config, state.params["model"]), trained, {})
     buffers = plan.objective.carried_buffers(state.buffers) if initial.has_bottleneck else {}
     return with_initial(state, plan.shardings, initial, trained, buffers)
 
@@ -167,6 +177,26 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     carried = [name for name in wanted if given.get(name) == wanted[name]]
     params, ema = ({name: values[name] for name in carried} for values in (params, ema))
     return Initial(params, ema, grown, changed, unexpected)
+
+
+def load_fitted(config: TrainConfig, params: Params) -> Initial:
+    """Return the parameters of a fresh model, fitted to training pictures; see `CodecConfig.fit`.
+
+    Every process reads the same pictures, and all take the results of the first.
+
+    Args:
+        config: Settings of the run.
+        params: Fresh parameters of the model.
+    """
+    batches = build_train_batches(config.data, batch_size=config.batch_size, seed=config.seed)
+    with contextlib.closing(batches):
+        read = itertools.islice(batches, -(-_FITTED_IMAGES // config.batch_size))
+        moments = patch_moments(image for batch in read for image in batch["image"])
+    fresh = jax.tree.map(np.asarray, multihost_utils.process_allgather(params, tiled=True))
+    fitted = config.model.codec.fit(fresh, moments, config.model.denoiser)
+    fitted = multihost_utils.broadcast_one_to_all(jax.tree.map(np.float32, fitted))
+    flat = {f"model/{name}": np.asarray(value) for name, value in flatten_params(fitted).items()}
+    return Initial(flat, flat, [], [], [])
 
 
 def with_initial(

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from cod_jax.models.fields import Part, require, require_at_least
 
 Schedule = Literal["constant", "cosine", "tenth"]
+_RUNNING_NORM_DECAY = 0.99
 
 
 class OptimizerConfig(Part):
@@ -50,6 +52,8 @@ class AdamWConfig(OptimizerConfig):
         eps: Number added to the root of the second moment.
         weight_decay: Decoupled weight decay, times the learning rate.
         gradient_clip: Largest global gradient norm; 0 switches clipping off.
+        relative_clip: Largest global gradient norm over its running average; 0 switches this off. It suits losses whose
+            gradients are small, or fall during the run.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -61,9 +65,10 @@ class AdamWConfig(OptimizerConfig):
     eps: float = 1e-8
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
+    relative_clip: float = 0.0
 
     def __post_init__(self):
-        require_at_least(self, 0, "learning_rate", "warmup_steps", "weight_decay", "gradient_clip")
+        require_at_least(self, 0, "learning_rate", "warmup_steps", "weight_decay", "gradient_clip", "relative_clip")
         for name in ("b1", "b2"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
         require(self.eps > 0, f"eps must be positive, got {self.eps}")
@@ -71,7 +76,9 @@ class AdamWConfig(OptimizerConfig):
     def build(self) -> optax.GradientTransformation:
         """Return AdamW's direction; see `OptimizerConfig.build`."""
         # Disabled parts keep their place, so that a run can be resumed with them enabled.
+        # The relative clip has none, because it came later.
         return optax.chain(
+            *([clip_by_running_norm(self.relative_clip)] if self.relative_clip > 0 else []),
             optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip > 0 else optax.identity(),
             optax.scale_by_adam(self.b1, self.b2, self.eps),
             optax.add_decayed_weights(self.weight_decay) if self.weight_decay > 0 else optax.identity(),
@@ -92,6 +99,37 @@ class AdamWConfig(OptimizerConfig):
         # The rise starts above zero, because a step with rate zero would be lost.
         rise = optax.linear_schedule(self.learning_rate / self.warmup_steps, self.learning_rate, self.warmup_steps)
         return optax.join_schedules([rise, main], [self.warmup_steps])
+
+
+class RunningNormState(NamedTuple):
+    """State of `clip_by_running_norm`.
+
+    Attributes:
+        norm: Running average of the clipped global norm.
+        weight: Sum of the average's weights, below 1 in the first steps.
+    """
+
+    norm: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
+    """Limit the global norm of the gradients to a multiple of its running average over about 100 steps."""
+
+    def init(params: optax.Params) -> RunningNormState:
+        return RunningNormState(jnp.zeros(()), jnp.zeros(()))
+
+    def update(
+        updates: optax.Updates, state: RunningNormState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, RunningNormState]:
+        norm = optax.tree.norm(updates)
+        average = state.norm / jnp.maximum(state.weight, 1e-6)
+        clipped = jnp.where(state.weight > 0, jnp.minimum(norm, factor * average), norm)
+        updates = jax.tree.map(lambda x: x * (clipped / jnp.maximum(norm, 1e-30)), updates)
+        decay = _RUNNING_NORM_DECAY
+        return updates, RunningNormState(decay * state.norm + (1 - decay) * clipped, decay * state.weight + (1 - decay))
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)

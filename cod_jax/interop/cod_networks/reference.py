@@ -19,6 +19,7 @@ from cod_jax.interop.naming import Entry, published_entries
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model
+from cod_jax.models.compute import ComputeConfig
 from cod_jax.models.condition_codec import ConditionCodec
 from cod_jax.models.functional import Functional, Params
 
@@ -166,7 +167,7 @@ def codec_functional(config: ModelConfig) -> Functional[ConditionCodec]:
     """Return the condition codec alone as a pure function of its parameters."""
 
     def build(rngs: nnx.Rngs) -> ConditionCodec:
-        return ConditionCodec(config.codec, config.denoiser.hidden, dtype="float32", rngs=rngs)
+        return ConditionCodec(config.codec, config.denoiser, compute=ComputeConfig(), rngs=rngs)
 
     return Functional(build)
 

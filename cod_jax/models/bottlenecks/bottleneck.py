@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -130,6 +132,10 @@ class BottleneckConfig(Part):
         """Return the parameters for `build_in_use`, with everything constant computed in advance."""
         return params
 
+    def fit(self, params: Params, scales: npt.NDArray[np.floating]) -> Params:
+        """Return the parameters of a fresh bottleneck for latents with these standard deviations [F]."""
+        return params
+
     def draw(self, key: jax.Array, grid: tuple[int, int, int], features: int) -> Draws:
         """Return the randomness of a training batch whose symbols have the grid [B, h, w]."""
         raise NotImplementedError(f"{type(self).__name__} must define draw")
@@ -164,6 +170,10 @@ class BottleneckTraining(Part):
         Raises:
             UserError: With the setting to change.
         """
+
+    def importance(self, level: Int[Array, " B"]) -> Float[Array, " B"]:
+        """Return the weight of each picture in the losses of a one-step codec, 1 on average over the levels."""
+        return jnp.ones(level.shape, jnp.float32)
 
     def term(self, quantized: Quantized, level: Int[Array, " B"], keep: Bool[Array, " B"]) -> Float[Array, ""]:
         """Return the penalty of a batch, to be multiplied by `weight`.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -39,13 +40,18 @@ class FactorizedTraining(BottleneckTraining):
         kind: Kind of bottleneck that these settings are for.
         rate_weights: Lambda, the weight of the bits per pixel, for each quality level. The first is the largest and
             belongs to the lowest quality.
+        level_balance: How much the losses of the levels are evened out: those of a picture are multiplied by lambda to
+            the power of minus this. At 0 the low qualities, whose losses are largest, decide most of a gradient; at 1
+            the high ones.
     """
 
     TERM = "rate"
     kind: Literal["factorized"] = "factorized"
     rate_weights: tuple[float, ...] = (1.0,)
+    level_balance: float = 0.0
 
     def __post_init__(self):
+        require(0 <= self.level_balance <= 1, f"level_balance must be in [0, 1], got {self.level_balance}")
         weights = self.rate_weights
         if not weights or not all(isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights):
             raise UserError(f"rate_weights must hold positive finite numbers, such as (1.0,), got {weights!r}")
@@ -78,7 +84,12 @@ class FactorizedTraining(BottleneckTraining):
         Pictures without a condition cost nothing, because no file contains the null condition.
         """
         relative = jnp.asarray(self.rate_weights, jnp.float32) / self.rate_weights[0]
-        return masked_mean(relative[level] * quantized.penalty, keep)
+        return masked_mean(relative[level] * self.importance(level) * quantized.penalty, keep)
+
+    def importance(self, level: Int[Array, " B"]) -> Float[Array, " B"]:
+        """Return lambda to the power of -`level_balance`, over its mean; see `BottleneckTraining.importance`."""
+        weights = np.asarray(self.rate_weights, np.float64) ** -self.level_balance
+        return jnp.asarray(weights / weights.mean(), jnp.float32)[level]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +132,14 @@ class FactorizedConfig(BottleneckConfig):
     def build(self, features: int, *, pitch: int, rngs: nnx.Rngs) -> "ScalarQuantizer":
         """Return the module; see `BottleneckConfig.build`."""
         return ScalarQuantizer(self, features, pitch=pitch, rngs=rngs)
+
+    def fit(self, params: Params, scales: npt.NDArray[np.floating]) -> Params:
+        """Return the parameters with densities as wide as the latents; see `BottleneckConfig.fit`."""
+        first, *rest = params["density"].items()
+        number, layer = first
+        # softplus(matrix) divides by the width, and is about exp(matrix) where that is small.
+        weights = np.log1p(np.exp(np.asarray(layer["matrix"], np.float64))) / scales[:, None, None]
+        return {**params, "density": {number: {**layer, "matrix": np.log(np.expm1(weights))}, **dict(rest)}}
 
     def build_in_use(self, features: int, *, rngs: nnx.Rngs) -> "FixedBins":
         """Return the module with the bins as plain numbers, without the densities."""

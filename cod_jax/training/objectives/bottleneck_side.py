@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from cod_jax.errors import UserError
 from cod_jax.models.bottlenecks import BottleneckTraining, Draws, Quantized
-from cod_jax.models.config import ConditionCodecConfig
+from cod_jax.models.codec_config import CodecConfig
 from cod_jax.models.functional import Params
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
 
@@ -30,7 +30,7 @@ class BottleneckSide:
         UserError: The settings are for another kind of bottleneck, or do not fit this one.
     """
 
-    def __init__(self, codec: ConditionCodecConfig, training: BottleneckTraining):
+    def __init__(self, codec: CodecConfig, training: BottleneckTraining):
         if not isinstance(training, codec.bottleneck.TRAINING):
             raise UserError(
                 f"objective.bottleneck must hold settings for a bottleneck of kind {codec.bottleneck.kind}, got "
@@ -54,6 +54,10 @@ class BottleneckSide:
         batch, height, width, _ = image_shape
         grid = (batch, height // self._codec.pitch, width // self._codec.pitch)
         return self._codec.bottleneck.draw(key, grid, self._codec.latent_channels)
+
+    def importance(self, draws: Draws) -> Float[Array, " B"]:
+        """Return the weight of each picture in the losses; the mean over the quality levels is 1."""
+        return self._training.importance(draws.level)
 
     def term(self, quantized: Quantized, draws: Draws, keep: Bool[Array, " B"]) -> Float[Array, ""]:
         """Return the unweighted loss term; `keep` marks the pictures that kept their condition."""

@@ -1,4 +1,7 @@
-"""First stage of the one-step codec, low-rank adaptation of a pre-trained model; see docs/method.md, One-step codec."""
+"""Training for one step: low-rank adaptation of a pre-trained model, or training of all parameters from scratch.
+
+The adaptation is the first stage of the published one-step codec; see docs/method.md, One-step codec.
+"""
 
 import dataclasses
 import fnmatch
@@ -29,12 +32,12 @@ PIXEL_CONDITION = "denoiser/head/condition/*"
 
 @dataclasses.dataclass(frozen=True)
 class OneStepConfig(ObjectiveConfig):
-    """Settings of the first stage; the defaults are the published ones.
+    """Settings of training for one step; the defaults are those of the published first stage.
 
     Attributes:
         kind: Name of this objective.
         reconstruction: Weights of the losses.
-        lora_rank: Rank of the adaptations.
+        lora_rank: Rank of the adaptations; 0 trains all parameters in full, and may start from scratch.
         lora_alpha: Scale of the adaptations times their rank.
         adapt_pixel_condition: Whether to adapt the linear map from the condition to every pixel, which the published
             code leaves as it is.
@@ -51,8 +54,7 @@ class OneStepConfig(ObjectiveConfig):
     losses: tuple[LossTermConfig, ...] = ()
 
     def __post_init__(self):
-        require_at_least(self, 1, "lora_rank")
-        require_at_least(self, 0, "lora_alpha")
+        require_at_least(self, 0, "lora_rank", "lora_alpha")
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -61,8 +63,8 @@ class OneStepConfig(ObjectiveConfig):
 
     @property
     def starts_from_model(self) -> bool:
-        """Always true, because this stage adapts a pre-trained model."""
-        return True
+        """Whether a pre-trained model is adapted."""
+        return self.lora_rank > 0
 
     def build(self, context: ObjectiveContext) -> "OneStep":
         """Return the objective; see `ObjectiveConfig.build`."""
@@ -71,14 +73,14 @@ class OneStepConfig(ObjectiveConfig):
     @property
     def lora_scale(self) -> float:
         """Factor of the product of the two low-rank matrices."""
-        return self.lora_alpha / self.lora_rank
+        return self.lora_alpha / max(self.lora_rank, 1)
 
 
 class OneStep(Objective):
-    """The objective of the first stage; its attributes are those of `Objective`.
+    """The objective of training for one step; its attributes are those of `Objective`.
 
-    Its parameters are "model", "lora" and "heads". Of the model, the condition codec and the depthwise convolutions
-    change. "lora" holds the adaptations of the other linear maps.
+    Its parameters are "model", "lora" and "heads". With adaptations, the condition codec and the depthwise convolutions
+    of the model change, and "lora" holds the adaptations of the other linear maps; else the whole model changes.
 
     Args:
         config: Settings.
@@ -97,11 +99,12 @@ class OneStep(Objective):
         self.frozen = self.reconstruction.frozen
         shapes = self.functional.shapes
         exclude = ("codec/*",) if config.adapt_pixel_condition else ("codec/*", PIXEL_CONDITION)
-        self._adapted = adapted_names(shapes, exclude)
+        self._adapted = adapted_names(shapes, exclude) if config.lora_rank else []
         lora = jax.eval_shape(lambda key: init_lora(key, shapes, self._adapted, config.lora_rank), jax.random.key(0))
         self.axes = {
             "model": self.functional.axes,
-            "lora": lora_axes(self.functional.axes, lora),
+            # A checkpoint has no place for an empty part.
+            **({"lora": lora_axes(self.functional.axes, lora)} if lora else {}),
             **self.reconstruction.head_axes,
         }
         self.averaged = tuple(self.axes)
@@ -110,6 +113,7 @@ class OneStep(Objective):
             name
             for name in flatten_params(self.axes)
             if not name.startswith("model/")
+            or not config.lora_rank
             or any(fnmatch.fnmatchcase(name.removeprefix("model/"), pattern) for pattern in TRAINED_IN_FULL)
         ]
         self.updates = (Update("model", tuple(trained), self.loss, context.optimizer),)
@@ -117,15 +121,16 @@ class OneStep(Objective):
     def init_params(self, key: jax.Array) -> Params:
         """Return fresh parameters; the adaptations add nothing at first."""
         key_model, key_lora, key_heads = jax.random.split(key, 3)
+        lora = init_lora(key_lora, self.functional.shapes, self._adapted, self.config.lora_rank)
         return {
             "model": self.functional.init(key_model),
-            "lora": init_lora(key_lora, self.functional.shapes, self._adapted, self.config.lora_rank),
+            **({"lora": lora} if lora else {}),
             **self.reconstruction.init_heads(key_heads),
         }
 
     def exported(self, params: Params) -> Params:
         """Return the model's parameters with the adaptations merged in."""
-        return merge(params["model"], params["lora"], self.config.lora_scale)
+        return merge(params["model"], params.get("lora", {}), self.config.lora_scale)
 
     def loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: Draws

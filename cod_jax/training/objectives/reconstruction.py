@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from cod_jax.errors import UserError
 from cod_jax.images import unit_to_signed
 from cod_jax.losses.perceptual import structural_distance_per_image
-from cod_jax.losses.terms import cosine_distance_per_image
+from cod_jax.losses.similarity import ms_ssim_per_image
+from cod_jax.losses.terms import cosine_distance_per_image, squared_error_per_image
 from cod_jax.models import CoD, build_model
 from cod_jax.models.bottlenecks import Draws, Quantized
 from cod_jax.models.fields import require_at_least
@@ -21,7 +22,7 @@ from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
 from cod_jax.training.objectives.objective import ObjectiveContext
 
-TERMS = ("l1", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
+TERMS = ("squared_error", "l1", "ms_ssim", "lpips_vgg", "lpips_alex", "structural", "feature_alignment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ReconstructionConfig:
 
     Attributes:
         l1_weight: Weight of the mean absolute difference; 0 switches a term off.
+        squared_error_weight: Weight of the mean squared difference of values in [-1, 1].
+        ms_ssim_weight: Weight of 1 - MS-SSIM, which needs sides of at least 176 pixels for all its five scales.
         lpips_vgg_weight: Weight of LPIPS with VGG16, which needs its weight files.
         lpips_alex_weight: Weight of LPIPS with AlexNet, which needs its weight files.
         structural_weight: Weight of the structural distance, a substitute for LPIPS that needs no weight file.
@@ -43,6 +46,8 @@ class ReconstructionConfig:
     structural_weight: float = 0.0
     feature_alignment_weight: float = 0.5
     alignment_block: int = 8
+    squared_error_weight: float = 0.0
+    ms_ssim_weight: float = 0.0
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -195,16 +200,25 @@ class Reconstruction:
         """Return the unweighted terms, given DINOv2's tokens of the pictures if they are needed."""
         image, other = unit_to_signed(image01), reconstructed.image
         keep = jnp.ones(image01.shape[:1], bool)
+        # Only the levels differ in the importance of their pictures.
+        importance = self.bottleneck.importance(reconstructed.draws)
+
+        def mean(per_image: Float[Array, " B"]) -> Float[Array, ""]:
+            return jnp.mean(importance * per_image)
+
         terms = {
-            "l1": jnp.mean(jnp.abs(other - image)),
+            "l1": mean(jnp.mean(jnp.abs(other - image), axis=(1, 2, 3))),
+            "squared_error": mean(squared_error_per_image(other, image)),
             self.bottleneck.name: self.bottleneck.term(reconstructed.quantized, reconstructed.draws, keep),
-            **{loss.NAME: jnp.mean(loss(other, image)) for loss in self.losses},
+            **{loss.NAME: mean(loss(other, image)) for loss in self.losses},
         }
         for name in ("lpips_vgg", "lpips_alex"):
             if name in self.weights:
-                terms[name] = jnp.mean(self.frozen[name].bind(frozen[name]).distance(other, image))
+                terms[name] = mean(self.frozen[name].bind(frozen[name]).distance(other, image))
         if "structural" in self.weights:
-            terms["structural"] = jnp.mean(structural_distance_per_image(other, image))
+            terms["structural"] = mean(structural_distance_per_image(other, image))
+        if "ms_ssim" in self.weights:
+            terms["ms_ssim"] = mean(1 - ms_ssim_per_image(*((x + 1) / 2 for x in (other, image))))
         if tokens is not None and reconstructed.features is not None:
             head = self.heads["feature_alignment"].bind(params["heads"]["feature_alignment"])
             terms["feature_alignment"] = jnp.mean(cosine_distance_per_image(head(reconstructed.features), tokens))

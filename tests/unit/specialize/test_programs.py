@@ -12,7 +12,7 @@ from cod_jax.models import (
     PixNerDiTConfig,
     build_model,
 )
-from cod_jax.models.condition_codec import WINDOW
+from cod_jax.models.cod_codec import WINDOW
 from cod_jax.nn.attention import MAX_WHOLE_QUERIES
 from cod_jax.runtime.folder import Part, Platform, Sizes
 from cod_jax.runtime.programs import calls_other_code

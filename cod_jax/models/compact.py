@@ -1,0 +1,373 @@
+"""Compact condition codec and denoiser, which work at 1/16 and 1/4 of the resolution; see docs/method.md.
+
+A linear path leads from pixels to latents and from the condition to pixels. It starts as the Karhunen-Loève transform
+of 16x16 patches of training pictures (see `models/patch_transform.py`), so a fresh model is a transform codec already.
+Residual blocks refine it. Norms only scale the input of a block, so mean and contrast pass unchanged.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cod_jax.images import unit_to_signed
+from cod_jax.models.bottlenecks import BottleneckConfig, FactorizedConfig
+from cod_jax.models.codec_config import CodecConfig
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.denoiser import (
+    MAX_BLOCKS,
+    MAX_WIDTH,
+    PATCH_SIZE,
+    Denoised,
+    DenoiserConfig,
+    Prediction,
+    require_mlp_ratio,
+)
+from cod_jax.models.fields import require, require_range
+from cod_jax.models.functional import Params
+from cod_jax.models.patch_transform import PATCH_VALUES, PatchMoments, PatchTransform, transform
+from cod_jax.nn.attention import AttentionMode
+from cod_jax.nn.embeddings import TimestepEmbedding, patchify, unpatchify
+from cod_jax.nn.layers import DepthwiseConv, Linear, modulate, xavier_uniform, zeros
+from cod_jax.nn.norms import RMSNorm
+from cod_jax.nn.stack import Stack
+
+TIMESTEP_BASE = 10000.0
+# Pixels per position of the refinement.
+REFINED_PATCH = 4
+# The last layer of a block starts so small that the linear path decides, and still passes a gradient to the others.
+_small = nnx.initializers.variance_scaling(0.01, "fan_avg", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactCodecConfig(CodecConfig):
+    """Description of a condition codec whose work is at 1/16 of the resolution.
+
+    Attributes:
+        kind: Name of this kind of condition codec.
+        pitch: Pixels per grid position of the latents, 8 or 16.
+        hidden: Channels of the encoder's state.
+        num_encoder_blocks: Residual blocks of the encoder.
+        num_decoder_blocks: Residual blocks of the condition decoder.
+        mlp_ratio: Width of a block's MLP over its channels.
+        latent_channels: Channels of the latents.
+        step: Width of a bin of the best quality level in pixel values of [-1, 1]; latents are counted in it.
+        bottleneck: Description of the bottleneck, which turns latents into symbols.
+    """
+
+    kind: Literal["compact"] = "compact"
+    pitch: int = 16
+    hidden: int = 160
+    num_encoder_blocks: int = 2
+    num_decoder_blocks: int = 2
+    mlp_ratio: float = 3.0
+    latent_channels: int = 64
+    step: float = 0.4
+    bottleneck: BottleneckConfig = dataclasses.field(default_factory=FactorizedConfig)
+
+    def __post_init__(self):
+        require(self.pitch in (8, 16), f"pitch must be 8 or 16, got {self.pitch}")
+        require_range(self, {"hidden": MAX_WIDTH, "latent_channels": MAX_WIDTH})
+        require_range(self, {"num_encoder_blocks": MAX_BLOCKS, "num_decoder_blocks": MAX_BLOCKS})
+        require_mlp_ratio(self.mlp_ratio, self.hidden)
+        require(0 < self.step < math.inf, f"step must be a positive number, got {self.step}")
+        require(
+            self.cell_channels <= min(self.hidden, PATCH_VALUES),
+            f"hidden must be at least {self.cell_channels}, the latents of 16x16 pixels, got {self.hidden}; make it "
+            "larger or latent_channels smaller",
+        )
+
+    @property
+    def cell_channels(self) -> int:
+        """Latents of a cell of 16x16 pixels."""
+        return self.latent_channels * (PATCH_SIZE // self.pitch) ** 2
+
+    @property
+    def attention(self) -> AttentionMode:
+        """Every position sees its surroundings only, so sizes need no distinction."""
+        return "window_published"
+
+    def build_encoder(self, *, denoiser: DenoiserConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactEncoder":
+        """Return the encoder; see `CodecConfig.build_encoder`."""
+        return CompactEncoder(self, compute=compute, rngs=rngs)
+
+    def build_decoder(
+        self, *, denoiser: DenoiserConfig, compute: ComputeConfig, rngs: nnx.Rngs
+    ) -> "CompactConditionDecoder":
+        """Return the condition decoder; see `CodecConfig.build_decoder`."""
+        return CompactConditionDecoder(self, denoiser.hidden, compute=compute, rngs=rngs)
+
+    def check_denoiser(self, denoiser: DenoiserConfig) -> None:
+        """Check that the denoiser reads the condition linearly.
+
+        Raises:
+            UserError: It is of another kind, or has fewer channels than a cell has latents.
+        """
+        require(
+            isinstance(denoiser, CompactDenoiserConfig) and denoiser.hidden >= self.cell_channels,
+            f"a codec of kind compact needs a denoiser of kind compact with hidden at least {self.cell_channels}, got "
+            f"kind {denoiser.kind} with {denoiser.hidden}",
+        )
+
+    @property
+    def fits_pictures(self) -> bool:
+        """Always true: the linear path starts as a transform of training pictures."""
+        return True
+
+    def fit(self, params: Params, moments: PatchMoments, denoiser: DenoiserConfig) -> Params:
+        """Return the parameters with the linear path of training pictures; see `CodecConfig.fit`."""
+        codec, cell = params["codec"], self.cell_channels
+        into = transform(moments, self.hidden, self.latent_channels, self.pitch)
+        back = transform(moments, denoiser.hidden, self.latent_channels, self.pitch)
+        scales = into.scales[:cell] / self.step
+        return {
+            "codec": {
+                "encoder": {**codec["encoder"], "project": _fitted_into(into), "log_scale": np.log(scales)},
+                "decoder": {**codec["decoder"], "log_scale": -np.log(scales)},
+                "bottleneck": self.bottleneck.fit(codec["bottleneck"], scales[: self.latent_channels]),
+            },
+            "denoiser": {**params["denoiser"], "project": _fitted_from(back)},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactDenoiserConfig(DenoiserConfig):
+    """Description of a convolutional denoiser whose work is at 1/16 and 1/4 of the resolution.
+
+    Attributes:
+        kind: Name of this kind of denoiser.
+        hidden: Channels on the patch grid, also of the condition.
+        num_blocks: Residual blocks on the patch grid.
+        mlp_ratio: Width of a block's MLP over its channels.
+        refined: Channels of the refinement at 1/4 of the resolution.
+        num_refine_blocks: Residual blocks of the refinement.
+        prediction: What the network outputs, "image" or "velocity".
+    """
+
+    kind: Literal["compact"] = "compact"
+    hidden: int = 160
+    num_blocks: int = 2
+    mlp_ratio: float = 3.0
+    refined: int = 48
+    num_refine_blocks: int = 2
+    prediction: Prediction = "image"
+
+    def __post_init__(self):
+        require_range(self, {"hidden": MAX_WIDTH, "refined": MAX_WIDTH})
+        require_range(self, {"num_blocks": MAX_BLOCKS, "num_refine_blocks": MAX_BLOCKS})
+        require_mlp_ratio(self.mlp_ratio, self.hidden)
+
+    def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactDenoiser":
+        """Return the network; see `DenoiserConfig.build`."""
+        return CompactDenoiser(self, compute=compute, rngs=rngs)
+
+
+class PatchProjection(nnx.Module):
+    """Affine map between the values of a patch and channels.
+
+    The kernel is stored times the root of the number of values, so that its entries are about 1 and an optimizer that
+    changes every number by the learning rate changes it slowly.
+
+    Args:
+        in_features: Size of the last axis of the input.
+        out_features: Size of the last axis of the output.
+        axes: Logical names of the kernel's two axes.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, axes: tuple[str, str], dtype: str, rngs: nnx.Rngs):
+        self.dtype = dtype
+        kernel = jax.random.normal(rngs.params(), (in_features, out_features), jnp.float32)
+        self.kernel = nnx.Param(kernel, axes=axes)
+        self.log_scale = nnx.Param(jnp.zeros((min(in_features, out_features),), jnp.float32), axes=("latent",))
+        self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32), axes=axes[1:])
+        self.into_channels = in_features == PATCH_VALUES
+
+    def __call__(self, x: Float[Array, "B h w N"]) -> Float[Array, "B h w M"]:
+        """Map [B, h, w, in_features] to [B, h, w, out_features]."""
+        scale = jnp.exp(self.log_scale[...]) * PATCH_VALUES**-0.5
+        kernel = self.kernel[...] * (scale[None] if self.into_channels else scale[:, None])
+        y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        return y + self.bias[...].astype(self.dtype)[None, None, None]
+
+
+def _fitted_into(fitted: PatchTransform) -> dict[str, Any]:
+    """Return parameters of the map from patches to components of variance 1."""
+    return {
+        "kernel": fitted.basis * PATCH_VALUES**0.5,
+        "log_scale": -np.log(fitted.scales),
+        "bias": -(fitted.mean @ fitted.basis) / fitted.scales,
+    }
+
+
+def _fitted_from(fitted: PatchTransform) -> dict[str, Any]:
+    """Return parameters of the map back."""
+    return {"kernel": fitted.basis.T * PATCH_VALUES**0.5, "log_scale": np.log(fitted.scales), "bias": fitted.mean}
+
+
+class CompactBlock(nnx.Module):
+    """Residual 3x3 mixer and MLP, y = x + f(x); the input of both is scaled to a root mean square of 1.
+
+    Args:
+        features: Channels.
+        mlp_ratio: Width of the MLP over `features`.
+        modulated: Whether the timestep shifts and scales the inputs; the modulation starts at zero.
+        dtype: Dtype of the computation.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, features: int, mlp_ratio: float, *, modulated: bool, dtype: str, rngs: nnx.Rngs):
+        width = int(features * mlp_ratio)
+        make: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.norm_mixer, self.norm_mlp = RMSNorm(features), RMSNorm(features)
+        self.expand = Linear(features, features, axes=("embed", "mixer"), **make)
+        self.depthwise = DepthwiseConv(features, padding="edge", **make)
+        self.project = Linear(features, features, axes=("mixer", "embed"), kernel_init=_small, **make)
+        self.mlp_in = Linear(features, width, axes=("embed", "mlp"), **make)
+        self.mlp_out = Linear(width, features, axes=("mlp", "embed"), kernel_init=_small, **make)
+        modulation = None
+        if modulated:
+            modulation = Linear(features, 4 * features, axes=("embed", "modulation"), kernel_init=zeros, **make)
+        self.modulation = nnx.data(modulation)
+
+    def __call__(
+        self, x: Float[Array, "B h w C"], t_embedding: Float[Array, "B C"] | None = None
+    ) -> Float[Array, "B h w C"]:
+        """Map [B, h, w, C] to the same shape."""
+        mixer, mlp = self.norm_mixer(x), None
+        if self.modulation is not None and t_embedding is not None:
+            values = self.modulation(jax.nn.silu(t_embedding))[:, None, None]
+            shift_mixer, scale_mixer, shift_mlp, scale_mlp = jnp.split(values, 4, axis=-1)
+            mixer, mlp = modulate(mixer, shift_mixer, scale_mixer), (shift_mlp, scale_mlp)
+        x = x + self.project(jax.nn.silu(self.depthwise(self.expand(mixer))))
+        y = self.norm_mlp(x)
+        y = y if mlp is None else modulate(y, *mlp)
+        return x + self.mlp_out(jax.nn.silu(self.mlp_in(y)))
+
+
+def _blocks(features: int, mlp_ratio: float, number: int, modulated: bool, compute: ComputeConfig, rngs: nnx.Rngs):
+    return Stack(
+        lambda block_rngs: CompactBlock(features, mlp_ratio, modulated=modulated, dtype=compute.dtype, rngs=block_rngs),
+        number,
+        remat=compute.remat,
+        unroll=compute.unroll,
+        rngs=rngs,
+    )
+
+
+class CompactEncoder(nnx.Module):
+    """Network from the image to latents [B, H / pitch, W / pitch, latent_channels].
+
+    Args:
+        config: The codec's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: CompactCodecConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
+        hidden, cell = config.hidden, config.cell_channels
+        self.per_side = PATCH_SIZE // config.pitch
+        self.project = PatchProjection(PATCH_VALUES, hidden, axes=("features", "embed"), dtype=compute.dtype, rngs=rngs)
+        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_encoder_blocks, False, compute, rngs)
+        self.norm = RMSNorm(hidden)
+        self.out = Linear(hidden, cell, axes=("embed", "latent"), kernel_init=_small, dtype=compute.dtype, rngs=rngs)
+        self.log_scale = nnx.Param(jnp.zeros((cell,), jnp.float32), axes=("latent",))
+
+    def __call__(self, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Encode image01 in [0, 1], or the null condition, which is -1 everywhere."""
+        patches = patchify(unit_to_signed(image01), PATCH_SIZE)
+        state = self.blocks(self.project(patches.reshape(*patches.shape[:3], -1)))
+        # Latents that are to be rounded have more digits than a bfloat16.
+        linear = (
+            state[..., : self.log_scale.shape[0]].astype(jnp.float32) * jnp.exp(self.log_scale[...])[None, None, None]
+        )
+        latents = linear + self.out(self.norm(state)).astype(jnp.float32)
+        batch, rows, columns, _ = latents.shape
+        return unpatchify(latents.reshape(batch, rows, columns, self.per_side**2, -1), self.per_side)
+
+
+class CompactConditionDecoder(nnx.Module):
+    """Network from the bottleneck's values to the condition on the 16-pixel grid, [B, H / 16, W / 16, hidden].
+
+    Args:
+        config: The codec's description.
+        hidden: Channels of the condition.
+        compute: How it is computed.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: CompactCodecConfig, hidden: int, *, compute: ComputeConfig, rngs: nnx.Rngs):
+        cell = config.cell_channels
+        self.per_side, self.dtype, self.hidden = PATCH_SIZE // config.pitch, compute.dtype, hidden
+        self.log_scale = nnx.Param(jnp.zeros((cell,), jnp.float32), axes=("latent",))
+        self.lift = Linear(cell, hidden, axes=("latent", "embed"), kernel_init=_small, dtype=compute.dtype, rngs=rngs)
+        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_decoder_blocks, False, compute, rngs)
+
+    def __call__(self, codes: Float[Array, "B h w C"]) -> Float[Array, "B H16 W16 hidden"]:
+        """Decode the bottleneck's values [B, h, w, latent_channels]."""
+        cells = patchify(codes, self.per_side)
+        scaled = cells.reshape(*cells.shape[:3], -1) * jnp.exp(self.log_scale[...])[None, None, None]
+        scaled = scaled.astype(self.dtype)
+        rest = self.hidden - scaled.shape[-1]
+        return self.blocks(jnp.pad(scaled, ((0, 0), (0, 0), (0, 0), (0, rest))) + self.lift(scaled))
+
+
+class CompactDenoiser(nnx.Module):
+    """Residual blocks on the patch grid, a linear map to pixels, and a refinement at 1/4 of the resolution.
+
+    Args:
+        config: The denoiser's description.
+        compute: How it is computed.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: CompactDenoiserConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
+        hidden, refined, dtype = config.hidden, config.refined, compute.dtype
+        make: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.timestep = TimestepEmbedding(hidden, base=TIMESTEP_BASE, uniform_bias=False, **make)
+        # Without noise there is nothing to embed; the map starts at zero so that a fresh model decodes in one step.
+        self.patch_embed = Linear(
+            PATCH_VALUES, hidden, axes=("features", "embed"), use_bias=False, kernel_init=zeros, **make
+        )
+        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_blocks, True, compute, rngs)
+        self.project = PatchProjection(hidden, PATCH_VALUES, axes=("embed", "features"), **make)
+        values = 3 * REFINED_PATCH**2
+        self.refine_in = Linear(2 * values, refined, axes=("features", "embed"), kernel_init=xavier_uniform, **make)
+        self.refine = _blocks(refined, config.mlp_ratio, config.num_refine_blocks, False, compute, rngs)
+        self.norm = RMSNorm(refined)
+        self.refine_out = Linear(refined, values, axes=("embed", "features"), kernel_init=zeros, **make)
+
+    def __call__(
+        self,
+        x_t: Float[Array, "B H W 3"],
+        t: Float[Array, " B"],
+        condition: Float[Array, "B h w hidden"],
+        *,
+        features_after: int | None = None,
+        by_rows: bool = False,
+    ) -> Denoised:
+        """Return the raw prediction at x_t, an image in [-1, 1] or a velocity; see `Denoiser`.
+
+        Nothing works pixel by pixel, so `by_rows` changes nothing.
+        """
+        state = condition + self.patch_embed(_flat_patches(x_t, PATCH_SIZE)).astype(condition.dtype)
+        state, features = self.blocks.run(state, self.timestep(t), features_after=features_after)
+        patches = self.project(state)
+        linear = unpatchify(patches.reshape(*patches.shape[:3], PATCH_SIZE**2, 3), PATCH_SIZE)
+        around = jnp.concatenate(
+            [_flat_patches(linear, REFINED_PATCH), _flat_patches(x_t, REFINED_PATCH).astype(linear.dtype)], axis=-1
+        )
+        refined = self.refine_out(self.norm(self.refine(self.refine_in(around))))
+        correction = unpatchify(refined.reshape(*refined.shape[:3], REFINED_PATCH**2, 3), REFINED_PATCH)
+        return Denoised((linear + correction).astype(jnp.float32), features)
+
+
+def _flat_patches(x: jax.Array, patch_size: int) -> jax.Array:
+    patches = patchify(x, patch_size)
+    return patches.reshape(*patches.shape[:3], -1)
