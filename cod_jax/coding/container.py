@@ -14,7 +14,7 @@ from cod_jax.coding.other_formats import explain_picture
 from cod_jax.errors import UserError
 
 # Files hold the place of their mode in this list; "custom" is coded by the entropy model that the model's prior names.
-Mode = Literal["raw", "static", "context", "factorized", "custom"]
+Mode = Literal["raw", "static", "context", "factorized", "custom", "predictive"]
 
 Layout = Literal["cod", "legacy-lite", "legacy-cod"]
 """This container, or one of the layouts of the published tools."""

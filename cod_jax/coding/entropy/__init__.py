@@ -9,6 +9,7 @@ from cod_jax.coding.entropy.context import ContextModel
 from cod_jax.coding.entropy.factorized import ChannelTables, FactorizedModel
 from cod_jax.coding.entropy.fixed import FixedLengthModel
 from cod_jax.coding.entropy.model import EntropyModel, Tables
+from cod_jax.coding.entropy.predictive import PredictiveModel
 from cod_jax.coding.entropy.prior import Prior
 from cod_jax.coding.entropy.static import StaticModel
 from cod_jax.coding.symbols import SymbolFormat
@@ -22,6 +23,7 @@ __all__ = [
     "EntropyModel",
     "FactorizedModel",
     "FixedLengthModel",
+    "PredictiveModel",
     "Prior",
     "StaticModel",
     "SymbolFormat",
@@ -31,7 +33,13 @@ __all__ = [
 ]
 
 # Of equal payloads the first one is taken, so the one with the least work comes first.
-ENTROPY_MODELS: tuple[type[EntropyModel], ...] = (FixedLengthModel, StaticModel, ContextModel, FactorizedModel)
+ENTROPY_MODELS: tuple[type[EntropyModel], ...] = (
+    FixedLengthModel,
+    StaticModel,
+    ContextModel,
+    FactorizedModel,
+    PredictiveModel,
+)
 
 
 def entropy_models(symbols: SymbolFormat, prior: Prior | None) -> tuple[EntropyModel, ...]:
