@@ -44,9 +44,9 @@ NUM_NODES = 2 + MAX_UNARY
 _ZERO_NODE, _SIGN_NODE, _FIRST_NODE = 0, 1, 2
 # Fractions 0 to 4 eighths; those below 0 are their mirror images.
 NUM_FRACTIONS = FRACTION // 2 + 1
-# Differences are at most twice LARGEST_SYMBOL and what a prediction may be wrong beyond, so their excess has fewer bits.
+# Predictions are limited, so that the excess of a difference has at most so many bits.
+_LARGEST_PREDICTION = FRACTION * 2 * LARGEST_SYMBOL
 _MAX_EXCESS_BITS = 18
-_LARGEST_PREDICTION = 2 * LARGEST_SYMBOL
 _Integers = npt.NDArray[np.int64]
 
 
@@ -178,9 +178,7 @@ def weighted(
     """Return the predictions [G, n], in eighths, and the spreads [G, n], in units of 2^-12, of a batch."""
     value = np.einsum("gt,gtn->gn", mean_weights.astype(np.int64), means)
     shift = WEIGHT_BITS - FRACTION_BITS
-    value = np.clip(
-        (value + (1 << (shift - 1))) >> shift, -FRACTION * _LARGEST_PREDICTION, FRACTION * _LARGEST_PREDICTION
-    )
+    value = np.clip((value + (1 << (shift - 1))) >> shift, -_LARGEST_PREDICTION, _LARGEST_PREDICTION)
     return value, np.einsum("gt,gtn->gn", spread_weights.astype(np.int64), spreads)
 
 

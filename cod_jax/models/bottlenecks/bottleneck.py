@@ -6,7 +6,7 @@ kind live in one file.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
@@ -16,7 +16,10 @@ import numpy.typing as npt
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from cod_jax.coding.entropy import Prior
+from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.errors import UserError
 from cod_jax.models.fields import Part
 from cod_jax.models.functional import Params
 
@@ -84,6 +87,30 @@ class Bottleneck(SymbolMap):
         They are computed once, on the host, because floating-point results differ between devices.
         """
         return {}
+
+    def fit_prior(
+        self,
+        grids: Sequence[npt.NDArray[np.int32]],
+        levels: Sequence[int],
+        symbols: SymbolFormat,
+        tables: Mapping[str, np.ndarray],
+    ) -> Prior:
+        """Return the tables that suit the symbols of some pictures: by default those for the symbols of a codebook.
+
+        Args:
+            grids: Symbols of pictures [h, w, C].
+            levels: Quality level of each of them.
+            symbols: Their format.
+            tables: The tables that come from training, see `entropy_tables`.
+
+        Raises:
+            UserError: There is no such entropy model for these symbols, or there are too few pictures.
+        """
+        if symbols.bits is None:
+            raise UserError(f"no entropy model of this package can be fitted to {symbols}; name an --entropy-model")
+        each = jnp.arange(symbols.size, dtype=jnp.int32)[None, :, None, None]
+        values = np.asarray(self.lookup(each, jnp.zeros((1,), jnp.int32)))[0, :, 0]
+        return fit_prior(grids, values)
 
 
 class BottleneckConfig(Part):

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,7 +13,9 @@ import numpy.typing as npt
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from cod_jax.coding.entropy import Prior
 from cod_jax.coding.entropy.factorized import stack_tables
+from cod_jax.coding.entropy.predictive_fitting import fit_predictive
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.losses.terms import masked_mean
@@ -268,6 +270,16 @@ class ScalarQuantizer(_Bins, Bottleneck):
             for step in self.steps(jnp.arange(self.num_levels))
         ]
         return stack_tables(levels)
+
+    def fit_prior(
+        self,
+        grids: Sequence[npt.NDArray[np.int32]],
+        levels: Sequence[int],
+        symbols: SymbolFormat,
+        tables: Mapping[str, np.ndarray],
+    ) -> Prior:
+        """Return the tables of mode "predictive" beside those of the densities; see `Bottleneck.fit_prior`."""
+        return Prior({**tables, **fit_predictive(grids, levels, symbols).arrays()})
 
     def layers(self) -> list[DensityLayer]:
         """Return the densities of the latents."""
