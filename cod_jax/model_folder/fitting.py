@@ -6,7 +6,6 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -26,14 +25,8 @@ CROP, CROP_STEP = 512, 128
 MAX_SYMBOLS = 2**21
 MAX_CHANNELS = 16
 HELD_OUT_EVERY = 10
-
-
-class Encode(Protocol):
-    """Function that returns the symbols [h, w, C] of a picture [H, W, 3] at a quality level."""
-
-    def __call__(self, image: np.ndarray, *, level: int) -> np.ndarray:
-        """Encode a picture."""
-        ...
+# From a picture [H, W, 3] and the keyword level to symbols [h, w, C].
+Encode = Callable[..., np.ndarray]
 
 
 def fit(

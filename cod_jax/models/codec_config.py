@@ -25,7 +25,6 @@ class CodecConfig(Part):
         latent_channels: Channels of the latents.
         bottleneck: Description of the bottleneck, which turns latents into symbols.
         attention: Reach of the codec's attention, in training and in use.
-        is_deep: Whether this is the deep codec of the 64-bit models.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -36,7 +35,11 @@ class CodecConfig(Part):
     latent_channels: int
     bottleneck: BottleneckConfig
     attention: AttentionMode
-    is_deep: bool = False
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether this is the deep codec of the 64-bit models."""
+        return False
 
     @property
     def symbols(self) -> SymbolFormat:

@@ -88,7 +88,7 @@ class CompactCodecConfig(CodecConfig):
         return self.latent_channels * (PATCH_SIZE // self.pitch) ** 2
 
     @property
-    def attention(self) -> AttentionMode:
+    def attention(self) -> AttentionMode:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Every position sees its surroundings only, so sizes need no distinction."""
         return "window_published"
 

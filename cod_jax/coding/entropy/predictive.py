@@ -193,7 +193,8 @@ def coded_by(spread_limits: npt.NDArray[np.int32], value: _Integers, spread: _In
 
 def channel_groups(num_channels: int) -> list[tuple[int, int]]:
     """Return the first channel of each group, and the one after its last."""
-    groups, first = [], 0
+    groups: list[tuple[int, int]] = []
+    first = 0
     while first < num_channels:
         size = GROUP_SIZES[min(len(groups), len(GROUP_SIZES) - 1)]
         groups.append((first, min(first + size, num_channels)))
@@ -249,7 +250,7 @@ class Known:
     def batches(self) -> Iterator[ChannelBatch]:
         """Yield the batches in the order of coding; after each the symbols of a batch must be known."""
         width = self._columns + 1
-        places = []
+        places: list[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
         for batch in batches(self._rows, self._columns):
             spots = [batch.place, *batch.neighbours]
             # Index -1 is the border.

@@ -5,7 +5,7 @@ Fitting may use floats, and may come out differently on another machine: what it
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ def fit_predictive(
         of_level[level].append(grid)
     if missing := sorted(set(range(symbols.num_levels)) - set(of_level)):
         raise UserError(f"there are no symbols of quality {missing[0] + 1} to fit a prior to; give more pictures")
-    tables = {name: np.zeros(shape, kind) for name, (shape, kind) in table_layout(symbols).items()}
+    tables: dict[str, Any] = {name: np.zeros(shape, kind) for name, (shape, kind) in table_layout(symbols).items()}
     tables["sources"] = _choose_sources(grids, symbols.num_channels)
     edges = np.geomspace(SMALLEST_SPREAD, LARGEST_SPREAD, NUM_SPREADS - 1)
     tables["spread_limits"] = np.rint(edges * 2**WEIGHT_BITS).astype(np.int32)
@@ -106,7 +106,7 @@ def _choose_sources(grids: Sequence[npt.NDArray[np.int32]], num_channels: int) -
 def _correlations(values: _Floats) -> _Floats:
     centred = values - values.mean(axis=0)
     scale = np.sqrt((centred**2).sum(axis=0)) + 1e-9
-    return np.abs(centred.T @ centred) / scale / scale[:, None]
+    return np.asarray(np.abs(centred.T @ centred) / scale / scale[:, None], np.float64)
 
 
 def _observations(
@@ -134,7 +134,7 @@ def _fit_means(observed: _Observed) -> _Floats:
     """Return weights [G, terms] of least squared error."""
     means, symbols = observed.means.astype(np.float64), observed.symbols.astype(np.float64)
     products = means @ means.transpose(0, 2, 1) + MEAN_PRECISION * np.eye(means.shape[1])
-    return np.linalg.solve(products, means @ symbols[..., None])[..., 0]
+    return np.asarray(np.linalg.solve(products, means @ symbols[..., None])[..., 0], np.float64)
 
 
 def _fit_spreads(spreads: _Integers, errors: _Floats) -> _Floats:
