@@ -251,7 +251,7 @@ def test_an_earlier_result_needs_force(run, photos: Path, tmp_path: Path):
     ("names", "message"),
     [
         (None, "photos does not exist"),
-        ([], "holds no JPEG, PNG, WebP, TIFF, BMP or GIF"),
+        ([], "holds no JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF"),
     ],
 )
 def test_unusable_folders_are_named(run, tmp_path: Path, names: list[str] | None, message: str):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +37,14 @@ def replace(monkeypatch) -> Replace:
         monkeypatch.setattr(module, "COMMAND", command)
 
     return replace
+
+
+@pytest.fixture
+def number(request) -> Iterator[int]:
+    """A signal that is not ignored, as SIGHUP is where tests are run by nohup."""
+    previous = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, previous)
 
 
 def raising(error: BaseException) -> Callable[[Any], Any]:
@@ -106,7 +114,7 @@ def test_an_error_is_one_line_and_has_the_same_status_everywhere(
 
 
 @each_command
-@pytest.mark.parametrize(("number", "status"), SIGNALS)
+@pytest.mark.parametrize(("number", "status"), SIGNALS, indirect=["number"])
 def test_a_signal_ends_a_command_after_it_has_cleaned_up(
     cod: Cod, replace: Replace, name: str, number: int, status: int
 ):
