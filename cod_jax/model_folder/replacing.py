@@ -1,5 +1,6 @@
 """What a model folder has that files depend on, before another one takes its place."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -31,25 +32,25 @@ def replaced_model(path: str | os.PathLike[str], fingerprint: str) -> ReplacedMo
         fingerprint: 64 hex digits that name the weights of the new folder.
 
     Raises:
-        UserError: The folder there has a prior that was fitted to other weights: nothing but its removal by hand says
-            that the files coded with it are not needed.
+        UserError: The folder there has a prior that was fitted to other weights, or cannot be read: nothing but its
+            removal by hand says that the files coded with it are not needed.
     """
     folder = Path(path)
     has_prior = (folder / PRIOR_FILE).is_file()
-    old, own_tables = "", False
-    try:
+    old, own_tables, prior = "", False, None
+    with contextlib.suppress(UserError, OSError):
         description = read_description(folder)
         old = description["fingerprint"]
         # The tables of a bottleneck that has learned them go with its weights.
         own_tables = ModelConfig.from_dict(description["model"]).codec.symbols.bits is None
-        prior = read_prior(folder) if has_prior else None
-    except (UserError, OSError):
-        prior = None
-    if old == fingerprint:
+    with contextlib.suppress(UserError, OSError):
+        prior = read_prior(folder)
+    if old == fingerprint and (prior is not None or own_tables or not has_prior):
         return ReplacedModel(old, prior)
     if has_prior and not (own_tables and prior is not None and not prior.kind):
+        what = "cannot be read" if prior is None else "was fitted to other weights"
         raise UserError(
-            f"{folder} holds {PRIOR_FILE}, a prior that was fitted to other weights and that files coded with it need; "
-            "choose another output, or move that file away first"
+            f"{folder} holds {PRIOR_FILE}, a prior that {what} and that files coded with it need; choose another "
+            "output, or move that file away first"
         )
     return ReplacedModel(old)

@@ -44,6 +44,14 @@ def test_a_prior_fitted_to_other_weights_is_not_deleted(model: Path):
     assert (model / PRIOR_FILE).read_bytes() == content[PRIOR_FILE]
 
 
+def test_a_prior_that_cannot_be_read_is_not_deleted(model: Path):
+    damaged = (model / PRIOR_FILE).read_bytes()[:-1]
+    (model / PRIOR_FILE).write_bytes(damaged)
+    with pytest.raises(UserError, match=rf"holds {PRIOR_FILE}, a prior that cannot be read and .* move that"):
+        save(model)
+    assert (model / PRIOR_FILE).read_bytes() == damaged
+
+
 def test_a_model_that_is_replaced_is_named(model: Path):
     (model / PRIOR_FILE).unlink()
     old = bundle.load_bundle(model).fingerprint
