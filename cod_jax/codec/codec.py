@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec import checks, memory
+from cod_jax.codec import checks, memory, rates
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
 from cod_jax.coding.fingerprints import OtherModelError
@@ -92,20 +92,36 @@ class Codec:
         return self._engine.decoding
 
     @overload
-    def compress(self, image: ImageSource, *, quality: int | None = None, layout: stream.Layout = "cod") -> bytes: ...
+    def compress(
+        self,
+        image: ImageSource,
+        *,
+        quality: int | None = None,
+        bpp: float | None = None,
+        max_bytes: int | None = None,
+        layout: stream.Layout = "cod",
+    ) -> bytes: ...
 
     @overload
     def compress(
-        self, image: list[Any] | tuple[Any, ...], *, quality: int | None = None, layout: stream.Layout = "cod"
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        quality: int | None = None,
+        bpp: float | None = None,
+        max_bytes: int | None = None,
+        layout: stream.Layout = "cod",
     ) -> list[bytes]: ...
 
-    def compress(self, image, *, quality=None, layout="cod"):
+    def compress(self, image, *, quality=None, bpp=None, max_bytes=None, layout="cod"):
         """Compress one picture or a list of them; pictures of equal size in a list are computed together.
 
         Args:
             image: uint8 array [H, W, 3], Pillow image, or anything else that `images.to_uint8_rgb` reads; or a list or
                 tuple of those, of equal or different sizes.
             quality: Level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
+            bpp: Instead of the quality: the best of at most so many bits per pixel, header included.
+            max_bytes: Instead of the quality: the best of at most so many bytes for each picture.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -114,16 +130,21 @@ class Codec:
 
         Raises:
             UserError: Something that is not a picture, more than `max_pixels`, a side above 65535 pixels in a published
-                layout, a quality that the model does not have, or an unknown layout; of a list the message says which
-                item.
+                layout, a quality that the model does not have, a limit that the lowest quality exceeds, two of quality,
+                bpp and max_bytes, or an unknown layout; of a list the message says which item.
         """
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
+        rates.check_one(quality, bpp, max_bytes)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
         is_list = isinstance(image, (list, tuple))
         each = functools.partial(checks.for_each, named=is_list)
         pictures = each(read, image if is_list else [image])
+        if bpp is not None or max_bytes is not None:
+            limited = functools.partial(self._compress_within, bpp=bpp, max_bytes=max_bytes, layout=layout)
+            written = each(limited, pictures)
+            return written if is_list else written[0]
         levels = [level] * len(pictures)
         all_symbols = _in_batches(self._encode, pictures, levels, pixels_per_position=1, named=is_list)
 
@@ -133,6 +154,19 @@ class Codec:
 
         written = each(write, list(zip(all_symbols, pictures, strict=True)))
         return written if is_list else written[0]
+
+    def _compress_within(
+        self, pixels: npt.NDArray[np.uint8], *, bpp: float | None, max_bytes: int | None, layout: stream.Layout
+    ) -> bytes:
+        """Return the file of a picture at the best quality within one of the limits."""
+        height, width, _ = pixels.shape
+        limit = max_bytes if bpp is None else int(bpp * height * width / 8)
+
+        def write(level: int) -> bytes:
+            symbols = self._encode(pixels[None], np.array([level], np.int32))[0]
+            return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
+
+        return rates.best_within(write, self.num_levels, limit or 0)
 
     def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
         """Refuse a picture that `compress` would refuse for its size; `images.to_uint8_rgb` takes this as `check_size`.

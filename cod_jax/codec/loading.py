@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 from cod_jax.codec.codec import Codec
 from cod_jax.coding.sizes import MAX_PIXELS
 from cod_jax.errors import UserError
+from cod_jax.model_folder.included import model_path
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 if TYPE_CHECKING:
     from cod_jax.model_folder.bundle import Bundle
 
 
-def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sha256: str = "") -> Codec:
-    """Load a model folder written by `cod export`, or a compiled one written by `cod compile`.
+def load(path: str | os.PathLike[str] | None = None, *, max_pixels: int = MAX_PIXELS, sha256: str = "") -> Codec:
+    """Load a model folder written by `cod export`, a compiled one written by `cod compile`, or an included model.
 
     A model folder may come from anybody. A compiled folder must be trusted, or be the one of the SHA-256 given.
 
     Args:
-        path: Folder of the model.
+        path: Folder of the model, or the name of an included one, see `cod models`; by default the included "compact".
         max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory. At
             most 2**27.
         sha256: For a compiled folder, what `cod compile` and `cod info` print as its SHA-256, 64 hex digits. If
@@ -29,7 +30,8 @@ def load(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sha256: 
         UserError: The path is not such a folder, or the folder is damaged, from another version, compiled without
             programs for this machine, or not the one of the SHA-256.
     """
-    if (_checked_folder(path) / COMPILED_DESCRIPTION_FILE).is_file():
+    path = model_path(path if path is None else _checked_folder(path))
+    if (path / COMPILED_DESCRIPTION_FILE).is_file():
         return load_compiled(path, max_pixels=max_pixels, sha256=sha256)
     if sha256:
         raise UserError(

@@ -9,13 +9,17 @@ from cod_jax import files
 from cod_jax.commands import compressed_files, frame
 from cod_jax.commands.conversion import Converter, add_conversion_arguments, convert_files
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_quality_argument
+from cod_jax.commands.options import add_rate_arguments, chosen_rate
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_images
+from cod_jax.model_folder.included import model_path
 
 EPILOG = f"""
 examples:
-  cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
+  cod compress photo.jpg                        writes photo.cod beside photo.jpg, by the included model
+  cod compress photo.jpg --bpp 0.1              at the best quality of at most 0.1 bits per pixel
+  cod compress photo.jpg --max-bytes 5000       at the best quality of at most 5000 bytes
+  cod compress -m MODEL photo.jpg               by another model
   cod compress -m MODEL photo.jpg -o small.cod
   cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
   cod compress -m MODEL -r photos -o out        writes out/FOLDER/NAME.cod for all pictures below photos
@@ -28,11 +32,13 @@ input, output, width, height, file_bytes and bits_per_pixel, or input and error.
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_conversion_arguments(parser, compressed_files.SUFFIX, model_is_found=False)
-    add_quality_argument(parser)
+    add_conversion_arguments(parser, compressed_files.SUFFIX, model_text="default: the included model compact")
+    add_rate_arguments(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
+    args.model = str(model_path(args.model))
+
     def check(codec: Any) -> None:
         from cod_jax.coding import stream
 
@@ -48,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
             if not compressed_files.looks_compressed(content, name):
                 raise
             raise UserError("expected a picture, got a .cod file; decompress it first") from error
-        data = codec.compress(image_uint8, quality=args.quality, layout=args.format)
+        data = codec.compress(image_uint8, **chosen_rate(args), layout=args.format)
         height, width, _ = image_uint8.shape
         rate = 8 * len(data) / (height * width)
         return data, {"width": width, "height": height, "file_bytes": len(data), "bits_per_pixel": rate}

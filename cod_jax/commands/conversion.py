@@ -14,6 +14,7 @@ from cod_jax.commands.options import add_format_argument, add_limit_argument, ad
 from cod_jax.commands.outputs import Conversion, check_paths, plan_outputs
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder import places
+from cod_jax.model_folder.included import model_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +43,16 @@ class Converter:
     beside: str = ""
 
 
-def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str, *, model_is_found: bool) -> None:
+def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str, *, model_text: str) -> None:
     """Add the options of both commands.
 
     Args:
         parser: The parser to add them to.
         suffix: Suffix of the outputs.
-        model_is_found: Whether the model can be left out.
+        model_text: Which model is taken if none is named.
     """
-    if model_is_found:
-        add_model_argument(parser, required=False, text="model folder; default: the one in COD_JAX_MODELS of each file")
-    else:
-        add_model_argument(parser)
+    text = f"model folder, or name of an included model; {model_text}"
+    add_model_argument(parser, required=False, text=text)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files to read; - reads standard input")
     parser.add_argument(
         "-o",
@@ -82,8 +81,9 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     find = converter.find if args.recursive else None
     plan = plan_outputs(args.inputs, args.output, converter.suffix, beside=converter.beside, find=find)
     # What can be found out before JAX is imported, which takes seconds.
-    if args.model is not None:
-        places.check_place(Path(args.model), compiled=True)
+    chosen = None if args.model is None else model_path(args.model)
+    if chosen is not None:
+        places.check_place(chosen, compiled=True)
     usable = [conversion for conversion in plan if _is_usable(args, conversion, converter)]
     if not usable:
         return _count(args, len(plan), len(plan), frame.NOTHING_TRIED)
@@ -91,14 +91,14 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     from tqdm import tqdm
 
     load = functools.lru_cache(maxsize=2)(functools.partial(_load, args, converter))
-    if args.model is not None:
-        load(Path(args.model))
+    if chosen is not None:
+        load(chosen)
     num_failed = len(plan) - len(usable)
     for conversion in tqdm(usable, unit="file", leave=False, disable=None, file=sys.stderr):
         source, target = conversion.names
         try:
             content = converter.read(conversion.source)
-            model = converter.choose(content) if args.model is None else Path(args.model)
+            model = chosen or converter.choose(content)
             data, facts = converter.convert(load(model), content, source)
             _write(conversion, data, args.force)
         except Exception as error:

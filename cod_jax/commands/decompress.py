@@ -19,8 +19,8 @@ BESIDE = ".decoded"
 SOFTWARE = {"Software": "cod_jax"}
 EPILOG = """
 examples:
-  cod decompress -m MODEL photo.cod             writes photo.decoded.png beside photo.cod
-  cod decompress photo.cod                      takes the model in COD_JAX_MODELS that the file names
+  cod decompress photo.cod                      writes photo.decoded.png beside photo.cod, by the model it names
+  cod decompress -m MODEL photo.cod
   cod decompress -m MODEL photo.cod -o back.png
   cod decompress -m MODEL out/*.cod -o back/    writes back/NAME.png for each
   cod decompress -m MODEL -r out -o back        writes back/FOLDER/NAME.png for all files below out
@@ -35,7 +35,11 @@ a model. --json prints a line of JSON for each file, with input, output, width a
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_conversion_arguments(parser, SUFFIX, model_is_found=True)
+    add_conversion_arguments(
+        parser,
+        SUFFIX,
+        model_text="default: the model that each file names, an included one or one in COD_JAX_MODELS",
+    )
     add_decoding_arguments(parser, default="the model's")
     add_seed_argument(parser)
 
@@ -69,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _choose_model(content: bytes) -> Path:
-    """Return the model folder in COD_JAX_MODELS that a file names.
+    """Return the included model, or the model folder in COD_JAX_MODELS, that a file names.
 
     Raises:
         UserError: There is none, or it is not a `.cod` file.

@@ -14,9 +14,10 @@ examples:
   COD_JAX_MODELS=models:/data/models cod models
   cod models --json
 
-COD_JAX_MODELS lists model folders, and folders of model folders, with a colon between them (a semicolon on Windows).
-Pillow finds the model of a .cod file there. The files of a model hold the first 8 digits of its fingerprint. Weights
-are not read, but a folder that lacks them is marked.
+Models that come with the package are marked, and -m takes their names. COD_JAX_MODELS lists further model folders, and
+folders of model folders, with a colon between them (a semicolon on Windows). cod decompress and Pillow find the model
+of a .cod file among all of them: its files hold the first 8 digits of a model's fingerprint. Weights are not read, but
+a folder that lacks them is marked.
 """
 
 
@@ -52,13 +53,15 @@ def _describe(folder: Path) -> dict[str, Any]:
     """Return JSON values about a model folder, without reading its weights."""
     from cod_jax.model_folder.bundle import WEIGHTS_FILE, load_description
     from cod_jax.model_folder.description import read_fingerprints
+    from cod_jax.model_folder.included import FOLDER
 
     codec = load_description(folder)[0].codec
     bits = codec.nominal_bits_per_pixel
     rate = f"{codec.symbols.num_levels} quality levels" if bits is None else f"{bits:.4g} bits per pixel"
     fingerprints = read_fingerprints(folder)
     complete = (folder / WEIGHTS_FILE).is_file()
-    return {"fingerprint": fingerprints.folder, "rate": rate, "place": str(folder), "complete": complete}
+    place = f"{folder.name} (included)" if folder.parent == FOLDER else str(folder)
+    return {"fingerprint": fingerprints.folder, "rate": rate, "place": place, "complete": complete}
 
 
-COMMAND = Command("list the models in COD_JAX_MODELS", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command("list the included models and those in COD_JAX_MODELS", _add_options, _run, EPILOG, device="shared")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, get_args
 
+from cod_jax.codec.rates import check_bits_per_pixel
 from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
@@ -70,8 +71,26 @@ def chosen_decoding(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def add_quality_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --quality, as `Codec.compress` takes it."""
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --quality, --bpp and --max-bytes, of which one can be given; `chosen_rate` reads them."""
+    rates = parser.add_mutually_exclusive_group()
+    add_quality_argument(rates)
+    rates.add_argument(
+        "--bpp",
+        type=_checked(float, check_bits_per_pixel),
+        metavar="X",
+        help="best quality of at most so many bits per pixel",
+    )
+    rates.add_argument("--max-bytes", type=positive, metavar="N", help="best quality of at most so many bytes a file")
+
+
+def chosen_rate(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the chosen quality or limit, as `Codec.compress` takes it."""
+    return {"quality": args.quality, "bpp": args.bpp, "max_bytes": args.max_bytes}
+
+
+def add_quality_argument(parser: Any) -> None:
+    """Add --quality, as `Codec.compress` takes it, to a parser or a group."""
     parser.add_argument(
         "--quality",
         type=_checked(int, _check_quality),

@@ -7,23 +7,25 @@ from pathlib import Path
 from cod_jax.coding.container import Mode
 from cod_jax.errors import UserError
 from cod_jax.model_folder.description import DESCRIPTION_FILE, read_fingerprints
+from cod_jax.model_folder.included import included_models
 
 SEARCH_PATH = "COD_JAX_MODELS"
 """The environment variable with the folders to search, separated as in PATH: model folders, or folders of them."""
 
 
 def model_folders() -> Iterator[Path]:
-    """Yield the model folders that COD_JAX_MODELS names, and those directly in the folders that it names."""
+    """Yield the model folders that COD_JAX_MODELS names, those directly in such folders, and the included ones."""
     for entry in os.environ.get(SEARCH_PATH, "").split(os.pathsep):
         if entry:
             root = Path(entry)
             for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
                 if os.path.isfile(description):  # of a folder that may not be entered, Path.is_file raises an error
                     yield description.parent
+    yield from included_models()
 
 
 def find_model(model: str, mode: Mode) -> Path | None:
-    """Search the folders of COD_JAX_MODELS for the model of a file.
+    """Search the folders of COD_JAX_MODELS, and the included models, for the model of a file.
 
     Weights are not read. Folders that cannot be read are passed over.
 

@@ -8,6 +8,7 @@ import pytest
 
 from cod_jax import images
 from cod_jax.commands.main import main
+from cod_jax.model_folder import included
 from tests.model_fixtures import gradient_image, load_tiny
 
 
@@ -26,6 +27,9 @@ def cod(monkeypatch, capsys, tmp_path) -> Cod:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cod_jax.codec.load", load_tiny)
     monkeypatch.setattr("cod_jax.model_folder.places.check_place", lambda folder, compiled=False: None)
+
+    # Tests see the models that they make, and no others.
+    monkeypatch.setattr(included, "FOLDER", tmp_path / "included")
 
     def run(*argv: str) -> Result:
         status = main(argv)

@@ -183,7 +183,7 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
     [
         ([], "required: COMMAND"),
         (["zip"], "invalid choice: 'zip'"),
-        (["compress", "photo.png"], "required: -m/--model"),
+        (["compress", "photo.png"], "no model comes with this installation; name a model folder"),
         (["compress", "-m", "MODEL"], "required: INPUT"),
         (["compress", "-m", "MODEL", "photo.png", "--fast"], "unrecognized arguments: --fast"),
         (["compress", "-m", "MODEL", "a.png", "b.png", "-o", "one.cod"], "one file but there are 2 inputs"),
@@ -209,6 +209,9 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
         ),
         (["compress", "-m", "MODEL", "a.png", "--steps", "2"], "unrecognized arguments: --steps 2"),
         (["compress", "-m", "MODEL", "a.png", "--quality", "0"], "quality must be at least 1, got 0"),
+        (["compress", "a.png", "--quality", "1", "--bpp", "0.1"], "--bpp: not allowed with argument --quality"),
+        (["compress", "a.png", "--bpp", "0"], "bits per pixel must be a positive number, got 0"),
+        (["compress", "a.png", "--max-bytes", "-1"], "expected a positive number, got '-1'"),
         (["compress", "-m", "MODEL", "a.png", "--format", "lite"], "invalid choice: 'lite'"),
         (
             ["compress", "-m", "MODEL", "a.png", "--max-pixels", "0"],

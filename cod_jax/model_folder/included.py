@@ -1,0 +1,34 @@
+"""Model folders that come with the package, found without a network."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cod_jax.errors import UserError
+from cod_jax.model_folder.places import DESCRIPTION_FILE
+
+FOLDER = Path(__file__).resolve().parents[1] / "included"
+DEFAULT = "compact"
+
+
+def included_models() -> Iterator[Path]:
+    """Yield the included model folders by name."""
+    for description in sorted(FOLDER.glob(f"*/{DESCRIPTION_FILE}")):
+        yield description.parent
+
+
+def model_path(model: str | os.PathLike[str] | None) -> Path:
+    """Return the model folder that is meant: a path, else the name of an included one; None is `DEFAULT`.
+
+    Raises:
+        UserError: No model is named, and none is included.
+    """
+    if model is None:
+        if not (FOLDER / DEFAULT).is_dir():
+            raise UserError("no model comes with this installation; name a model folder")
+        return FOLDER / DEFAULT
+    path = Path(model)
+    is_name = path.name == os.fspath(model) and path.name not in ("", ".", "..")
+    if is_name and not path.exists() and (FOLDER / path.name / DESCRIPTION_FILE).is_file():
+        return FOLDER / path.name
+    return path
