@@ -10,6 +10,7 @@ from cod_jax.errors import UserError
 from cod_jax.interop.layouts import CONV, CONV1X1
 from cod_jax.interop.naming import Rule, Rules
 from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig
+from cod_jax.models.codec_config import CodecConfig
 
 ARGUMENTS = {"ds": 32, "codebook_bits": 4, "up2x": False, "light": False}
 PREFIX = "y_embedder."
@@ -34,12 +35,14 @@ def codec_config(arguments: Mapping[str, Any]) -> ConditionCodecConfig:
     )
 
 
-def codec_arguments(codec: ConditionCodecConfig) -> dict[str, Any]:
+def codec_arguments(codec: CodecConfig) -> dict[str, Any]:
     """Return the `ARGUMENTS` nearest to a codec; its other fields are for the caller to compare.
 
     Raises:
-        UserError: It has no codebook.
+        UserError: It is of a kind that is not published, or has no codebook.
     """
+    if not isinstance(codec, ConditionCodecConfig):
+        raise UserError("this model cannot be written: its codec is not of kind cod, as the published ones are")
     if not isinstance(codec.bottleneck, CodebookConfig):
         raise UserError(
             f"this model cannot be written: its bottleneck is {codec.bottleneck.kind}, the published ones have "

@@ -9,7 +9,7 @@ from cod_jax.interop.cod_networks.dconv import CODEC, DCONV, ONE_STEP_DCONV
 from cod_jax.interop.cod_networks.record import PublishedClass
 from cod_jax.interop.cod_networks.transformers import DDT, ONE_STEP_PIXNERDIT, PIXNERDIT
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.models.config import ModelConfig
+from cod_jax.models.config import ConditionCodecConfig, ModelConfig
 from cod_jax.models.functional import flatten_params
 
 CLASSES = (CODEC, DCONV, PIXNERDIT, DDT, ONE_STEP_DCONV, ONE_STEP_PIXNERDIT)
@@ -127,7 +127,7 @@ def class_of(config: ModelConfig, *, one_step: bool) -> PublishedClass:
 
 def _check_same(config: ModelConfig, implied: ModelConfig, class_name: str, any_attention: bool) -> None:
     """Refuse a model that is not the one that its published arguments imply."""
-    if config.codec.is_deep:
+    if isinstance(config.codec, ConditionCodecConfig) and config.codec.is_deep:
         # The deep decoder has no choice of depth: the field is not read.
         config = dataclasses.replace(config, codec=dataclasses.replace(config.codec, decoder_depth=3))
     ours, theirs = (flatten_params(each.to_dict()) for each in (config, implied))

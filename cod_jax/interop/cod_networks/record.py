@@ -107,7 +107,7 @@ class PublishedClass:
         """Return the arguments nearest to one of our descriptions; the inverse of `to_config` where it has one.
 
         Raises:
-            UserError: The model has no codebook.
+            UserError: The model has another kind of codec, or no codebook.
         """
         denoiser = config.denoiser
         arguments = {theirs: getattr(denoiser, ours) for ours, theirs in self.fields.items()}

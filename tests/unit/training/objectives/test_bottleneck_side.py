@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from cod_jax.models import FactorizedConfig, ModelConfig
+from cod_jax.models import ConditionCodecConfig, FactorizedConfig, ModelConfig
 from cod_jax.models.bottlenecks import CodebookTraining, Draws, FactorizedTraining
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.objectives.distill import Distill, DistillConfig
@@ -35,6 +35,7 @@ NUM_STEPS = 200
 def factorized_model(num_levels: int = len(LAMBDAS)) -> ModelConfig:
     """Return a very small model, because compiling takes most of the time of these tests."""
     model = TrainConfig.from_dict(small_settings()).model
+    assert isinstance(model.codec, ConditionCodecConfig)
     bottleneck = FactorizedConfig(num_levels=num_levels)
     return dataclasses.replace(model, codec=dataclasses.replace(model.codec, bottleneck=bottleneck))
 
