@@ -281,7 +281,7 @@ def test_three_stages_run_in_order_and_go_on_where_they_were_stopped(photographs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pixel", "latent"])
+@pytest.mark.parametrize("kind", [pytest.param("pixel", marks=pytest.mark.soak), "latent"])
 def test_tiny_relatives_of_the_published_models_learn_from_photographs(kind, tmp_path):
     photos, _ = write_demo_photographs(tmp_path)
     workdir = tmp_path / kind

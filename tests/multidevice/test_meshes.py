@@ -88,7 +88,8 @@ def alone(runner):
 
 
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("8x1x1", "1x8x1")), "2x2x2"]
+    "name",
+    [pytest.param("8x1x1", marks=pytest.mark.slow), pytest.param("1x8x1", marks=pytest.mark.soak), "2x2x2"],
 )
 def test_eight_devices_agree_with_one(runner, alone, name):
     alone_state, alone = alone

@@ -80,13 +80,13 @@ def test_no_picture_has_a_gradient_out_of_scale():
     [
         ("configs/tiny.py", {}),
         # With as many groups as channels, even pictures leave nothing to normalise.
-        ("configs/tiny.py", {"model.codec.num_groups": 16}),
+        pytest.param("configs/tiny.py", {"model.codec.num_groups": 16}, marks=pytest.mark.soak),
         ("configs/tiny.py:bottleneck=factorized", {}),
-        ("configs/tiny.py:kind=pixel", {}),
-        ("configs/tiny.py:kind=latent", {}),
-        ("configs/tiny.py:3", {}),
+        pytest.param("configs/tiny.py:kind=pixel", {}, marks=pytest.mark.soak),
+        pytest.param("configs/tiny.py:kind=latent", {}, marks=pytest.mark.soak),
+        pytest.param("configs/tiny.py:3", {}, marks=pytest.mark.soak),
         ("configs/lite.py", {"compute.dtype": "float32", "data.image_size": 64}),
-        ("configs/lite.py:3", {"data.image_size": 64}),
+        pytest.param("configs/lite.py:3", {"data.image_size": 64}, marks=pytest.mark.soak),
     ],
 )
 def test_no_picture_has_a_gradient_out_of_scale_at_published_sizes(option, changes):
