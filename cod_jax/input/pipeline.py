@@ -21,6 +21,8 @@ Batch = dict[str, np.ndarray]
 
 # What `Source.identity` tells about the content of the images.
 _OF_CONTENT = ("sizes_crc32", "shards_crc32", "times_crc32")
+# The first of these about the held-out images, which do not change the training.
+_HELD_OUT = "held_out_sizes_crc32"
 
 _logger = logging.getLogger(__name__)
 
@@ -145,11 +147,15 @@ class TrainBatches(Iterator[Batch]):
             UserError: The state belongs to another seed, batch size or set of images.
         """
         changes = _describe_changes(state, self._identity)
-        times = [identity.get("times_crc32") for identity in (state, self._identity)]
-        if not changes and None not in times and times[0] != times[1]:
+        if not changes and _differ("times_crc32", state, self._identity):
             _logger.warning(
                 "the files to train on have the names and sizes that they had at the checkpoint, but other times of "
                 "modification: the run goes on as if they had been copied; if some were replaced, start a new one"
+            )
+        if not changes and _differ(_HELD_OUT, state, self._identity):
+            _logger.warning(
+                "the held-out images are not those of the checkpoint, so validation losses before and after do not "
+                "compare"
             )
         if changes:
             raise UserError(
@@ -235,6 +241,9 @@ def build_train_batches(
         "names_crc32": zlib.crc32(os.fsencode(names)),
         **source.identity(indices),
     }
+    held_out_identity = source.identity(held_out)
+    if "sizes_crc32" in held_out_identity:
+        identity[_HELD_OUT] = held_out_identity["sizes_crc32"]
     return TrainBatches(dataset, usable, identity)
 
 
@@ -279,12 +288,17 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
     return np.stack(crops) if crops else np.zeros((0, config.image_size, config.image_size, 3), np.uint8)
 
 
+def _differ(name: str, then: Mapping[str, Any], now: Mapping[str, int]) -> bool:
+    """Return whether both have a number, and not the same."""
+    return name in then and name in now and then[name] != now[name]
+
+
 def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[str]:
     """Describe the differences between two identities of `TrainBatches`."""
     changes = [
         f"{name} was {then.get(name)} and is {value}"
         for name, value in now.items()
-        if name not in ("num_images", "names_crc32", *_OF_CONTENT) and then.get(name) != value
+        if name not in ("num_images", "names_crc32", _HELD_OUT, *_OF_CONTENT) and then.get(name) != value
     ]
     if then.get("num_images") != now["num_images"]:
         changes.append(
@@ -294,7 +308,7 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
     elif then.get("names_crc32") != now["names_crc32"]:
         changes.append(f"the {now['num_images']} files to train on have different names")
     # Checkpoints of earlier versions do not have these.
-    elif any(name in now and then.get(name, now[name]) != now[name] for name in ("sizes_crc32", "shards_crc32")):
+    elif any(_differ(name, then, now) for name in ("sizes_crc32", "shards_crc32")):
         changes.append(f"some of the {now['num_images']} files to train on were replaced by others of the same names")
     return changes
 

@@ -248,3 +248,19 @@ def test_shards_made_again_of_other_pictures_are_noticed(colours, tmp_path):
     write_shards(tmp_path / "two", tmp_path / "changed")
     with pytest.raises(ValueError, match="were replaced by others of the same names"):
         build_train_batches(plain_config(tmp_path / "two"), batch_size=4, seed=0).set_state(state)
+
+
+def test_a_replaced_picture_that_is_held_out_gives_a_warning(colours, tmp_path, caplog):
+    for path in colours.iterdir():
+        shutil.copy2(path, tmp_path / path.name)
+    config = plain_config(tmp_path, validation_modulus=3)
+    held_out = next(path for path in tmp_path.iterdir() if zlib.crc32(path.name.encode()) % 3 == 0)
+    state = build_train_batches(config, batch_size=4, seed=0).get_state()
+    write_image(held_out, (255, 0, 0), (20, 20))
+    build_train_batches(config, batch_size=4, seed=0).set_state(state)
+    assert "the held-out images are not those of the checkpoint" in caplog.text
+    caplog.clear()
+    build_train_batches(config, batch_size=4, seed=0).set_state(
+        {name: value for name, value in state.items() if "held_out" not in name}
+    )
+    assert not caplog.text
