@@ -209,7 +209,9 @@ class CheckpointStore:
     def resumption(self) -> str:
         """Return where the same command would go on."""
         steps = [step for step in steps_of(self._workdir) if step != self._saving]
-        return f"the same command resumes after step {steps[-1]}" if steps else "nothing is saved yet"
+        if not steps:
+            return "the same command starts again, because nothing is saved yet"
+        return f"the same command resumes after step {steps[-1]}"
 
     def check(self) -> None:
         """Notice a save that has ended in the background; cheap enough for every step.
@@ -289,10 +291,12 @@ class CheckpointStore:
     def _check_space(self, step: int, state: TrainState) -> None:
         leaves = jax.tree.leaves(state)
         needed = sum(leaf.nbytes + _BYTES_PER_ARRAY for leaf in leaves) + _BYTES_PER_CHECKPOINT
-        if not _first_decides(free_bytes(self.directory) >= needed):
+        free = free_bytes(self.directory)
+        if not _first_decides(free >= needed):
             raise WorkError(
-                f"the checkpoint of step {step} needs {_megabytes(needed)} in {self.directory}, and "
-                f"{_megabytes(free_bytes(self.directory))} are free; make room, then {self.resumption()}"
+                # So rounded that the first is the larger one.
+                f"the checkpoint of step {step} needs {_megabytes(needed + 50_000)} in {self.directory}, and "
+                f"{_megabytes(max(free - 50_000, 0))} are free; make room, then {self.resumption()}"
             )
 
     @contextlib.contextmanager

@@ -182,10 +182,13 @@ def test_a_save_without_space_is_refused_before_anything_is_written(tmp_path, mo
     monkeypatch.setattr(checkpoint, "free_bytes", lambda folder: 1000)
     with pytest.raises(
         WorkError,
-        match=r"the checkpoint of step 2 needs 0\.1 MB in .*, and 0\.0 MB are free; make room, then the same command "
+        match=r"the checkpoint of step 2 needs 0\.\d MB in .*, and 0\.0 MB are free; make room, then the same command "
         "resumes after step 1",
     ):
         store.save(2, make_state(2), {"config": CONFIG, "data": {}}, None)
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda folder: 100_000)
+    with pytest.raises(WorkError, match=r"needs 0\.2 MB in .*, and 0\.1 MB are free"):
+        store.save(2, make_state(2, width=400), {"config": CONFIG, "data": {}}, None)
     store.close()
     assert steps_of(tmp_path) == [1]
 
@@ -230,5 +233,8 @@ def test_the_checkpoint_that_a_run_resumed_stays_and_is_named_if_it_may_be_usele
         "the same command resumes after step 2 (set aside: 3.unusable); "
         f"if it fails there again, remove {suspect} first"
     )
-    assert store.drop_after(-1, resumed=0) == "nothing is saved yet (set aside: 1.unusable, 2.unusable)"
+    assert (
+        store.drop_after(-1, resumed=0)
+        == "the same command starts again, because nothing is saved yet (set aside: 1.unusable, 2.unusable)"
+    )
     store.close()
