@@ -63,7 +63,7 @@ class ModelEngine(Engine):
     def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
         """Return about how much temporary memory a pixel takes; see `Engine.bytes_per_pixel`."""
         # Rounded down from what was measured with the published models, see `cod_jax.coding.sizes.MAX_PIXELS`.
-        encoding = 1600.0 if self.config.codec.input_stride == 1 else 500.0
+        encoding = self.config.codec.encoding_bytes_per_pixel
         if decoding is None:
             return encoding
         plain = 3000.0 if self.config.is_latent else 100.0

@@ -87,6 +87,11 @@ class ConditionCodecConfig(CodecConfig):
         """Whether this is the deep codec of the 64-bit models (published ds 128)."""
         return self.num_downsamples == ENCODER_DEPTHS[-1]
 
+    @property
+    def encoding_bytes_per_pixel(self) -> float:
+        """About how much memory the encoder takes for a pixel; it works at full or at half resolution."""
+        return 1600.0 if self.input_stride == 1 else 500.0
+
     def stored(self) -> dict[str, Any]:
         """Return the fields in model folders, which have no kind, as when there was only one."""
         return {name: value for name, value in super().stored().items() if name != "kind"}

@@ -60,6 +60,11 @@ class CodecConfig(Part):
             values |= self.bottleneck.stored() if field.name == "bottleneck" else {field.name: value}
         return values
 
+    @property
+    def encoding_bytes_per_pixel(self) -> float:
+        """About how much memory the encoder takes for a pixel, rather less than more: pictures are refused by it."""
+        return 50.0
+
     def check_denoiser(self, denoiser: DenoiserConfig) -> None:
         """Refuse denoisers that do not go with this codec.
 
