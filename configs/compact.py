@@ -1,7 +1,7 @@
 """Compact codecs that train from scratch in an hour on two CPU cores, for pictures at 0.03 to 0.5 bits per pixel.
 
     cod train --config configs/compact.py --workdir runs/compact --config.data.source=PHOTOS
-    cod export --workdir runs/compact --output models/compact
+    cod export --workdir runs/compact --output models/compact --images PHOTOS
 
 A fresh model is a transform codec fitted to the photographs, and training improves it. One model has eight quality
 levels. `:size=small` has 0.9, `base` 2 and `large` 8 million parameters.

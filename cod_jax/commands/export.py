@@ -15,6 +15,7 @@ from cod_jax.model_folder.places import DESCRIPTION_FILE
 EPILOG = """
 examples:
   cod export --workdir runs/lite --output models/lite
+  cod export --workdir runs/compact --output models/compact --images photos
   cod export --workdir runs/lite --output models/lite --weights raw --step 20000 --force
   cod export --workdir runs/pixel --output models/pixel --steps 50 --guidance 2
 
@@ -38,12 +39,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the published autoencoder's file, for latent models; default: the run's frozen.weights",
     )
+    parser.add_argument(
+        "--images", metavar="DIR", help="also fit the prior to the pictures of this folder, as cod fit-prior does"
+    )
     parser.add_argument("--force", action="store_true", help=REPLACE_MODEL)
     add_decoding_arguments(parser, default="what the run's validation shows to serve")
 
 
 def _run(args: argparse.Namespace) -> int:
     files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+    if args.images and not Path(args.images).is_dir():
+        raise UserError(f"--images {args.images} is not a folder; give a folder of pictures")
 
     from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params
@@ -78,6 +84,13 @@ def _run(args: argparse.Namespace) -> int:
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     reason = "--steps asks for it" if args.steps is not None else choice.reason
     frame.say(f"default of decoding: {decoding.summary()} ({reason})")
+    if args.images:
+        from cod_jax.codec import from_bundle
+        from cod_jax.model_folder.fitting import fit
+
+        # The folder is new, so no file needs the prior that it has.
+        for line in fit(args.output, args.images, lambda bundle: from_bundle(bundle).encode, force=True):
+            frame.say(line)
     return frame.DONE
 
 
