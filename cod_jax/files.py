@@ -68,10 +68,14 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = Tr
         raise UserError(f"{path} is not a regular file; choose another output")
     make_directory(target.parent)
     with _temporary(target) as temporary:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # the system does not say which file did not fit on a full disk
+            error.filename = os.fspath(path)
+            raise
         if replace:
             _keep_owner_and_mode(target, temporary)
             os.replace(temporary, target)

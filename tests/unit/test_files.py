@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -27,11 +28,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
     files.write_bytes(path, b"old")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="No space left") as caught:
         files.write_bytes(path, b"new")
+    assert files.reason(caught.value) == f"{path}: No space left on device"
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["b.bin"]
 
@@ -278,11 +280,12 @@ def test_a_dash_is_no_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_a_signal_removes_what_is_not_complete(tmp_path, number: int, status: int):
     script = (
-        "import sys, time; from cod_jax import files\n"
+        "import signal, sys, time; from cod_jax import files\n"
+        "signal.signal(int(sys.argv[2]), signal.SIG_DFL)  # nohup ignores SIGHUP\n"
         "with files.clean_exit_on_sigterm(), files.new_directory(sys.argv[1]) as folder:\n"
         "    (folder / 'part').touch(); print('ready', flush=True); time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    command = [sys.executable, "-c", script, str(tmp_path / "out"), str(int(number))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
