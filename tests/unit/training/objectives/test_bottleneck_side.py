@@ -101,7 +101,7 @@ def test_a_factorized_bottleneck_pays_for_its_bits_in_both_stages(images, num_le
         _, output = jax.eval_shape(update.loss, state.params, state.buffers, frozen, images, draws)
         assert "rate" in output.terms
         assert "commitment" not in output.terms
-        assert set(output.statistics) == {"bits", "pixels"}
+        assert set(output.statistics) == {"bits", "pixels", "symbols"}
         assert "codebook_usage" not in state.buffers
     assert not any(name.startswith("model/codec/bottleneck/") for name in second.updates[0].trains)
     assert any(name.startswith("model/codec/bottleneck/") for name in first.updates[0].trains)
