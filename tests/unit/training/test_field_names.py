@@ -19,7 +19,7 @@ FIELDS = list(flatten(base.get_config().to_dict()))
         ("optimizer.learning_rat", ["optimizer.learning_rate"]),
         ("optimizer.wd", ["optimizer.weight_decay"]),
         ("optimizer.warmup", ["optimizer.warmup_steps"]),
-        ("optimizer.clip", ["optimizer.gradient_clip"]),
+        ("optimizer.clip", ["optimizer.gradient_clip", "optimizer.relative_clip"]),
         ("bs", ["batch_size"]),
         ("source", ["data.source"]),
         ("data.size", ["data.image_size"]),

@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused():
         OneStep(OneStepConfig(reconstruction=PLAIN), ObjectiveContext(tiny_latent_config(), networks=NETWORKS))
     with pytest.raises(ValueError, match=r"alignment_block must be at most 2, .* got 3"):
         one_step(reconstruction=dataclasses.replace(PUBLISHED, alignment_block=3))
-    with pytest.raises(ValueError, match="lora_rank must be at least 1, got 0"):
-        OneStepConfig(lora_rank=0)
+    with pytest.raises(ValueError, match="lora_rank must be at least 0, got -1"):
+        OneStepConfig(lora_rank=-1)
     with pytest.raises(ValueError, match=r"l1_weight must be at least 0, got -1\.0"):
         ReconstructionConfig(l1_weight=-1.0)
