@@ -8,7 +8,7 @@ from typing import Any
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import positive
+from cod_jax.commands.options import named_model, positive
 from cod_jax.errors import UserError
 
 EPILOG = """
@@ -40,7 +40,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--preset", choices=PRESETS, default="lite", help="CoD-Lite at 0.0312 bits per pixel with random weights"
     )
-    model.add_argument("--model", metavar="DIR", help="a model folder of CoD-Lite or pixel CoD")
+    model.add_argument("--model", type=named_model, metavar="DIR", help="a model folder of CoD-Lite or pixel CoD")
     codec.add_argument("--size", type=_size, nargs="+", metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}")
     codec.add_argument(
         "--dtype",

@@ -10,11 +10,16 @@ from typing import Any
 
 from cod_jax import files
 from cod_jax.commands import frame
-from cod_jax.commands.options import add_format_argument, add_limit_argument, add_model_argument, chosen_limit
+from cod_jax.commands.options import (
+    MODEL_TEXT,
+    add_format_argument,
+    add_limit_argument,
+    add_model_argument,
+    chosen_limit,
+)
 from cod_jax.commands.outputs import Conversion, check_paths, plan_outputs
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder import places
-from cod_jax.model_folder.included import model_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +56,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str, *, mo
         suffix: Suffix of the outputs.
         model_text: Which model is taken if none is named.
     """
-    text = f"model folder, or name of an included model; {model_text}"
-    add_model_argument(parser, required=False, text=text)
+    add_model_argument(parser, required=False, text=f"{MODEL_TEXT}; {model_text}")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files to read; - reads standard input")
     parser.add_argument(
         "-o",
@@ -81,7 +85,7 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     find = converter.find if args.recursive else None
     plan = plan_outputs(args.inputs, args.output, converter.suffix, beside=converter.beside, find=find)
     # What can be found out before JAX is imported, which takes seconds.
-    chosen = None if args.model is None else model_path(args.model)
+    chosen = None if args.model is None else Path(args.model)
     if chosen is not None:
         places.check_place(chosen, compiled=True)
     usable = [conversion for conversion in plan if _is_usable(args, conversion, converter)]

@@ -13,6 +13,7 @@ from cod_jax.commands.options import add_format_argument
 from cod_jax.commands.outputs import STREAM
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.model_folder.included import model_path
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_FILE
 
 EPILOG = """
@@ -23,6 +24,7 @@ examples:
   cod info out/*.cod                            one after the other; with --json a list, each with its path
   cod info - < photo.cod
   cod info MODEL
+  cod info compact                              a model that comes with the package, by its name
   cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
   cod info COMPILED                             a folder that cod compile has written
 
@@ -35,7 +37,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="FILE|MODEL",
-        help=".cod files, model folders or compiled models; - reads standard input",
+        help=".cod files, model folders, names of included models, or compiled models; - reads standard input",
     )
     parser.add_argument("--json", action="store_true", help="print JSON: of several paths, a list")
     add_format_argument(parser)
@@ -79,7 +81,7 @@ def _print_lines(lines: Sequence[tuple[str, str]], *, gap: bool) -> None:
 
 def _describe(name: str, layout: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return JSON values about what is at a path, and the same as titles and values for people."""
-    path = None if name == STREAM else Path(name)
+    path = None if name == STREAM else model_path(name)
     if path is not None and path.is_dir():
         from cod_jax.model_folder import describe
 

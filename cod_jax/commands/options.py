@@ -9,7 +9,9 @@ from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import MAX_STEPS, Sampler, checked_guidance, checked_seed, checked_steps
+from cod_jax.model_folder.included import model_path
 
+MODEL_TEXT = "model folder, or name of an included model"
 # Help of --force where a model folder is written.
 REPLACE_MODEL = "replace an existing model folder: files coded with other weights need the old one"
 
@@ -110,9 +112,14 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_argument(parser: argparse.ArgumentParser, *, text: str = "model folder", required: bool = True) -> None:
-    """Add -m, --model."""
-    parser.add_argument("-m", "--model", required=required, metavar="MODEL", help=text)
+def add_model_argument(parser: argparse.ArgumentParser, *, text: str = MODEL_TEXT, required: bool = True) -> None:
+    """Add -m, --model; the name of an included model becomes the path of its folder."""
+    parser.add_argument("-m", "--model", required=required, type=named_model, metavar="MODEL", help=text)
+
+
+def named_model(text: str) -> str:
+    """Return the path of the model folder that is meant, for options that take one or the name of an included one."""
+    return str(model_path(text))
 
 
 def positive(text: str) -> int:

@@ -1,11 +1,11 @@
 """Fit the prior of a model to pictures, with which the same pictures make smaller files."""
 
 import dataclasses
-import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError, WorkError
 from cod_jax.image_search import find_images
 from cod_jax.model_folder.bundle import Bundle, bottleneck_of, load_bundle, load_description
+from cod_jax.model_folder.included import is_included
 from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior, save_prior
 from cod_jax.plugins import resolve
 
@@ -27,6 +28,14 @@ MAX_CHANNELS = 16
 HELD_OUT_EVERY = 10
 # From a picture [H, W, 3] and the keyword level to symbols [h, w, C].
 Encode = Callable[..., np.ndarray]
+
+
+class Sample(NamedTuple):
+    """Symbols [h, w, C] of a picture at a quality level, with the number of the picture among those that are used."""
+
+    symbols: np.ndarray
+    level: int
+    picture: int
 
 
 def fit(
@@ -50,11 +59,16 @@ def fit(
         Lines for people about what was done and measured.
 
     Raises:
-        UserError: The model already has a fitted prior, the folder holds no pictures, or the entropy model
-            is unknown, cannot be fitted or gives tables that cannot be coded with.
+        UserError: The model comes with the package or already has a fitted prior, the folder holds no pictures, or the
+            entropy model is unknown, cannot be fitted or gives tables that cannot be coded with.
         WorkError: None of the pictures can be used.
         OSError: A folder cannot be read or written.
     """
+    if is_included(model):
+        raise UserError(
+            f"{model} comes with the package, and everybody's files need its own prior; copy the folder, and fit the "
+            "prior of the copy"
+        )
     config, _ = load_description(model)
     # Named on the command line, so the user trusts it.
     custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
@@ -77,9 +91,9 @@ def fit(
     samples = list(_encode_centres(make_encode(bundle), Path(folder), names, levels, unused))
     if not samples:
         raise WorkError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
-    held_out = samples[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    fitted = [sample for index, sample in enumerate(samples) if (index + 1) % HELD_OUT_EVERY]
-    grids, fitted_levels = [grid for grid, _ in fitted], [level for _, level in fitted]
+    held_out = [sample for sample in samples if sample.picture % HELD_OUT_EVERY == HELD_OUT_EVERY - 1]
+    fitted = [sample for sample in samples if sample.picture % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    grids, fitted_levels = [sample.symbols for sample in fitted], [sample.level for sample in fitted]
     if custom is None:
         bottleneck = bottleneck_of(config, bundle.params)
         prior = bottleneck.fit_prior(grids, fitted_levels, config.codec.symbols, tables)
@@ -90,7 +104,7 @@ def fit(
     save_prior(model, prior)
 
     lines = [f"left out {len(unused)} of {len(names)} pictures, for example {unused[0]}"] if unused else []
-    lines.append(f"fitted the prior to {sum(grid.size for grid in grids)} symbols of {len(fitted)} pictures")
+    lines.append(f"fitted the prior to {sum(grid.size for grid in grids)} symbols of {_num_pictures(fitted)} pictures")
     if held_out:
         lines.append(_measure(coder, held_out))
     return [*lines, f"the fingerprint of {model} is now {coder.fingerprint[:16]}"]
@@ -112,40 +126,61 @@ def _load_to_fit(model: Path) -> tuple[Bundle, Mapping[str, np.ndarray]]:
 
 def _encode_centres(
     encode: Encode, folder: Path, names: Sequence[str], levels: Sequence[int], unused: list[str]
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the symbols of pictures with their quality level until there are enough.
+) -> Iterator[Sample]:
+    """Yield the symbols of pictures until there are enough, each at one level after the other where there are few.
 
     Pictures that cannot be used are named in `unused`, with the reason.
     """
-    num_symbols, turns = 0, itertools.cycle(levels)
-    for name in tqdm(names, unit="picture", leave=False, disable=None):
-        if num_symbols >= MAX_SYMBOLS:
-            return
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # how single pictures were converted is not of interest
-                image_uint8 = images.to_uint8_rgb(folder / name)
-        except (UserError, OSError) as error:
-            unused.append(files.reason(error))
-            continue
-        height, width = (min(CROP, side) // CROP_STEP * CROP_STEP for side in image_uint8.shape[:2])
-        if not height or not width:
-            unused.append(f"{folder / name}: a side is below {CROP_STEP} pixels")
-            continue
-        top, left = (image_uint8.shape[0] - height) // 2, (image_uint8.shape[1] - width) // 2
-        level = next(turns)
-        grid = encode(np.ascontiguousarray(image_uint8[top : top + height, left : left + width]), level=level)
-        num_symbols += grid[..., :MAX_CHANNELS].size
-        yield grid, level
+    num_symbols = 0
+    for turn in range(len(levels)):
+        usable: list[str] = []
+        for name in tqdm(names, unit="picture", leave=False, disable=None):
+            if num_symbols >= MAX_SYMBOLS:
+                return
+            try:
+                centre = _read_centre(folder / name)
+            except (UserError, OSError) as error:
+                unused.append(files.reason(error))
+                continue
+            level = levels[(len(usable) + turn) % len(levels)]
+            symbols = encode(centre, level=level)
+            num_symbols += symbols[..., :MAX_CHANNELS].size
+            yield Sample(symbols, level, len(usable))
+            usable.append(name)
+        names = usable
 
 
-def _measure(coder: SymbolCoder, samples: Sequence[tuple[np.ndarray, int]]) -> str:
+def _read_centre(path: Path) -> np.ndarray:
+    """Return the centre of a picture, uint8 [H, W, 3] with sides that are multiples of CROP_STEP.
+
+    Raises:
+        UserError: It is too small, or cannot be read.
+        OSError: It cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # how single pictures were converted is not of interest
+        image_uint8 = images.to_uint8_rgb(path)
+    height, width = (min(CROP, side) // CROP_STEP * CROP_STEP for side in image_uint8.shape[:2])
+    if not height or not width:
+        raise UserError(f"{path}: a side is below {CROP_STEP} pixels")
+    top, left = (image_uint8.shape[0] - height) // 2, (image_uint8.shape[1] - width) // 2
+    return np.ascontiguousarray(image_uint8[top : top + height, left : left + width])
+
+
+def _num_pictures(samples: Sequence[Sample]) -> int:
+    return len({sample.picture for sample in samples})
+
+
+def _measure(coder: SymbolCoder, samples: Sequence[Sample]) -> str:
     """Say what the prior saves on pictures that it was not fitted to."""
-    symbols = np.concatenate([grid.reshape(-1) for grid, _ in samples])
+    symbols = np.concatenate([sample.symbols.reshape(-1) for sample in samples])
     _, occurrences = np.unique(symbols, return_counts=True)
     shares = occurrences / symbols.size
     perplexity = 2 ** -(shares * np.log2(shares)).sum()
-    totals = {model.mode: sum(model.estimated_bits(*sample) for sample in samples) for model in coder.models}
+    totals = {
+        model.mode: sum(model.estimated_bits(sample.symbols, sample.level) for sample in samples)
+        for model in coder.models
+    }
     means = {mode: total / symbols.size for mode, total in totals.items()}
     # A code of fixed length, where there is one, is what the others are compared with.
     fixed = means.pop("raw", None)
@@ -154,6 +189,6 @@ def _measure(coder: SymbolCoder, samples: Sequence[tuple[np.ndarray, int]]) -> s
     modes += [f"{mode} {mean:.3f}{saved[mode]}" for mode, mean in means.items()]
     of_all = f" of {2**fixed:g}" if fixed else ""
     return (
-        f"bits per symbol of {len(samples)} held-out pictures: {', '.join(modes)}; their perplexity is "
+        f"bits per symbol of {_num_pictures(samples)} held-out pictures: {', '.join(modes)}; their perplexity is "
         f"{perplexity:.1f}{of_all}"
     )

@@ -17,6 +17,11 @@ def included_models() -> Iterator[Path]:
         yield description.parent
 
 
+def is_included(model: str | os.PathLike[str]) -> bool:
+    """Return whether a model folder is one of those that come with the package."""
+    return Path(model).resolve().parent == FOLDER.resolve()
+
+
 def model_path(model: str | os.PathLike[str] | None) -> Path:
     """Return the model folder that is meant: a path, else the name of an included one; None is `DEFAULT`.
 

@@ -129,8 +129,8 @@ class TrainConfig:
         checkpoint: Settings of checkpoints.
         log: Settings of the log.
         validation: Settings of the validation on held-out images.
-        init_from: Model folder, or work folder of another run, to start from if the run has no checkpoint yet; ""
-            starts from scratch.
+        init_from: Model folder, name of an included model, or work folder of another run, to start from if the run
+            has no checkpoint yet; "" starts from scratch.
         init_weights: Weights to take from a run. "raw" continues its parameters and their average; "ema" starts both
             from the average.
         init_fresh: Wildcard patterns of parameters that keep their fresh values if `init_from` does not fit them.

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import build_train_batches
 from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.included import model_path
 from cod_jax.models import flatten_params, unflatten_params
 from cod_jax.models.functional import Params, mismatch_message
 from cod_jax.models.patch_transform import patch_moments
@@ -144,7 +145,7 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     """Read the parameters of a model folder, or of a run's newest checkpoint, that fit a model and its heads.
 
     Args:
-        path: Model folder, or work folder of a run.
+        path: Model folder, name of an included model, or work folder of a run.
         weights: Weights to take from a run. "raw" continues its parameters and its moving average; "ema" starts both
             from its moving average. A model folder has one set, which serves for both.
         shapes: Abstract parameters of the new run, {"model": ..., "heads": ...}.
@@ -234,6 +235,7 @@ def with_initial(
 
 
 def _load_sources(path: Path) -> dict[Weights, dict[str, np.ndarray]]:
+    path = model_path(path)
     step = latest_step(path)
     if step is not None:
         return load_weights(path, step)

@@ -1,9 +1,8 @@
 """Teacher of a distillation, the diffusion model that a one-step codec learns from."""
 
-from pathlib import Path
-
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import load_bundle, load_description
+from cod_jax.model_folder.included import model_path
 from cod_jax.models import ModelConfig, build_model, unflatten_params
 from cod_jax.models.functional import Params
 from cod_jax.training.run_folder import errors_that_name, latest_step
@@ -11,7 +10,7 @@ from cod_jax.training.saved_models import load_for_export, load_meta
 
 
 def load_teacher_config(path: str) -> ModelConfig:
-    """Return the description of the model in a model folder, or in the work folder of a run.
+    """Return the description of the model in a model folder, an included one, or the work folder of a run.
 
     Raises:
         UserError: No folder is named, or it contains no model, or a one-step codec.
@@ -21,13 +20,14 @@ def load_teacher_config(path: str) -> ModelConfig:
             "objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing; give its model folder, "
             "or the work folder of its run"
         )
-    step = latest_step(Path(path))
+    folder = model_path(path)
+    step = latest_step(folder)
     if step is not None:
-        settings = load_meta(Path(path), step)["config"]
+        settings = load_meta(folder, step)["config"]
         config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
     else:
-        with errors_that_name(f"objective.teacher {path}", Path(path)):
-            config, facts = load_description(path)
+        with errors_that_name(f"objective.teacher {path}", folder):
+            config, facts = load_description(folder)
     match facts:
         case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
             raise UserError(
@@ -43,7 +43,8 @@ def load_teacher(path: str) -> Params:
     Raises:
         UserError: The folder contains no model.
     """
-    if latest_step(Path(path)) is None:
-        return load_bundle(path).params
-    config, flat, _ = load_for_export(Path(path))
+    folder = model_path(path)
+    if latest_step(folder) is None:
+        return load_bundle(folder).params
+    config, flat, _ = load_for_export(folder)
     return unflatten_params(flat, build_model(ModelConfig.from_dict(config)).shapes)

@@ -13,6 +13,7 @@ from cod_jax.commands.main import main
 from cod_jax.errors import UserError
 from cod_jax.model_folder import fitting
 from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.fitting import Sample
 from cod_jax.model_folder.prior_file import PRIOR_FILE
 from tests.coding_fixtures import smooth_grid
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
@@ -57,10 +58,20 @@ def test_a_prior_is_replaced_only_by_force(model: Path, photos: Path, capsys, mo
     assert main(["fit-prior", "--model", str(model), "--images", str(photos)]) == 2
     assert "has a prior, and files coded with it need it; pass --force to replace it" in capsys.readouterr().err
     assert (model / PRIOR_FILE).read_bytes() == b"mine, and damaged"
-    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
+    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([Sample(smooth_grid(8, 8, 16), 0, 0)]))
     assert main(["fit-prior", "--model", str(model), "--images", str(photos), "--force"]) == 0
     assert capsys.readouterr().out.startswith("fitted the prior to 64 symbols of 1 pictures\n")
     assert load_bundle(model).prior is not None
+
+
+def test_of_few_pictures_each_counts_at_every_level(photos: Path):
+    unused: list[str] = []
+    (photos / "1.png").write_text("no picture")
+    names, encode = ["1.png", "2.png", "3.png"], lambda image_uint8, level: np.full((8, 8, 1), level)
+    samples = list(fitting._encode_centres(encode, photos, names, range(3), unused))
+    assert [sample[1:] for sample in samples] == [(0, 0), (1, 1), (1, 0), (2, 1), (2, 0), (0, 1)]
+    assert all(np.all(sample.symbols == sample.level) for sample in samples)
+    assert len(unused) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_an_entropy_model_that_cannot_be_fitted_is_refused_before_pictures_are_e
 
 def test_tables_that_cannot_be_coded_with_leave_the_prior_as_it_was(model: Path, photos: Path, capsys, monkeypatch):
     (model / PRIOR_FILE).write_bytes(b"mine")
-    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([smooth_grid(8, 8, 16)]))
+    monkeypatch.setattr(fitting, "_encode_centres", lambda *_: iter([Sample(smooth_grid(8, 8, 16), 0, 0)]))
     command = ["fit-prior", "--model", str(model), "--images", str(photos), "--force", "--entropy-model"]
     assert main([*command, f"{__name__}:Unusable"]) == 2
     assert "the tables are upside down" in capsys.readouterr().err
