@@ -20,7 +20,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 .PHONY: help env demo test slow soak docs lint check clean
 
 help:
-	@echo "make demo   train a small codec on a few photographs and use it; about 5 minutes on 2 CPU cores"
+	@echo "make demo   compare the included model with JPEG and WebP, and fine-tune it; under 5 minutes on 2 CPU cores"
 	@echo "make test   the tests, at most 10 minutes on 2 CPU cores"
 	@echo "make slow   the tests that take longer, at most an hour"
 	@echo "make soak   the tests that take longer still; for a night"

@@ -1,7 +1,7 @@
-"""Train a small codec on a few photographs, use it, and write a report: `python -m demo --output DIR`.
+"""Compress photographs with the included model, fine-tune it, and write a report: `python -m demo --output DIR`.
 
-Runs the same commands that a user runs (train, export, compress, decompress, evaluate) on photographs that come with
-scikit-image; nothing is downloaded. Takes about five minutes on two CPU cores.
+Runs the same commands that a user runs (compress, decompress, train, export, evaluate) on photographs that come with
+scikit-image; nothing is downloaded. Takes less than five minutes on two CPU cores.
 """
 
 import argparse
@@ -20,11 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process when absent.
 
     Returns:
-        The exit status: 0 a working codec, 1 something failed or the codec is worse than it should be, 2 wrong usage.
+        The exit status: 0 all went well, 1 something failed or is worse than it should be, 2 wrong usage.
     """
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Train a small codec on a few photographs, use it, and write a report.",
+        description="Compress photographs with the included model, fine-tune it on them, and write a report.",
         epilog="Example: python -m demo --output demo_output",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")

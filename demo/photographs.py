@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cod_jax import images
 from cod_jax.errors import UserError
@@ -12,13 +12,14 @@ from cod_jax.errors import UserError
 # Only photographs, not the charts and drawings that scikit-image also has.
 TRAINING_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
 HELD_OUT_PHOTOGRAPH = "coffee.png"
-# The crops of the demo's config then show things about as large as whole photographs do. A codec trained on shrunk
-# crops fails on the photographs themselves.
-SHORT_EDGE = 168
+# The largest that none of them has to be enlarged for. One size for all, because each is compiled for.
+WIDTH, HEIGHT = 432, 288
+# Faces are in the upper part.
+CENTRE = (0.5, 0.15)
 
 
 def write_photographs(output: Path) -> tuple[Path, Path]:
-    """Write scikit-image's photographs as PNG with a short edge of SHORT_EDGE pixels.
+    """Write scikit-image's photographs as PNG of WIDTH x HEIGHT pixels, scaled down and cropped.
 
     Args:
         output: Folder; the photographs go to `photos/train` and `photos/heldout` in it.
@@ -39,8 +40,6 @@ def write_photographs(output: Path) -> tuple[Path, Path]:
             if not (source / name).is_file():
                 raise UserError(f"scikit-image has no {name} any more; install the version named in pyproject.toml")
             picture = Image.fromarray(images.to_uint8_rgb(source / name))
-            scale = SHORT_EDGE / min(picture.size)
-            size = (round(picture.width * scale), round(picture.height * scale))
-            small = picture.resize(size, Image.Resampling.LANCZOS)
+            small = ImageOps.fit(picture, (WIDTH, HEIGHT), Image.Resampling.LANCZOS, centering=CENTRE)
             images.save_png(folder / f"{Path(name).stem}.png", np.asarray(small))
     return folders

@@ -38,7 +38,6 @@ EXTRAS = {
     "importlib_resources": "tfds",
     "tensorflow_datasets": "tfds",
     "matplotlib": "demo",
-    "scipy": "demo",
     "skimage": "demo",
 }
 

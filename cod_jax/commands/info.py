@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ examples:
   cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
   cod info COMPILED                             a folder that cod compile has written
 
-Weights are not read. The quality level of a file of several is shown if its model is found in COD_JAX_MODELS.
+Weights are not read. The quality level of a file of several is shown if its model is an included one, or found in
+COD_JAX_MODELS.
 """
 
 
@@ -119,14 +119,13 @@ def _describe_file(path: Path | None, layout: Any) -> dict[str, Any]:
 def _quality(data: bytes) -> dict[str, Any]:
     """Return the quality level of a factorized file and how many there are, from 1; None where they are not known.
 
-    Whether files name their level follows from their model, so it has to be one of COD_JAX_MODELS.
+    Whether files name their level follows from their model, so it has to be an included one or in COD_JAX_MODELS.
     """
     from cod_jax.coding import container
-    from cod_jax.model_folder.search import SEARCH_PATH, find_model
+    from cod_jax.model_folder.search import find_model
 
     file = container.read(data)
-    # Nothing is imported for nothing.
-    model = find_model(file.model, file.mode) if os.environ.get(SEARCH_PATH) else None
+    model = find_model(file.model, file.mode)
     if model is None:
         return {"quality": None, "quality_levels": None}
     from cod_jax.coding.entropy.factorized import named_level

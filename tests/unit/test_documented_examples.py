@@ -9,6 +9,7 @@ from PIL import Image
 
 from cod_jax import pillow
 from cod_jax.commands.main import main as cod
+from cod_jax.model_folder import included
 from tests.documents import PAGES, Block, blocks, name_of
 from tests.model_fixtures import gradient_image, save_tiny_model
 
@@ -21,6 +22,8 @@ EXAMPLES = {name_of(page): found for page in PAGES if (found := blocks(page, "py
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model and photographs, in which the examples are run."""
     save_tiny_model(tmp_path / MODEL)
+    monkeypatch.setattr(included, "FOLDER", tmp_path / "included")
+    save_tiny_model(tmp_path / "included" / included.DEFAULT)
     Image.fromarray(gradient_image(40, 56)).save(tmp_path / PHOTO)
     (tmp_path / PHOTOS).mkdir()
     for index, (height, width) in enumerate(((40, 56), (40, 56))):

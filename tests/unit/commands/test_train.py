@@ -12,8 +12,8 @@ from tests.training_fixtures import CONFIG
     [
         ([], "required: --config, --workdir"),
         (["--config"], "argument --config: expected one argument"),
-        ([f"--config={REPOSITORY}/configs/demo.py:2", "--workdir=w"], "demo.py has no options; leave out :2"),
-        ([f"--config={REPOSITORY}/configs/demo.py:all", "--workdir=w"], "demo.py has no stages; leave out :all"),
+        ([f"--config={REPOSITORY}/configs/base.py:2", "--workdir=w"], "base.py has no options; leave out :2"),
+        ([f"--config={REPOSITORY}/configs/base.py:all", "--workdir=w"], "base.py has no stages; leave out :all"),
         ([f"--config={CONFIG}:all,kind=big", "--workdir=w"], "no kind 'big'; choose one of lite, pixel, latent"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer is a group of fields"),
         ([f"--config={CONFIG}", "--workdir=gs://b/r"], "gs://b/r is an address, and only local paths work"),

@@ -14,11 +14,10 @@ from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.objectives.distill import DistillConfig
 from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.optimizer import AdamWConfig
-from configs import base, demo, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
+from configs import base, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
 
 CONFIGS = {
     "base": base.get_config,
-    "demo": demo.get_config,
     "tiny": tiny.get_config,
     "tiny:2,pixel": lambda: tiny.get_config("2,kind=pixel"),
     "tiny:latent": lambda: tiny.get_config("kind=latent"),
@@ -166,7 +165,7 @@ def test_config_files_say_how_they_are_used():
     for path in (Path(base.__file__).parent).glob("*.py"):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         assert docstring
-        if path.stem in ("lite", "tiny", "demo"):
+        if path.stem in ("lite", "tiny", "compact"):
             assert f"--config configs/{path.name}" in docstring
 
 

@@ -5,54 +5,58 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo import baseline, comparison
+from demo import comparison
+from demo.other_codecs import Coded
 
 
-def _measured(name: str, error: int) -> comparison.Measured:
-    original = np.random.default_rng(len(name)).integers(60, 200, (20, 30, 3), dtype=np.uint8)
-    return comparison.Measured(
-        name=name,
-        original=original,
-        decoded=(original.astype(int) + error).astype(np.uint8),
-        flat=baseline.paint_colours(original, baseline.fit_colours([original], 8, 4), 8),
-        mean=baseline.paint_mean(original),
-        file_bytes=12,
-        bits_per_pixel=12 * 8 / 600,
-        ms_ssim=0.5,
-    )
+def _compared(name: str, error: int, *, jpeg_error: int = 20) -> comparison.Comparison:
+    original = np.random.default_rng(len(name)).integers(60, 190, (190, 270, 3), dtype=np.uint8)
+
+    def coded(codec: str, error: int) -> Coded:
+        return Coded(codec, (original.astype(int) + error).astype(np.uint8), 513, "quality 3")
+
+    return comparison.Comparison(name, original, (coded("cod_jax", error), coded("WebP", 9), coded("JPEG", jpeg_error)))
 
 
 def test_a_good_run_has_nothing_to_complain_about():
-    losses = [1.0] * 10 + [0.5] * 90
-    assert comparison.findings(losses, [_measured("a", 2), _measured("b", 3)]) == []
+    losses = [1.0, 0.9] * 5 + [0.5] * 90
+    assert comparison.findings(losses, [_compared("a", 2), _compared("b", 3)]) == []
 
 
-def test_a_loss_that_stays_and_a_codec_worse_than_the_mean_colour_are_named():
-    problems = comparison.findings([1.0] * 100, [_measured("a", 2), _measured("b", -60)])
+def test_a_loss_that_rises_and_a_model_worse_than_jpeg_are_named():
+    problems = comparison.findings([1.0] * 50 + [1.5] * 50, [_compared("a", 9), _compared("b", 60, jpeg_error=1)])
     assert len(problems) == 2
-    assert "loss did not fall: it began at 1.000 and ended at 1.000" in problems[0]
-    assert "mean squared error of 1802" in problems[1]
+    assert "loss of the fine-tuning rose: it began at 1.0000 and ended at 1.5000" in problems[0]
+    assert "a PSNR of 20.81 dB and JPEG 35.12 dB" in problems[1]
 
 
 def test_a_loss_that_is_not_a_number_is_named():
-    assert "nan" in comparison.findings([1.0, float("nan")], [_measured("a", 2)])[0]
+    assert "nan" in comparison.findings([1.0, float("nan")], [_compared("a", 2)])[0]
+
+
+def _evaluation(folder: Path, psnr: float) -> Path:
+    folder.mkdir()
+    lines = ["name,bits_per_pixel,psnr,ms_ssim", f"train/cat.png,0.1,{psnr},0.9", f"mean,0.1,{psnr},0.9"]
+    (folder / "per_image.csv").write_text("\n".join(lines))
+    return folder
 
 
 def test_report_shows_every_photograph_the_commands_and_the_numbers(tmp_path: Path):
-    training = [_measured("cat", 2), _measured("mug", 4)]
+    tuned = comparison.tuned_rows(_evaluation(tmp_path / "before", 27), _evaluation(tmp_path / "after", 28))
+    assert tuned[-1] == ("mean", "0.100", "0.100", "27.00", "28.00", "0.9000", "0.9000")
     comparison.write_report(
         tmp_path,
-        training,
-        [_measured("rocket", 9)],
+        {"0.1": [_compared("cat", 2), _compared("mug", 4)], "0.25": [_compared("cat", 1), _compared("mug", 1)]},
+        tuned,
         ([10, 20, 30], [3.0, 2.0, 1.0]),
-        ["cod compress -m model cat.png"],
+        ["cod compress cat.png"],
         ["A sentence."],
     )
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
-        for part in ("cat", "mug", "rocket", "mean of these", "A sentence.", "cod compress -m model cat.png"):
+        for part in ("cat", "mug", "train/cat.png", "A sentence.", "cod compress cat.png", "quality 3"):
             assert part in text, (name, part)
-    assert "| mean of these | 12 | 0.1600 | 39.10 | 0.500 | 10 |" in (tmp_path / "report.md").read_text()
-    for name in ("training.png", "heldout.png", "loss.png"):
+    assert "| mean | cod_jax | 513 | 0.080 | 39.10 |" in (tmp_path / "report.md").read_text()
+    for name in ("at_0.1.png", "at_0.25.png", "comparison.png", "loss.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size[0] > 100

@@ -46,7 +46,7 @@ def test_a_failing_command_ends_the_demo_with_its_name(
     monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 3))
     assert main(["--output", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
-    assert "$ cod train --config" in captured.out
+    assert "$ cod compress -r" in captured.out
     assert "this command ended with exit code 3" in captured.err
 
 
