@@ -20,7 +20,9 @@ def check_place(folder: Path, *, compiled: bool = False) -> None:
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"model {folder} {what}; give a model folder written by cod export")
+        raise UserError(
+            f"model {folder} {what}; give a model folder written by cod export, or a name that cod models lists"
+        )
     if (folder / COMPILED_DESCRIPTION_FILE).is_file():
         if compiled:
             return

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cod_jax import images
+from cod_jax.model_folder.included import FOLDER
 from tests.conftest import REPOSITORY
 from tests.model_fixtures import gradient_image, save_tiny_model
 
@@ -84,6 +85,8 @@ def test_the_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Pat
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"cod_jax"}
     assert {"cod_jax/share/configs/base.py", "cod_jax/share/configs/sweeps/rate.py"} <= names
     assert not [name for name in names if "demo" in name]
+    models = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert {f"cod_jax/included/{path.relative_to(FOLDER).as_posix()}" for path in models} <= names
 
 
 def test_pictures_are_compressed_and_decompressed_by_the_base_install(base: Path, tmp_path: Path):
