@@ -56,7 +56,8 @@ class CompactCodecConfig(CodecConfig):
         num_decoder_blocks: Residual blocks of the condition decoder.
         mlp_ratio: Width of a block's MLP over its channels.
         latent_channels: Channels of the latents.
-        step: Width of a bin of the best quality level in pixel values of [-1, 1]; latents are counted in it.
+        step: Width of a bin of a fresh model's best quality level, in units of the orthonormal transform of pixel
+            values in [-1, 1]; latents are counted in it.
         bottleneck: Description of the bottleneck, which turns latents into symbols.
     """
 
@@ -72,12 +73,13 @@ class CompactCodecConfig(CodecConfig):
 
     def __post_init__(self):
         require(self.pitch in (8, 16), f"pitch must be 8 or 16, got {self.pitch}")
-        require_range(self, {"hidden": MAX_WIDTH, "latent_channels": MAX_WIDTH})
+        require_range(self, {"latent_channels": MAX_WIDTH})
         require_range(self, {"num_encoder_blocks": MAX_BLOCKS, "num_decoder_blocks": MAX_BLOCKS})
         require_mlp_ratio(self.mlp_ratio, self.hidden)
         require(0 < self.step < math.inf, f"step must be a positive number, got {self.step}")
+        _require_components(self.hidden)
         require(
-            self.cell_channels <= min(self.hidden, PATCH_VALUES),
+            self.cell_channels <= self.hidden,
             f"hidden must be at least {self.cell_channels}, the latents of 16x16 pixels, got {self.hidden}; make it "
             "larger or latent_channels smaller",
         )
@@ -158,7 +160,8 @@ class CompactDenoiserConfig(DenoiserConfig):
     prediction: Prediction = "image"
 
     def __post_init__(self):
-        require_range(self, {"hidden": MAX_WIDTH, "refined": MAX_WIDTH})
+        _require_components(self.hidden)
+        require_range(self, {"refined": MAX_WIDTH})
         require_range(self, {"num_blocks": MAX_BLOCKS, "num_refine_blocks": MAX_BLOCKS})
         require_mlp_ratio(self.mlp_ratio, self.hidden)
 
@@ -167,30 +170,38 @@ class CompactDenoiserConfig(DenoiserConfig):
         return CompactDenoiser(self, compute=compute, rngs=rngs)
 
 
+def _require_components(hidden: int) -> None:
+    """Refuse more channels than a patch has components."""
+    require(
+        1 <= hidden <= PATCH_VALUES,
+        f"hidden must be between 1 and {PATCH_VALUES}, the values of a patch of 16x16 pixels, got {hidden}",
+    )
+
+
 class PatchProjection(nnx.Module):
-    """Affine map between the values of a patch and channels.
+    """Affine map from the values of a patch to channels, or back.
 
     The kernel is stored times the root of the number of values, so that its entries are about 1 and an optimizer that
     changes every number by the learning rate changes it slowly.
 
     Args:
-        in_features: Size of the last axis of the input.
-        out_features: Size of the last axis of the output.
-        axes: Logical names of the kernel's two axes.
+        channels: Number of channels.
+        to: Whether patches become channels or channels patches.
         dtype: Dtype of the computation.
         rngs: Source of the initial values.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, axes: tuple[str, str], dtype: str, rngs: nnx.Rngs):
-        self.dtype = dtype
-        kernel = jax.random.normal(rngs.params(), (in_features, out_features), jnp.float32)
-        self.kernel = nnx.Param(kernel, axes=axes)
-        self.log_scale = nnx.Param(jnp.zeros((min(in_features, out_features),), jnp.float32), axes=("latent",))
-        self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32), axes=axes[1:])
-        self.into_channels = in_features == PATCH_VALUES
+    def __init__(self, channels: int, *, to: Literal["channels", "patches"], dtype: str, rngs: nnx.Rngs):
+        self.dtype, self.into_channels = dtype, to == "channels"
+        sizes, axes = (PATCH_VALUES, channels), ("features", "embed")
+        if not self.into_channels:
+            sizes, axes = sizes[::-1], axes[::-1]
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), sizes, jnp.float32), axes=axes)
+        self.log_scale = nnx.Param(jnp.zeros((channels,), jnp.float32), axes=("latent",))
+        self.bias = nnx.Param(jnp.zeros(sizes[1:], jnp.float32), axes=axes[1:])
 
     def __call__(self, x: Float[Array, "B h w N"]) -> Float[Array, "B h w M"]:
-        """Map [B, h, w, in_features] to [B, h, w, out_features]."""
+        """Map [B, h, w, 768] to [B, h, w, channels], or back."""
         scale = jnp.exp(self.log_scale[...]) * PATCH_VALUES**-0.5
         kernel = self.kernel[...] * (scale[None] if self.into_channels else scale[:, None])
         y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
@@ -273,7 +284,7 @@ class CompactEncoder(nnx.Module):
     def __init__(self, config: CompactCodecConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         hidden, cell = config.hidden, config.cell_channels
         self.per_side = PATCH_SIZE // config.pitch
-        self.project = PatchProjection(PATCH_VALUES, hidden, axes=("features", "embed"), dtype=compute.dtype, rngs=rngs)
+        self.project = PatchProjection(hidden, to="channels", dtype=compute.dtype, rngs=rngs)
         self.blocks = _blocks(hidden, config.mlp_ratio, config.num_encoder_blocks, False, compute, rngs)
         self.norm = RMSNorm(hidden)
         self.out = Linear(hidden, cell, axes=("embed", "latent"), kernel_init=_small, dtype=compute.dtype, rngs=rngs)
@@ -336,7 +347,7 @@ class CompactDenoiser(nnx.Module):
             PATCH_VALUES, hidden, axes=("features", "embed"), use_bias=False, kernel_init=zeros, **make
         )
         self.blocks = _blocks(hidden, config.mlp_ratio, config.num_blocks, True, compute, rngs)
-        self.project = PatchProjection(hidden, PATCH_VALUES, axes=("embed", "features"), **make)
+        self.project = PatchProjection(hidden, to="patches", **make)
         values = 3 * REFINED_PATCH**2
         self.refine_in = Linear(2 * values, refined, axes=("features", "embed"), kernel_init=xavier_uniform, **make)
         self.refine = _blocks(refined, config.mlp_ratio, config.num_refine_blocks, False, compute, rngs)

@@ -29,9 +29,10 @@ class PatchMoments:
 
 
 def patch_moments(images_uint8: Iterable[npt.NDArray[np.uint8]]) -> PatchMoments:
-    """Return the moments of pictures [H, W, 3], whose sides are multiples of 16; sums of integers, so exact.
+    """Return the moments of pictures [H, W, 3], at least one, whose sides are multiples of 16.
 
-    They count mirrored and turned pictures too, so that the transform prefers no direction by chance.
+    They are made of sums of integers, so they are the same on every machine. They count mirrored and turned pictures
+    too, so that the transform prefers no direction by chance.
     """
     number, total, products = 0, np.zeros(PATCH_VALUES), np.zeros((PATCH_VALUES, PATCH_VALUES))
     for image in images_uint8:
@@ -43,7 +44,7 @@ def patch_moments(images_uint8: Iterable[npt.NDArray[np.uint8]]) -> PatchMoments
         total += values.sum(0)
         products += values.T @ values
     places = np.arange(PATCH_VALUES).reshape(PATCH_SIZE, PATCH_SIZE, 3)
-    # Each pair adds another half of the eight ways to turn and mirror a square.
+    # Each step doubles the ways to turn and mirror a square, up to all eight.
     for turned in (places[:, ::-1], places[::-1], places.transpose(1, 0, 2)):
         order = turned.reshape(-1)
         number, total, products = 2 * number, total + total[order], products + products[np.ix_(order, order)]
@@ -74,7 +75,7 @@ def transform(moments: PatchMoments, channels: int, latent_channels: int, pitch:
 
     Args:
         moments: Moments of patches.
-        channels: Number of components.
+        channels: Number of components, at most 768 and at least those of all parts.
         latent_channels: Number of components of each part.
         pitch: Side of a part in pixels, a divisor of 16.
     """
@@ -90,7 +91,9 @@ def transform(moments: PatchMoments, channels: int, latent_channels: int, pitch:
     rest = channels - basis.shape[1]
     if rest:
         complement = np.eye(PATCH_VALUES) - basis @ basis.T
-        basis = np.concatenate([basis, _strongest(complement @ moments.covariance @ complement, rest)], axis=1)
+        # Pictures may leave components without variance; these still come before those that the basis has.
+        covariance = moments.covariance + SMALLEST_SCALE**2 * np.eye(PATCH_VALUES)
+        basis = np.concatenate([basis, _strongest(complement @ covariance @ complement, rest)], axis=1)
     variances = np.einsum("ij,ik,kj->j", basis, moments.covariance, basis, optimize=True)
     return PatchTransform(moments.mean, basis, np.maximum(np.sqrt(np.maximum(variances, 0.0)), SMALLEST_SCALE))
 

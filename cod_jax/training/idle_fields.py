@@ -25,6 +25,17 @@ class Idle(NamedTuple):
 # Details of what a run switches off on purpose, such as validation.num_images=0, are no mistake and have no rule.
 RULES = (
     Idle(("data.min_scale",), "with data.crop=center", lambda get: get("data.crop") == "center"),
+    Idle(("data.min_scale",), "with data.crop=random", lambda get: get("data.crop") == "random"),
+    Idle(
+        ("objective.lora_alpha", "objective.adapt_pixel_condition"),
+        "while objective.lora_rank is 0",
+        lambda get: get("objective.lora_rank") == 0,
+    ),
+    Idle(
+        ("objective.bottleneck.level_balance",),
+        "with a single quality level",
+        lambda get: len(get("objective.bottleneck.rate_weights") or ()) == 1,
+    ),
     Idle(
         ("data.validation_modulus",),
         "with data.validation_source, which is all that is held out",

@@ -114,7 +114,10 @@ class RunningNormState(NamedTuple):
 
 
 def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
-    """Limit the global norm of the gradients to a multiple of its running average over about 100 steps."""
+    """Limit the global norm of the gradients to a multiple of its running average over about 100 steps.
+
+    The average is of clipped norms, so it grows by (factor - 1) % a step at most.
+    """
 
     def init(params: optax.Params) -> RunningNormState:
         return RunningNormState(jnp.zeros(()), jnp.zeros(()))
@@ -123,8 +126,9 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
         updates: optax.Updates, state: RunningNormState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RunningNormState]:
         norm = optax.tree.norm(updates)
-        average = state.norm / jnp.maximum(state.weight, 1e-6)
-        clipped = jnp.where(state.weight > 0, jnp.minimum(norm, factor * average), norm)
+        average = state.norm / jnp.maximum(state.weight, 1 - _RUNNING_NORM_DECAY)
+        # An average of 0, at first or after gradients of 0, would stop training.
+        clipped = jnp.where(average > 0, jnp.minimum(norm, factor * average), norm)
         updates = jax.tree.map(lambda x: x * (clipped / jnp.maximum(norm, 1e-30)), updates)
         decay = _RUNNING_NORM_DECAY
         return updates, RunningNormState(decay * state.norm + (1 - decay) * clipped, decay * state.weight + (1 - decay))

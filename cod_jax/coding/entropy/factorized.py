@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
+from cod_jax.coding.entropy.elias_gamma import bits_of_numbers, decode_numbers
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_counts
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 
-# A symbol is at most 2^16 outside a table, on either side.
-_MAX_ESCAPE_BITS = 18
-_EVEN = TOTAL // 2
 _NUM_AXES = {"offsets": 2, "lengths": 2, "counts": 3}
 
 
@@ -97,9 +95,8 @@ class FactorizedModel(EntropyModel):
         for channel, (offset, length, counts) in enumerate(zip(*self.levels[level], strict=True)):
             entries, outside = _entries(symbols[..., channel], offset, length)
             total -= float(np.log2(counts[np.where(outside, length - 1, entries)] / TOTAL).sum())
-            # An Elias gamma code says how many bits follow the first, by as many ones and a zero, and then these.
-            extra_bits = _num_extra_bits(_escape_numbers(entries[outside], length - 1))
-            total += float(np.minimum(2 * extra_bits + 1, 2 * _MAX_ESCAPE_BITS).sum())
+            numbers = _escape_numbers(entries[outside], length - 1)
+            total += sum(bits.size for bits, _ in bits_of_numbers(numbers))
         return total
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
@@ -168,7 +165,8 @@ def encode_channels(tables: ChannelTables, symbols: npt.NDArray[np.int32]) -> by
     for channel, (offset, length, counts) in enumerate(zip(*tables, strict=True)):
         entries, outside = _entries(symbols[..., channel], offset, length)
         encoder.encode_symbols(np.where(outside, length - 1, entries), counts[:length])
-        _encode_escapes(encoder, _escape_numbers(entries[outside], length - 1))
+        for bits, probabilities in bits_of_numbers(_escape_numbers(entries[outside], length - 1)):
+            encoder.encode_bits(bits, probabilities)
     return encoder.finish()
 
 
@@ -184,7 +182,7 @@ def decode_channels(tables: ChannelTables, data: bytes, *, rows: int, columns: i
         escape = int(length) - 1
         entries = decoder.decode_symbols(rows * columns, counts[:length])
         outside = entries == escape
-        entries[outside] = _decode_escapes(decoder, int(outside.sum()), escape)
+        entries[outside] = _symbols_of(decode_numbers(decoder, int(outside.sum())), escape)
         symbols[:, channel] = entries + offset
     if not _in_range(symbols):
         raise UserError("the coded symbols are damaged; get the file again")
@@ -209,35 +207,6 @@ def _escape_numbers(entries: npt.NDArray[np.int32], escape: np.int32) -> npt.NDA
     return np.where(entries < 0, -2 * entries, 2 * (entries - escape) + 1)
 
 
-def _num_extra_bits(numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return the bits of numbers from 1 after the first [n]."""
-    return np.array([int(number).bit_length() - 1 for number in numbers], np.int32)
-
-
-def _encode_escapes(encoder: RangeEncoder, numbers: npt.NDArray[np.int32]) -> None:
-    extra_bits = _num_extra_bits(numbers)
-    for num in range(_MAX_ESCAPE_BITS):
-        open_ones = extra_bits[extra_bits >= num]
-        _encode_even(encoder, (open_ones > num).astype(np.int32))
-    for shift in range(_MAX_ESCAPE_BITS - 1, -1, -1):
-        _encode_even(encoder, numbers[extra_bits > shift] >> shift & 1)
-
-
-def _decode_escapes(decoder: RangeDecoder, num_escapes: int, escape: int) -> npt.NDArray[np.int32]:
-    extra_bits = np.zeros(num_escapes, np.int32)
-    for num in range(_MAX_ESCAPE_BITS):
-        still_open = np.flatnonzero(extra_bits == num)
-        extra_bits[still_open] += _decode_even(decoder, still_open.size)
-    numbers = np.ones(num_escapes, np.int32)
-    for shift in range(_MAX_ESCAPE_BITS - 1, -1, -1):
-        longer = np.flatnonzero(extra_bits > shift)
-        numbers[longer] = 2 * numbers[longer] + _decode_even(decoder, longer.size)
+def _symbols_of(numbers: npt.NDArray[np.int32], escape: int) -> npt.NDArray[np.int32]:
+    """Undo `_escape_numbers`."""
     return np.where(numbers % 2, escape + numbers // 2, -(numbers // 2))
-
-
-def _encode_even(encoder: RangeEncoder, bits: npt.NDArray[np.int32]) -> None:
-    encoder.encode_bits(bits, np.full(bits.size, _EVEN))
-
-
-def _decode_even(decoder: RangeDecoder, num_bits: int) -> npt.NDArray[np.int32]:
-    return decoder.decode_bits(np.full(num_bits, _EVEN))

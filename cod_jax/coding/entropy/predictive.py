@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.context import NUM_CLASSES, NUM_NEIGHBOURS, batches
+from cod_jax.coding.entropy.elias_gamma import bits_of_numbers, decode_numbers
 from cod_jax.coding.entropy.factorized import named_level
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_layout
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
@@ -38,15 +39,16 @@ FRACTION = 2**FRACTION_BITS
 ENERGY_LIMIT = 3
 NUM_SPREADS = 48
 # A difference is coded by whether it is zero, its sign, and whether its magnitude is above 1, 2, ..., MAX_UNARY. What
-# is above MAX_UNARY is coded in evenly likely bits.
+# is above MAX_UNARY follows in an Elias gamma code.
 MAX_UNARY = 14
 NUM_NODES = 2 + MAX_UNARY
 _ZERO_NODE, _SIGN_NODE, _FIRST_NODE = 0, 1, 2
 # Fractions 0 to 4 eighths; those below 0 are their mirror images.
 NUM_FRACTIONS = FRACTION // 2 + 1
-# Predictions are limited, so that the excess of a difference has at most so many bits.
+# Predictions are limited, so that a difference is below 2^17.
 _LARGEST_PREDICTION = FRACTION * 2 * LARGEST_SYMBOL
-_MAX_EXCESS_BITS = 18
+# Symbols whose terms are held at a time.
+MAX_PART = 2**19
 _Integers = npt.NDArray[np.int64]
 
 
@@ -88,12 +90,13 @@ class PredictiveModel(EntropyModel):
     def from_tables(cls, symbols: SymbolFormat, tables: Tables) -> "PredictiveModel | None":
         """Return the model of integers of several channels and levels; see `EntropyModel.from_tables`."""
         layout = table_layout(symbols)
-        if not set(layout) & set(tables):
+        if symbols.bits is not None or not set(layout) & set(tables):
             return None
         check_layout(tables, layout, symbols)
         own: dict[str, Any] = {name: tables[name] for name in layout}
         for first, last in channel_groups(symbols.num_channels):
-            if own["sources"][first:last].min() < -1 or own["sources"][first:last].max() >= max(first, 1):
+            sources = own["sources"][first:last]
+            if sources.min() < -1 or sources.max() >= first:
                 raise UserError("the prior looks at channels that are not known yet")
         if own["spread_weights"].min() < 0 or own["outcomes"].min() < 1:
             raise UserError("the prior holds a negative spread or a probability of zero")
@@ -104,7 +107,8 @@ class PredictiveModel(EntropyModel):
     @classmethod
     def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
         """Return the sizes of the tables; see `EntropyModel.largest_tables`."""
-        return {name: math.prod(shape) for name, (shape, _) in table_layout(symbols).items()}
+        layout = table_layout(symbols) if symbols.bits is None else {}
+        return {name: math.prod(shape) for name, (shape, _) in layout.items()}
 
     @property
     def num_levels(self) -> int:
@@ -140,9 +144,10 @@ class PredictiveModel(EntropyModel):
         )
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
-        """Return the bytes of differences that are all zero where that is likeliest, or fewer."""
-        likeliest = np.full(len(self.sources), TOTAL - int(self.outcomes[..., _ZERO_NODE].min()))
-        return least_bytes(rows * columns, likeliest)
+        """Return the bytes of differences that are all zero, or all not, where that is likeliest; or fewer."""
+        ones = self.outcomes[..., _ZERO_NODE]
+        likeliest = max(int(ones.max()), TOTAL - int(ones.min()))
+        return least_bytes(rows * columns, np.full(len(self.sources), likeliest))
 
     @property
     def _table(self) -> npt.NDArray[np.int32]:
@@ -162,11 +167,11 @@ class PredictiveModel(EntropyModel):
     def _predict(self, level: int, known: "Known", batch: "ChannelBatch") -> Coded:
         """Return the predictions of a batch."""
         group = slice(batch.first, batch.last)
-        means, spreads = known.terms(batch, self.sources[group])
-        weights = self.mean_weights[level, batch.kind, group]
-        return coded_by(
-            self.spread_limits, *weighted(weights, self.spread_weights[level, batch.kind, group], means, spreads)
-        )
+        weights = self.mean_weights[level, batch.kind, group], self.spread_weights[level, batch.kind, group]
+        # The terms are many times the symbols, so those of large pictures are not held all at once.
+        parts = [weighted(*weights, *known.terms(part, self.sources[group])) for part in batch.parts()]
+        value, spread = (np.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True))
+        return coded_by(self.spread_limits, value, spread)
 
 
 def weighted(
@@ -230,6 +235,13 @@ class ChannelBatch(NamedTuple):
     kind: int
     place: npt.NDArray[np.intp]
     neighbours: npt.NDArray[np.intp]
+
+    def parts(self) -> Iterator["ChannelBatch"]:
+        """Yield the batch in parts of so few positions that their terms take less than 100 megabytes."""
+        size = MAX_PART // (self.last - self.first)
+        for start in range(0, self.place.size, size):
+            chosen = slice(start, start + size)
+            yield self._replace(place=self.place[chosen], neighbours=self.neighbours[:, chosen])
 
 
 class Known:
@@ -328,15 +340,7 @@ def _bits_of_differences(
         larger = magnitudes[chosen] > magnitude
         yield larger.astype(np.int32), table[coded.rows[chosen], _FIRST_NODE + magnitude - 1]
         chosen = chosen[larger]
-    # An Elias gamma code says how many bits follow the first, by as many ones and a zero, and then these.
-    excess = (magnitudes[chosen] - MAX_UNARY).astype(np.int32)
-    extra = np.array([int(number).bit_length() - 1 for number in excess], np.int32)
-    for num in range(_MAX_EXCESS_BITS):
-        still_open = extra[extra >= num]
-        yield (still_open > num).astype(np.int32), _even(still_open.size)
-    for shift in range(_MAX_EXCESS_BITS - 1, -1, -1):
-        bits = excess[extra > shift] >> shift & 1
-        yield bits, _even(bits.size)
+    yield from bits_of_numbers(magnitudes[chosen] - MAX_UNARY)
 
 
 def _decode_differences(decoder: RangeDecoder, table: npt.NDArray[np.int32], coded: Coded) -> _Integers:
@@ -352,21 +356,5 @@ def _decode_differences(decoder: RangeDecoder, table: npt.NDArray[np.int32], cod
         chosen = chosen[larger]
         magnitudes[chosen] += 1
     if chosen.size:
-        magnitudes[chosen] = MAX_UNARY + _decode_excess(decoder, chosen.size)
+        magnitudes[chosen] = MAX_UNARY + decode_numbers(decoder, chosen.size)
     return np.where(negative, -magnitudes, magnitudes)
-
-
-def _decode_excess(decoder: RangeDecoder, number: int) -> npt.NDArray[np.int64]:
-    extra = np.zeros(number, np.int32)
-    for num in range(_MAX_EXCESS_BITS):
-        still_open = np.flatnonzero(extra == num)
-        extra[still_open] += decoder.decode_bits(_even(still_open.size))
-    excess = np.ones(number, np.int64)
-    for shift in range(_MAX_EXCESS_BITS - 1, -1, -1):
-        longer = np.flatnonzero(extra > shift)
-        excess[longer] = 2 * excess[longer] + decoder.decode_bits(_even(longer.size))
-    return excess
-
-
-def _even(number: int) -> npt.NDArray[np.int32]:
-    return np.full(number, TOTAL // 2, np.int32)

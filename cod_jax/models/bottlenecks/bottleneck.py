@@ -199,7 +199,7 @@ class BottleneckTraining(Part):
         """
 
     def importance(self, level: Int[Array, " B"]) -> Float[Array, " B"]:
-        """Return the weight of each picture in the losses of a one-step codec, 1 on average over the levels."""
+        """Return the weight of each picture in the losses, 1 on average over the levels; `term` has it in already."""
         return jnp.ones(level.shape, jnp.float32)
 
     def term(self, quantized: Quantized, level: Int[Array, " B"], keep: Bool[Array, " B"]) -> Float[Array, ""]:

@@ -251,22 +251,23 @@ class Pretrain(Objective):
 
         heads = {name: head.bind(params["heads"][name]) for name, head in self.heads.items()}
         patches = patchify(values, self.model_config.patch_size)
+        importance = self.bottleneck.importance(draws.bottleneck)
         read = heads["reconstruction"](condition).reshape(patches.shape)
         terms = {
-            "flow": jnp.mean(squared_error_per_image(velocity, target)),
-            "reconstruction": masked_mean(squared_error_per_image(read, patches), keep),
+            "flow": jnp.mean(importance * squared_error_per_image(velocity, target)),
+            "reconstruction": masked_mean(importance * squared_error_per_image(read, patches), keep),
         }
         terms[self.bottleneck.name] = self.bottleneck.term(quantized, draws.bottleneck, keep)
         if denoised.features is not None and tokens is not None:
             distances = cosine_distance_per_image(heads["feature_alignment"](denoised.features), tokens)
-            terms["feature_alignment"] = jnp.mean(distances)
+            terms["feature_alignment"] = jnp.mean(importance * distances)
         if config.condition_alignment_weight > 0 and tokens is not None:
             distances = cosine_distance_per_image(heads["condition_alignment"](condition), tokens)
-            terms["condition_alignment"] = masked_mean(distances, keep)
+            terms["condition_alignment"] = masked_mean(importance * distances, keep)
         if config.one_step_weight > 0:
             one_step = model.one_step(condition, config.one_step_noise_level * draws.noise)
-            terms["one_step"] = jnp.mean(squared_error_per_image(one_step, values))
-            terms |= {loss.NAME: jnp.mean(loss(one_step, values)) for loss in self.losses}
+            terms["one_step"] = jnp.mean(importance * squared_error_per_image(one_step, values))
+            terms |= {loss.NAME: jnp.mean(importance * loss(one_step, values)) for loss in self.losses}
         output = self.bottleneck.output(terms, quantized, keep, z, draws.bottleneck)
         return weighted_sum(terms, self.weights), output
 

@@ -200,7 +200,6 @@ class Reconstruction:
         """Return the unweighted terms, given DINOv2's tokens of the pictures if they are needed."""
         image, other = unit_to_signed(image01), reconstructed.image
         keep = jnp.ones(image01.shape[:1], bool)
-        # Only the levels differ in the importance of their pictures.
         importance = self.bottleneck.importance(reconstructed.draws)
 
         def mean(per_image: Float[Array, " B"]) -> Float[Array, ""]:
@@ -221,5 +220,5 @@ class Reconstruction:
             terms["ms_ssim"] = mean(1 - jnp.asarray(ms_ssim_per_image((other + 1) / 2, image01)))
         if tokens is not None and reconstructed.features is not None:
             head = self.heads["feature_alignment"].bind(params["heads"]["feature_alignment"])
-            terms["feature_alignment"] = jnp.mean(cosine_distance_per_image(head(reconstructed.features), tokens))
+            terms["feature_alignment"] = mean(cosine_distance_per_image(head(reconstructed.features), tokens))
         return {name: term for name, term in terms.items() if name in self.weights}
