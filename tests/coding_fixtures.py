@@ -4,8 +4,9 @@ import functools
 
 import numpy as np
 
-from cod_jax.coding.entropy import ChannelTables, Prior, SymbolFormat
+from cod_jax.coding.entropy import ChannelTables, PredictiveModel, Prior, SymbolFormat
 from cod_jax.coding.entropy.fitting import fit_prior
+from cod_jax.coding.entropy.predictive_fitting import fit_predictive
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.coding.symbols import LARGEST_SYMBOL
 
@@ -50,3 +51,20 @@ def channel_tables(num_channels: int = 5, longest: int = 30) -> ChannelTables:
     for channel, length in enumerate(lengths):
         counts[channel, :length] = generator.multinomial(TOTAL - length, np.full(length, 1 / length)) + 1
     return ChannelTables(generator.integers(-20, 3, num_channels).astype(np.int32), lengths, counts)
+
+
+def related_channels(rows: int, columns: int, num_channels: int, level: int = 0, seed: int = 0) -> np.ndarray:
+    """Return symbols [rows, columns, num_channels] that resemble their neighbours and the channels before."""
+    generator = np.random.default_rng(seed)
+    smooth = smooth_grid(rows, columns, 32, seed)[..., 0] - 16
+    noise = generator.laplace(size=(rows, columns, num_channels)) * (1 + np.abs(smooth) / 8)[..., None]
+    signal = smooth[..., None] * np.cos(np.arange(num_channels))
+    return np.rint((signal + noise) * (1 + level) / (1 + np.arange(num_channels))).astype(np.int32)
+
+
+@functools.cache
+def predictive(num_channels: int = 6, num_levels: int = 2) -> PredictiveModel:
+    """Return the model of mode predictive that suits `related_channels`."""
+    levels = [level for level in range(num_levels) for _ in range(4)]
+    grids = [related_channels(24, 32, num_channels, level, seed) for seed, level in enumerate(levels, 1)]
+    return fit_predictive(grids, levels, channels(num_channels, num_levels))

@@ -113,11 +113,11 @@ def _describe_file(path: Path | None, layout: Any) -> dict[str, Any]:
         )
     data = compressed_files.read(path)
     facts = describe_file(data, layout=layout)
-    return {**facts, **_quality(data)} if facts["mode"] == "factorized" else facts
+    return {**facts, **_quality(data)} if facts["mode"] in ("factorized", "predictive") else facts
 
 
 def _quality(data: bytes) -> dict[str, Any]:
-    """Return the quality level of a factorized file and how many there are, from 1; None where they are not known.
+    """Return the quality level of a file and how many there are, from 1; None where they are not known.
 
     Whether files name their level follows from their model, so it has to be an included one or in COD_JAX_MODELS.
     """

@@ -8,18 +8,19 @@ from cod_jax.coding import bits as bit_packing
 from cod_jax.coding import container, legacy, sizes, stream
 from cod_jax.errors import UserError
 from tests.fuzz.target import Target
-from tests.golden.folder import BITS, FOLDER, PITCH, golden_coder, golden_factorized_coder
+from tests.golden.folder import BITS, FOLDER, PITCH, golden_channel_coder, golden_coder
 
 MAX_PIXELS = 2**18
 
 
 def make_target() -> Target:
     """Return the target of `.cod` files in all layouts."""
-    coder, factorized_coder = golden_coder(), golden_factorized_coder()
+    coder = golden_coder()
+    coders = (coder, golden_channel_coder("factorized"), golden_channel_coder("predictive"))
 
     def parse(data: bytes) -> None:
         check_container(data)
-        for each in (coder, factorized_coder):
+        for each in coders:
             file = repaired(data, each)
             check_container(file)
             check_picture(file, each)

@@ -6,7 +6,7 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,10 +25,10 @@ VERSION_0_1 = FOLDER / "version_0_1.tar.xz"
 PICTURE = "picture_raw"
 
 
-def golden_factorized_coder() -> SymbolCoder:
-    """The coder of the golden file of mode factorized, with three channels and two levels; its tables lie in a file."""
+def golden_channel_coder(mode: Literal["factorized", "predictive"]) -> SymbolCoder:
+    """The coder of the golden file of a mode, with three channels and two levels; its tables lie in a folder."""
     symbols = SymbolFormat(3, -LARGEST_SYMBOL, LARGEST_SYMBOL, num_levels=2)
-    return SymbolCoder("0" * 64, PITCH, symbols, load_prior(FOLDER / "factorized", symbols))
+    return SymbolCoder("0" * 64, PITCH, symbols, load_prior(FOLDER / mode, symbols))
 
 
 def golden_coder() -> SymbolCoder:

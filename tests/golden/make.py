@@ -5,6 +5,7 @@ this, and all others must come out as they were.
 """
 
 import json
+from typing import Literal
 
 import numpy as np
 
@@ -12,14 +13,14 @@ from cod_jax import images
 from cod_jax.coding import container, stream
 from cod_jax.coding.entropy import FactorizedModel, Prior
 from cod_jax.model_folder.prior_file import save_prior
-from tests.coding_fixtures import channel_tables, fitted, smooth_grid
+from tests.coding_fixtures import channel_tables, fitted, predictive, related_channels, smooth_grid
 from tests.golden.folder import (
     BITS,
     FOLDER,
     PICTURE,
     PITCH,
+    golden_channel_coder,
     golden_coder,
-    golden_factorized_coder,
     symbols_hash,
 )
 from tests.model_fixtures import gradient_image, tiny_codec
@@ -51,18 +52,27 @@ def main() -> None:
     facts["wide"] = {"layout": "cod", "height": 1, "width": 4800, "symbols": symbols_hash(wide)}
 
     tables = channel_tables(num_channels=3)
-    save_prior(FOLDER / "factorized", Prior.of(FactorizedModel((tables, tables._replace(offsets=tables.offsets - 1)))))
-    channels = np.rint(np.random.default_rng(10).standard_cauchy((4, 6, 3)) * 4).astype(np.int32)
-    height, width = 4 * PITCH - 5, 6 * PITCH - 3
-    data = golden_factorized_coder().encode(channels, height=height, width=width, level=1)
-    (FOLDER / "factorized.cod").write_bytes(data)
-    facts["factorized"] = {
-        "layout": "cod",
-        "height": height,
-        "width": width,
-        "level": 1,
-        "symbols": symbols_hash(channels),
-    }
+    densities = FactorizedModel((tables, tables._replace(offsets=tables.offsets - 1)))
+    save_prior(FOLDER / "factorized", Prior.of(densities))
+    if not (FOLDER / "predictive").exists():  # fitting may give other numbers on another machine
+        save_prior(FOLDER / "predictive", Prior.of(densities, predictive(3)))
+    spread_out = np.rint(np.random.default_rng(10).standard_cauchy((4, 6, 3)) * 4).astype(np.int32)
+    related = related_channels(9, 13, 3, level=1, seed=11)
+    related[1, 1, 1] = 400  # one so far off that its excess is coded
+    channels: dict[Literal["factorized", "predictive"], np.ndarray] = {"factorized": spread_out, "predictive": related}
+    for mode, symbols in channels.items():
+        height, width = symbols.shape[0] * PITCH - 5, symbols.shape[1] * PITCH - 3
+        data = golden_channel_coder(mode).encode(symbols, height=height, width=width, level=1)
+        if container.read(data).mode != mode:
+            raise ValueError(f"the symbols for {mode} took mode {container.read(data).mode}")
+        (FOLDER / f"{mode}.cod").write_bytes(data)
+        facts[mode] = {
+            "layout": "cod",
+            "height": height,
+            "width": width,
+            "level": 1,
+            "symbols": symbols_hash(symbols),
+        }
 
     picture = tiny_codec().compress(gradient_image(32, 48))
     (FOLDER / f"{PICTURE}.cod").write_bytes(picture)

@@ -18,9 +18,8 @@ from cod_jax.coding.fingerprints import OtherModelError
 from cod_jax.coding.range_coder import TOTAL, least_bytes
 from cod_jax.coding.sizes import ceil_grid
 from cod_jax.coding.stream import SymbolCoder
-from cod_jax.coding.symbols import LARGEST_SYMBOL
-from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, smooth_grid
-from tests.golden.folder import FOLDER, PICTURE, golden_coder, golden_factorized_coder, symbols_hash
+from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, predictive, smooth_grid
+from tests.golden.folder import FOLDER, PICTURE, golden_channel_coder, golden_coder, symbols_hash
 from tests.model_fixtures import tiny_codec
 
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "files.json").read_text())
@@ -48,7 +47,7 @@ def _encode(symbols: np.ndarray, coder: SymbolCoder = CODER, **options: Any) -> 
 
 
 def _golden_coder(name: str) -> SymbolCoder:
-    return golden_factorized_coder() if name == "factorized" else golden_coder()
+    return golden_channel_coder(name) if name in ("factorized", "predictive") else golden_coder()
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -116,14 +115,13 @@ def test_changed_payloads_with_a_right_checksum_are_refused_or_other_symbols(nam
             changed[place] ^= change
             if picture is None:
                 continue
-            low, high = (-LARGEST_SYMBOL, LARGEST_SYMBOL) if name == "factorized" else (0, 15)
-            assert low <= picture.symbols.min() <= picture.symbols.max() <= high
+            assert coder.symbols.first <= picture.symbols.min() <= picture.symbols.max() <= coder.symbols.last
             symbols = f"{picture.level} {symbols_hash(picture.symbols)}"
             assert symbols not in seen
             seen.add(symbols)
 
 
-@pytest.mark.parametrize("name", ["raw", "static", "context", "wide", "factorized"])
+@pytest.mark.parametrize("name", ["raw", "static", "context", "wide", "factorized", "predictive"])
 @pytest.mark.parametrize("end", [b"\0", b"\0" * 200 + b"\1"], ids=["zero", "far"])
 def test_bytes_that_no_symbol_needs_are_refused(name: str, end: bytes):
     # A decoder stops after the last symbol and would not see them.
@@ -299,7 +297,7 @@ def test_the_limit_on_pixels_comes_before_the_symbols():
         _decode(thin)
 
 
-@pytest.mark.parametrize("mode", ["raw", "static", "context", "factorized"])
+@pytest.mark.parametrize("mode", ["raw", "static", "context", "factorized", "predictive"])
 def test_a_tiny_file_of_a_huge_picture_allocates_nothing(mode: container.Mode):
     coder = _golden_coder(mode)
     tracemalloc.start()
@@ -330,11 +328,12 @@ def _with_payload(coder: SymbolCoder, mode: container.Mode, side: int, payload: 
 
 
 @pytest.mark.parametrize(
-    ("mode", "side"), [("static", 4096), ("context", 4096), ("factorized", 4096), ("factorized", 1024)]
+    ("mode", "side"),
+    [("static", 4096), ("context", 4096), ("factorized", 4096), ("factorized", 1024), ("predictive", 4096)],
 )
 def test_few_bytes_do_not_stand_for_many_symbols(mode: container.Mode, side: int, monkeypatch):
-    factorized = Prior.of(FactorizedModel((channel_tables(64),)))
-    coder = SymbolCoder("ab" * 32, 8, channels(64), factorized) if mode == "factorized" else CODER
+    priors = {"factorized": Prior.of(FactorizedModel((channel_tables(64),))), "predictive": Prior.of(predictive(64, 1))}
+    coder = SymbolCoder("ab" * 32, 8, channels(64), priors[mode]) if mode in priors else CODER
     coder = dataclasses.replace(coder, pitch=4)
     (model,) = (model for model in coder.models if model.mode == mode)
     monkeypatch.setattr(type(model), "decode", lambda *_, **__: pytest.fail("it was decoded"))

@@ -19,7 +19,7 @@ from cod_jax.coding.entropy import (
 )
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError
-from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, smooth_grid
+from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, predictive, smooth_grid
 
 FACTORIZED = Prior.of(FactorizedModel((channel_tables(), channel_tables())))
 
@@ -54,6 +54,8 @@ class Reversed(EntropyModel):
         (codebook(4), counts_only(16), ["raw", "static"]),
         (codebook(4), fitted(16), ["raw", "static", "context"]),
         (channels(5, 2), FACTORIZED, ["factorized"]),
+        (channels(6, 2), Prior.of(predictive()), ["predictive"]),
+        (channels(5, 2), Prior({**FACTORIZED.tables, **predictive(5).arrays()}), ["factorized", "predictive"]),
         (channels(3, 2), Prior.of(Reversed(3)), ["custom"]),
         (codebook(4), Prior.of(Reversed(1)), ["raw", "custom"]),
     ],
@@ -100,6 +102,7 @@ def test_tables_that_cannot_be_coded_with_are_refused(name: str, change: Any, me
         (channels(4, 2), FACTORIZED, r"expected tables of \(levels, channels\) \(2, 4\) for the .*, got \(2, 5\)"),
         (codebook(4), FACTORIZED, "the tables counts are missing, or not those of symbols of 4 bits"),
         (SymbolFormat(1, 0, 9), counts_only(16), "the tables counts are unknown"),
+        (codebook(4), Prior.of(predictive()), "the tables mean_weights, .* are unknown, or not those of symbols of 4"),
         (codebook(4), Prior({}, "no_such_package.models:Mine"), "the model needs no_such_package.models:Mine; install"),
         (
             codebook(4),
