@@ -11,9 +11,12 @@ from cod_jax.codec import Codec, from_bundle
 from cod_jax.model_folder.bundle import Bundle, save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import (
+    CompactCodecConfig,
+    CompactDenoiserConfig,
     ConditionCodecConfig,
     DConvConfig,
     DDTConfig,
+    FactorizedConfig,
     ModelConfig,
     PixNerDiTConfig,
     build_model,
@@ -46,6 +49,25 @@ def tiny_latent_config(autoencoder: Literal["space_to_depth", "sd_vae"] = "space
     """Return a small relative of latent CoD; its latents need no weights unless they are those of the VAE."""
     denoiser = DDTConfig(hidden=32, num_heads=2, num_blocks=2, num_decoder_blocks=1, autoencoder=autoencoder)
     return ModelConfig(tiny_model_config().codec, denoiser)
+
+
+def tiny_compact_config(
+    *, pitch: Literal[8, 16] = 16, step: float = 0.4, num_levels: int = 1, training: Any = "straight_through"
+) -> ModelConfig:
+    """Return a compact codec of some ten thousand parameters, with 24 latents for each 16 x 16 pixels."""
+    codec = CompactCodecConfig(
+        pitch=pitch,
+        hidden=32,
+        num_encoder_blocks=1,
+        num_decoder_blocks=1,
+        mlp_ratio=1.0,
+        latent_channels=24 * pitch**2 // 16**2,
+        step=step,
+        bottleneck=FactorizedConfig(num_levels=num_levels, training=training),
+    )
+    return ModelConfig(
+        codec, CompactDenoiserConfig(hidden=32, num_blocks=1, mlp_ratio=1.0, refined=8, num_refine_blocks=1)
+    )
 
 
 def numpy_params(shapes: Any, seed: int = 0) -> Any:

@@ -164,6 +164,7 @@ class CompactDenoiserConfig(DenoiserConfig):
         require_range(self, {"refined": MAX_WIDTH})
         require_range(self, {"num_blocks": MAX_BLOCKS, "num_refine_blocks": MAX_BLOCKS})
         require_mlp_ratio(self.mlp_ratio, self.hidden)
+        require_mlp_ratio(self.mlp_ratio, self.refined)
 
     def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactDenoiser":
         """Return the network; see `DenoiserConfig.build`."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,11 +13,13 @@ from cod_jax.coding.entropy import EntropyModel
 from cod_jax.commands.main import main
 from cod_jax.errors import UserError
 from cod_jax.model_folder import fitting
-from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.fitting import Sample
 from cod_jax.model_folder.prior_file import PRIOR_FILE
+from cod_jax.models import build_model
+from cod_jax.models.patch_transform import patch_moments
 from tests.coding_fixtures import smooth_grid
-from tests.model_fixtures import gradient_image, save_tiny_model, tiny_codec
+from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_codec, tiny_compact_config
 
 
 @pytest.fixture
@@ -72,6 +75,42 @@ def test_of_few_pictures_each_counts_at_every_level(photos: Path):
     assert [sample[1:] for sample in samples] == [(0, 0), (1, 1), (1, 0), (2, 1), (2, 0), (0, 1)]
     assert all(np.all(sample.symbols == sample.level) for sample in samples)
     assert len(unused) == 1
+
+
+def test_the_prior_of_a_factorized_model_gains_a_mode_at_every_level(tmp_path: Path, photos: Path, capsys):
+    model = tmp_path / "compact"
+    config = tiny_compact_config(step=0.1, num_levels=2)
+    moments = patch_moments(gradient_image(160, 160)[top : top + 144, :144] for top in range(0, 16, 4))
+    params = config.codec.fit(numpy_params(build_model(config).shapes), moments, config.denoiser)
+    save_bundle(model, config, jax.tree.map(np.float32, params), training={})
+    before = load_bundle(model)
+    command = ["fit-prior", "--model", str(model), "--images", str(photos)]
+    assert main(command) == 2
+    assert "has a prior, and files coded with it need it; pass --force to replace it" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    out = capsys.readouterr().out
+    assert f"fitted the prior to {2 * 11 * 64 * 24} symbols of 11 pictures" in out
+    assert "held-out pictures: factorized" in out
+    after = load_bundle(model)
+    assert [entropy_model.mode for entropy_model in after.symbol_coder().models] == ["factorized", "predictive"]
+    assert before.prior
+    assert after.prior
+    for name, table in before.prior.tables.items():
+        np.testing.assert_array_equal(after.prior.tables[name], table)
+    picture = gradient_image(128, 128)
+    old, new = from_bundle(before), from_bundle(after)
+    for quality in (1, 2):
+        symbols = new.encode(picture, level=quality - 1)
+        sizes = [len(codec.compress(picture, quality=quality)) for codec in (old, new)]
+        assert sizes[1] < 0.8 * sizes[0]
+        data = new.compress(picture, quality=quality)
+        assert container.read(data).mode == "predictive"
+        decoded = after.symbol_coder().decode(data, max_pixels=2**20)
+        assert decoded.level == quality - 1
+        np.testing.assert_array_equal(decoded.symbols, symbols)
+    # Fitting again keeps the tables of the densities, and gives the same prior.
+    assert main([*command, "--force"]) == 0
+    assert load_bundle(model).symbol_coder().fingerprint == after.symbol_coder().fingerprint
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.objectives.distill import DistillConfig
 from cod_jax.training.objectives.pretrain import PretrainConfig
 from cod_jax.training.optimizer import AdamWConfig
-from configs import base, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
+from configs import base, compact, findings, latent, lite, one_step, pixel, presets, tiny, tiny_one_step
 
 CONFIGS = {
     "base": base.get_config,
+    **{f"compact:{size}": lambda size=size: compact.get_config(f"size={size}") for size in compact.SIZES},
+    "compact:1": lambda: compact.get_config("levels=1"),
     "tiny": tiny.get_config,
     "tiny:2,pixel": lambda: tiny.get_config("2,kind=pixel"),
     "tiny:latent": lambda: tiny.get_config("kind=latent"),

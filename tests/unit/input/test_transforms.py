@@ -21,6 +21,17 @@ def test_random_boxes_are_never_smaller_than_the_crop():
     assert sides == {48}
 
 
+def test_random_places_of_a_square_cover_the_picture_and_keep_its_pixels():
+    rng = np.random.default_rng(0)
+    boxes = {transforms.random_place(6, 9, 4, rng) for _ in range(500)}
+    assert boxes == {(left, top, 4) for left in range(6) for top in range(3)}
+    assert {transforms.random_place(4, 4, 4, rng) for _ in range(5)} == {(0, 0, 4)}
+    image_uint8 = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)
+    for left, top, side in boxes:
+        crop = transforms.crop_and_resize(image_uint8, (left, top, side), side)
+        np.testing.assert_array_equal(crop, image_uint8[top : top + side, left : left + side])
+
+
 def test_crops_are_cut_exactly_and_resized_without_aliasing():
     image_uint8 = np.zeros((64, 80, 3), np.uint8)
     image_uint8[::2] = 255

@@ -1,6 +1,9 @@
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from cod_jax.nn.embeddings import patchify, unpatchify
@@ -21,6 +24,47 @@ def test_depthwise_conv_equals_a_grouped_convolution():
         feature_group_count=6,
     )
     np.testing.assert_allclose(layer(x), expected + jnp.arange(6.0)[None, None, None], atol=1e-5)
+
+
+def test_depthwise_conv_repeats_the_border_where_it_is_told_to():
+    layer = DepthwiseConv(3, padding="edge", dtype="float32", rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.full((3, 3, 3), 1 / 9)
+    even = jnp.full((1, 4, 5, 3), 2.0)
+    np.testing.assert_allclose(layer(even), even, rtol=1e-6)
+    x = np.random.default_rng(0).standard_normal((1, 2, 2, 3)).astype(np.float32)
+    corner = (4 * x[0, 0, 0] + 2 * x[0, 0, 1] + 2 * x[0, 1, 0] + x[0, 1, 1]) / 9
+    np.testing.assert_allclose(layer(jnp.asarray(x))[0, 0, 0], corner, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["zero", "edge"])
+def test_the_gradients_of_depthwise_conv_are_those_of_its_formula(padding: Literal["zero", "edge"]):
+    layer = DepthwiseConv(4, padding=padding, dtype="float32", rngs=nnx.Rngs(0))
+    graph, params = nnx.split(layer)
+    x, weights = jax.random.normal(jax.random.key(1), (2, 2, 5, 6, 4))
+
+    def formula(params, x):
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge" if padding == "edge" else "constant")
+        parts = [
+            padded[:, i : i + 5, j : j + 6] * params["kernel"][...][i, j][None, None, None]
+            for i in range(3)
+            for j in range(3)
+        ]
+        return jnp.sum(weights * (sum(parts) + params["bias"][...][None, None, None]))
+
+    def layer_sum(params, x):
+        return jnp.sum(weights * nnx.merge(graph, params)(x))
+
+    given = jax.jit(jax.grad(layer_sum, (0, 1)))(params, x)
+    expected = jax.jit(jax.grad(formula, (0, 1)))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), given, expected)
+
+
+def test_the_gradients_of_depthwise_conv_have_the_dtypes_of_what_they_belong_to():
+    layer = DepthwiseConv(4, dtype="bfloat16", rngs=nnx.Rngs(0))
+    graph, params = nnx.split(layer)
+    x = jnp.ones((1, 3, 3, 4))
+    gradients = jax.grad(lambda params, x: jnp.sum(nnx.merge(graph, params)(x).astype(jnp.float32)), (0, 1))(params, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {np.dtype("float32")}
 
 
 def test_patchify_is_row_major_and_undone_by_unpatchify():

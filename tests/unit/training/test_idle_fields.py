@@ -10,6 +10,7 @@ from configs import base, presets, tiny_one_step
 from tests.conftest import REPOSITORY
 from tests.training_fixtures import CONFIG
 
+COMPACT = str(REPOSITORY / "configs" / "compact.py")
 ONE_STEP = str(REPOSITORY / "configs" / "tiny_one_step.py")
 
 
@@ -17,6 +18,9 @@ ONE_STEP = str(REPOSITORY / "configs" / "tiny_one_step.py")
     ("config", "changes", "reason"),
     [
         (CONFIG, ["data.crop=center", "data.min_scale=0.3"], "data.min_scale has no effect with data.crop=center"),
+        (COMPACT, ["data.min_scale=0.3"], "data.min_scale has no effect with data.crop=random"),
+        (COMPACT, ["objective.lora_alpha=4"], "objective.lora_alpha has no effect while objective.lora_rank is 0"),
+        (f"{COMPACT}:levels=1", ["objective.bottleneck.level_balance=1"], "no effect with a single quality level"),
         (CONFIG, ["data.validation_source=x", "data.validation_modulus=5"], "with data.validation_source"),
         (CONFIG, ["objective.alignment_block=2"], "while objective.feature_alignment_weight is 0"),
         (CONFIG, ["objective.one_step_noise_level=0"], "one_step_weight and objective.one_step_fraction are 0"),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.training.optimizer import AdamWConfig, EmaConfig
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig, clip_by_running_norm
 
 
 def test_average_warms_up_so_that_short_runs_forget_their_start():
@@ -22,3 +22,40 @@ def test_learning_rate_rises_then_falls():
     assert float(np.asarray(schedule(60))) == pytest.approx(0.5 * (1e-3 + 1e-5), rel=1e-3)
     assert float(np.asarray(schedule(110))) == pytest.approx(1e-5)
     assert float(np.asarray(AdamWConfig(learning_rate=2e-3).build_schedule(5)(4))) == pytest.approx(2e-3)
+
+
+def _clipped_norms(factor: float, norms: list[float]) -> list[float]:
+    """Return the norms of gradients of two arrays after clipping, one after the other."""
+    transform = clip_by_running_norm(factor)
+    state = transform.init({})
+    found = []
+    for norm in norms:
+        gradients = {"a": jnp.full((2,), norm / 2), "b": jnp.full((2,), -norm / 2)}
+        updates, state = transform.update(gradients, state)
+        assert float(updates["b"][0]) == pytest.approx(-float(updates["a"][0]))
+        found.append(2 * float(updates["a"][0]))
+    return found
+
+
+def test_a_gradient_far_above_the_running_average_is_clipped():
+    assert _clipped_norms(2.0, [0.01] * 50 + [5.0, 0.01, 0.015])[-4:] == pytest.approx([0.01, 0.02, 0.01, 0.015])
+
+
+def test_the_average_follows_larger_gradients_slowly():
+    norms = _clipped_norms(2.0, [1.0] * 500 + [10.0] * 400)
+    assert norms[499] == pytest.approx(1.0)
+    assert norms[500:510] == sorted(norms[500:510])
+    assert norms[500] == pytest.approx(2.0, rel=1e-3)
+    assert norms[-1] == pytest.approx(10.0)
+
+
+def test_gradients_of_zero_do_not_stop_a_run():
+    assert _clipped_norms(1.5, [0.0, 0.0, 3.0, 3.0]) == pytest.approx([0.0, 0.0, 3.0, 1.5], rel=0.02)
+
+
+def test_the_relative_clip_leaves_the_state_of_other_runs_as_it_was():
+    params = {"a": jnp.zeros((2,))}
+    plain, clipped = (AdamWConfig(relative_clip=factor).build().init(params) for factor in (0.0, 2.0))
+    assert len(clipped) == len(plain) + 1
+    with pytest.raises(ValueError, match=r"relative_clip must be at least 0, got -1\.0"):
+        AdamWConfig(relative_clip=-1.0)

@@ -187,3 +187,18 @@ def test_the_rate_counts_kept_images_by_the_lambda_of_their_level():
 def test_lambdas_that_cannot_be_are_refused(rate_weights, message):
     with pytest.raises(ValueError, match=message):
         FactorizedTraining(rate_weights=rate_weights)
+
+
+def test_levels_are_evened_out_by_their_lambdas():
+    training = FactorizedTraining(rate_weights=(1.0, 0.25), level_balance=0.5)
+    level = jnp.array([0, 1, 1])
+    # 1 and 4 to the power of a half, over their mean.
+    np.testing.assert_allclose(training.importance(level), np.array([1, 2, 2]) / 1.5, rtol=1e-6)
+    quantized = Quantized(jnp.zeros(3), jnp.zeros(3, jnp.int32), jnp.array([6.0, 12.0, 24.0]), {})
+    expected = (6 * 1 / 1.5 + 0.25 * 12 * 2 / 1.5 + 0.25 * 24 * 2 / 1.5) / 3
+    assert float(training.term(quantized, level, jnp.ones(3, bool))) == pytest.approx(expected)
+    plain = FactorizedTraining(rate_weights=(1.0, 0.25))
+    np.testing.assert_array_equal(plain.importance(level), np.ones(3))
+    for balance in (-0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match=r"level_balance must be in \[0, 1\], got"):
+            FactorizedTraining(level_balance=balance)

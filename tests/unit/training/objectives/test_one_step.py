@@ -9,17 +9,21 @@ import pytest
 
 from cod_jax.codec import from_bundle
 from cod_jax.models import flatten_params
-from cod_jax.models.bottlenecks import CodebookTraining
+from cod_jax.models.bottlenecks import CodebookTraining, Draws, FactorizedTraining, Quantized
 from cod_jax.models.discriminator import DINOv2DiscriminatorConfig
 from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
-from cod_jax.training.objectives.reconstruction import ReconstructionConfig
+from cod_jax.training.objectives.reconstruction import Reconstructed, ReconstructionConfig
 from tests.model_fixtures import (
     tiny_bundle,
     tiny_codec,
+    tiny_compact_config,
     tiny_latent_config,
 )
 from tests.objective_fixtures import NETWORKS, PLAIN, PUBLISHED, changed, distill, one_step, run, start
+
+# To be replaced by the losses that a test is about.
+NOTHING = dataclasses.replace(PLAIN, l1_weight=0.0, structural_weight=0.0)
 
 
 @pytest.mark.slow
@@ -68,6 +72,42 @@ def test_fresh_codes_come_from_data_in_the_first_stage(images):
     latents = np.asarray(model.codec.encode(images.astype(jnp.float32) / 255)).reshape(-1, 8)
     codes = np.asarray(after.params["model"]["codec"]["bottleneck"]["codebook"])
     assert np.abs(codes[:, None] - latents[None]).max(axis=-1).min(axis=1).max() < 1e-4
+
+
+def test_without_adaptations_a_fresh_model_is_trained_whole(images):
+    config = OneStepConfig(
+        reconstruction=dataclasses.replace(NOTHING, squared_error_weight=1.0),
+        lora_rank=0,
+        bottleneck=FactorizedTraining(rate_weights=(0.1, 0.02), level_balance=0.5),
+    )
+    objective = OneStep(config, ObjectiveContext(tiny_compact_config(num_levels=2)))
+    assert not config.starts_from_model
+    state, optimizers, frozen = start(objective)
+    assert set(state.params) == {"model"}
+    after, metrics = run(objective, state, optimizers, frozen, images)
+    assert {"loss/squared_error", "loss/rate"} <= set(metrics)
+    # Without noise to see, its embedding has no gradient.
+    names = set(flatten_params(state.params))
+    assert changed(state.params, after.params) == names - {"model/denoiser/patch_embed/kernel"}
+    assert changed(objective.exported(after.params), after.params["model"]) == set()
+
+
+def test_losses_weigh_pictures_by_the_importance_of_their_level():
+    training = FactorizedTraining(rate_weights=(1.0, 0.25), level_balance=0.5)
+    config = OneStepConfig(
+        reconstruction=dataclasses.replace(NOTHING, squared_error_weight=1.0, l1_weight=1.0),
+        lora_rank=0,
+        bottleneck=training,
+    )
+    objective = OneStep(config, ObjectiveContext(tiny_compact_config(num_levels=2)))
+    image01 = jnp.stack([jnp.zeros((16, 16, 3)), jnp.ones((16, 16, 3))])
+    empty = jnp.zeros((2, 1, 1, 24))
+    quantized = Quantized(empty, jnp.zeros(empty.shape, jnp.int32), jnp.zeros(2), {})
+    other = 2 * image01 - 1 + jnp.array([0.5, 0.1])[:, None, None, None]
+    reconstructed = Reconstructed(other, empty, quantized, Draws(jnp.array([0, 1])), None)
+    terms = objective.reconstruction.terms({}, {}, image01, reconstructed)
+    assert float(terms["squared_error"]) == pytest.approx((0.25 / 1.5 + 0.01 * 2 / 1.5) / 2, rel=1e-4)
+    assert float(terms["l1"]) == pytest.approx((0.5 / 1.5 + 0.1 * 2 / 1.5) / 2, rel=1e-4)
 
 
 def test_training_attends_as_the_codec_in_use_does():
