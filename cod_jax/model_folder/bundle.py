@@ -139,7 +139,9 @@ def save_bundle(
             "that the folder can decode pictures"
         )
     tree = {**params, AUTOENCODER: autoencoder} if autoencoder else params
-    flat = {name: np.asarray(jax.device_get(value), np.float32) for name, value in flatten_params(tree).items()}
+    # The writer of safetensors takes the memory as it lies, so a transposed array would be damaged.
+    given = jax.device_get(flatten_params(tree))
+    flat = {name: np.asarray(value, np.float32, order="C") for name, value in given.items()}
     unflatten_params(flat, _stored_shapes(config))
     broken = [name for name, value in flat.items() if not np.isfinite(value).all()]
     if broken:

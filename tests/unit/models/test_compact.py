@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def decoded(config: ModelConfig, params: Params, image_uint8: np.ndarray, level:
 
 
 @pytest.mark.parametrize("pitch", [16, 8])
-def test_a_fitted_model_is_a_transform_codec(pitch: int):
+def test_a_fitted_model_is_a_transform_codec(pitch: Literal[8, 16]):
     config = tiny_compact_config(pitch=pitch, step=STEP, num_levels=2)
     fresh, images = fitted(config)
     params = linear_path(fresh)
@@ -143,8 +144,8 @@ def test_what_does_not_go_together_is_refused(build, message: str):
 
 def test_as_many_channels_as_a_patch_has_values_are_possible():
     config = ModelConfig(
-        CompactCodecConfig(hidden=768, latent_channels=8, num_encoder_blocks=1, num_decoder_blocks=1, mlp_ratio=0.25),
-        CompactDenoiserConfig(hidden=768, num_blocks=1, mlp_ratio=0.25, refined=4, num_refine_blocks=1),
+        CompactCodecConfig(hidden=768, latent_channels=8, num_encoder_blocks=1, num_decoder_blocks=1, mlp_ratio=0.5),
+        CompactDenoiserConfig(hidden=768, num_blocks=1, mlp_ratio=0.5, refined=4, num_refine_blocks=1),
     )
     functional = build_model(config)
     shapes = config.codec.fit(

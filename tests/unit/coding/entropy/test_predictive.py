@@ -102,13 +102,10 @@ def test_predictions_are_those_of_the_documented_sums():
     value = sum(int(w) * t for w, t in zip(model.mean_weights[1, 3, channel], [*pairs, *sources], strict=True))
     spread = sum(int(w) * t for w, t in zip(model.spread_weights[1, 3, channel], spread_terms, strict=True))
     known = predictive.Known(symbols.astype(np.int32))
-    for at in known.batches():
-        if (at.first, at.kind) == (4, 3):
-            terms = known.terms(at, model.sources[4:6])
-            values, spreads = predictive.weighted(
-                model.mean_weights[1, 3, 4:6], model.spread_weights[1, 3, 4:6], *terms
-            )
-            coded = predictive.coded_by(model.spread_limits, values, spreads)
+    (at,) = (at for at in known.batches() if (at.first, at.kind) == (4, 3) and at.place[0] == 5 * row)
+    weights = model.mean_weights[1, 3, 4:6], model.spread_weights[1, 3, 4:6]
+    values, spreads = predictive.weighted(*weights, *known.terms(at, model.sources[4:6]))
+    coded = predictive.coded_by(model.spread_limits, values, spreads)
     assert (values[0, 0], spreads[0, 0]) == ((value + 256) // 512, spread)
     base = (values[0, 0] + 4) // 8
     assert (coded.base[0], coded.mirrored[0]) == (base, values[0, 0] < 8 * base)
