@@ -153,7 +153,7 @@ def test_files_from_before_the_prior_was_fitted_find_its_folder(tmp_path: Path, 
     # Only what has no probabilities does not depend on the prior.
     found = {(name, mode): find_model(name, mode) for name in (folder, weights) for mode in container.MODES}
     assert {key for key, path in found.items() if path is None} == {
-        (weights, mode) for mode in ("static", "context", "factorized", "custom")
+        (weights, mode) for mode in container.MODES if mode != "raw"
     }
     with pytest.raises(ValueError, match=f"fingerprint {weights}, and this one has 00000000; .*, which is {tmp_path}$"):
         tiny_codec().decompress(data)
