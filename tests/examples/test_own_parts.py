@@ -94,6 +94,7 @@ def test_a_loss_of_ones_own_is_a_term_of_the_objective(tmp_path):
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_trains(tmp_path, capfd):
     photographs = write_photographs(tmp_path / "photos")
     small = {name: value for name, value in SMALL.items() if name.startswith("model.denoiser.")}
