@@ -1,10 +1,12 @@
-"""Compact codecs that train from scratch in an hour on two CPU cores, for pictures at 0.03 to 0.5 bits per pixel.
+"""Compact codecs that train from scratch on a CPU, for pictures at 0.03 to 0.5 bits per pixel.
 
     cod train --config configs/compact.py --workdir runs/compact --config.data.source=PHOTOS
     cod export --workdir runs/compact --output models/compact --images PHOTOS
 
 A fresh model is a transform codec fitted to the photographs, and training improves it. One model has eight quality
-levels, or with `:levels=1` one in the middle. `:size=small` has 0.9, `base` 2.7 and `large` 13 million parameters.
+levels; `:levels=1` trains the fourth alone. With `:size=small` the model has 0.9 million parameters, encoding takes 0.9
+and decoding 2.7 thousand multiplications per pixel; with `base` 2.7 million, 3 and 9; with `large` 12.7 million, 14
+and 35.
 """
 
 from ml_collections import config_dict

@@ -217,7 +217,7 @@ class Reconstruction:
         if "structural" in self.weights:
             terms["structural"] = mean(structural_distance_per_image(other, image))
         if "ms_ssim" in self.weights:
-            terms["ms_ssim"] = mean(1 - jnp.asarray(ms_ssim_per_image((other + 1) / 2, image01)))
+            terms["ms_ssim"] = mean(1 - jnp.asarray(ms_ssim_per_image(other, image)))
         if tokens is not None and reconstructed.features is not None:
             head = self.heads["feature_alignment"].bind(params["heads"]["feature_alignment"])
             terms["feature_alignment"] = mean(cosine_distance_per_image(head(reconstructed.features), tokens))
