@@ -27,7 +27,7 @@ def check_max_bytes(max_bytes: Any) -> None:
         raise UserError(f"the largest file must have a positive number of bytes, got {max_bytes!r}")
 
 
-def check_one(quality: int | None, bpp: float | None, max_bytes: int | None) -> None:
+def check_one(quality: Any, bpp: Any, max_bytes: Any) -> None:
     """Refuse two ways to choose a quality at once, and limits that are none.
 
     Raises:

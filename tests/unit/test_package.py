@@ -26,9 +26,9 @@ def test_everything_on_offer_is_listed():
 
 def test_a_model_is_named_by_a_path():
     # In a process without the checks of types that the tests run with.
-    command = [sys.executable, "-c", "import cod_jax; cod_jax.load(None)"]
+    command = [sys.executable, "-c", "import cod_jax; cod_jax.load(3)"]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
-    expected = "cod_jax.errors.UserError: expected the path of a model folder, got None"
+    expected = "cod_jax.errors.UserError: expected the path of a model folder, got 3"
     assert result.stderr.splitlines()[-1] == expected
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cod_jax.errors import UserError
 from cod_jax.interop.layouts import CONV, CONV1X1
 from cod_jax.interop.naming import Rule, Rules
-from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig
+from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig, cod_codec
 from cod_jax.models.codec_config import CodecConfig
 
 ARGUMENTS = {"ds": 32, "codebook_bits": 4, "up2x": False, "light": False}
@@ -41,7 +41,7 @@ def codec_arguments(codec: CodecConfig) -> dict[str, Any]:
     Raises:
         UserError: It is of a kind that is not published, or has no codebook.
     """
-    if not isinstance(codec, ConditionCodecConfig):
+    if not isinstance(codec, cod_codec.ConditionCodecConfig):
         raise UserError("this model cannot be written: its codec is not of kind cod, as the published ones are")
     if not isinstance(codec.bottleneck, CodebookConfig):
         raise UserError(

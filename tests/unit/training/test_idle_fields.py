@@ -6,7 +6,7 @@ from cod_jax.errors import UserError
 from cod_jax.training.config_files import read_settings, read_stages
 from cod_jax.training.field_names import check_fields
 from cod_jax.training.idle_fields import RULES
-from configs import base, presets, tiny_one_step
+from configs import base, compact, presets, tiny_one_step
 from tests.conftest import REPOSITORY
 from tests.training_fixtures import CONFIG
 
@@ -57,6 +57,7 @@ def test_a_setting_needs_an_effect_in_one_stage_only():
 
 
 def test_the_fields_of_all_rules_exist():
-    stages = [base.get_config().to_dict(), *(tiny_one_step.get_config(stage).to_dict() for stage in ("1", "2"))]
+    stages = [base.get_config().to_dict(), compact.get_config().to_dict()]
+    stages += [tiny_one_step.get_config(stage).to_dict() for stage in ("1", "2")]
     assert presets.one_step_objective()["kind"] == "one_step"
     check_fields(stages, [f"--config.{field}=1" for rule in RULES for field in rule.fields])
