@@ -160,13 +160,13 @@ class Codec:
     ) -> bytes:
         """Return the file of a picture at the best quality within one of the limits."""
         height, width, _ = pixels.shape
-        limit = max_bytes if bpp is None else int(bpp * height * width / 8)
+        limit = int(bpp * height * width / 8) if bpp is not None else max_bytes or 0
 
         def write(level: int) -> bytes:
             symbols = self._encode(pixels[None], np.array([level], np.int32))[0]
             return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
 
-        return rates.best_within(write, self.num_levels, limit or 0)
+        return rates.best_within(write, self.num_levels, limit)
 
     def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
         """Refuse a picture that `compress` would refuse for its size; `images.to_uint8_rgb` takes this as `check_size`.

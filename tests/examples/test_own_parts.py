@@ -31,6 +31,7 @@ def settings_of(config, photographs, small=CODEC_ONLY, **changes: object) -> lis
     return [f"--config={REPOSITORY / 'examples' / config}", *(f"--config.{name}={v}" for name, v in fields.items())]
 
 
+@pytest.mark.slow
 def test_a_denoiser_of_ones_own_trains_is_exported_and_loaded_only_where_it_is_trusted(tmp_path):
     photographs = write_photographs(tmp_path / "photos")
     small = {"model.denoiser.hidden": 8, "model.denoiser.num_blocks": 1}
@@ -54,6 +55,7 @@ def test_a_denoiser_of_ones_own_trains_is_exported_and_loaded_only_where_it_is_t
     subprocess.run([sys.executable, "-c", script, str(model)], check=True, env=trusted)
 
 
+@pytest.mark.slow
 def test_a_bottleneck_of_ones_own_trains_is_exported_compiled_and_decodes(tmp_path):
     photographs = write_photographs(tmp_path / "photos")
     small = {name: value for name, value in SMALL.items() if name != "model.codec.bottleneck.bits"}
