@@ -1,6 +1,6 @@
 """The report of the demo: the included model beside other codecs at the same bytes, and after fine-tuning."""
 
-import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -132,13 +132,13 @@ def _cells(numbers: Sequence[float] | np.ndarray) -> list[str]:
 
 def tuned_rows(before: Path, after: Path) -> list[tuple[str, ...]]:
     """Return a row per photograph, and their mean, of two folders that `cod evaluate` wrote."""
-    tables: list[dict[str, dict[str, str]]] = []
+    tables: list[dict[str, dict[str, float]]] = []
     for folder in (before, after):
-        with (folder / "per_image.csv").open(encoding="utf-8", newline="") as file:
-            tables.append({row["name"]: row for row in csv.DictReader(file)})
-    columns = {"bits_per_pixel": "{:.3f}", "psnr": "{:.2f}", "ms_ssim": "{:.4f}"}
+        ((point,),) = (curve["points"] for curve in json.loads((folder / "results.json").read_bytes())["curves"])
+        tables.append({row["name"]: row for row in point["images"]} | {"mean": point["mean"]})
+    columns = {"bpp": "{:.3f}", "psnr": "{:.2f}", "ms_ssim": "{:.4f}"}
     return [
-        (name, *(layout.format(float(table[name][field])) for field, layout in columns.items() for table in tables))
+        (name, *(layout.format(table[name][field]) for field, layout in columns.items() for table in tables))
         for name in tables[0]
     ]
 

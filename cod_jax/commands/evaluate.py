@@ -1,49 +1,78 @@
-"""`cod evaluate`: measure a model on a folder of pictures."""
+"""`cod evaluate`: measure models and other codecs on a folder of pictures."""
 
 import argparse
 import functools
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import (
+    MODEL_TEXT,
     add_decoding_arguments,
     add_limit_argument,
-    add_model_argument,
-    add_quality_argument,
+    add_qualities_argument,
     add_seed_argument,
     chosen_decoding,
-    chosen_limit,
+    listed,
+    named_model,
+    positive,
 )
+from cod_jax.errors import UserError
 from cod_jax.evaluation.folders import checked_pictures
 from cod_jax.model_folder import places
 
 EPILOG = """
 examples:
-  cod evaluate --model models/lite --images photos --output evaluation
-  cod evaluate --model models/lite --images photos --output natural --steps 25 --seed 1
+  cod evaluate -m compact --images photos --output results
+  cod evaluate -m compact --images photos --output results --quality 4
+  cod evaluate -m compact --images photos --output compared --baselines jpeg,webp,avif,jxl
+  cod evaluate -m models/lite -m models/pixel --images photos --output natural --steps 1,4,25 --seed 1
+  cod evaluate --files other_codec --images photos --output other
 
-Every picture is encoded to bytes and decoded from those bytes. The output folder holds per_image.csv (one row per
-picture, and a last one called "mean", which has no size), summary.json, compressed/NAME.cod and decoded/NAME.png. Where
-pictures differ in their suffix only, NAME has the suffix too. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no
-animations) are found in the folder and all its subfolders. The mean PSNR leaves out pictures that came back without any
-error, whose PSNR is infinite. MS-SSIM of pictures with a side below 161 pixels uses fewer scales (column
-ms_ssim_scales) and is not comparable with the usual five; summary.json counts them as num_with_fewer_ms_ssim_scales. If
-the command is stopped, the results so far are kept, unless they would replace earlier ones; summary.json then counts
-the pictures without a result as num_left. A metric of another package is a class that inherits from
-cod_jax.evaluation.metric_table.Metric.
+Every picture is encoded to a file, and another process decodes that file. The output folder holds results.json with
+everything, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate), files/ and
+decoded/. If the command is stopped, the same command goes on. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no
+animations) are found in the folder and all its subfolders. A folder of another codec's results has a subfolder for each
+rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo with any other suffix. A metric
+of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md says how
+each number is computed.
 """
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_model_argument(parser)
+    parser.add_argument(
+        "-m",
+        "--model",
+        action="append",
+        default=[],
+        type=named_model,
+        metavar="MODEL",
+        help=f"{MODEL_TEXT}; may be repeated",
+    )
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--force", action="store_true", help="replace the folder of an earlier evaluation")
-    add_quality_argument(parser)
-    add_decoding_arguments(parser, default="the model's")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
+    parser.add_argument("--force", action="store_true", help="delete another evaluation in the output folder")
+    add_qualities_argument(parser)
+    add_decoding_arguments(parser, default="the model's", several_steps=True)
     add_seed_argument(parser)
     add_limit_argument(parser)
+    parser.add_argument(
+        "--baselines",
+        type=listed(str),
+        default=[],
+        metavar="NAME,...",
+        help="other codecs to measure on the same pictures: jpeg, mozjpeg, webp, avif, jxl, or all",
+    )
+    parser.add_argument(
+        "--files",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="results of another codec, a subfolder per rate; may be repeated",
+    )
     parser.add_argument(
         "--metric",
         action="append",
@@ -51,35 +80,77 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:CLASS",
         help="measure by a metric of another package too; may be repeated",
     )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="processes for other codecs and for metrics; default: one per core",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
     # What can be found out before JAX is imported, which takes seconds.
     checked_pictures(args.images, args.output, force=args.force)
-    places.check_place(Path(args.model), compiled=True)
+    for model in args.model:
+        places.check_place(Path(model), compiled=True)
 
-    from cod_jax.codec import load
+    from cod_jax.evaluation.baselines import FORMATS
     from cod_jax.evaluation.evaluate import evaluate
-    from cod_jax.evaluation.metric_table import sentence, with_metrics
+    from cod_jax.evaluation.metric_table import with_metrics
+    from cod_jax.evaluation.plan import Request
 
-    table = with_metrics(args.metric)
-    summary, failed = evaluate(
-        load(args.model, **chosen_limit(args)),
+    decoding = chosen_decoding(args)
+    request = Request(
+        models=args.model,
+        qualities=args.quality,
+        steps=decoding.pop("steps", [None]),
+        decoding=decoding,
+        baselines=list(FORMATS) if args.baselines == ["all"] else args.baselines,
+        results=args.files,
+        metrics=args.metric,
+        max_pixels=args.max_pixels,
+    )
+    if not (args.model or args.baselines or args.files):
+        raise UserError("expected --model, --baselines or --files, got none of them; say what to measure")
+    results = evaluate(
         args.images,
         args.output,
-        quality=args.quality,
-        decoding=chosen_decoding(args),
-        table=table,
+        request,
         force=args.force,
+        processes=args.processes,
+        command=shlex.join(["cod", *sys.argv[1:]]),
         report=functools.partial(frame.report, args.program),
     )
-    num_images, num_small = summary["num_images"], summary["num_with_fewer_ms_ssim_scales"]
-    small = f" ({num_small} at fewer than five scales)" if num_small else ""
-    pictures = "picture" if num_images == 1 else "pictures"
-    frame.say(f"{num_images} {pictures}: {sentence(summary, table)}{small}; see {args.output}")
+    for line in _lines(results, with_metrics(args.metric)):
+        frame.say(line)
+    frame.say(f"see {args.output}")
+    return _tell_failures(results, args)
+
+
+def _lines(results: dict[str, Any], table: Any) -> list[str]:
+    """Return a line per curve and rate."""
+    from cod_jax.evaluation.metric_table import sentence
+
+    lines = []
+    for curve in results["curves"]:
+        for point in curve["points"]:
+            mean = point["mean"]
+            if mean["num_images"]:
+                rate = f"{mean['bpp']:.4f} bits per pixel, " if "bpp" in mean else ""
+                lines.append(f"{curve['title']} {point['label']}: {rate}{sentence(mean, table)}")
+    return lines
+
+
+def _tell_failures(results: dict[str, Any], args: argparse.Namespace) -> int:
+    """Print what failed, each reason once, and return the exit status."""
+    failed = dict(results["failed"])
+    for curve in results["curves"]:
+        for point in curve["points"]:
+            for name, reason in point.get("failed", {}).items():
+                failed.setdefault(name, reason)
     for name, reason in failed.items():
         frame.print_error(args.program, f"{name}: {reason}")
     return frame.FAILED if failed else frame.DONE
 
 
-COMMAND = Command("measure a model on a folder of pictures", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command("measure models and other codecs on pictures", _add_options, _run, EPILOG, device="shared")

@@ -37,7 +37,9 @@ EXTRAS = {
     "tensorboard": "train",
     "importlib_resources": "tfds",
     "tensorflow_datasets": "tfds",
+    "imagecodecs": "eval",
     "matplotlib": "demo",
+    "mozjpeg_lossless_optimization": "eval",
     "skimage": "demo",
 }
 

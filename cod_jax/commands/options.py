@@ -16,19 +16,21 @@ MODEL_TEXT = "model folder, or name of an included model"
 REPLACE_MODEL = "replace an existing model folder: files coded with other weights need the old one"
 
 
-def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
+def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str, several_steps: bool = False) -> None:
     """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
 
     Args:
         parser: What to add them to.
         default: Whose settings are meant where an option is left out.
+        several_steps: Whether --steps takes several numbers, and so is a list.
     """
+    one = _checked(int, checked_steps)
     parser.add_argument(
         "--steps",
-        type=_checked(int, checked_steps),
-        metavar="N",
+        type=listed(one) if several_steps else one,
+        metavar="N,..." if several_steps else "N",
         help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, more give texture if the model "
-        f"learned to sample; default: {default}",
+        f"learned to sample{'; several are measured one after the other' if several_steps else ''}; default: {default}",
     )
     parser.add_argument(
         "--guidance",
@@ -101,6 +103,17 @@ def add_quality_argument(parser: Any) -> None:
     )
 
 
+def add_qualities_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --quality for several levels, as a list."""
+    parser.add_argument(
+        "--quality",
+        type=listed(_checked(int, _check_quality)),
+        default=[],
+        metavar="Q,...",
+        help="levels of models that have several: 1 makes the smallest files; default: all",
+    )
+
+
 def add_format_argument(parser: argparse.ArgumentParser) -> None:
     """Add --format, the layout of `.cod` files, as `Codec.compress` takes it."""
     parser.add_argument(
@@ -120,6 +133,15 @@ def add_model_argument(parser: argparse.ArgumentParser, *, text: str = MODEL_TEX
 def named_model(text: str) -> str:
     """Return the path of the model folder that is meant, for options that take one or the name of an included one."""
     return str(model_path(text))
+
+
+def listed(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Return a parser of values with commas between them, none of them twice."""
+
+    def parse_all(text: str) -> list[Any]:
+        return list(dict.fromkeys(parse(part.strip()) for part in text.split(",")))
+
+    return parse_all
 
 
 def positive(text: str) -> int:

@@ -1,155 +1,239 @@
-"""Measure a codec on a folder of pictures.
+"""Measure codecs on a folder of pictures: encode to files, decode them in other processes, compare.
 
-Every picture is encoded to bytes and decoded from those bytes; the rate is counted from the file written.
+Whatever is done is written down at once, so that the same command goes on where it was stopped, and ends with the same
+tables.
 """
 
-import csv
-import dataclasses
-import io
+import datetime
 import json
-import math
+import shutil
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from cod_jax import files, images
-from cod_jax.codec import Codec
-from cod_jax.coding import stream
-from cod_jax.errors import UserError, WorkError, stops_one_file
-from cod_jax.evaluation.folders import SUMMARY_FILE, TABLE_FILE, checked_pictures
-from cod_jax.evaluation.metric_table import METRICS, Metric, measure, summarize
-from cod_jax.model_folder.decoding import checked_seed
+from cod_jax import files
+from cod_jax.errors import UserError, WorkError
+from cod_jax.evaluation import results, stages
+from cod_jax.evaluation.folders import PLAN_FILE, checked_pictures
+from cod_jax.evaluation.metric_table import with_metrics
+from cod_jax.evaluation.plan import FORMAT, Curve, Picture, Plan, Point, Request, make_plan
+from cod_jax.evaluation.processes import fresh_processes, num_cores
+from cod_jax.evaluation.records import Records
 
+RECORDS_FILE = "records.jsonl"
 SECONDS_IN_LOG = 30
 
 
+class _Task(NamedTuple):
+    """One piece of work: its name in the records, the function that does it, and what that is given."""
+
+    name: str
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...]
+
+
 def evaluate(
-    codec: Codec,
     images_folder: str | Path,
     output: str | Path,
+    request: Request,
     *,
-    quality: int | None = None,
-    decoding: Mapping[str, Any] | None = None,
-    table: Sequence[Metric] = METRICS,
     force: bool = False,
+    processes: int | None = None,
+    command: str = "",
     report: Callable[[str], None] = lambda progress: None,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Measure a codec on every picture below a folder and write the results.
-
-    Nothing is written after an error. If the work is stopped, by Ctrl-C or SIGTERM, the results of the pictures that
-    were measured are kept, except in the place of an earlier evaluation, which stays.
+) -> dict[str, Any]:
+    """Measure codecs on every picture below a folder and write the results.
 
     Args:
-        codec: A loaded model.
         images_folder: Folder of pictures.
-        output: Folder to make, with a table, a summary, and the compressed and decoded pictures.
-        quality: As `Codec.compress` takes it.
-        decoding: Steps, guidance, sampler and seed, as `Codec.decompress` takes them, where they are not the model's.
-        table: The metrics.
-        force: Replace the folder of an earlier evaluation.
+        output: Folder of results. If it holds an evaluation of the same, that goes on.
+        request: What to measure.
+        force: Delete another evaluation in the output folder.
+        processes: Processes for other codecs and for measuring; by default one per core. A model runs in one, which
+            uses all cores.
+        command: The command line, for the reader of the results.
         report: Gets a sentence about the progress every half a minute, for logs; terminals have a bar.
 
     Returns:
-        The summary, and the pictures that could not be measured with the reason.
+        The content of results.json; infinite numbers are still infinite.
 
     Raises:
-        UserError: A setting is out of range, there are no pictures, or one of the folders holds the other.
-        WorkError: No picture could be measured.
-        KeyboardInterrupt, SystemExit: The work was stopped.
+        UserError: Something that was asked for cannot be used, or the output holds another evaluation.
+        WorkError: No picture could be measured, or a process ended.
         OSError: A folder cannot be read or written.
     """
-    decoding = decoding or {}
-    used = _describe_decoding(codec, **decoding)
-    stream.checked_quality(quality, codec.num_levels)
-    names = checked_pictures(images_folder, output, force=force)
-    stems = files.without_suffixes([Path(name) for name in names])
-
-    rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
-    stop: BaseException | None = None
-    told = time.monotonic()
-    with files.new_directory(output, force=force, marker=SUMMARY_FILE) as folder:
-        for name, stem in zip(tqdm(names, unit="picture", leave=False, disable=None), stems, strict=True):
-            if time.monotonic() - told >= SECONDS_IN_LOG:
-                told = time.monotonic()
-                report(f"{len(rows) + len(failed)} of {len(names)} pictures")
-            try:
-                rows.append(_measure(codec, Path(images_folder), name, folder, stem, quality, decoding, table))
-            except (KeyboardInterrupt, SystemExit) as error:
-                if not rows or any(Path(output).glob("*")):
-                    raise
-                stop = error
-                break
-            except Exception as error:
-                if isinstance(error, OSError) or not stops_one_file(error):
-                    raise
-                failed[name] = files.reason(error).removeprefix(f"{name}: ")
-        if not rows:
-            name, reason = next(iter(failed.items()))
-            raise WorkError(f"no picture could be measured; the first of {len(names)}: {name}: {reason}")
-        summary = {
-            "model_fingerprint": codec.fingerprint,
-            "num_images": len(rows),
-            **summarize(rows, table),
-            "failed": failed,
-            **({"num_left": len(names) - len(rows) - len(failed)} if stop else {}),
-            "quality": quality or codec.num_levels,
-            "decoding": used,
-        }
-        files.write_bytes(folder / TABLE_FILE, _csv(rows, summary, table).encode(errors="surrogateescape"))
-        # JSON has no infinity.
-        stored = {name: None if value == math.inf else value for name, value in summary.items()}
-        files.write_bytes(folder / SUMMARY_FILE, (json.dumps(stored, indent=2) + "\n").encode())
-    if stop is not None:
-        warnings.warn(f"stopped; {output} has the results of {len(rows)} of {len(names)} pictures", stacklevel=2)
-        raise stop
-    return summary, failed
+    source, folder = Path(images_folder).absolute(), Path(output)
+    names = checked_pictures(source, folder, force=force)
+    with_metrics(request.metrics)
+    with fresh_processes(1) as executor:
+        plan = make_plan(request, source, names, executor)
+    created = _open_folder(folder, plan, force)
+    with Records(folder / RECORDS_FILE) as records:
+        _do_all(plan, request, source, folder, records, processes or num_cores(), report)
+        found = _assemble(plan, request, source, folder, records)
+    found = {"format": FORMAT, "created": created, "command": command, **plan.facts, **found}
+    write(folder, found)
+    return found
 
 
-def _describe_decoding(codec: Codec, *, seed: int = 0, **chosen: Any) -> dict[str, Any]:
-    """Return how pictures are decoded, for the summary: the codec's own settings where none are chosen.
+def write(folder: Path, found: dict[str, Any]) -> None:
+    """Write results.json and the tables."""
+    for name, text in (
+        (results.TABLE_FILE, results.per_image_table(found)),
+        (results.SUMMARY_FILE, results.summary_table(found)),
+        (results.RESULTS_FILE, results.as_json(found)),
+    ):
+        files.write_bytes(folder / name, text.encode(errors="surrogateescape"))
+
+
+def _open_folder(folder: Path, plan: Plan, force: bool) -> str:
+    """Make the output folder, or check that what is there is a part of the same evaluation.
+
+    Returns:
+        When the evaluation began.
 
     Raises:
-        UserError: A setting is out of range.
+        UserError: It holds another evaluation.
     """
-    return {**dataclasses.asdict(codec.decoding.override(**chosen)), "seed": checked_seed(seed)}
+    path, key = folder / PLAN_FILE, plan.key()
+    if path.exists():
+        earlier = _read_plan(path)
+        created = earlier.pop("created", "")
+        if earlier == key:
+            return created
+        if not force:
+            other = ", ".join(name for name in key if earlier.get(name) != key[name])
+            raise UserError(
+                f"{folder} holds an evaluation with other {other}; choose another output, or pass --force to delete it"
+            )
+        shutil.rmtree(folder)
+    created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    files.make_directory(folder)
+    files.write_bytes(path, json.dumps({"created": created, **key}, indent=1).encode())
+    return created
 
 
-def _measure(
-    codec: Codec,
-    images_folder: Path,
-    name: str,
-    folder: Path,
-    stem: Path,
-    quality: int | None,
-    decoding: Mapping[str, Any],
-    table: Sequence[Metric],
-) -> dict[str, Any]:
-    """Encode, write, read back, decode and compare one picture; return its row of the CSV file."""
+def _read_plan(path: Path) -> dict[str, Any]:
     try:
-        content = files.read_bytes(images_folder / name)
-    except OSError as error:
-        raise UserError(str(error)) from error
-    original = images.to_uint8_rgb(content, name, check_size=codec.check_size)
-    compressed = folder / "compressed" / stem.with_name(stem.name + ".cod")
-    files.write_bytes(compressed, codec.compress(original, quality=quality))
-    data = compressed.read_bytes()
-    decoded = codec.decompress(data, **decoding)
-    images.save_png(folder / "decoded" / stem.with_name(stem.name + ".png"), decoded)
-    height, width, _ = original.shape
-    return {"name": name, "height": height, "width": width, **measure(original, decoded, len(data), table)}
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        return {}
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], table: Sequence[Metric]) -> str:
-    """Return the table of all pictures with a last row of means."""
-    columns = ["name", "height", "width", *(metric.name for metric in table)]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    writer.writerow({"name": "mean", **summary})
-    return buffer.getvalue()
+def _do_all(
+    plan: Plan,
+    request: Request,
+    source: Path,
+    folder: Path,
+    records: Records,
+    processes: int,
+    report: Callable[[str], None],
+) -> None:
+    """Do what is not done yet. Models come first, alone, so that their times are not disturbed."""
+
+    def encode(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        work = curve.work(point, picture, source, folder)
+        return _Task(_name(work.file, folder), stages.encode, (work,))
+
+    def decode(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        work = curve.work(point, picture, source, folder)
+        coded = records.get(_name(work.file, folder))
+        ok = coded is not None and "error" not in coded
+        return _Task(_name(work.decoded, folder), stages.decode, (work,)) if ok else None
+
+    def measure(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        work = curve.work(point, picture, source, folder)
+        name = _name(work.decoded, folder)
+        coded, decoded = records.get(_name(work.file, folder)), records.get(name)
+        if coded is None or decoded is None or "error" in decoded:
+            return None
+        return _Task(f"metrics of {name}", stages.measure, (work, coded["bytes"], list(request.metrics)))
+
+    models = [[curve] for curve in plan.curves if curve.kind == "model"]
+    others = [curve for curve in plan.curves if curve.kind != "model"]
+    parts = [(function, curves, 1) for curves in models for function in (encode, decode)]
+    parts += [(encode, others, processes), (decode, others, processes), (measure, plan.curves, processes)]
+    num_all = 3 * len(plan.pictures) * sum(len(curve.points) for curve in plan.curves)
+    with tqdm(total=num_all, unit="step", leave=False, disable=None, smoothing=0) as bar:
+        told, done = time.monotonic(), 0
+        for make, curves, number in parts:
+            tasks: dict[str, _Task] = {}
+            for picture, curve, point in _everything(plan.pictures, curves):
+                task = make(curve, point, picture)
+                if task is None or task.name in tasks or records.get(task.name) is not None:
+                    done += 1
+                    bar.update()
+                else:
+                    tasks[task.name] = task
+            if not tasks:
+                continue
+            with fresh_processes(min(number, len(tasks))) as executor:
+                futures = {executor.submit(task.function, *task.arguments): name for name, task in tasks.items()}
+                try:
+                    for future in as_completed(futures):
+                        records.add(futures[future], future.result())
+                        done += 1
+                        bar.update()
+                        if time.monotonic() - told >= SECONDS_IN_LOG:
+                            told = time.monotonic()
+                            report(f"{done} of {num_all} steps")
+                except BrokenProcessPool as error:
+                    raise WorkError(
+                        "a process ended before its work was done, perhaps for lack of memory; the same command goes on"
+                    ) from error
+
+
+def _everything(pictures: Sequence[Picture], curves: Sequence[Curve]) -> Iterator[tuple[Picture, Curve, Point]]:
+    """Yield every picture at every rate; all rates of a picture come together, so that it is read once."""
+    return ((picture, curve, point) for picture in pictures for curve in curves for point in curve.points)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records: Records) -> dict[str, Any]:
+    """Return curves and metrics for the results."""
+    table = with_metrics(request.metrics)
+    curves = []
+    for curve in plan.curves:
+        points, memory = [], {}
+        for point in curve.points:
+            rows, num_pixels, failed = [], [], {}
+            for picture in plan.pictures:
+                work = curve.work(point, picture, source, folder)
+                file, decoded = _name(work.file, folder), _name(work.decoded, folder)
+                found = [records.get(name) or {} for name in (file, decoded, f"metrics of {decoded}")]
+                for stage, record in zip(("encode", "decode"), found, strict=False):
+                    memory[stage] = max(memory.get(stage, 0), record.get("peak_memory_bytes", 0))
+                if error := next((record["error"] for record in found if "error" in record), None):
+                    failed[picture.name] = error
+                    continue
+                num_pixels.append(picture.width * picture.height)
+                row = results.row_of(num_pixels[-1], *found)
+                paths = {"decoded": decoded} | ({"file": file} if "bytes" in row else {})
+                rows.append({"name": picture.name, **row, **paths})
+            mean = results.mean_of(rows, num_pixels, table) if rows else {"num_images": 0}
+            one = {"label": point.label, "settings": dict(point.settings), "mean": mean, "images": rows}
+            points.append(one | ({"failed": failed} if failed else {}))
+        about = {**curve.about, "peak_memory_bytes": memory}
+        curves.append({"name": curve.name, "kind": curve.kind, "title": curve.title, "about": about, "points": points})
+    if not any(point["images"] for curve in curves for point in curve["points"]):
+        name, reason = next(iter(curves[0]["points"][0]["failed"].items()))
+        raise WorkError(f"no picture could be measured; the first of {len(plan.pictures)}: {name}: {reason}")
+    return {
+        "protocol": results.PROTOCOL,
+        "images": [
+            {key: value for key, value in picture._asdict().items() if key != "stem"} for picture in plan.pictures
+        ],
+        "failed": dict(plan.unreadable),
+        "metrics": results.describe_metrics(table),
+        "not_measured": [{"name": name, "title": name, "reason": reason} for name, reason in plan.not_measured.items()],
+        "curves": curves,
+        "bd": [],
+    }

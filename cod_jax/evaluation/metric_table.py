@@ -24,16 +24,18 @@ class Metric(abc.ABC):
     """One number that is measured on every picture.
 
     Attributes:
-        name: Its column in per_image.csv and its key in summary.json.
+        name: Its column in the tables and its key in results.json.
+        title: Its name for people.
         unit: Its unit, "" without one.
-        shown: Format of a printed value, for example "PSNR {:.2f} dB".
-        description: One sentence for the documentation.
+        shown: Format of a printed value, for example "PSNR {:.2f} dB"; "" for a column that is not compared by itself.
+        description: How it is computed, for the documentation and for whoever reads results.
         higher_is_better: Direction of better values, None where a value is neither better nor worse.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
     unit: ClassVar[str] = ""
-    shown: ClassVar[str]
+    shown: ClassVar[str] = ""
     description: ClassVar[str] = ""
     higher_is_better: ClassVar[bool | None] = None
 
@@ -56,47 +58,29 @@ class Metric(abc.ABC):
         return {}
 
 
-class FileBytes(Metric):
-    """Length of the compressed file."""
+class SquaredError(Metric):
+    """Mean squared error, from which the PSNR of the pooled error is computed."""
 
-    name = "file_bytes"
-    unit = "bytes"
-    shown = "{:d} bytes"
-    description = "Length of the compressed file."
+    name = "mse"
+    title = "mean squared error"
+    description = "Mean squared error over all pixels and channels, of values from 0 to 255."
     higher_is_better = False
 
     def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
-        """Return the length that was given."""
-        return num_bytes
-
-    def average(self, values: Sequence[Number]) -> Number | None:
-        """Return None: files of pictures of different sizes have no common scale."""
-        return None
-
-
-class BitsPerPixel(Metric):
-    """Rate."""
-
-    name = "bits_per_pixel"
-    unit = "bits per pixel"
-    shown = "{:.4g} bits per pixel"
-    description = "8 times the length of the file, divided by the number of pixels."
-    higher_is_better = False
-
-    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
-        """Return 8 num_bytes / (H W)."""
-        return 8 * num_bytes / (original.shape[0] * original.shape[1])
+        """Return the mean of the squared differences."""
+        return metrics.mean_squared_error(original, decoded)
 
 
 class Psnr(Metric):
     """Peak signal-to-noise ratio."""
 
     name = "psnr"
+    title = "PSNR"
     unit = "dB"
     shown = "PSNR {:.2f} dB"
     description = (
-        "Peak signal-to-noise ratio over all pixels and channels. The mean leaves out pictures that came back without "
-        "any error, whose PSNR is infinite."
+        "Peak signal-to-noise ratio over all pixels and channels. The mean over pictures leaves out those that came "
+        "back without any error, whose PSNR is infinite."
     )
     higher_is_better = True
 
@@ -118,6 +102,7 @@ class MsSsim(Metric):
     """Multi-scale structural similarity."""
 
     name = "ms_ssim"
+    title = "MS-SSIM"
     shown = "MS-SSIM {:.4f}"
     description = "Multi-scale structural similarity, from 0 to 1, as pytorch-msssim computes it."
     higher_is_better = True
@@ -131,7 +116,7 @@ class MsSsimScales(Metric):
     """Number of scales of MS-SSIM."""
 
     name = "ms_ssim_scales"
-    shown = "MS-SSIM at {:d} scales"
+    title = "scales of MS-SSIM"
     description = (
         "Scales at which MS-SSIM was measured: 5, or fewer where a side is below 161 pixels. Values at fewer scales "
         "are not comparable with the usual ones."
@@ -150,8 +135,8 @@ class MsSsimScales(Metric):
         return {"num_with_fewer_ms_ssim_scales": sum(value < len(SCALE_WEIGHTS) for value in values)}
 
 
-METRICS: tuple[Metric, ...] = (FileBytes(), BitsPerPixel(), Psnr(), MsSsim(), MsSsimScales())
-"""The metrics that are always measured, in the order of the columns."""
+METRICS: tuple[Metric, ...] = (SquaredError(), Psnr(), MsSsim(), MsSsimScales())
+"""The metrics that are always measured on each picture, in the order of the columns."""
 
 
 def with_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
@@ -212,8 +197,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], table: Sequence[Metric] = METRI
 
 
 def sentence(summary: Mapping[str, Any], table: Sequence[Metric] = METRICS) -> str:
-    """Return the averages as text, for example "0.05 bits per pixel, PSNR 31.20 dB, MS-SSIM 0.9712"."""
-    return ", ".join(metric.shown.format(summary[metric.name]) for metric in table if metric.name in summary)
+    """Return the averages as text, for example "PSNR 31.20 dB, MS-SSIM 0.9712"."""
+    shown = (metric for metric in table if metric.shown and metric.name in summary)
+    return ", ".join(metric.shown.format(summary[metric.name]) for metric in shown)
 
 
 def markdown_table(table: Sequence[Metric] = METRICS) -> str:

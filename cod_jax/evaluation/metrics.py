@@ -9,6 +9,20 @@ from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
 
 
+def mean_squared_error(reference: Pixels, image: Pixels) -> float:
+    """Compute the mean of the squared differences over all pixels and channels.
+
+    Args:
+        reference: Original [H, W, C].
+        image: Decoded picture of the same shape.
+
+    Raises:
+        UserError: The shapes differ.
+    """
+    _check_pair(reference, image)
+    return float(np.mean((reference.astype(np.float64) - image.astype(np.float64)) ** 2))
+
+
 def psnr(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> float:
     """Compute the peak signal-to-noise ratio in dB over all pixels and channels.
 

@@ -75,6 +75,7 @@ WITHOUT_FLAX = ARRAYS_ONLY | {"errors", "files", "images", "input", "losses", "p
 IMPORT_NAMES = {
     "absl-py": "absl",
     "ml-collections": "ml_collections",
+    "mozjpeg-lossless-optimization": "mozjpeg_lossless_optimization",
     "orbax-checkpoint": "orbax",
     "pillow": "PIL",
     "protobuf": "google",

@@ -1,4 +1,4 @@
-"""Measuring a model on a folder of pictures."""
+"""Measuring models and other codecs on a folder of pictures."""
 
 import csv
 import functools
@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image
 
 from cod_jax import images
 from cod_jax.codec import Codec
-from cod_jax.evaluation import metrics
+from cod_jax.evaluation import metrics, stages
+from tests.evaluation_fixtures import in_this_process
 from tests.model_fixtures import gradient_image, tiny_codec, tiny_sampling_codec
 from tests.unit.commands.conftest import Cod, Result
 
@@ -31,70 +33,101 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(cod: Cod) -> Callable[..., Result]:
+def run(cod: Cod, monkeypatch) -> Callable[..., Result]:
+    monkeypatch.setattr("cod_jax.evaluation.evaluate.fresh_processes", in_this_process)
+    monkeypatch.setattr("cod_jax.model_folder.describe.describe_model", lambda path: {"parameters": 7})
+    monkeypatch.setattr(stages, "_warm", set())
     return functools.partial(cod, "evaluate")
 
 
 ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
 
 
-def test_every_picture_is_measured_from_its_bytes(run, photos: Path, tmp_path: Path):
+def results_of(tmp_path: Path) -> dict[str, Any]:
+    return json.loads((tmp_path / "result" / "results.json").read_text())
+
+
+def point_of(tmp_path: Path) -> dict[str, Any]:
+    """The only rate of the only curve."""
+    ((point,),) = (curve["points"] for curve in results_of(tmp_path)["curves"])
+    return point
+
+
+def rows_of(tmp_path: Path, table: str = "per_image.csv") -> list[dict[str, str]]:
+    with (tmp_path / "result" / table).open(newline="", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_picture_is_measured_from_its_file(run, photos: Path, tmp_path: Path):
     status, out, err = run(*ARGUMENTS)
     assert (status, err) == (0, "")
-    assert out.startswith("3 pictures: ")
+    assert out.startswith("MODEL (1 step) 1: ")
 
-    output = tmp_path / "result"
-    with (output / "per_image.csv").open(newline="") as file:
-        *rows, mean = csv.DictReader(file)
+    output, rows = tmp_path / "result", rows_of(tmp_path)
     assert [row["name"] for row in rows] == ["a.png", "b.jpg", "sub/a.png"]
-    for row in rows:
+    for row, values in zip(rows, point_of(tmp_path)["images"], strict=True):
         original = images.to_uint8_rgb(photos / row["name"])
-        compressed = (output / "compressed" / row["name"]).with_suffix(".cod")
-        decoded = np.asarray(Image.open((output / "decoded" / row["name"]).with_suffix(".png")))
+        compressed = (output / "files" / "MODEL" / "1" / row["name"]).with_suffix(".cod")
+        decoded = np.asarray(Image.open((output / "decoded" / "MODEL" / "1" / row["name"]).with_suffix(".png")))
+        assert (output / values["file"], output / values["decoded"]) == (
+            compressed,
+            (output / "decoded" / "MODEL" / "1" / row["name"]).with_suffix(".png"),
+        )
         np.testing.assert_array_equal(decoded, tiny_codec().decompress(compressed.read_bytes()))
         height, width, _ = original.shape
         assert (int(row["height"]), int(row["width"])) == (height, width)
-        assert int(row["file_bytes"]) == compressed.stat().st_size
-        assert float(row["bits_per_pixel"]) == 8 * compressed.stat().st_size / (height * width)
-        assert float(row["psnr"]) == metrics.psnr(original, decoded)
+        assert int(row["bytes"]) == compressed.stat().st_size > values["payload_bytes"]
+        assert float(row["bpp"]) == 8 * compressed.stat().st_size / (height * width) == values["bpp"]
+        assert float(row["psnr"]) == metrics.psnr(original, decoded) == values["psnr"]
         assert float(row["ms_ssim"]) == metrics.ms_ssim(original, decoded)
+        assert values["encode_s"] > 0
+        assert values["decode_s"] > 0
+        assert "encode_s" not in row
 
-    summary = json.loads((output / "summary.json").read_text())
-    assert mean["name"] == "mean"
-    for name in ("bits_per_pixel", "psnr", "ms_ssim"):
+    (mean,) = rows_of(tmp_path, "summary.csv")
+    for name in ("bpp", "psnr", "ms_ssim"):
         average = math.fsum(float(row[name]) for row in rows) / 3
-        assert float(mean[name]) == pytest.approx(average)
-        assert summary[name] == pytest.approx(average)
-    assert summary["num_images"] == 3
-    assert summary["failed"] == {}
+        assert float(mean[name]) == pytest.approx(average) == point_of(tmp_path)["mean"][name]
+    error = sum(float(row["mse"]) * int(row["width"]) * int(row["height"]) for row in rows)
+    pixels = sum(int(row["width"]) * int(row["height"]) for row in rows)
+    assert float(mean["psnr_pooled"]) == pytest.approx(10 * math.log10(255**2 * pixels / error))
+    assert float(mean["bpp_pooled"]) == pytest.approx(8 * sum(int(row["bytes"]) for row in rows) / pixels)
+    assert (mean["num_images"], mean["num_with_fewer_ms_ssim_scales"]) == ("3", "3")
     assert [row["ms_ssim_scales"] for row in rows] == ["2", "1", "1"]
-    assert summary["num_with_fewer_ms_ssim_scales"] == 3
-    assert " (3 at fewer than five scales); see result" in out
-    assert [name for name, value in mean.items() if not value] == ["height", "width", "file_bytes", "ms_ssim_scales"]
-    assert summary["decoding"] == {"num_steps": 1, "guidance_scale": 1.0, "sampler": "euler", "seed": 0}
-    assert summary["quality"] == 1
+    assert point_of(tmp_path)["settings"] == {
+        "quality": 1,
+        "steps": 1,
+        "guidance": 1.0,
+        "sampler": "euler",
+        "seed": 0,
+    }
 
 
 def test_the_settings_of_decoding_are_used_and_written_down(run, tmp_path: Path, monkeypatch):
     codec = tiny_sampling_codec("pixel")
     monkeypatch.setattr("cod_jax.codec.load", lambda path: codec)
     images.save_png(tmp_path / "photos" / "a.png", gradient_image(30, 30))
-    assert run(*ARGUMENTS, "--guidance", "4", "--seed", "5")[0] == 0
-    data = (tmp_path / "result" / "compressed" / "a.cod").read_bytes()
-    decoded = np.asarray(Image.open(tmp_path / "result" / "decoded" / "a.png"))
-    np.testing.assert_array_equal(decoded, codec.decompress(data, guidance=4, seed=5))
-    summary = json.loads((tmp_path / "result" / "summary.json").read_text())
-    assert summary["decoding"] == {"num_steps": 3, "guidance_scale": 4.0, "sampler": "adams", "seed": 5}
+    assert run(*ARGUMENTS, "--guidance", "4", "--seed", "5", "--steps", "1,3")[0] == 0
+    one, several = results_of(tmp_path)["curves"]
+    assert (one["name"], several["name"]) == ("MODEL-1-step", "MODEL-3-steps")
+    # One file, decoded twice.
+    ((image,), (other,)) = (curve["points"][0]["images"] for curve in (one, several))
+    assert image["file"] == other["file"] == "files/MODEL/1/a.cod"
+    data = (tmp_path / "result" / image["file"]).read_bytes()
+    decoded = np.asarray(Image.open(tmp_path / "result" / other["decoded"]))
+    np.testing.assert_array_equal(decoded, codec.decompress(data, guidance=4, seed=5, steps=3))
+    settings = {"quality": 1, "steps": 3, "guidance": 4.0, "sampler": "adams", "seed": 5}
+    assert several["points"][0]["settings"] == settings
 
 
 def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: Path):
     (photos / "broken.png").write_text("hello")
-    status, out, err = run(*ARGUMENTS)
+    status, _, err = run(*ARGUMENTS)
     assert status == 1
-    assert out.startswith("3 pictures: ")
     assert err.startswith("cod evaluate: error: broken.png: not an image")
     assert err.count("\n") == 1
-    assert list(json.loads((tmp_path / "result" / "summary.json").read_text())["failed"]) == ["broken.png"]
+    assert list(results_of(tmp_path)["failed"]) == ["broken.png"]
+    assert len(rows_of(tmp_path)) == 3
 
 
 @pytest.mark.parametrize(
@@ -104,18 +137,21 @@ def test_unreadable_pictures_are_named_at_the_end(run, photos: Path, tmp_path: P
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED:\nout of memory"), "RESOURCE_EXHAUSTED: out of memory"),
     ],
 )
-def test_a_picture_that_takes_too_much_memory_does_not_stop_the_others(run, photos: Path, monkeypatch, error, reason):
+def test_a_picture_that_takes_too_much_memory_does_not_stop_the_others(
+    run, photos: Path, tmp_path, monkeypatch, error, reason
+):
     compress = Codec.compress
 
-    def compress_small(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+    def compress_small(self: Codec, image: np.ndarray, quality: int) -> bytes:
         if image.shape[0] == 32:
             raise error
         return compress(self, image)
 
     monkeypatch.setattr(Codec, "compress", compress_small)
-    status, out, err = run(*ARGUMENTS)
+    status, _, err = run(*ARGUMENTS)
     assert status == 1
-    assert out.startswith("2 pictures: ")
+    assert point_of(tmp_path)["failed"] == {"a.png": reason}
+    assert point_of(tmp_path)["mean"]["num_images"] == 2
     assert err == f"cod evaluate: error: a.png: {reason}\n"
 
 
@@ -124,49 +160,61 @@ def test_names_that_are_no_text_are_measured_and_named(run, tmp_path: Path):
     name = os.fsdecode(b"caf\xe9.png")
     images.save_png(tmp_path / "photos" / name, gradient_image(20, 40))
     (tmp_path / "photos" / ("broken-" + name)).write_text("hello")
-    status, out, err = run(*ARGUMENTS)
+    status, _, err = run(*ARGUMENTS)
     assert status == 1
-    assert out.startswith("1 picture: ")
     assert err.startswith(r"cod evaluate: error: broken-caf\udce9.png: not an image")
-    assert b"\ncaf\xe9.png,20,40," in (tmp_path / "result" / "per_image.csv").read_bytes()
-
-
-def test_sigterm_leaves_nothing_behind(run, photos: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(Codec, "compress", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    assert run(*ARGUMENTS) == (143, "", "cod evaluate: error: terminated\n")
-    assert os.listdir(tmp_path) == ["photos"]
+    assert [row["name"] for row in rows_of(tmp_path)] == [name]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, signal.SIGTERM])
-def test_the_results_so_far_are_kept_when_it_is_stopped(run, photos: Path, tmp_path: Path, monkeypatch, stop):
-    compress = Codec.compress
+def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_tables(run, photos: Path, tmp_path, monkeypatch, stop):
+    assert run(*ARGUMENTS)[0] == 0
+    whole = {name: (tmp_path / "result" / name).read_bytes() for name in ("per_image.csv", "summary.csv")}
+    compress, calls = Codec.compress, []
 
-    def compress_large(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+    def compress_large(self: Codec, image: np.ndarray, quality: int) -> bytes:
+        calls.append(image.shape)
         if image.shape[0] == 20:
             if stop is KeyboardInterrupt:
                 raise KeyboardInterrupt
             signal.raise_signal(stop)
         return compress(self, image)
 
-    monkeypatch.setattr(Codec, "compress", compress_large)
-    status, out, err = run(*ARGUMENTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Codec, "compress", compress_large)
+        status, out, err = run(*ARGUMENTS, "--force")
+    # The same evaluation is there already, so that nothing is left to do.
+    assert (status, err, calls) == (0, "", [])
+    (tmp_path / "result" / "records.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Codec, "compress", compress_large)
+        status, out, err = run(*ARGUMENTS)
     assert (status, out) == (130 if stop is KeyboardInterrupt else 143, "")
-    assert err.startswith("cod evaluate: warning: stopped; result has the results of 1 of 3 pictures\n")
-    summary = json.loads((tmp_path / "result" / "summary.json").read_text())
-    assert (summary["num_images"], summary["num_left"]) == (1, 2)
-    with (tmp_path / "result" / "per_image.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == ["a.png", "mean"]
-    # Earlier results are worth more than a part of new ones.
-    (tmp_path / "result" / "summary.json").write_text("whole")
-    assert run(*ARGUMENTS, "--force")[0] == status
-    assert (tmp_path / "result" / "summary.json").read_text() == "whole"
-    assert sorted(os.listdir(tmp_path)) == ["photos", "result"]
+    assert err.startswith("cod evaluate: error: ")
+    # A line without its end, as of a process that was killed.
+    with (tmp_path / "result" / "records.jsonl").open("ab") as file:
+        file.write(b'{"work": "files/MODEL/1/b.cod", "byt')
+    num_calls = len(calls)
+    assert run(*ARGUMENTS)[0] == 0
+    assert {name: (tmp_path / "result" / name).read_bytes() for name in whole} == whole
+    assert num_calls == 2  # the first picture, and the one that stopped it
+
+
+def test_another_evaluation_in_the_folder_is_kept_without_force(run, photos: Path, tmp_path: Path):
+    assert run(*ARGUMENTS)[0] == 0
+    status, _, err = run(*ARGUMENTS, "--seed", "3")
+    assert status == 2
+    assert "result holds an evaluation with other curves; choose another output, or pass --force to delete it" in err
+    assert run(*ARGUMENTS, "--seed", "3", "--force")[0] == 0
+    assert point_of(tmp_path)["settings"]["seed"] == 3
+    images.save_png(photos / "new.png", gradient_image(8, 8))
+    assert "other pictures" in run(*ARGUMENTS, "--seed", "3")[2]
 
 
 def test_a_log_hears_of_the_progress(run, photos: Path, monkeypatch):
     monkeypatch.setattr("cod_jax.evaluation.evaluate.SECONDS_IN_LOG", 0)
-    lines = [f"cod evaluate: {number} of 3 pictures\n" for number in range(3)]
-    assert run(*ARGUMENTS)[2] == "".join(lines)
+    err = run(*ARGUMENTS)[2]
+    assert err.splitlines() == [f"cod evaluate: {number} of 9 steps" for number in range(1, 10)]
 
 
 @pytest.mark.parametrize(("images_folder", "output"), [("photos", "photos/result"), ("result/decoded", "result")])
@@ -185,8 +233,9 @@ def test_pictures_that_differ_in_their_suffix_are_all_measured(run, tmp_path: Pa
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(gradient_image(16, 16)).save(tmp_path / "photos" / name)
     assert run(*ARGUMENTS)[0] == 0
-    assert sorted(os.listdir(tmp_path / "result" / "compressed")) == ["a.jpg.cod", "a.png.cod", "b.cod"]
-    assert sorted(os.listdir(tmp_path / "result" / "decoded")) == ["a.jpg.png", "a.png.png", "b.png"]
+    place = Path("MODEL", "1")
+    assert sorted(os.listdir(tmp_path / "result" / "files" / place)) == ["a.jpg.cod", "a.png.cod", "b.cod"]
+    assert sorted(os.listdir(tmp_path / "result" / "decoded" / place)) == ["a.jpg.png", "a.png.png", "b.png"]
 
 
 def test_transparency_is_a_warning_of_one_line(run, tmp_path: Path):
@@ -212,17 +261,18 @@ def test_all_formats_are_measured_but_animations_and_dangling_links(run, tmp_pat
         picture.save(tmp_path / "photos" / name)
     picture.save(tmp_path / "photos" / "moving.gif", save_all=True, append_images=[picture.rotate(90)])
     (tmp_path / "photos" / "link.png").symlink_to("nothing.png")
-    status, out, err = run(*ARGUMENTS)
-    assert (status, out[:11]) == (1, "3 pictures:")
+    status, _, err = run(*ARGUMENTS)
+    assert status == 1
+    assert [row["name"] for row in rows_of(tmp_path)] == ["a.tif", "b.bmp", "c.gif"]
     assert err.splitlines() == [
         "cod evaluate: error: link.png: it is a link to a file that does not exist",
         "cod evaluate: error: moving.gif: the picture has several frames; save one of them as a still picture",
     ]
 
 
-def test_the_limit_on_the_size_is_an_option(run, photos: Path):
-    status, out, err = run(*ARGUMENTS, "--max-pixels", "1000")
-    assert (status, out[:11]) == (1, "2 pictures:")
+def test_the_limit_on_the_size_is_an_option(run, photos: Path, tmp_path: Path):
+    status, _, err = run(*ARGUMENTS, "--max-pixels", "1000")
+    assert (status, point_of(tmp_path)["mean"]["num_images"]) == (1, 2)
     assert (
         "a.png: 48x32 is more than the limit of 1000 pixels; make the picture smaller, or raise it with --max-p" in err
     )
@@ -241,8 +291,9 @@ def test_an_earlier_result_needs_force(run, photos: Path, tmp_path: Path):
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "precious.txt").touch()
     assert "already exists" in run(*ARGUMENTS)[2]
-    assert "holds no summary.json" in run(*ARGUMENTS, "--force")[2]
-    (tmp_path / "result" / "summary.json").touch()
+    assert "holds no plan.json" in run(*ARGUMENTS, "--force")[2]
+    (tmp_path / "result" / "plan.json").touch()
+    assert "holds an evaluation with other pictures" in run(*ARGUMENTS)[2]
     assert run(*ARGUMENTS, "--force")[0] == 0
     assert not (tmp_path / "result" / "precious.txt").exists()
 
@@ -272,20 +323,24 @@ def test_wrong_usage(run):
     assert "expected the number of steps to be a whole number from 1 to 1000, got 0" in err
 
 
-def test_the_quality_is_handed_on_and_written_down(run, photos: Path, tmp_path: Path, monkeypatch):
-    asked: list[int | None] = []
+def test_all_qualities_or_those_that_are_asked_for(run, tmp_path: Path, monkeypatch):
+    images.save_png(tmp_path / "photos" / "a.png", gradient_image(20, 40))
+    asked: list[int] = []
     file = tiny_codec().compress(gradient_image(20, 40))
 
-    def compress(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
+    def compress(self: Codec, image: np.ndarray, quality: int) -> bytes:
         asked.append(quality)
         return file
 
     monkeypatch.setattr(Codec, "num_levels", 3)
     monkeypatch.setattr(Codec, "compress", compress)
-    monkeypatch.setattr(Codec, "decompress", lambda self, data: gradient_image(20, 40))
-    assert run(*ARGUMENTS, "--quality", "2")[0] == 1  # the other pictures have other sizes
-    assert asked == [2, 2, 2]
-    assert json.loads((tmp_path / "result" / "summary.json").read_text())["quality"] == 2
+    assert run(*ARGUMENTS)[0] == 0
+    assert asked == [1, 1, 2, 3]  # the first one also before its time is taken
+    asked.clear()
+    assert run(*ARGUMENTS, "--quality", "3,1", "--force")[0] == 0
+    assert asked == [3, 1]
+    (curve,) = results_of(tmp_path)["curves"]
+    assert [(point["label"], point["settings"]["quality"]) for point in curve["points"]] == [("3", 3), ("1", 1)]
     assert run(*ARGUMENTS, "--quality", "0", "--force")[0] == 2
 
 
@@ -296,20 +351,19 @@ def test_a_quality_that_the_model_does_not_have_is_an_error(run, photos: Path):
 
 
 def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, tmp_path: Path, monkeypatch):
-    pictures: list[np.ndarray] = []
+    decoded: dict[bytes, np.ndarray] = {}
+    tiny_compress = Codec.compress
 
-    def compress(self: Codec, image: np.ndarray, quality: int | None) -> bytes:
-        pictures.append(image)
-        return bytes(10)
-
-    def decompress(self: Codec, data: bytes) -> np.ndarray:
-        return pictures[-1] ^ np.uint8(len(pictures) > 1)
+    def compress(self: Codec, image: np.ndarray, quality: int) -> bytes:
+        data = tiny_compress(self, image)
+        decoded[data] = image ^ np.uint8(image.shape[0] > 20)
+        return data
 
     monkeypatch.setattr(Codec, "compress", compress)
-    monkeypatch.setattr(Codec, "decompress", decompress)
+    monkeypatch.setattr(Codec, "decompress", lambda self, data, **_: decoded[data])
     assert run(*ARGUMENTS)[0] == 0
-    summary = json.loads((tmp_path / "result" / "summary.json").read_text())
-    assert summary["num_lossless"] == 1
-    assert math.isfinite(summary["psnr"])
-    with (tmp_path / "result" / "per_image.csv").open(newline="") as file:
-        assert next(csv.DictReader(file))["psnr"] == "inf"
+    mean = point_of(tmp_path)["mean"]
+    assert mean["num_lossless"] == 2
+    assert math.isfinite(mean["psnr"])
+    assert point_of(tmp_path)["images"][1]["psnr"] is None
+    assert rows_of(tmp_path)[1]["psnr"] == "inf"

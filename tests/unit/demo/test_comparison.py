@@ -1,5 +1,6 @@
 """The report of the demo and what it complains about."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def test_a_loss_that_is_not_a_number_is_named():
 
 def _evaluation(folder: Path, psnr: float) -> Path:
     folder.mkdir()
-    lines = ["name,bits_per_pixel,psnr,ms_ssim", f"train/cat.png,0.1,{psnr},0.9", f"mean,0.1,{psnr},0.9"]
-    (folder / "per_image.csv").write_text("\n".join(lines))
+    mean = {"bpp": 0.1, "psnr": psnr, "ms_ssim": 0.9}
+    point = {"mean": mean, "images": [{"name": "train/cat.png", **mean}]}
+    (folder / "results.json").write_text(json.dumps({"curves": [{"points": [point]}]}))
     return folder
 
 

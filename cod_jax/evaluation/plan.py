@@ -1,0 +1,244 @@
+"""What an evaluation measures: pictures, curves and their rates, worked out before anything is coded."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cod_jax import __version__, files
+from cod_jax.coding import stream
+from cod_jax.errors import UserError, WorkError, stops_one_file
+from cod_jax.evaluation import baselines, coders
+from cod_jax.evaluation.stages import Work, read_original
+
+FORMAT = 1
+# What may differ between a run and the one that goes on with it.
+_VOLATILE = ("created", "command", "machine")
+
+
+class Picture(NamedTuple):
+    """An original.
+
+    Attributes:
+        name: Its path below the folder of pictures.
+        stem: The same without its suffix, where that tells it from the others.
+        width: In pixels.
+        height: In pixels.
+        sha256: Of the file, 64 hex digits.
+    """
+
+    name: str
+    stem: str
+    width: int
+    height: int
+    sha256: str
+
+
+class Point(NamedTuple):
+    """A rate of a curve: its label, and the settings that it is coded and decoded with."""
+
+    label: str
+    settings: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A codec over its rates.
+
+    Attributes:
+        name: Its folder below those of coded and decoded pictures.
+        kind: "model", "baseline" or "files", a folder of finished results.
+        title: Its name for people.
+        coder: What makes files and pictures.
+        points: Its rates.
+        about: JSON values that describe it.
+        files: The folder of its files; curves that differ in decoding only share it.
+    """
+
+    name: str
+    kind: Literal["model", "baseline", "files"]
+    title: str
+    coder: coders.Coder
+    points: tuple[Point, ...]
+    about: Mapping[str, Any]
+    files: str
+
+    def work(self, point: Point, picture: Picture, source: Path, output: Path) -> Work:
+        """Return one picture at one rate."""
+        return Work(
+            self.coder,
+            point.settings,
+            picture.stem,
+            source / picture.name,
+            output / "files" / self.files / point.label / f"{picture.stem}{self.coder.suffix}",
+            output / "decoded" / self.name / point.label / f"{picture.stem}.png",
+            (picture.width, picture.height),
+        )
+
+
+class Request(NamedTuple):
+    """What the user asked for.
+
+    Attributes:
+        models: Model folders or compiled folders.
+        qualities: Levels from 1; empty for all that a model has.
+        steps: Numbers of steps, a curve each; None is the model's own.
+        decoding: Guidance, sampler and seed where they are not the model's.
+        baselines: Names of `baselines.FORMATS`, each measured at all of `baselines.SCALES`.
+        results: Folders of other codecs' results.
+        metrics: Metrics of other packages.
+        max_pixels: The limit of the codecs; None is their own.
+    """
+
+    models: Sequence[str] = ()
+    qualities: Sequence[int] = ()
+    steps: Sequence[int | None] = (None,)
+    decoding: Mapping[str, Any] = {}
+    baselines: Sequence[str] = ()
+    results: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    max_pixels: int | None = None
+
+
+class Plan(NamedTuple):
+    """Everything that is measured.
+
+    Attributes:
+        pictures: The originals.
+        unreadable: Why pictures of the folder are left out, by name.
+        curves: What codes them.
+        not_measured: Name and reason of each curve that was asked for and cannot be measured here.
+        facts: JSON values that go into the results: versions, machine, options.
+    """
+
+    pictures: tuple[Picture, ...]
+    unreadable: Mapping[str, str]
+    curves: tuple[Curve, ...]
+    not_measured: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    def key(self) -> dict[str, Any]:
+        """Return JSON values that are the same exactly if two runs measure the same."""
+        curves = [
+            {"name": curve.name, "points": [point.settings for point in curve.points], "about": curve.about}
+            for curve in self.curves
+        ]
+        facts = {name: value for name, value in self.facts.items() if name not in _VOLATILE}
+        pictures = [picture._asdict() for picture in self.pictures]
+        return json.loads(json.dumps({"pictures": pictures, "curves": curves, **facts}))
+
+
+def make_plan(request: Request, source: Path, names: Sequence[str], executor: Executor) -> Plan:
+    """Read the pictures and ask the models.
+
+    Args:
+        request: What to measure.
+        source: Folder of the pictures.
+        names: Their names in it.
+        executor: Runs what needs a model; models are not loaded into this process.
+
+    Raises:
+        UserError: A model, a folder or a setting cannot be used.
+        WorkError: No picture can be read.
+    """
+    curves, devices = _model_curves(request, executor)
+    not_measured = {}
+    for name in request.baselines:
+        if reason := baselines.missing(name):
+            not_measured[name] = reason
+            continue
+        for scale in baselines.SCALES:
+            coder = baselines.Baseline(name, scale)
+            points = tuple(Point(*point) for point in coder.points())
+            curves.append(Curve(coder.name, "baseline", coder.title, coder, points, coder.about(), coder.name))
+    for folder in request.results:
+        coder = coders.Results(str(Path(folder).resolve()))
+        points = tuple(Point(rate, {"folder": rate}) for rate in coder.rates())
+        name = Path(coder.folder).name
+        curves.append(Curve(name, "files", name, coder, points, {}, name))
+    if not curves:
+        raise UserError("expected something to measure, got nothing; name a model, a baseline or a folder of results")
+    taken = [curve.name for curve in curves]
+    if twice := {name for name in taken if taken.count(name) > 1}:
+        raise UserError(f"expected curves with different names, got {min(twice)} twice; rename one of the folders")
+    pictures, unreadable = _read_pictures(source, names)
+    facts = {
+        "versions": {
+            "cod_jax": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("jax", "numpy", "pillow")},
+        },
+        "machine": {**_machine(), "devices": devices},
+        "options": {"metrics": list(request.metrics)},
+    }
+    return Plan(pictures, unreadable, tuple(curves), not_measured, facts)
+
+
+def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], list[str]]:
+    """Return a curve per model and number of steps, and the devices that the models run on."""
+    curves: list[Curve] = []
+    devices: list[str] = []
+    decodings = [{**request.decoding, "steps": steps} for steps in request.steps]
+    names = _distinct([Path(model).resolve() for model in request.models])
+    for path, name in zip(request.models, names, strict=True):
+        coder = coders.Model(str(Path(path).resolve()), request.max_pixels)
+        found = executor.submit(coders.describe, coder, decodings).result()
+        devices = found["devices"]
+        levels = request.qualities or range(1, found["num_levels"] + 1)
+        for quality in levels:
+            stream.checked_quality(quality, found["num_levels"])
+        for decoding in found["decodings"]:
+            several = len(found["decodings"]) > 1
+            steps = f"{decoding['steps']} step" + ("s" if decoding["steps"] > 1 else "")
+            points = tuple(Point(str(quality), {"quality": quality, **decoding}) for quality in levels)
+            curve = f"{name}-{steps.replace(' ', '-')}" if several else name
+            curves.append(Curve(curve, "model", f"{name} ({steps})", coder, points, found["about"], name))
+    return curves, devices
+
+
+def _distinct(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of each path, with more of them where that is not enough to tell them apart."""
+    for length in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        names = ["-".join(path.parts[-length:]).strip("/") for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    if paths:
+        raise UserError(f"expected different models, got {paths[0]} twice")
+    return []
+
+
+def _read_pictures(source: Path, names: Sequence[str]) -> tuple[tuple[Picture, ...], dict[str, str]]:
+    stems = files.without_suffixes([Path(name) for name in names])
+    pictures: list[Picture] = []
+    unreadable: dict[str, str] = {}
+    for name, stem in zip(names, stems, strict=True):
+        try:
+            height, width, _ = read_original(source / name).shape
+            digest = hashlib.sha256((source / name).read_bytes()).hexdigest()
+            pictures.append(Picture(name, stem.as_posix(), width, height, digest))
+        except Exception as error:
+            if not stops_one_file(error):
+                raise
+            unreadable[name] = files.reason(error).removeprefix(f"{Path(name).name}: ")
+    if not pictures:
+        name, reason = next(iter(unreadable.items()))
+        raise WorkError(f"no picture could be measured; the first of {len(names)}: {name}: {reason}")
+    return tuple(pictures), unreadable
+
+
+def _machine() -> dict[str, Any]:
+    """Return JSON values about this machine: its processor, how many cores, its memory."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    memory = None
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"processor": processor, "cores": os.cpu_count(), "memory_bytes": memory, "system": platform.platform()}

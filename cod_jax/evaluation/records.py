@@ -1,0 +1,60 @@
+"""The log of an evaluation: a line for every piece of work that is done, so that a stopped run goes on."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from cod_jax.errors import UserError
+
+
+class Records:
+    """A file to which lines of JSON are appended; each is written before the next piece of work counts as done.
+
+    A process that is killed while it writes leaves a line without its end. Such a line is cut off when the file is
+    opened again, and its work is done again.
+
+    Args:
+        path: The file; it is made if it is missing.
+
+    Raises:
+        UserError: The file holds something else.
+        OSError: It cannot be read or written.
+    """
+
+    def __init__(self, path: Path):
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        self._found: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self._found[record.pop("work")] = record
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{path}, line {number}: expected a record of an evaluation; use --force") from error
+        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(len(whole))
+        self._file.seek(len(whole))
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def get(self, work: str) -> dict[str, Any] | None:
+        """Return what is known of a piece of work, None if it is not done."""
+        return self._found.get(work)
+
+    def add(self, work: str, record: dict[str, Any]) -> None:
+        """Write down that a piece of work is done.
+
+        Args:
+            work: Its name.
+            record: JSON values; numbers may be infinite.
+        """
+        self._file.write(json.dumps({"work": work, **record}).encode() + b"\n")
+        self._file.flush()
+        self._found[work] = record

@@ -1,0 +1,137 @@
+"""The three pieces of work on each picture: encode to a file, decode that file, measure what came back.
+
+They run in different processes: what decodes has never seen the picture, and what is measured is the PNG on the disk.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cod_jax import files, images
+from cod_jax.errors import UserError, stops_one_file
+from cod_jax.evaluation.coders import Coder
+from cod_jax.evaluation.metric_table import measure as measure_pair
+from cod_jax.evaluation.metric_table import with_metrics
+
+Value = TypeVar("Value")
+# Coder, settings and size of which a process has run the compiled program already.
+_warm: set[tuple[Any, ...]] = set()
+
+
+class Work(NamedTuple):
+    """One picture at one rate of one curve.
+
+    Attributes:
+        coder: What codes it.
+        settings: At which rate, and how it is decoded.
+        stem: Its name below the folders of results, without a suffix.
+        source: The original.
+        file: Where the coded file is written.
+        decoded: Where the decoded PNG is written.
+        size: Width and height.
+    """
+
+    coder: Coder
+    settings: Mapping[str, Any]
+    stem: str
+    source: Path
+    file: Path
+    decoded: Path
+    size: tuple[int, int]
+
+
+def encode(work: Work) -> dict[str, Any]:
+    """Write the coded file; return its length, that of its payload, and the seconds that encoding took."""
+    return _try_one(_encode, work)
+
+
+def decode(work: Work) -> dict[str, Any]:
+    """Write the decoded PNG; return the seconds that decoding took."""
+    return _try_one(_decode, work)
+
+
+def measure(work: Work, num_bytes: int | None, metrics: Sequence[str]) -> dict[str, Any]:
+    """Compare the decoded PNG with the original; return the value of each metric that is measured on single pictures.
+
+    Args:
+        work: The picture.
+        num_bytes: Length of the coded file, for metrics that ask for it.
+        metrics: Names of metrics of other packages.
+    """
+    return _try_one(lambda work: _measure(work, num_bytes, metrics), work)
+
+
+def read_original(path: Path) -> npt.NDArray[np.uint8]:
+    """Return a picture [H, W, 3].
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        content = files.read_bytes(path)
+    except OSError as error:
+        raise UserError(str(error)) from error
+    return images.to_uint8_rgb(content, path.name)
+
+
+def _try_one(function: Callable[[Work], dict[str, Any]], work: Work) -> dict[str, Any]:
+    """Return what a function returns, or the reason why this picture cannot be done."""
+    try:
+        return function(work)
+    except Exception as error:
+        if isinstance(error, OSError) or not stops_one_file(error):
+            raise
+        return {"error": files.reason(error).removeprefix("image: ")}  # what an array is called
+
+
+def _encode(work: Work) -> dict[str, Any]:
+    pixels = _original(work.source)
+    data, seconds = _timed(work, "encode", lambda: work.coder.encode(pixels, work.settings, work.stem))
+    if data is None:
+        return {"bytes": None}
+    files.write_bytes(work.file, data)
+    return {"bytes": len(data), "payload_bytes": work.coder.payload_bytes(data), "encode_s": seconds} | _memory()
+
+
+def _decode(work: Work) -> dict[str, Any]:
+    data = work.file.read_bytes() if work.file.exists() else b""
+    pixels, seconds = _timed(work, "decode", lambda: work.coder.decode(data, work.settings, work.stem, work.size))
+    images.save_png(work.decoded, pixels)
+    return {"decode_s": seconds} | _memory()
+
+
+def _measure(work: Work, num_bytes: int | None, metrics: Sequence[str]) -> dict[str, Any]:
+    decoded = images.to_uint8_rgb(work.decoded)
+    return dict(measure_pair(_original(work.source), decoded, num_bytes or 0, with_metrics(metrics)))
+
+
+def _timed(work: Work, stage: str, function: Callable[[], Value]) -> tuple[Value, float]:
+    """Return a value and the seconds that it took, without the time to compile a program."""
+    key = (stage, work.coder, work.size, work.settings.get("steps"))
+    if work.coder.compiles and key not in _warm:
+        function()
+        _warm.add(key)
+    start = time.perf_counter()
+    value = function()
+    return value, time.perf_counter() - start
+
+
+@functools.lru_cache(maxsize=2)
+def _original(path: Path) -> npt.NDArray[np.uint8]:
+    return read_original(path)
+
+
+def _memory() -> dict[str, int]:
+    """Return the largest memory that this process has had, in bytes, where the system tells it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_bytes": peak if sys.platform == "darwin" else 1024 * peak}
