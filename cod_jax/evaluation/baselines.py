@@ -71,7 +71,7 @@ def _encode_mozjpeg(pixels: Pixels, quality: Number) -> bytes:
 def _encode_jxl(pixels: Pixels, distance: Number) -> bytes:
     import imagecodecs
 
-    return imagecodecs.jpegxl_encode(np.ascontiguousarray(pixels), distance=distance, effort=7, numthreads=1)
+    return bytes(imagecodecs.jpegxl_encode(np.ascontiguousarray(pixels), distance=distance, effort=7, numthreads=1))
 
 
 def _decode_jxl(data: bytes) -> Pixels:

@@ -102,7 +102,9 @@ class Model(Coder):
 
 @functools.lru_cache(maxsize=1)
 def _load(model: Model) -> Codec:
-    return codecs.load(model.path, **({} if model.max_pixels is None else {"max_pixels": model.max_pixels}))
+    if model.max_pixels is None:
+        return codecs.load(model.path)
+    return codecs.load(model.path, max_pixels=model.max_pixels)
 
 
 def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
