@@ -138,7 +138,7 @@ def get_config() -> config_dict.ConfigDict:
                 "guidance_scale": 1.0,  # 1 switches guidance off
                 "grid_images": 4,  # images in the grid of originals and reconstructions
             },
-            "init_from": "",  # model folder, included model, or work folder of another run
+            "init_from": "",  # model folder, included model, or run folder of another run
             "init_weights": "ema",  # start from a run's moving average; "raw" continues parameters and average
             "init_fresh": (),  # patterns of parameters that may stay fresh, for example ("codec/decoder/up/*",)
             "max_consecutive_skipped": 20,  # number of steps in a row without finite gradients that stops the run

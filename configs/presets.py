@@ -239,7 +239,7 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
     """Return all fields of the second stage of the one-step codec, for `config.objective`."""
     defaults = {
         "kind": "distill",
-        "teacher": "",  # model folder, included model, or work folder of a run, of a pixel CoD
+        "teacher": "",  # model folder, included model, or run folder, of a pixel CoD
         "reconstruction": reconstruction_losses(),
         "distribution_matching_weight": 2.0,
         "adversarial_weight": 0.01,

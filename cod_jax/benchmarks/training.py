@@ -16,7 +16,7 @@ def report_on_training(
     """Measure the steps of a training config.
 
     Args:
-        config: FILE[:PRESET].
+        config: FILE[:OPTIONS].
         changes: Arguments `--config.FIELD=VALUE`.
         image_size: Pixels per side.
         batch_size: Images per step.
@@ -50,7 +50,7 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     """Time optimizer steps of one kind of a training config on random pictures, in this process.
 
     Args:
-        job: "config" as FILE[:PRESET], "changes" of its fields, "image_size" in pixels, "batch_size", "repeats", and
+        job: "config" as FILE[:OPTIONS], "changes" of its fields, "image_size" in pixels, "batch_size", "repeats", and
             "update", the place of the kind of step among the objective's.
 
     Returns:
@@ -149,7 +149,9 @@ def _measure(
     jax.block_until_ready(metrics)
     seconds = time.perf_counter() - start
     if metrics["skipped"]:
-        raise WorkError("a step without finite loss and gradients is skipped and no measurement; change the config")
+        raise WorkError(
+            "expected a step with a finite loss and gradients to measure, got one that was skipped; change the config"
+        )
     prefix = f"{scope}loss/"
     return {
         "update": update.name,

@@ -45,7 +45,9 @@ class ModelEngine(Engine):
         space = Space(bundle.config, bundle.dtype)
         if space.functional is not None:
             if not bundle.autoencoder:
-                raise UserError("the model's latents need an autoencoder, and the bundle has none; export it again")
+                raise UserError(
+                    "expected the autoencoder of the model's latents, got a folder without one; export the model again"
+                )
             space.functional.check(bundle.autoencoder)
         self._params, self._autoencoder = jax.tree.map(jnp.asarray, (bundle.params, bundle.autoencoder))
 

@@ -24,7 +24,7 @@ def check_max_bytes(max_bytes: Any) -> None:
         UserError: With the limit.
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-        raise UserError(f"the largest file must have a positive number of bytes, got {max_bytes!r}")
+        raise UserError(f"max_bytes must be a positive whole number, got {max_bytes!r}")
 
 
 def check_one(quality: Any, bpp: Any, max_bytes: Any) -> None:
@@ -36,7 +36,7 @@ def check_one(quality: Any, bpp: Any, max_bytes: Any) -> None:
     given = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        raise UserError(f"expected one of quality, bpp and max_bytes, got {' and '.join(named)}; leave out the others")
+        raise UserError(f"expected one of quality, bpp and max_bytes, got {' and '.join(named)}; keep one of them")
     if bpp is not None:
         check_bits_per_pixel(bpp)
     if max_bytes is not None:

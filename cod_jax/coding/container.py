@@ -112,7 +112,9 @@ def read(data: bytes) -> Container:
     if len(data) < MIN_BYTES:
         raise UserError(f"{len(data)} bytes are too short for a .cod file; it is cut off; copy or download it again")
     if len(data) > MAX_BYTES:
-        raise UserError(f"a .cod file has at most {MAX_BYTES} bytes, and this one is longer; it was not written so")
+        raise UserError(
+            f"expected a .cod file of at most {MAX_BYTES} bytes, got a longer one; check that it is the right file"
+        )
     if checksum.crc24(data[: -checksum.NUM_BYTES]) != data[-checksum.NUM_BYTES :]:
         raise UserError(
             "its checksum does not fit its content, so the file is damaged, cut off, or not a .cod file of this "
@@ -129,11 +131,11 @@ def read(data: bytes) -> Container:
     sides_at = 2 + MODEL_BYTES
     payload_at = sides_at + 2 * bits // 8
     if len(data) < payload_at + checksum.NUM_BYTES:
-        raise UserError(f"{len(data)} bytes are too short for a .cod file with wide sides; it was not written so")
+        raise UserError(f"{len(data)} bytes are too short for a .cod file with wide sides; get the file again")
     sides = int.from_bytes(data[sides_at:payload_at], "big")
     height, width = (sides >> bits) + 1, (sides & (1 << bits) - 1) + 1
     if wide and max(height, width) <= 2**NARROW_BITS:
-        raise UserError(f"its sides {width}x{height} are stored with more bytes than they need; it was not written so")
+        raise UserError(f"its sides {width}x{height} are stored with more bytes than they need; get the file again")
     return Container(
         height=height,
         width=width,

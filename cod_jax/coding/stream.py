@@ -242,6 +242,6 @@ def checked_quality(quality: Any, num_levels: int) -> int:
         raise UserError(
             f"quality must be between 1 and {num_levels} for this model, got {quality!r}"
             if num_levels > 1
-            else f"this model has one quality only, got {quality!r}; leave the quality out"
+            else f"this model has one quality level only, got quality {quality!r}; leave the quality out"
         )
     return int(quality)

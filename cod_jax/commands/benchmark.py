@@ -109,7 +109,7 @@ def _measure_training(args: argparse.Namespace) -> dict[str, Any]:
 def _size(text: str) -> tuple[int, int]:
     width, separator, height = text.partition("x")
     if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it as 768x512")
+        raise argparse.ArgumentTypeError(f"expected a size such as 768x512, got {text!r}")
     return positive(width), positive(height)
 
 

@@ -12,13 +12,13 @@ examples:
   cod checkpoints --workdir runs/lite
   cod checkpoints --workdir runs/lite/stage2
 
-Reads all of every checkpoint, of every stage if the run has stages, and prints a line for each. The exit status is 1 if
-one is damaged. A run that resumes sets a damaged one aside by itself and goes on from an older one.
+Reads every checkpoint completely, of every stage if the run has stages, and prints a line for each. The exit status is
+1 if one is damaged. A run that resumes sets damaged checkpoints aside by itself and goes on from an older one.
 """
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run, as given to the trainer")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, as given to cod train")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -31,7 +31,9 @@ def _run(args: argparse.Namespace) -> int:
     folders = [workdir / stage for stage in stages_of(workdir)] or [workdir]
     steps = {folder: steps_of(folder) for folder in folders}
     if not any(steps.values()):
-        raise FileNotFoundError(f"{checkpoint_directory(workdir)} holds no finished checkpoint; give a --workdir")
+        raise FileNotFoundError(
+            f"{checkpoint_directory(workdir)} holds no finished checkpoint; give the --workdir of a run that saved one"
+        )
     readable = [_report(folder, step) for folder in folders for step in steps[folder]]
     frame.say(f"{sum(readable)} of {len(readable)} checkpoints can be read")
     return frame.DONE if all(readable) else frame.FAILED

@@ -16,18 +16,19 @@ from cod_jax.model_folder.included import model_path
 
 EPILOG = f"""
 examples:
-  cod compress photo.jpg                        writes photo.cod beside photo.jpg, by the included model
-  cod compress photo.jpg --bpp 0.1              at the best quality of at most 0.1 bits per pixel
-  cod compress photo.jpg --max-bytes 5000       at the best quality of at most 5000 bytes
-  cod compress -m MODEL photo.jpg               by another model
+  cod compress photo.jpg                        writes photo.cod beside photo.jpg, with the included model
+  cod compress photo.jpg --bpp 0.1              at the best quality within 0.1 bits per pixel
+  cod compress photo.jpg --max-bytes 5000       at the best quality within 5000 bytes
+  cod compress -m MODEL photo.jpg               with another model
   cod compress -m MODEL photo.jpg -o small.cod
   cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
   cod compress -m MODEL -r photos -o out        writes out/FOLDER/NAME.cod for all pictures below photos
   cod compress -m MODEL - < photo.jpg > photo.cod
 
-Pictures are {files.IMAGE_FORMATS} files; animations are refused. Transparency is composited on white. Where names
-differ in their suffix only, files keep it: a.jpg.cod and a.png.cod. --json prints a line of JSON for each file, with
-input, output, width, height, file_bytes and bits_per_pixel, or input and error.
+Pictures are {files.IMAGE_FORMATS} files; animations are refused.
+Transparency is composited on white. Where names differ in their suffix only, files keep it: a.jpg.cod and a.png.cod.
+--json prints a line of JSON for each file, with input, output, width, height, file_bytes and bits_per_pixel, or input
+and error.
 """
 
 

@@ -19,7 +19,7 @@ BESIDE = ".decoded"
 SOFTWARE = {"Software": "cod_jax"}
 EPILOG = """
 examples:
-  cod decompress photo.cod                      writes photo.decoded.png beside photo.cod, by the model it names
+  cod decompress photo.cod                      writes photo.decoded.png beside it, with the model it names
   cod decompress -m MODEL photo.cod
   cod decompress -m MODEL photo.cod -o back.png
   cod decompress -m MODEL out/*.cod -o back/    writes back/NAME.png for each

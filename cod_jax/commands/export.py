@@ -1,4 +1,4 @@
-"""`cod export`: write a model folder from a training folder."""
+"""`cod export`: write a model folder from a run folder."""
 
 import argparse
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ most 4 dB lower; then they take the steps and the guidance of validation.
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="training folder, as given to the trainer")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, as given to cod train")
     parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
         "--weights", choices=("ema", "raw"), default="ema", help="moving average (default) or last weights"
@@ -43,7 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="DIR", help="also fit the prior to the pictures of this folder, as cod fit-prior does"
     )
     parser.add_argument("--force", action="store_true", help=REPLACE_MODEL)
-    add_decoding_arguments(parser, default="what the run's validation shows to serve")
+    add_decoding_arguments(parser, default="what suits, by the run's validation")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -110,4 +110,4 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
     return load_sd_vae(folder, otherwise=way_out)
 
 
-COMMAND = Command("write a model folder from a training folder", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command("write a model folder from a run folder", _add_options, _run, EPILOG, device="shared")

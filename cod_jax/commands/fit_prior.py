@@ -14,9 +14,10 @@ examples:
   cod fit-prior --model models/lite --images photos
   cod fit-prior --model models/lite --images photos --entropy-model my_package.entropy:MyModel
 
-The pictures should be like those that will be compressed, some hundreds or more; {files.IMAGE_FORMATS} files are found
-in the folder and all its subfolders. The centre of each, up to 512x512 pixels, is encoded, in a random order that is
-always the same, until there are two million symbols. Every tenth picture is held out to measure the prior with.
+The pictures should be like those that will be compressed, a few hundred or more. The folder and all its subfolders are
+searched for {files.IMAGE_FORMATS} files. The centre of each, up to 512x512 pixels, is
+encoded, in a random order that is always the same, until there are two million symbols. Every tenth picture is held out
+to measure the prior.
 
 The tables become part of the model folder (prior.safetensors) and of its fingerprint: copy the whole folder to whoever
 decompresses. Files written without a prior are still read. Pictures decode to the same pixels with and without it.
@@ -30,7 +31,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--entropy-model",
         default="",
         metavar="PACKAGE.MODULE:CLASS",
-        help="entropy model of another package to fit in place of those of this one",
+        help="fit an entropy model of another package instead",
     )
     parser.add_argument(
         "--force",

@@ -27,7 +27,7 @@ examples:
   cod info MODEL --json                         fingerprint, pitch, codebook_bits, bits_per_pixel, prior, decoding, ...
   cod info COMPILED                             a folder that cod compile has written
 
-Weights are not read. The quality level of a file of several is shown if its model is an included one, or found in
+Weights are not read. The quality level of a file is shown if its model has several and is an included one or found in
 COD_JAX_MODELS.
 """
 
@@ -37,9 +37,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="FILE|MODEL",
-        help=".cod files, model folders, names of included models, or compiled models; - reads standard input",
+        help=".cod files, model folders, names of included models, or compiled folders; - reads standard input",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: of several paths, a list")
+    parser.add_argument("--json", action="store_true", help="print JSON; for several paths, a list")
     add_format_argument(parser)
 
 

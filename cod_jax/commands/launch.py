@@ -12,9 +12,9 @@ examples:
       --config.data.source=photos
 
 This rehearses a run on several machines. Everything after -- is passed to cod train unchanged. Every line of output
-begins with the number of its process. When one process fails the others are stopped and its exit status is returned.
-SIGTERM and Ctrl-C are passed on, so that the trainers save and exit. One process can drive all accelerators of a
-machine: to train on several GPUs no launcher is needed.
+begins with the number of its process. When one process fails, the others are stopped and its exit status is returned.
+SIGTERM and Ctrl-C are passed on, so that the processes save and exit. Training on the GPUs of one machine does not need
+this command: one process drives all of them.
 """
 
 
@@ -26,7 +26,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="devices each process sees (default: 1)",
+        help="devices that each process sees; default: 1",
     )
     parser.add_argument(
         "--platform", choices=("cpu", "cuda"), default="cpu", help="virtual CPU devices or the machine's GPUs"
@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.launch.processes import device_environment
 
     if not args.trainer:
-        raise UserError("expected arguments of the trainer; add -- --config FILE --workdir DIR")
+        raise UserError("expected arguments of cod train, got none; add -- --config FILE --workdir DIR")
     return run(
         trainer_commands(args.processes, args.trainer),
         [device_environment(args.platform, args.devices_per_process, index) for index in range(args.processes)],

@@ -34,18 +34,20 @@ COMMANDS = {
     "import": "import_",
     "export-published": "export_published",
 }
-DESCRIPTION = "Compress pictures to a few hundred bytes with a trained model, decompress them, and train such models."
+DESCRIPTION = "Compress pictures with a neural network, decompress them, and train such networks on your own pictures."
 EPILOG = """
 examples:
-  cod compress -m MODEL photo.jpg               writes photo.cod beside photo.jpg
-  cod decompress -m MODEL photo.cod -o back.png
+  cod compress photo.jpg                        writes photo.cod beside photo.jpg, with the included model
+  cod decompress photo.cod -o back.png          with the model that the file names
+  cod compress -m MODEL photo.jpg               with another model
   cod info photo.cod
   cod train --config configs/tiny.py --workdir runs/tiny --config.data.source=photos
   cod export --workdir runs/tiny --output models/tiny
 
-MODEL is a folder that cod export or cod import has written. cod COMMAND --help describes a command. The first picture
-of each size takes some seconds to compile; compiled programs are kept in the user's cache folder
-(JAX_COMPILATION_CACHE_DIR chooses another). Completion in the shell: eval "$(register-python-argcomplete cod)".
+MODEL is the name of an included model, or a folder that cod export or cod import has written. cod COMMAND --help
+describes a command. The first picture of each size takes some seconds more, because its program is compiled; compiled
+programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR chooses another). Completion in the shell:
+eval "$(register-python-argcomplete cod)".
 """
 SETTING = ("--config.", "--noconfig.")
 
@@ -106,7 +108,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if args.command.trainer_arguments == "settings":
         args.settings, rest = _split_settings(rest)
     if rest:
-        hint = "; arguments of the trainer go behind --" if passes_on else ""
+        hint = "; arguments of cod train go after --" if passes_on else ""
         parsers[args.program].error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return args
 

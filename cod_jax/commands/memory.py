@@ -18,7 +18,7 @@ devices and adds what it needs on top of that: only an estimate for other device
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="settings, as for the trainer")
+    parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings, as for cod train")
     parser.add_argument(
         "--mesh", type=_mesh, nargs="+", default=[(1, 1, 1)], metavar="DxFxT", help="device meshes; default 1x1x1"
     )
@@ -51,9 +51,9 @@ def _mesh(text: str) -> tuple[int, int, int]:
     try:
         data, fsdp, tensor = (int(part) for part in text.split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not data x fsdp x tensor, such as 1x8x1") from None
+        raise argparse.ArgumentTypeError(f"expected data x fsdp x tensor, such as 1x8x1, got {text!r}") from None
     if min(data, fsdp, tensor) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: every axis of a mesh has at least one device")
+        raise argparse.ArgumentTypeError(f"expected at least one device on every axis of a mesh, got {text!r}")
     return data, fsdp, tensor
 
 

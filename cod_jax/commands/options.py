@@ -36,7 +36,8 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str, sev
         "--guidance",
         type=_checked(float, checked_guidance),
         metavar="G",
-        help="classifier-free guidance; 1 switches it off and takes half the time; no effect with one step; "
+        help="how strongly the picture follows the file (classifier-free guidance); 1 switches it off and takes half "
+        "the time; no effect with one step; "
         f"default: {default}",
     )
     parser.add_argument(
@@ -83,9 +84,9 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         "--bpp",
         type=_checked(float, check_bits_per_pixel),
         metavar="X",
-        help="best quality of at most so many bits per pixel",
+        help="best quality whose file has at most X bits per pixel",
     )
-    rates.add_argument("--max-bytes", type=positive, metavar="N", help="best quality of at most so many bytes a file")
+    rates.add_argument("--max-bytes", type=positive, metavar="N", help="best quality whose file has at most N bytes")
 
 
 def chosen_rate(args: argparse.Namespace) -> dict[str, Any]:
@@ -99,7 +100,8 @@ def add_quality_argument(parser: Any) -> None:
         "--quality",
         type=_checked(int, _check_quality),
         metavar="Q",
-        help="level of a model that has several: 1 makes the smallest files; default: the best, see cod info MODEL",
+        help="quality level, for a model that has several: 1 makes the smallest files; default: the best, which "
+        "cod info MODEL shows",
     )
 
 
@@ -147,7 +149,7 @@ def listed(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 def positive(text: str) -> int:
     """Return a positive whole number, for options that take one."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
 
 

@@ -16,10 +16,10 @@ examples:
   cod prepare --source photos --output shards --size 512 --format png
 
 Photographs are JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF files in the folder and all folders below it. They are turned
-upright, converted to sRGB and shrunk until the shorter side has SIZE pixels. None is enlarged: smaller ones are
-skipped, and so are animations. For random-resized crops choose SIZE above the size of the crops, for example 288 for
-crops of 256. OUTPUT/manifest.json holds the counts, the skipped files with reasons, and the name and
-checksum of each shard. Train on the shards with --config.data.source=OUTPUT.
+upright, converted to sRGB and shrunk until the shorter side is as long as --size. None is enlarged: smaller ones
+are skipped, and so are animations. For random-resized crops choose a size above that of the crops, for example 288 for
+crops of 256. In the output folder, manifest.json holds the counts, the skipped files with reasons, and the name and
+checksum of each shard. Train on the shards with --config.data.source and the output folder.
 """
 
 
@@ -27,10 +27,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, metavar="DIR", help="folder of photographs")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--size", required=True, type=int, metavar="N", help="length of the shorter side, pixels")
-    parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg", help="how images are stored (jpeg)")
-    parser.add_argument("--quality", type=int, metavar="Q", help="JPEG quality, 1 to 100 (95)")
-    parser.add_argument("--images-per-shard", type=int, default=4096, metavar="N", help="at most (4096)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="(one per CPU core)")
+    parser.add_argument(
+        "--format", choices=("jpeg", "png"), default="jpeg", help="how images are stored; default: jpeg"
+    )
+    parser.add_argument("--quality", type=int, metavar="Q", help="JPEG quality, 1 to 100; default: 95")
+    parser.add_argument(
+        "--images-per-shard", type=int, default=4096, metavar="N", help="most images in a shard; default: 4096"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads; default: one per CPU core"
+    )
     parser.add_argument("--force", action="store_true", help="replace the output of an earlier run")
 
 

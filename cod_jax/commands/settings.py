@@ -17,7 +17,7 @@ configs/presets.py say what they mean.
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="settings, as for cod train")
+    parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings, as for cod train")
 
 
 def _run(args: argparse.Namespace) -> int:

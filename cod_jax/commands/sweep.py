@@ -19,10 +19,10 @@ examples:
       --slurm runs/lite_bits/slurm -- --config.data.source=photos --config.frozen.weights=weights
 
 The sweep file says which fields take which values; cod_jax/launch/hyper.py has the functions for it. Every point has a
-folder of its own in the work folder, named after what varies. Everything after -- is passed to every run of cod train
+folder of its own in DIR, named after what varies. Everything after -- is passed to every run of cod train
 unchanged.
 
-At the end comes a table of the points with their validation results, and the best point. --dry-run shows it too.
+A table at the end shows the validation results of all points and names the best. --dry-run shows it too.
 
 The same command continues where it stopped: finished points are skipped, the others resume. When a point fails, the
 others still run; the failures are listed at the end, with exit status 1. SIGTERM and Ctrl-C are passed on, so that the
@@ -32,7 +32,7 @@ trainers save; a second one ends them at once.
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", required=True, metavar="FILE", help="sweep file, such as configs/sweeps/rate.py")
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="settings that the points change")
+    parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings that the points change")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the folders of the points")
     parser.add_argument("--parallel", type=positive, metavar="N", help="points at a time; default: 1, under Slurm all")
     parser.add_argument(

@@ -17,14 +17,14 @@ examples:
   cod train --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
 
 A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command resumes from
-the newest checkpoint in the work folder. Before the first step there is nothing to save: it exits with 130 or 143.
+the newest checkpoint in the run folder. Before the first step there is nothing to save: it exits with 130 or 143.
 `cod settings --config FILE` lists the options after the colon, and all fields. To watch a run: tensorboard --logdir DIR
 
-The preset "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ...: finished ones are
+The option "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ... Finished stages are
 skipped, the unfinished one is resumed, and each starts from the one before. Settings given here apply to all stages.
 
 On TPU pods and under Slurm JAX finds the processes of a run: every host runs the same command with --distributed.
-Elsewhere give the three options that follow it.
+Elsewhere give each process --coordinator-address, --num-processes and --process-id.
 """
 INTERRUPTED = "interrupted; the same command resumes from the newest checkpoint, if there is one"
 
@@ -44,10 +44,10 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", required=True, metavar="FILE[:PRESET]", help="settings, and which of the file's variants"
+        "--config", required=True, metavar="FILE[:OPTIONS]", help="config file, with its options after a colon"
     )
     parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="folder of the run: checkpoints, TensorBoard files, train.log"
+        "--workdir", required=True, metavar="DIR", help="run folder: checkpoints, TensorBoard files, train.log"
     )
     # The fields are known when the config file has been read; this line is for the help.
     parser.add_argument(
@@ -57,9 +57,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="change a setting; a tuple is written as --config.FIELD=\"('a', 'b')\"",
     )
     parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
-    parser.add_argument("--coordinator-address", "--coordinator_address", metavar="HOST:PORT")
-    parser.add_argument("--num-processes", "--num_processes", type=int, metavar="N")
-    parser.add_argument("--process-id", "--process_id", type=int, metavar="I")
+    parser.add_argument(
+        "--coordinator-address", "--coordinator_address", metavar="HOST:PORT", help="address of the first process"
+    )
+    parser.add_argument(
+        "--num-processes", "--num_processes", type=int, metavar="N", help="how many processes the run has"
+    )
+    parser.add_argument("--process-id", "--process_id", type=int, metavar="I", help="number of this process, from 0")
 
 
 def _epilog() -> str:

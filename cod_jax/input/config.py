@@ -16,7 +16,7 @@ class DataConfig:
 
     Attributes:
         source: One of three kinds. A folder of pictures (`files.IMAGE_FORMATS`), searched with all folders below
-            it. A folder or file of ArrayRecord shards made by `python -m data.prepare`. Or "tfds:NAME[:SPLIT]", a
+            it. A folder or file of ArrayRecord shards made by `cod prepare`. Or "tfds:NAME[:SPLIT]", a
             dataset that tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`.
         validation_source: The same for validation. If empty, a part of `source` is held out instead.
         validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) is

@@ -168,7 +168,7 @@ def split_by_name(source: Source, modulus: int) -> tuple[list[int], list[int]]:
     if not source.has_names:
         raise UserError(
             f"{source.location} has no {records.MANIFEST_NAME}, so nothing can be held out by name; "
-            "make the shards with `python -m data.prepare`, or set data.validation_modulus=0"
+            "make the shards with cod prepare, or set data.validation_modulus=0"
         )
     held_out = [name_checksum(name) % modulus == 0 for name in source.names]
     train = [index for index, held in enumerate(held_out) if not held]

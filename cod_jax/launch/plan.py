@@ -97,7 +97,7 @@ def plan(
 
     Args:
         points: Values by dotted name.
-        config: Config file with its preset, FILE[:PRESET].
+        config: Config file with its preset, FILE[:OPTIONS].
         workdir: Folder of the sweep.
         extra: Further arguments of the trainer, the same for all points.
         read_arguments: Returns the settings that arguments of the trainer give, or raises a UserError.

@@ -66,8 +66,8 @@ def fit(
     """
     if is_included(model):
         raise UserError(
-            f"{model} comes with the package, and everybody's files need its own prior; copy the folder, and fit the "
-            "prior of the copy"
+            f"{model} comes with the package, and everybody's files need its present prior; copy the folder and fit "
+            "the prior of the copy"
         )
     config, _ = load_description(model)
     # Named on the command line, so the user trusts it.

@@ -32,5 +32,5 @@ def check_place(folder: Path, *, compiled: bool = False) -> None:
     if not (folder / DESCRIPTION_FILE).is_file():
         raise UserError(
             f"expected {folder} to hold {DESCRIPTION_FILE} or {COMPILED_DESCRIPTION_FILE}; cod export makes a model "
-            "folder from a training folder"
+            "folder from a run folder"
         )

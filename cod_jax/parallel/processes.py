@@ -25,11 +25,11 @@ def join_processes(
         UserError: The arguments are incomplete, or the processes do not find each other.
     """
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
+    missing = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is None]
     if len(missing) == len(given) and not distributed:
         return
     if missing and len(missing) < len(given):
-        raise UserError(f"{', '.join(missing)} is missing; the three flags of a process go together")
+        raise UserError(f"{' and '.join(missing)} missing; give all three options of a process, or none")
     # Processes exchange arrays in this way on CPUs; other devices do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -38,8 +38,8 @@ def join_processes(
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"cannot join the other processes ({_last_line(error)}); give --coordinator_address, --num_processes and "
-            "--process_id"
+            f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
+            "--process-id"
         ) from error
 
 

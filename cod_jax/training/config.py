@@ -110,7 +110,7 @@ class ValidationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """All settings of a run except its work folder; configs/base.py lists the fields with their defaults.
+    """All settings of a run except its folder; configs/base.py lists the fields with their defaults.
 
     Attributes:
         model: Description of the model.
@@ -129,7 +129,7 @@ class TrainConfig:
         checkpoint: Settings of checkpoints.
         log: Settings of the log.
         validation: Settings of the validation on held-out images.
-        init_from: Model folder, name of an included model, or work folder of another run, to start from if the run
+        init_from: Model folder, name of an included model, or run folder of another run, to start from if the run
             has no checkpoint yet; "" starts from scratch.
         init_weights: Weights to take from a run. "raw" continues its parameters and their average; "ema" starts both
             from the average.

@@ -37,7 +37,7 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings of a config file as nested plain values.
 
     Args:
-        name: FILE[:PRESET].
+        name: FILE[:OPTIONS].
         changes: Arguments `--config.FIELD=VALUE`, or `--config.FIELD` and `VALUE` as two arguments.
 
     Raises:
@@ -54,7 +54,7 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
     """Return the settings by stage if the preset is "all"; otherwise the settings have the name "".
 
     Args:
-        name: FILE[:PRESET].
+        name: FILE[:OPTIONS].
         changes: Arguments as for `read_settings`. A field that only some stages have is changed in those.
 
     Raises:

@@ -93,12 +93,12 @@ def check_start(config: TrainConfig) -> None:
     if config.objective.starts_from_model:
         raise UserError(
             f"init_from must name a pre-trained model for objective.kind {config.objective.kind}, got nothing; give a "
-            "model folder, or the work folder of a run"
+            "model folder or a run folder"
         )
     if config.init_fresh or config.init_weights != "ema":
         raise UserError(
             "init_from must name a model with init_fresh or init_weights=raw, as a second stage has them, got nothing; "
-            "give a model folder or the work folder of a run, or start from scratch with --config.init_fresh='()' "
+            "give a model folder or a run folder, or start from scratch with --config.init_fresh='()' "
             "--config.init_weights=ema"
         )
 
@@ -145,7 +145,7 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     """Read the parameters of a model folder, or of a run's newest checkpoint, that fit a model and its heads.
 
     Args:
-        path: Model folder, name of an included model, or work folder of a run.
+        path: Model folder, name of an included model, or run folder.
         weights: Weights to take from a run. "raw" continues its parameters and its moving average; "ema" starts both
             from its moving average. A model folder has one set, which serves for both.
         shapes: Abstract parameters of the new run, {"model": ..., "heads": ...}.

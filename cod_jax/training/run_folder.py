@@ -47,13 +47,13 @@ def latest_step(workdir: Path) -> int | None:
 
 
 def stages_of(workdir: Path) -> list[str]:
-    """Return the names of the stages in a work folder; none if the run has only one."""
+    """Return the names of the stages in a run folder; none if the run has only one."""
     return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
 
 
 @contextlib.contextmanager
 def errors_that_name(setting: str, path: Path) -> Iterator[None]:
-    """Name the setting in errors about a folder that is neither a model folder nor the work folder of a run.
+    """Name the setting in errors about a folder that is neither a model folder nor a run folder.
 
     Raises:
         UserError: The folder cannot be read, or contains several stages.
@@ -63,7 +63,7 @@ def errors_that_name(setting: str, path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{setting} must be the work folder of a run or a model folder: {error}") from error
+        raise UserError(f"{setting} must be a run folder or a model folder: {error}") from error
 
 
 @contextlib.contextmanager

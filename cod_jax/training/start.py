@@ -37,8 +37,8 @@ def run_stages(
     JAX looks for its devices here. If the start fails, a new folder without results is removed.
 
     Args:
-        stages: Settings by the name of the stage, which is also part of its folder's name; "" uses the work folder.
-        workdir: Work folder. Each stage starts from the one before.
+        stages: Settings by the name of the stage, which is also part of its folder's name; "" uses the run folder.
+        workdir: Run folder. Each stage starts from the one before.
         load_frozen: Function that reads frozen networks, given their names and a folder.
 
     Raises:

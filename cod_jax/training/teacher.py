@@ -10,7 +10,7 @@ from cod_jax.training.saved_models import load_for_export, load_meta
 
 
 def load_teacher_config(path: str) -> ModelConfig:
-    """Return the description of the model in a model folder, an included one, or the work folder of a run.
+    """Return the description of the model in a model folder, an included one, or a run folder.
 
     Raises:
         UserError: No folder is named, or it contains no model, or a one-step codec.
@@ -18,7 +18,7 @@ def load_teacher_config(path: str) -> ModelConfig:
     if not path:
         raise UserError(
             "objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing; give its model folder, "
-            "or the work folder of its run"
+            "or its run folder"
         )
     folder = model_path(path)
     step = latest_step(folder)

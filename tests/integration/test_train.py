@@ -64,7 +64,7 @@ def photographs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, photographs) -> Path:
-    """The work folder of 20 steps in one go."""
+    """The run folder of 20 steps in one go."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
     done = run_trainer(small_arguments(workdir, photographs, **STEPS))
     assert done.returncode == 0, done.stderr

@@ -222,7 +222,7 @@ def test_files_that_are_too_long_are_not_read_into_memory(model: Path, monkeypat
     assert Image.open(io.BytesIO(data)).size == (16, 16)
     monkeypatch.setattr(container, "MAX_BYTES", len(data) - 2)
     file = io.BytesIO(data)
-    with pytest.raises(SyntaxError, match="has at most 11 bytes, and this one is longer"):
+    with pytest.raises(SyntaxError, match="of at most 11 bytes, got a longer one"):
         pillow.CodImageFile(file)
     assert file.tell() == len(data) - 1
     with pytest.raises(UnidentifiedImageError):

@@ -122,7 +122,10 @@ def class_of(config: ModelConfig, *, one_step: bool) -> PublishedClass:
             return record
     if one_step and config.is_latent:
         raise UserError("there is no published one-step decoder of latents; write the model as a denoiser")
-    raise UserError(f"there is no published class with a denoiser like {type(config.denoiser).__name__}")
+    raise UserError(
+        f"this model cannot be written: no published class has a denoiser of kind {config.denoiser.kind}; choose a CoD "
+        "or CoD-Lite"
+    )
 
 
 def _check_same(config: ModelConfig, implied: ModelConfig, class_name: str, any_attention: bool) -> None:

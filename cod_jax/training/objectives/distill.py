@@ -43,7 +43,7 @@ class DistillConfig(ObjectiveConfig):
 
     Attributes:
         kind: Name of this objective.
-        teacher: Model folder or work folder of a pixel CoD. The student's pictures should look like those of this
+        teacher: Model folder or run folder of a pixel CoD. The student's pictures should look like those of this
             model.
         reconstruction: Weights of the first stage's losses.
         distribution_matching_weight: Weight of distribution matching.

@@ -46,7 +46,7 @@ class ObjectiveConfig(Part):
     Attributes:
         kind: Name of this objective.
         bottleneck: Training settings of the bottleneck.
-        teacher: Model folder or work folder of a model that the objective learns from; "" without a teacher.
+        teacher: Model folder or run folder of a model that the objective learns from; "" without a teacher.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {

@@ -270,7 +270,7 @@ def test_symbols_that_do_not_exist_are_refused(codec: Codec, array: np.ndarray, 
 def test_a_model_of_one_quality_has_one_level(codec: Codec):
     picture = gradient_image(16, 16)
     assert codec.compress(picture, quality=1) == codec.compress(picture)
-    with pytest.raises(UserError, match="this model has one quality only, got 2; leave the quality out"):
+    with pytest.raises(UserError, match="this model has one quality level only, got quality 2; leave the quality out"):
         codec.compress(picture, quality=2)
     for level in (1, -1):
         with pytest.raises(UserError, match=f"level must be between 0 and 0 for this model, got {level}"):

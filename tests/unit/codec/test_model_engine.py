@@ -197,7 +197,7 @@ def test_latents_become_pixels_by_the_autoencoder_of_the_bundle(monkeypatch):
     assert expected.shape == (16, 16, 3)
     assert np.abs(codec.decode(symbols).astype(int) - expected).max() <= 1
 
-    with pytest.raises(UserError, match="latents need an autoencoder, and the bundle has none"):
+    with pytest.raises(UserError, match="expected the autoencoder of the model's latents"):
         from_bundle(Bundle(config, params, "0" * 64, "float32", {}))
 
 

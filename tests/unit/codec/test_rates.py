@@ -44,10 +44,10 @@ def test_pictures_take_the_best_quality_within_a_limit(factorized: Codec):
     ("options", "message"),
     [
         ({"quality": 1, "bpp": 0.1}, "expected one of quality, bpp and max_bytes, got quality and bpp"),
-        ({"bpp": 0.1, "max_bytes": 5}, "got bpp and max_bytes; leave out the others"),
+        ({"bpp": 0.1, "max_bytes": 5}, "got bpp and max_bytes; keep one of them"),
         ({"bpp": 0.0}, "bits per pixel must be a positive number, got 0.0"),
         ({"bpp": float("nan")}, "bits per pixel must be a positive number, got nan"),
-        ({"max_bytes": 0}, "a positive number of bytes, got 0"),
+        ({"max_bytes": 0}, "max_bytes must be a positive whole number, got 0"),
     ],
 )
 def test_unusable_limits_are_refused(factorized_model: Codec, options: dict[str, Any], message: str):

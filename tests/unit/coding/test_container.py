@@ -142,7 +142,7 @@ def test_files_above_the_limit_are_neither_written_nor_checked(monkeypatch):
     with pytest.raises(ValueError, match="a payload of 20 bytes makes a file above the limit of 31; make the picture"):
         container.write(file)
     monkeypatch.delattr(checksum, "crc24")  # which takes long
-    with pytest.raises(ValueError, match=r"a \.cod file has at most 31 bytes, and this one is longer"):
+    with pytest.raises(ValueError, match=r"a \.cod file of at most 31 bytes, got a longer one"):
         container.read(data)
 
 

@@ -221,7 +221,7 @@ def test_a_quality_is_an_integer_of_any_type(integer: type):
 
 @pytest.mark.parametrize("quality", [True, np.True_, 1.0, np.float32(1), "1"])
 def test_a_quality_that_is_no_integer_is_refused(quality: Any):
-    with pytest.raises(ValueError, match=r"this model has one quality only, got .*; leave the quality out"):
+    with pytest.raises(ValueError, match=r"this model has one quality level only, got .*; leave the quality out"):
         stream.checked_quality(quality, 1)
 
 

@@ -240,8 +240,8 @@ def test_the_table_of_training(monkeypatch, capsys):
     [
         ([], 2, "required: subject"),
         (["codec", "--size", "768"], 2, "write it as 768x512"),
-        (["codec", "--size", "0x512"], 2, "expected a positive number, got '0'"),
-        (["codec", "--repeats", "-1"], 2, "expected a positive number, got '-1'"),
+        (["codec", "--size", "0x512"], 2, "expected a positive whole number, got '0'"),
+        (["codec", "--repeats", "-1"], 2, "expected a positive whole number, got '-1'"),
         (["codec", "--config.model.codec.pitch=16"], 2, "unrecognized arguments: --config.model.codec.pitch=16"),
         (["train", "--confi=x"], 2, "unrecognized arguments: --confi=x"),
         (["train", "--config.batch_size=2"], 2, "--config.batch_size is not used; --batch-size says what is measured"),

@@ -83,7 +83,10 @@ def test_a_quality_that_the_model_does_not_have_is_refused(cod: Cod, photo: Path
     assert cod("compress", "-m", "MODEL", "photo.png", "--quality", "1").status == 0
     result = cod("compress", "-m", "MODEL", "photo.png", "--quality", "2", "--force")
     assert result.status == 2
-    assert result.err == "cod compress: error: this model has one quality only, got 2; leave the quality out\n"
+    assert (
+        result.err
+        == "cod compress: error: this model has one quality level only, got quality 2; leave the quality out\n"
+    )
 
 
 def test_a_compressed_file_is_no_picture_to_compress(cod: Cod, photo: Path):
@@ -211,7 +214,7 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
         (["compress", "-m", "MODEL", "a.png", "--quality", "0"], "quality must be at least 1, got 0"),
         (["compress", "a.png", "--quality", "1", "--bpp", "0.1"], "--bpp: not allowed with argument --quality"),
         (["compress", "a.png", "--bpp", "0"], "bits per pixel must be a positive number, got 0"),
-        (["compress", "a.png", "--max-bytes", "-1"], "expected a positive number, got '-1'"),
+        (["compress", "a.png", "--max-bytes", "-1"], "expected a positive whole number, got '-1'"),
         (["compress", "-m", "MODEL", "a.png", "--format", "lite"], "invalid choice: 'lite'"),
         (
             ["compress", "-m", "MODEL", "a.png", "--max-pixels", "0"],

@@ -347,7 +347,7 @@ def test_all_qualities_or_those_that_are_asked_for(run, tmp_path: Path, monkeypa
 def test_a_quality_that_the_model_does_not_have_is_an_error(run, photos: Path):
     status, _, err = run(*ARGUMENTS, "--quality", "2")
     assert status == 2
-    assert "this model has one quality only, got 2; leave the quality out" in err
+    assert "this model has one quality level only, got quality 2; leave the quality out" in err
 
 
 def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, tmp_path: Path, monkeypatch):

@@ -1,4 +1,4 @@
-"""From a training folder to a model folder."""
+"""From a run folder to a model folder."""
 
 import signal
 from collections.abc import Callable

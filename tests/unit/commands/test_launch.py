@@ -17,9 +17,9 @@ def test_arguments_after_the_dashes_go_to_every_trainer(spelling, monkeypatch):
     ("arguments", "message"),
     [
         ("--processes 3 --platform cuda -- --workdir x", "3 GPUs are needed"),
-        ("--processes 2 --config configs/tiny.py", "--config configs/tiny.py; arguments of the trainer go behind --"),
-        ("--processes 0 -- --workdir x", "expected a positive number, got '0'"),
-        ("--processes 2", "expected arguments of the trainer; add --"),
+        ("--processes 2 --config configs/tiny.py", "--config configs/tiny.py; arguments of cod train go after --"),
+        ("--processes 0 -- --workdir x", "expected a positive whole number, got '0'"),
+        ("--processes 2", "expected arguments of cod train, got none; add --"),
         ("", "required: --processes"),
     ],
 )

@@ -43,7 +43,7 @@ def test_xl_fits_256_devices_by_shape_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mesh", "1x8"], "is not data x fsdp x tensor"),
+        (["--mesh", "1x8"], "expected data x fsdp x tensor, such as 1x8x1, got '1x8'"),
         (["--mesh", "0x1x1"], "at least one device"),
         (["--steps", "3"], "unrecognized arguments: --steps"),
         (["--config.batch_siz=3"], "did you mean --config.batch_size"),

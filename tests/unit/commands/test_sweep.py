@@ -44,7 +44,7 @@ def test_the_example_is_a_sweep_of_the_tiny_config(tmp_path, capsys, monkeypatch
         ("hyper.sweep(RATE, [1])", ["--", f"--{RATE}=2"], "is given after -- but the sweep sets it"),
         ("hyper.sweep(RATE, [1])", ["--", "--config.data.source="], "point learning_rate=1 has no data.source; add"),
         ("hyper.sweep(RATE, [1])", ["--", "--config.data.source=absent"], "absent does not exist; give a folder of"),
-        ("hyper.sweep(RATE, [1])", ["--parallel", "0"], "expected a positive number, got '0'"),
+        ("hyper.sweep(RATE, [1])", ["--parallel", "0"], "expected a positive whole number, got '0'"),
         ("hyper.sweep(RATE, [1])", ["--config.seed=1"], "arguments: --config.seed=1"),
     ],
 )

@@ -36,7 +36,10 @@ from tests.training_fixtures import CONFIG
         ([f"--config={CONFIG}", "--workdir=w", "--flagfile=missing"], "unrecognized arguments: --flagfile=missing"),
         ([f"--config={CONFIG}", "--workdir=w", "--steps=3"], "unrecognized arguments: --steps=3"),
         ([f"--config={CONFIG}", "--workdir=w", "more"], "unrecognized arguments: more"),
-        ([f"--config={CONFIG}", "--workdir=w", "--process_id=0"], "the three flags of a process go together"),
+        (
+            [f"--config={CONFIG}", "--workdir=w", "--process_id=0"],
+            "--coordinator-address and --num-processes missing; give all three options of a process",
+        ),
     ],
 )
 def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):

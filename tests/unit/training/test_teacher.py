@@ -41,7 +41,7 @@ def test_a_path_that_is_no_teacher_names_the_setting(tmp_path):
         ValueError, match=r"objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing"
     ):
         load_teacher_config("")
-    with pytest.raises(ValueError, match=r"objective.teacher .*nowhere must be the work folder of a run or a"):
+    with pytest.raises(ValueError, match=r"objective.teacher .*nowhere must be a run folder or a"):
         load_teacher_config(str(tmp_path / "nowhere"))
     for stage in ("stage1", "stage2"):
         (tmp_path / stage / "checkpoints").mkdir(parents=True)
