@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between runs."""
+"""Cache of compiled programs between runs."""
 
 import os
 from pathlib import Path
@@ -46,6 +46,6 @@ def _user_folder() -> Path | None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether a folder is there or can be made, and takes files."""
+    """Return whether a folder is there or can be made, and takes files."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)

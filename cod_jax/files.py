@@ -210,7 +210,7 @@ def check_not_around(output: str | os.PathLike[str], source: str | os.PathLike[s
 
 
 def check_outside(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
-    """Refuse an output folder of pictures inside of the folder that is read, where they would be read the next time.
+    """Refuse an output folder of pictures inside the folder that is read, where they would be read the next time.
 
     Raises:
         UserError: It is inside, or the same.

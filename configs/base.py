@@ -132,7 +132,7 @@ def get_config() -> config_dict.ConfigDict:
             },
             "log": {"every_steps": 100},
             "validation": {
-                "every_steps": 5000,
+                "every_steps": 5000,  # 0 switches validation off
                 "num_images": 64,  # at most
                 "num_sampling_steps": 25,
                 "guidance_scale": 1.0,  # 1 switches guidance off

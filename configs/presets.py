@@ -226,7 +226,7 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
     defaults = {
         "kind": "one_step",
         "reconstruction": reconstruction_losses(),
-        "lora_rank": 32,  # rank of the adaptation of every linear map outside the codec
+        "lora_rank": 32,  # rank of the adaptation of every linear map outside the codec; 0 trains all parameters
         "lora_alpha": 32.0,  # scale of the adaptations times their rank
         "adapt_pixel_condition": False,  # also adapt the map from the condition to every pixel
         "bottleneck": codebook_training(),

@@ -8,7 +8,7 @@ relatives of pixel and latent CoD. The latents are a fixed projection of the pix
 training.
 
 `:bottleneck=factorized` rounds latents and learns their densities instead of choosing code vectors. Lambda then decides
-the rate, and a model can have several qualities, for example with
+the rate, and a model can have several quality levels, for example with
 `--config.model.codec.bottleneck.num_levels=2 --config.objective.bottleneck.rate_weights="(1.0, 0.5)"`.
 """
 

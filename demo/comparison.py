@@ -165,8 +165,8 @@ def write_report(
     report = Report("cod_jax demo")
     report.paragraph(
         "The model that comes with the package compresses photographs that it has not seen in training. Beside it are "
-        "JPEG and WebP at the largest quality whose file is no longer. Where even quality 1 is longer, they code a "
-        "smaller picture, which is enlarged again. The photographs are small, so the tables in JPEG's header, about "
+        "JPEG and WebP at the largest quality whose file has no more bytes. Where even quality 1 takes more, they code "
+        "a smaller picture, which is enlarged again. The photographs are small, so the tables in JPEG's header, about "
         "300 bytes, count for more than in a large one."
     )
     for sentence in sentences:
@@ -182,8 +182,8 @@ def write_report(
     report.paragraph(
         "Training goes on from the included weights for a short time, on the photographs in the folder train. Both "
         "models are measured at the same quality level. The prior of the tuned one is fitted to these few photographs "
-        "alone; some hundreds would make its files smaller. A run of minutes on five photographs gains little, most on "
-        "unusual ones."
+        "alone; a few hundred would make its files smaller. Minutes of training on five photographs gain little, and "
+        "most on unusual ones."
     )
     report.table(TUNED, tuned)
     report.picture("loss.png", "Loss of random crops at random quality levels, averaged between log lines")

@@ -1,1 +1,1 @@
-"""How jobs are started: `python -m` forms of the commands, a Slurm script, a recipe for TPU pods."""
+"""Start jobs: `python -m` forms of the commands, a Slurm script, a recipe for TPU pods."""

@@ -5,7 +5,7 @@
 #         --config.data.source=/shared/photos --config.frozen.weights=/shared/weights
 #
 # The arguments are those of `cod train`, as on one machine. Under Slurm, JAX finds the other processes by itself. It
-# uses one process per GPU, so --ntasks-per-node must equal --gpus-per-node. The work folder and the data must be on
+# uses one process per GPU, so --ntasks-per-node must equal --gpus-per-node. The run folder and the data must be on
 # storage that all nodes share. /shared/weights holds the published file of DINOv2. /shared/photos is a folder of
 # photographs, or shards as large as the crops of stages 2 and 3, which this makes:
 #

@@ -88,7 +88,7 @@ class Codec:
 
     @property
     def decoding(self) -> DecodingConfig:
-        """How pictures are decoded unless something else is asked for."""
+        """Default settings of `decompress`."""
         return self._engine.decoding
 
     @overload
@@ -120,8 +120,9 @@ class Codec:
             image: uint8 array [H, W, 3], Pillow image, or anything else that `images.to_uint8_rgb` reads; or a list or
                 tuple of those, of equal or different sizes.
             quality: Level of a model that has several, 1 (the smallest files) to `num_levels`, which is the default.
-            bpp: Instead of the quality: the best of at most so many bits per pixel, header included.
-            max_bytes: Instead of the quality: the best of at most so many bytes for each picture.
+            bpp: Instead of the quality: take the best whose file has at most this many bits per pixel, header
+                included.
+            max_bytes: Instead of the quality: take the best whose file has at most this many bytes.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -129,9 +130,10 @@ class Codec:
             The content of a `.cod` file; for a list, a list of them.
 
         Raises:
-            UserError: Something that is not a picture, more than `max_pixels`, a side above 65535 pixels in a published
-                layout, a quality that the model does not have, a limit that the lowest quality exceeds, two of quality,
-                bpp and max_bytes, or an unknown layout; of a list the message says which item.
+            UserError: The input is not a picture, has more than `max_pixels`, or has a side above 65535 pixels in a
+                published layout. Or the model does not have the quality, the file of the lowest quality exceeds the
+                limit, more than one of quality, bpp and max_bytes is given, or the layout is unknown. For a list the
+                message says which item.
         """
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
@@ -238,8 +240,8 @@ class Codec:
             rows and W mod pitch columns were never stored; they are mid grey.
 
         Raises:
-            UserError: Damaged, truncated or foreign data, a file of another model, or a setting out of range; of a list
-                the message says which item.
+            UserError: Damaged, truncated or foreign data, a file of another model, or a setting out of range. For a
+                list the message says which item.
         """
         layout = stream.checked_layout(layout)
         decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
@@ -302,7 +304,7 @@ class Codec:
             symbols: Symbols [h, w, C] or [B, h, w, C] as `encode` gives them; the last row and column are repeated up
                 to a grid the model takes.
             level: The quality level that they are of, as for `encode`.
-            steps: See `decompress`, as of the others.
+            steps: See `decompress`, as for the others.
             guidance: Classifier-free guidance.
             sampler: "euler" or "adams".
             seed: Number of the noise; all pictures have the same.

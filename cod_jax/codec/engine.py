@@ -32,12 +32,12 @@ class Engine(abc.ABC):
         """Refuse a way of decoding that the engine does not have.
 
         Raises:
-            UserError: With the way out.
+            UserError: The engine cannot decode so; the message says what to do instead.
         """
 
     @abc.abstractmethod
     def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
-        """Return about how much temporary memory a pixel takes, to encode it (None) or to decode it so."""
+        """Return the approximate temporary memory per pixel, to encode it (None) or to decode it so."""
 
     @abc.abstractmethod
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

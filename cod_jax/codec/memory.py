@@ -1,4 +1,4 @@
-"""How much memory a picture takes, and how much there is."""
+"""Memory that a picture takes, and memory that is available."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def check(*, height: int, width: int, multiple: int, bytes_per_pixel: float, tas
         task: What is done, such as "encoding".
 
     Raises:
-        UserError: It would take more than there is.
+        UserError: It would take more than is available.
     """
     pixels = (height + -height % multiple) * (width + -width % multiple)
     needed, available = pixels * bytes_per_pixel, available_bytes()

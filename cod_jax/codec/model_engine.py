@@ -60,10 +60,10 @@ class ModelEngine(Engine):
         self._decode = jax.jit(decode, static_argnames=("num_steps", "method", "guided"))
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
-        """Models decode with all settings."""
+        """Accept all settings."""
 
     def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
-        """Return about how much temporary memory a pixel takes; see `Engine.bytes_per_pixel`."""
+        """Return the approximate temporary memory per pixel; see `Engine.bytes_per_pixel`."""
         # Rounded down from what was measured with the published models, see `cod_jax.coding.sizes.MAX_PIXELS`.
         encoding = self.config.codec.encoding_bytes_per_pixel
         if decoding is None:

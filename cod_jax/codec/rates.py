@@ -28,7 +28,7 @@ def check_max_bytes(max_bytes: Any) -> None:
 
 
 def check_one(quality: Any, bpp: Any, max_bytes: Any) -> None:
-    """Refuse two ways to choose a quality at once, and limits that are none.
+    """Refuse more than one way to choose the quality, and unusable limits.
 
     Raises:
         UserError: With what to leave out or to change.

@@ -71,7 +71,7 @@ def check_size(*, height: int, width: int) -> None:
 
 
 def write(container: Container) -> bytes:
-    """Write a file: 12 bytes beside the payload for sides up to 4096, else 15.
+    """Write a file, which is 12 bytes longer than the payload, or 15 if a side is above 4096.
 
     Raises:
         UserError: A side is out of range, or the file would be longer than `MAX_BYTES`.

@@ -1,4 +1,4 @@
-"""How files name models, and models that do not match."""
+"""Names of models in files, and models that do not match."""
 
 import hashlib
 from typing import NamedTuple

@@ -94,7 +94,7 @@ def encode_legacy(
         width: Columns of the picture, 1 to 65535.
         pitch: Pixels per symbol in each direction.
         bits: Bits of a symbol.
-        layout: Which of the published tools shall read the file.
+        layout: Which of the published tools will read the file.
 
     Raises:
         UserError: A side is out of range, the grid has another size, or a symbol does not fit.

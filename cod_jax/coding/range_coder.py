@@ -18,7 +18,7 @@ _WORD_BYTES = 4
 _STATE_BITS = 64
 
 
-# Grids of no more symbols are decoded in a few hundredths of a second, whatever stands for them.
+# Grids of at most this many symbols are decoded in a few hundredths of a second, even from a few bytes.
 _FEW_SYMBOLS = 2**17
 
 

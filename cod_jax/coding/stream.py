@@ -64,7 +64,7 @@ class SymbolCoder:
 
     @functools.cached_property
     def fingerprints(self) -> Fingerprints:
-        """How files may name the model."""
+        """Fingerprints by which files may name the model."""
         return Fingerprints(fingerprint_with_prior(self.weights_fingerprint, self.prior), self.weights_fingerprint)
 
     @property

@@ -55,7 +55,7 @@ def is_compressed(path: Path, layout: Layout) -> bool:
 
 
 def explain_picture(path: Path) -> str:
-    """Say that a file is a picture, and of which format; "" where it is none."""
+    """Say that a file is a picture, and of which format; "" if it is not a picture."""
     return _explain(_first_bytes(path, 16))
 
 

@@ -24,7 +24,7 @@ from cod_jax.model_folder import places
 
 @dataclasses.dataclass(frozen=True)
 class Converter:
-    """What a command does with each file.
+    """The work of a command on each file.
 
     Attributes:
         suffix: Suffix of the outputs.
@@ -84,7 +84,7 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     """
     find = converter.find if args.recursive else None
     plan = plan_outputs(args.inputs, args.output, converter.suffix, beside=converter.beside, find=find)
-    # What can be found out before JAX is imported, which takes seconds.
+    # Mistakes that show before JAX is imported, which takes seconds.
     chosen = None if args.model is None else Path(args.model)
     if chosen is not None:
         places.check_place(chosen, compiled=True)

@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
     step = f"step {training['step']}{best}, " if "step" in training else ""
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     reason = "--steps asks for it" if args.steps is not None else choice.reason
-    frame.say(f"default of decoding: {decoding.summary()} ({reason})")
+    frame.say(f"default decoding: {decoding.summary()} ({reason})")
     if args.images:
         from cod_jax.codec import from_bundle
         from cod_jax.model_folder.fitting import fit

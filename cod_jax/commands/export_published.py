@@ -49,7 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # What can be found out before JAX is imported, which takes seconds.
+    # Mistakes that show before JAX is imported, which takes seconds.
     outputs = [Path(name) for name in (args.output, args.config_output) if name]
     if outputs[0].suffix != SUFFIX:
         raise UserError(f"--output {args.output}: end the name in {SUFFIX}")

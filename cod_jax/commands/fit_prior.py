@@ -41,7 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # What can be found out before JAX is imported, which takes seconds.
+    # Mistakes that show before JAX is imported, which takes seconds.
     places.check_place(Path(args.model))
 
     from cod_jax.codec import from_bundle

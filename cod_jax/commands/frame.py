@@ -95,7 +95,7 @@ def say(text: str) -> None:
 
 
 def say_json(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
-    """Print a line of JSON on standard output, or on standard error where the other is for data."""
+    """Print a line of JSON on standard output, or on standard error if that is for data."""
     _write_line(json.dumps(values), sys.stderr if elsewhere else sys.stdout)
 
 

@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
 
     config = TrainConfig.from_dict(read_settings(args.config, args.settings), trusted=True)
     rows = [bytes_per_device(config, mesh, compiled=args.compile) for mesh in args.mesh]
-    frame.say(f"MiB per device, {args.config}; all but the frozen networks is float32")
+    frame.say(f"MiB per device, {args.config}; everything except the frozen networks is float32")
     names = ("mesh", "devices", *COLUMNS, *(["step (compiled for CPUs)"] if args.compile else []))
     frame.say("| " + " | ".join(names) + " |")
     frame.say("| " + " | ".join("---" for _ in names) + " |")

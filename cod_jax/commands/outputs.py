@@ -1,4 +1,4 @@
-"""Where `cod compress` and `cod decompress` write: the plan, and what may not be replaced."""
+"""Plan where `cod compress` and `cod decompress` write, and refuse what may not be replaced."""
 
 import dataclasses
 import os
@@ -90,7 +90,7 @@ def plan_outputs(
 
 
 def check_paths(conversion: Conversion, force: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse an input that is no file, and an output that may not be replaced.
+    """Refuse an input that is not a file, and an output that may not be replaced.
 
     Args:
         conversion: What to read and write.

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: names for what is not read, and colour spaces that Pillow does not report."""
+"""Tell files by their first bytes: names of kinds that are not read, and colour spaces that Pillow does not report."""
 
 import struct
 

@@ -339,7 +339,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         # The pixels may be good although the metadata are damaged: leave them as they are.
         return 1
     if orientation in _TRANSPOSE_OF_ORIENTATION and not isinstance(image, ImageFile.ImageFile):
-        # Pillow copies the tag along whatever is done to the pixels, so that nobody knows whether it still holds.
+        # Pillow keeps the tag when the pixels are changed, so nobody knows whether it still holds.
         notes.append(
             "the picture was made from another in memory, so its orientation tag was not applied; use "
             "PIL.ImageOps.exif_transpose on the opened one first"

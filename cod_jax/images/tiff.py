@@ -67,7 +67,7 @@ _MISSING = "needs tifffile and imagecodecs; install the extra tiff: pip install 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the samples of the first page lie in the file.
+    """Layout of the samples of the first page in the file.
 
     Attributes:
         height: Rows as stored.

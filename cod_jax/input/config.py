@@ -12,7 +12,7 @@ Crop = Literal["random_resized", "random", "center"]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where images come from and how they are cropped.
+    """Source of the images, and how they are cropped.
 
     Attributes:
         source: One of three kinds. A folder of pictures (`files.IMAGE_FORMATS`), searched with all folders below

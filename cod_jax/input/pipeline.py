@@ -149,13 +149,13 @@ class TrainBatches(Iterator[Batch]):
         changes = _describe_changes(state, self._identity)
         if not changes and _differ("times_crc32", state, self._identity):
             _logger.warning(
-                "the files to train on have the names and sizes that they had at the checkpoint, but other times of "
-                "modification: the run goes on as if they had been copied; if some were replaced, start a new one"
+                "the training files have the same names and sizes as at the checkpoint, but other modification times; "
+                "the run goes on as if they had been copied; if some were replaced, start a new run"
             )
         if not changes and _differ(_HELD_OUT, state, self._identity):
             _logger.warning(
-                "the held-out images are not those of the checkpoint, so validation losses before and after do not "
-                "compare"
+                "the held-out images are not those of the checkpoint, so validation losses before and after cannot be "
+                "compared"
             )
         if changes:
             raise UserError(

@@ -1,4 +1,4 @@
-"""How arrays of PyTorch's layers correspond to ours."""
+"""Correspondence of arrays of PyTorch's layers and ours."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """How a published array and one of ours hold the same numbers."""
+    """Relation of a published array and one of ours that hold the same numbers."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_published: Callable[[np.ndarray], np.ndarray]

@@ -17,7 +17,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str, int], ...] = (
     ("bits per pixel", ("estimated_bits_per_pixel", "nominal_bits_per_pixel"), "{:.4f}", 0),
 )
 _EXPLANATION = "at the step with the lowest validation loss of each point; * is the best of a column"
-_WARNING = "the points have different objectives, so their losses do not compare"
+_WARNING = "the points have different objectives, so their losses cannot be compared"
 
 
 def table(runs: Sequence[Run]) -> list[str]:

@@ -13,13 +13,13 @@ def describe_model(path: Path) -> dict[str, Any]:
     """Return what a model folder holds.
 
     Returns:
-        JSON values: `fingerprint` and `weights_fingerprint` (64 hex digits each, with and without the prior), `pitch`
-        (pixels per symbol in each direction), `codebook_bits` and `bits_per_pixel` (of a symbol, and what they come to
-        in files of mode raw; None where there is no such number), `latent_channels`, `symbol_channels` (symbols at
-        each grid position), `quality_levels`, `modes` (of the files that the model may write), `prior` (the last of
-        the modes, or None where there is no prior), `parameters`, `autoencoder` (None, or "name" and
-        "parameters"), `attention`, `decoding` (the defaults of `decompress`), `dtype`, and `training`, the facts of its
-        training.
+        JSON values by name. `fingerprint` and `weights_fingerprint` have 64 hex digits each, with and without the
+        prior. `pitch` is pixels per symbol in each direction. `codebook_bits` and `bits_per_pixel` are those of a
+        symbol and of files of mode raw, or None if there is no such number. `symbol_channels` is symbols at each grid
+        position. `modes` are those of the files that the model may write, and `prior` is the last of them, or None
+        without a prior. `autoencoder` is None, or has "name" and "parameters". `decoding` has the defaults of
+        `decompress`, and `training` the facts of the training. The others are `latent_channels`, `quality_levels`,
+        `parameters`, `attention` and `dtype`.
 
     The weights are not read: their number is known from their shapes, and the fingerprint from the description.
 

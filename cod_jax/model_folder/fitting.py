@@ -1,4 +1,4 @@
-"""Fit the prior of a model to pictures, with which the same pictures make smaller files."""
+"""Fit the prior of a model to pictures, so that similar pictures make smaller files."""
 
 import dataclasses
 import random

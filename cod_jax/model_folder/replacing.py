@@ -1,4 +1,4 @@
-"""What a model folder has that files depend on, before another one takes its place."""
+"""Keep what files depend on when a model folder takes the place of another."""
 
 import contextlib
 import os

@@ -89,7 +89,7 @@ class ConditionCodecConfig(CodecConfig):
 
     @property
     def encoding_bytes_per_pixel(self) -> float:
-        """About how much memory the encoder takes for a pixel; it works at full or at half resolution."""
+        """Memory in bytes that the encoder takes per pixel, approximately; it works at full or half resolution."""
         return 1600.0 if self.input_stride == 1 else 500.0
 
     def stored(self) -> dict[str, Any]:

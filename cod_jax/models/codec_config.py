@@ -62,7 +62,7 @@ class CodecConfig(Part):
 
     @property
     def encoding_bytes_per_pixel(self) -> float:
-        """About how much memory the encoder takes for a pixel, rather less than more: pictures are refused by it."""
+        """Memory in bytes that the encoder takes per pixel, estimated low, because pictures are refused by it."""
         return 50.0
 
     def check_denoiser(self, denoiser: DenoiserConfig) -> None:

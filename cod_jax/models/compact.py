@@ -91,7 +91,7 @@ class CompactCodecConfig(CodecConfig):
 
     @property
     def attention(self) -> AttentionMode:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Every position sees its surroundings only, so sizes need no distinction."""
+        """Reach of attention, which this codec does not have: every position sees only its surroundings."""
         return "window_published"
 
     def build_encoder(self, *, denoiser: DenoiserConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactEncoder":

@@ -22,7 +22,7 @@ class Idle(NamedTuple):
     holds: Callable[[Callable[[str], Any]], bool]
 
 
-# Details of what a run switches off on purpose, such as validation.num_images=0, are no mistake and have no rule.
+# Details of what a run switches off on purpose, such as validation.num_images=0, are not mistakes and have no rule.
 RULES = (
     Idle(("data.min_scale",), "with data.crop=center", lambda get: get("data.crop") == "center"),
     Idle(("data.min_scale",), "with data.crop=random", lambda get: get("data.crop") == "random"),

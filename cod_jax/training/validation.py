@@ -96,7 +96,7 @@ class Validator:
         return scalars, {"_".join(["original", *names]): picture_grid(columns)}
 
     def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Return the nominal rate, if there is one, and the metrics of the bottleneck, also of its lower qualities."""
+        """Return the nominal rate, if there is one, and the bottleneck's metrics, also at its lower quality levels."""
         by_scope: dict[str, dict[str, jax.Array]] = {}
         for name, values in joined.items():
             if name.startswith(_STATISTICS):
@@ -119,7 +119,7 @@ def make_measure(
     Its arguments are parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
     For each image it returns the losses, reconstructions in uint8, their PSNR in dB and MS-SSIM, the mean differences
     of neighbouring pixels as a measure of texture, and the statistics of the bottleneck at its best quality. A model
-    with several qualities adds PSNR and statistics of each in one step, as "quality_1/..." for the lowest.
+    with several quality levels adds PSNR and statistics of each in one step, as "quality_1/..." for the lowest.
     The randomness of an image depends on its index, so the results do not depend on how images share batches or
     devices.
     """

@@ -1,6 +1,6 @@
 r"""Bits per symbol alone, for any config with a codebook.
 
-    python -m launch.sweep --sweep configs/sweeps/bits.py --config configs/lite.py --workdir runs/lite_bits \
+    cod sweep --sweep configs/sweeps/bits.py --config configs/lite.py --workdir runs/lite_bits \
         --slurm runs/lite_bits/slurm -- --config.data.source=PHOTOS --config.frozen.weights=WEIGHTS
 
 3 runs, each with the learning rate of its config. `model.codec.pitch` stays, so the rates are as 4 to 6 to 8.

@@ -1,6 +1,6 @@
 r"""Rate against quality of a codebook: bits per symbol, weight of the quantisation loss, and learning rate.
 
-    python -m launch.sweep --sweep configs/sweeps/rate.py --config configs/tiny.py --workdir runs/rate \
+    cod sweep --sweep configs/sweeps/rate.py --config configs/tiny.py --workdir runs/rate \
         -- --config.data.source=PHOTOS
 
 Symbols of a codebook have a fixed length, so `bottleneck.bits` alone decides how many bits a file has.

@@ -1,4 +1,4 @@
-"""What is fuzzed: a reader, and inputs to begin with."""
+"""A target of fuzzing: a reader, and inputs to begin with."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -60,7 +60,7 @@ def options(*command: str) -> frozenset[str]:
 
 
 def command_of(module: str) -> list[str]:
-    """What follows `cod` for a module that is run by `python -m`, or for `cod` itself."""
+    """Return the words after `cod` for a module that is run by `python -m`, or for `cod` itself."""
     source = TEXTS.get(f"{module.replace('.', '/')}.py", "")
     return re.findall(r'main\(command="(.*)"\)', source)
 

@@ -11,7 +11,7 @@ from cod_jax.plugins import PLUGINS, is_plugin, listed_packages, resolve
 
 
 class Base:
-    """What parts inherit from."""
+    """Base class of parts."""
 
 
 class Part(Base):

@@ -133,7 +133,7 @@ def check_layout(tables: Tables, layout: Mapping[str, tuple[tuple[int, ...], typ
         what: What the tables are for, for the message.
 
     Raises:
-        UserError: A table is missing or another; the text names all of them.
+        UserError: A table is missing, or has another shape or type; the message names all of them.
     """
     given = {name: (array.shape, array.dtype.type) for name, array in tables.items()}
     wrong = sorted(name for name in layout if given.get(name) != layout[name])

@@ -131,7 +131,7 @@ def _load(file: Path) -> Any:
         )
     try:
         return yaml.load(file.read_bytes(), _Loader)
-    # Besides its own errors, PyYAML lets those of ill-formed numbers, dates and tags through, whatever they are.
+    # PyYAML raises its own errors, and lets others through, such as those of ill-formed numbers, dates and tags.
     except Exception as error:
         raise UserError(
             f"{file}: cannot be read as YAML ({reason_of(error)}); give the checkpoint's own YAML"

@@ -13,7 +13,7 @@ from cod_jax.models.functional import Params
 
 
 class OfficialFile(NamedTuple):
-    """Where a file of published weights comes from.
+    """Source of a file of published weights.
 
     Attributes:
         title: What messages call the network.

@@ -37,7 +37,7 @@ def is_shape(value: Any) -> TypeGuard[list[int] | tuple[int, ...]]:
 
 
 class Record(NamedTuple):
-    """Where the bytes of a tensor or storage lie; `crc32` is 0 where the file has none."""
+    """Place of the bytes of a tensor or storage; `crc32` is 0 if the file has none."""
 
     offset: int
     num_bytes: int

@@ -43,7 +43,7 @@ class FactorizedTraining(BottleneckTraining):
         rate_weights: Lambda, the weight of the bits per pixel, for each quality level. The first is the largest and
             belongs to the lowest quality.
         level_balance: How much the losses of the levels are evened out: those of a picture are multiplied by lambda to
-            the power of minus this. At 0 the low qualities, whose losses are largest, decide most of a gradient; at 1
+            the power of minus this. At 0 the low levels, whose losses are largest, decide most of a gradient; at 1
             the high ones.
     """
 

@@ -150,7 +150,7 @@ def test_a_share_of_the_peak_where_it_is_known(monkeypatch, tmp_path, capsys):
 
 
 def measured_training(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What is measured of two steps of a training of a network that is smaller than tiny."""
+    """Measurements of two training steps of a network that is smaller than tiny."""
     small = {
         "codec": {"input_stride": 2, "encoder_width": 8, "latent_channels": 4, "num_groups": 2},
         "denoiser": {"hidden": 8, "hidden_pixel": 4, "num_blocks": 1, "num_pixel_blocks": 1, "bottleneck_width": 8},

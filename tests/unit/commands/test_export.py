@@ -60,7 +60,7 @@ def test_writes_a_model_folder(calls, capsys, tmp_path: Path):
     assert loaded.decoding == DecodingConfig(1, 3.0, "euler")
     assert capsys.readouterr().out == (
         f"wrote {output}: step 7, ema weights, fingerprint {loaded.fingerprint[:16]}\n"
-        "default of decoding: 1 step; with more: euler, guidance 3 (no validation measured more steps)\n"
+        "default decoding: 1 step; with more: euler, guidance 3 (no validation measured more steps)\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What holds for every command: help, exit statuses, signals, warnings, and output that cannot be written."""
+"""Rules for every command: help, exit statuses, signals, warnings, and output that cannot be written."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""What lies beside the pixels: texts, profiles, orientation, and what Pillow says about it."""
+"""Data beside the pixels: texts, profiles, orientation, and what Pillow says about it."""
 
 import io
 import threading

@@ -1,4 +1,4 @@
-"""What the recipe for TPU pods and the Slurm script tell people to run."""
+"""Commands in the recipe for TPU pods and in the Slurm script."""
 
 import re
 import shlex

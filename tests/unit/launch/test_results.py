@@ -27,7 +27,7 @@ def test_losses_of_other_objectives_are_not_compared_without_a_word(sweep_folder
         run.workdir.mkdir(parents=True)
         append_result(run.workdir, 1, {"loss": float("nan")})
     lines = table(runs)
-    assert "the points have different objectives, so their losses do not compare" in lines
+    assert "the points have different objectives, so their losses cannot be compared" in lines
     assert not any(line.startswith("best by") for line in lines)
 
 
