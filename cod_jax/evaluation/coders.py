@@ -1,4 +1,4 @@
-"""What turns pictures into files and files into pictures: a model, another codec, or a folder of finished results."""
+"""Coders between pictures and files: a model, another codec, or a folder of finished results."""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""What an evaluation measures: pictures, curves and their rates, worked out before anything is coded."""
+"""Plan of an evaluation: pictures, curves and their rates, worked out before anything is coded."""
 
 import dataclasses
 import hashlib
@@ -83,7 +83,7 @@ class Curve:
 
 
 class Request(NamedTuple):
-    """What the user asked for.
+    """The request of a user.
 
     Attributes:
         models: Model folders or compiled folders.

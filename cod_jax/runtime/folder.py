@@ -1,8 +1,8 @@
 """Folders of compiled models: their content, and how it is checked.
 
-A folder holds `compiled.json` (what it is, size and SHA-256 of every other file, and a SHA-256 of itself), the weights
-of encoder and decoder as safetensors, so too the prior of the symbols if the model has one, and a serialised StableHLO
-program per part, platform and range of sizes. No file is Python.
+A folder holds `compiled.json`: what the folder is, size and SHA-256 of every other file, and a SHA-256 of itself. The
+weights of encoder and decoder, and the prior of the symbols if the model has one, are safetensors. Each part, platform
+and range of sizes has a serialised StableHLO program. No file is Python.
 
 Programs are read by native code of JAX that is not made for hostile input. So a folder must be trusted, or its SHA-256
 be known: that of the description stands for all files, each of which is compared with it before it is used.
