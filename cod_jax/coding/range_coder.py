@@ -90,12 +90,14 @@ class RangeDecoder:
 
     Args:
         data: What `RangeEncoder.finish` returned.
+        again: Another encoder, which codes everything that is read.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, again: RangeEncoder | None = None) -> None:
         queue, self._models = _constriction()
         words = np.frombuffer(data + bytes(-len(data) % _WORD_BYTES), ">u4").astype(np.uint32)
         self._decoder = queue.RangeDecoder(words)
+        self._again = again
 
     def decode_bits(self, probabilities: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
         """Read bits int32 [n]; see `RangeEncoder.encode_bits`.
@@ -105,7 +107,10 @@ class RangeDecoder:
         """
         if not probabilities.size:
             return np.zeros(0, np.int32)
-        return self._decode(self._models.Bernoulli(perfect=False), _exact(probabilities))
+        bits = self._decode(self._models.Bernoulli(perfect=False), _exact(probabilities))
+        if self._again:
+            self._again.encode_bits(bits, probabilities)
+        return bits
 
     def decode_symbols(self, num_symbols: int, counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
         """Read symbols int32 [n]; see `RangeEncoder.encode_symbols`.
@@ -115,7 +120,10 @@ class RangeDecoder:
         """
         if not num_symbols or counts.size == 1:
             return np.zeros(num_symbols, np.int32)
-        return self._decode(self._models.Categorical(_exact(counts), perfect=False), num_symbols)
+        symbols = self._decode(self._models.Categorical(_exact(counts), perfect=False), num_symbols)
+        if self._again:
+            self._again.encode_symbols(symbols, counts)
+        return symbols
 
     def _decode(self, *arguments: Any) -> npt.NDArray[np.int32]:
         try:

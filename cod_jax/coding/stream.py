@@ -123,7 +123,7 @@ class SymbolCoder:
         container.check_size(height=height, width=width)
         channels = self.symbols.num_channels
         check_grid(symbols.shape, height=height, width=width, pitch=self.pitch, num_channels=channels)
-        payloads = [_encode_payload(model, symbols, level) for model in self.models]
+        payloads = [_payload(model, symbols, level) for model in self.models]
         payload, model = min(zip(payloads, self.models, strict=True), key=lambda item: len(item[0]))
         mode: container.Mode = model.mode
         name = container.model_id(self.fingerprints.of_mode(mode))
@@ -179,12 +179,13 @@ class SymbolCoder:
                 f"{len(file.payload)} bytes cannot stand for the symbols of {file.width}x{file.height} pixels, which "
                 f"take {least} at least; the file is damaged"
             )
-        symbols, level = self.models[place].decode(file.payload, rows=rows, columns=columns)
+        model = self.models[place]
+        symbols, level, again = model.decode_and_encode(file.payload, rows=rows, columns=columns)
         shorter = [model.payload_bytes(rows=rows, columns=columns) for model in self.models[:place]]
         if (
             any(length is not None and length <= len(file.payload) for length in shorter)
             or not self._is_picture(symbols, level, rows, columns)
-            or _encode_payload(self.models[place], symbols, level) != file.payload
+            or _payload(model, symbols, level, again) != file.payload
         ):
             raise UserError(f"no encoder makes such a payload of {len(file.payload)} bytes; the file is damaged")
         return symbols, level
@@ -200,9 +201,11 @@ class SymbolCoder:
         )
 
 
-def _encode_payload(model: EntropyModel, symbols: npt.NDArray[np.int32], level: int) -> bytes:
+def _payload(model: EntropyModel, symbols: npt.NDArray[np.int32], level: int, encoded: bytes | None = None) -> bytes:
+    """Return the payload of symbols; `encoded` is what the model's `encode` gives for them, where that is known."""
     rows, columns, _ = symbols.shape
-    return model.encode(symbols, level).ljust(model.least_bytes(rows=rows, columns=columns), b"\0")
+    encoded = model.encode(symbols, level) if encoded is None else encoded
+    return encoded.ljust(model.least_bytes(rows=rows, columns=columns), b"\0")
 
 
 def checked_layout(layout: Any) -> Layout:

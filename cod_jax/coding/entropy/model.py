@@ -97,6 +97,24 @@ class EntropyModel(abc.ABC):
             UserError: The data is damaged.
         """
 
+    def decode_and_encode(
+        self, data: bytes, *, rows: int, columns: int
+    ) -> tuple[npt.NDArray[np.int32], int, bytes | None]:
+        """Undo `encode`, and say what `encode` gives for the result, where that takes less than asking it.
+
+        Args:
+            data: As of `decode`.
+            rows: As of `decode`.
+            columns: As of `decode`.
+
+        Returns:
+            Symbols and level as of `decode`, and the payload; None if `encode` has to be asked.
+
+        Raises:
+            UserError: The data is damaged.
+        """
+        return *self.decode(data, rows=rows, columns=columns), None
+
     def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
         """Return the bits that symbols [h, w, C] take, without the end of the payload where that can be told."""
         return 8.0 * len(self.encode(symbols, level))

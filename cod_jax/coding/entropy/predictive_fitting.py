@@ -14,16 +14,13 @@ from cod_jax.coding.entropy.predictive import (
     MAX_UNARY,
     NUM_FRACTIONS,
     NUM_NODES,
-    NUM_SOURCES,
     NUM_SPREADS,
     WEIGHT_BITS,
-    Known,
     PredictiveModel,
-    channel_groups,
     coded_by,
     table_layout,
-    weighted,
 )
+from cod_jax.coding.entropy.predictive_terms import NUM_SOURCES, Known, Terms, channel_groups
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
@@ -48,8 +45,8 @@ _Integers = npt.NDArray[np.int64]
 class _Observed(NamedTuple):
     """Terms and symbols of the channels of a group: [G, terms, n] twice, and [G, n]."""
 
-    means: _Integers
-    spreads: _Integers
+    means: _Floats
+    spreads: _Floats
     symbols: _Integers
 
 
@@ -79,12 +76,13 @@ def fit_predictive(
     for level, own in sorted(of_level.items()):
         for (kind, first, last), observed in _observations(own, tables["sources"]).items():
             weights = _fit_means(observed)
-            errors = np.abs(observed.symbols - np.einsum("gt,gtn->gn", weights, observed.means))
+            errors = np.abs(observed.symbols - _weighted(weights, observed.means))
             spread = _as_weights(_fit_spreads(observed.spreads, errors), np.int32)
             mean = _as_weights(weights, np.int16)
             tables["mean_weights"][level, kind, first:last] = mean
             tables["spread_weights"][level, kind, first:last] = spread
-            coded = coded_by(tables["spread_limits"], *weighted(mean, spread, observed.means, observed.spreads))
+            sums = _weighted(mean, observed.means), _weighted(spread, observed.spreads)
+            coded = coded_by(tables["spread_limits"], *sums)
             differences = observed.symbols.reshape(-1) - coded.base
             _count(counts, coded.rows, np.where(coded.mirrored, -differences, differences))
     tables["outcomes"] = _probabilities(counts.reshape(NUM_SPREADS, NUM_FRACTIONS, NUM_NODES, 2))
@@ -122,7 +120,7 @@ def _observations(
             if numbers[key] >= MAX_OBSERVATIONS:
                 continue
             numbers[key] += batch.place.size
-            means, spreads = known.terms(batch, sources[batch.first : batch.last])
+            means, spreads = _in_order(known.terms(batch, sources[batch.first : batch.last]))
             found[key].append(_Observed(means, spreads, known.at(batch).reshape(-1, batch.place.size)))
     return {
         key: _Observed(*(np.concatenate(parts, axis=-1) for parts in zip(*seen, strict=True)))
@@ -130,19 +128,32 @@ def _observations(
     }
 
 
+def _in_order(terms: Terms) -> tuple[_Floats, _Floats]:
+    """Return the terms of values [G, NUM_MEAN_TERMS, n] and of spreads [G, NUM_SPREAD_TERMS, n] in the weights' order."""
+    means = np.concatenate([terms.pairs, terms.sources], axis=1)
+    energies = np.broadcast_to(terms.energies, (len(means), *terms.energies.shape))
+    ones = np.ones_like(means[:, :1])
+    return means, np.concatenate([ones, terms.magnitudes, np.abs(terms.sources), energies], axis=1)
+
+
+def _weighted(weights: npt.NDArray[Any], terms: _Floats) -> _Floats:
+    """Return the weighted sums [G, n] of terms [G, terms, n]."""
+    return np.asarray(np.einsum("gt,gtn->gn", weights.astype(np.float64), terms), np.float64)
+
+
 def _fit_means(observed: _Observed) -> _Floats:
     """Return weights [G, terms] of least squared error."""
-    means, symbols = observed.means.astype(np.float64), observed.symbols.astype(np.float64)
+    means, symbols = observed.means, observed.symbols.astype(np.float64)
     products = means @ means.transpose(0, 2, 1) + MEAN_PRECISION * np.eye(means.shape[1])
     return np.asarray(np.linalg.solve(products, means @ symbols[..., None])[..., 0], np.float64)
 
 
-def _fit_spreads(spreads: _Integers, errors: _Floats) -> _Floats:
+def _fit_spreads(terms: _Floats, errors: _Floats) -> _Floats:
     """Return weights [G, terms], at least 0, whose sums are the likeliest mean errors if these are exponential.
 
     Multiplicative steps for the Itakura-Saito divergence (Févotte and Idier 2011).
     """
-    terms, errors = spreads.astype(np.float64), errors + SMALLEST_DIFFERENCE
+    errors = errors + SMALLEST_DIFFERENCE
     mean = errors.mean(axis=-1, keepdims=True)
     weights = mean / terms.shape[1] / (terms.mean(axis=-1) + 1e-3)
     for _ in range(SPREAD_ITERATIONS):

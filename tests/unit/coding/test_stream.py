@@ -64,6 +64,17 @@ def test_files_of_earlier_versions_stay_readable(name: str):
     assert writer.encode(picture.symbols, layout=facts["layout"], **size) == data
 
 
+# Of the wide file nothing is left, because zeros at the end of a payload are cut off.
+@pytest.mark.parametrize("name", sorted({"raw", "static", "context", "factorized", "predictive", PICTURE}))
+def test_the_bits_of_files_are_those_that_the_tables_predict(name: str):
+    data, coder = (FOLDER / f"{name}.cod").read_bytes(), _golden_coder(name)
+    file, picture = container.read(data), _decode(data, coder)
+    (model,) = (model for model in coder.models if model.mode == file.mode)
+    predicted = model.estimated_bits(picture.symbols, picture.level) / 8
+    named = 1 if file.mode in ("factorized", "predictive") else 0  # the byte that names the level
+    assert abs(len(file.payload) - named - predicted) <= 0.01 * predicted + 2
+
+
 def test_a_picture_of_an_earlier_version_looks_the_same():
     decoded = tiny_codec().decompress((FOLDER / f"{PICTURE}.cod").read_bytes())
     expected = images.to_uint8_rgb(FOLDER / f"{PICTURE}.png")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cod_jax.coding.entropy import FactorizedModel, PredictiveModel, predictive
+from cod_jax.coding.entropy import FactorizedModel, PredictiveModel, predictive, predictive_terms
 from cod_jax.coding.entropy.predictive_fitting import fit_predictive
 from cod_jax.coding.range_coder import TOTAL, RangeEncoder
 from cod_jax.coding.symbols import LARGEST_SYMBOL
@@ -18,11 +18,11 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (5, 8), (17, 33)]
 
 
 def _comes_back(model: PredictiveModel, symbols: np.ndarray, level: int) -> int:
-    """Check that symbols come back; return the length of their payload."""
+    """Check that symbols come back, and coded again give the same; return the length of their payload."""
     data = model.encode(symbols, level)
     rows, columns, _ = symbols.shape
-    decoded, found = model.decode(data, rows=rows, columns=columns)
-    assert (decoded.dtype, found) == (np.int32, level)
+    decoded, found, again = model.decode_and_encode(data, rows=rows, columns=columns)
+    assert (decoded.dtype, found, again) == (np.int32, level, data)
     np.testing.assert_array_equal(decoded, symbols)
     return len(data)
 
@@ -53,18 +53,18 @@ def test_neighbours_and_channels_before_make_files_smaller():
 
 
 def test_channels_are_in_groups_that_look_at_earlier_groups_only():
-    assert predictive.channel_groups(9) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8), (8, 9)]
-    groups = predictive.channel_groups(400)
+    assert predictive_terms.channel_groups(9) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8), (8, 9)]
+    groups = predictive_terms.channel_groups(400)
     assert [first for first, _ in groups] == [0, *[last for _, last in groups[:-1]]]
     assert groups[-1][1] == 400
-    for first, last in predictive.channel_groups(6):
+    for first, last in predictive_terms.channel_groups(6):
         assert fitted().sources[first:last].max() < max(first, 1)
 
 
 def test_a_symbol_never_depends_on_what_is_coded_later():
     symbols = related_channels(6, 7, 6, seed=3)
-    all_known, model = predictive.Known(symbols), fitted()
-    known = predictive.Known(np.zeros_like(symbols))
+    all_known, model = predictive_terms.Known(symbols), fitted()
+    known = predictive_terms.Known(np.zeros_like(symbols))
     for batch, of_all in zip(known.batches(), all_known.batches(), strict=True):
         sources = model.sources[batch.first : batch.last]
         for terms, expected in zip(known.terms(batch, sources), all_known.terms(of_all, sources), strict=True):
@@ -76,7 +76,7 @@ def test_a_symbol_never_depends_on_what_is_coded_later():
 def test_large_batches_are_computed_in_parts_with_the_same_result(monkeypatch):
     symbols = related_channels(12, 20, 6, seed=4)
     data = fitted().encode(symbols, 0)
-    monkeypatch.setattr(predictive, "MAX_PART", 7)
+    monkeypatch.setattr(predictive_terms, "MAX_PART", 7)
     assert fitted().encode(symbols, 0) == data
     _comes_back(fitted(), symbols, 0)
 
@@ -84,7 +84,7 @@ def test_large_batches_are_computed_in_parts_with_the_same_result(monkeypatch):
 def test_predictions_are_those_of_the_documented_sums():
     # In plain integers of Python, which do not overflow.
     model, symbols = fitted(), related_channels(3, 4, 6, level=1, seed=5).astype(object)
-    batch = list(predictive.Known(symbols.astype(np.int32)).batches())[-1]
+    batch = list(predictive_terms.Known(symbols.astype(np.int32)).batches())[-1]
     assert (batch.first, batch.last, batch.kind) == (4, 6, 3)
     # Of the last batch, edges in odd rows, the first is at (1, 0): above (0, 0), below (2, 0), right (1, 1), no left.
     channel, row, column = 4, 1, 0
@@ -101,16 +101,17 @@ def test_predictions_are_those_of_the_documented_sums():
     spread_terms = [1, *magnitudes, *map(abs, sources), *energies]
     value = sum(int(w) * t for w, t in zip(model.mean_weights[1, 3, channel], [*pairs, *sources], strict=True))
     spread = sum(int(w) * t for w, t in zip(model.spread_weights[1, 3, channel], spread_terms, strict=True))
-    known = predictive.Known(symbols.astype(np.int32))
+    known = predictive_terms.Known(symbols.astype(np.int32))
     # After the last batch the energies would be those of all groups.
     at = next(at for at in known.batches() if (at.first, at.kind) == (4, 3) and at.place[0] == 5 * row)
     weights = model.mean_weights[1, 3, 4:6], model.spread_weights[1, 3, 4:6]
-    values, spreads = predictive.weighted(*weights, *known.terms(at, model.sources[4:6]))
+    values, spreads = predictive_terms.weighted(*weights, known.terms(at, model.sources[4:6]))
     coded = predictive.coded_by(model.spread_limits, values, spreads)
-    assert (values[0, 0], spreads[0, 0]) == ((value + 256) // 512, spread)
-    base = (values[0, 0] + 4) // 8
-    assert (coded.base[0], coded.mirrored[0]) == (base, values[0, 0] < 8 * base)
-    assert coded.rows[0] == 5 * sum(limit <= spread for limit in model.spread_limits) + abs(values[0, 0] - 8 * base)
+    assert (values[0, 0], spreads[0, 0]) == (value, spread)
+    eighths = (value + 256) // 512
+    base = (eighths + 4) // 8
+    assert (coded.base[0], coded.mirrored[0]) == (base, eighths < 8 * base)
+    assert coded.rows[0] == 5 * sum(limit <= spread for limit in model.spread_limits) + abs(eighths - 8 * base)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -123,10 +124,29 @@ def test_extreme_tables_cannot_overflow(sign: int):
     )
     for model in (extreme, dataclasses.replace(extreme, mean_weights=-extreme.mean_weights)):
         _comes_back(model, symbols, 0)
-    # The largest sums of as many channels as a model may have are far below 2^63.
-    num_channels = 2**14
+    # The largest sums of as many channels as a folder may name are numbers that float64 holds.
+    num_channels = 2**16
     largest = 2**31 * (1 + 4 * LARGEST_SYMBOL + 8 * LARGEST_SYMBOL + 3 * (4 * 64 + 10 * num_channels))
-    assert largest < 2**56
+    assert largest < 2**53
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_sums_are_exact_with_the_largest_numbers(sign: int):
+    # Odd ones, whose sum has all its digits.
+    generator, num = np.random.default_rng(0), 50
+    mean = generator.choice([-(2**15) + 1, 2**15 - 1], (3, 10)).astype(np.int16)
+    spread = generator.integers(2**31 - 99, 2**31, (3, 14)).astype(np.int32)
+    largest = {"pairs": 2, "magnitudes": 2, "sources": 8}
+    arrays = {name: generator.integers(2**16 - 99, 2**16, (3, terms, num)) for name, terms in largest.items()}
+    energies = sign * generator.integers(2**18, 2**19, (3, num))
+    terms = predictive_terms.Terms(*(array.astype(float) for array in (*arrays.values(), energies)))
+    value, width = predictive_terms.weighted(mean, spread, terms)
+    ones = np.ones((3, 1, num), np.int64)
+    of_value = np.concatenate([arrays["pairs"], arrays["sources"]], axis=1)
+    shared = np.broadcast_to(energies, (3, 3, num))
+    of_width = np.concatenate([ones, arrays["magnitudes"], arrays["sources"], shared], axis=1)
+    np.testing.assert_array_equal(value, (mean[..., None].astype(np.int64) * of_value).sum(axis=1))
+    np.testing.assert_array_equal(width, (spread[..., None].astype(np.int64) * of_width).sum(axis=1))
 
 
 def _changed(**changes: Any) -> dict[str, np.ndarray]:
@@ -174,17 +194,26 @@ def test_tables_for_other_symbols_are_not_taken():
 
 def test_damaged_payloads_are_decoded_to_symbols_in_range_or_refused():
     generator = np.random.default_rng(4)
-    num_refused = 0
-    for _ in range(100):
-        data = bytes([1]) + generator.bytes(int(generator.integers(0, 60)))
+    intact = fitted().encode(related_channels(3, 4, 6, level=1, seed=8), 1)
+    num_refused = num_changed = 0
+    for number in range(80):
+        if number % 2:
+            data = bytes([1]) + generator.bytes(int(generator.integers(0, 60)))
+        else:
+            place = int(generator.integers(1, len(intact)))
+            data = intact[:place] + generator.bytes(1) + intact[place + 1 :] + bytes(number % 3)
         try:
-            decoded, level = fitted().decode(data, rows=3, columns=4)
+            decoded, level, again = fitted().decode_and_encode(data, rows=3, columns=4)
         except UserError:
             num_refused += 1
         else:
             assert (decoded.shape, level) == ((3, 4, 6), 1)
             assert np.abs(decoded).max() <= LARGEST_SYMBOL
-    assert num_refused < 100
+            # What was coded while reading is what the symbols are coded to, also where that is not the payload.
+            assert again == fitted().encode(decoded, level)
+            num_changed += again != data
+    assert num_refused < 60
+    assert num_changed > 30
     for data in (b"", b"\2"):
         with pytest.raises(UserError, match="names a quality level that its model does not have"):
             fitted().decode(data, rows=3, columns=4)
