@@ -60,8 +60,7 @@ class CompiledEngine(Engine):
 
     def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
         """Return about how much temporary memory a pixel takes; see `Engine.bytes_per_pixel`."""
-        # Of CoD-Lite, the least of all: the folder does not say which kind of model it is.
-        return 500.0 if decoding is None else 100.0
+        return float(self.description.encoding_bytes_per_pixel) if decoding is None else 100.0
 
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols of pictures; see `Engine.encode`."""

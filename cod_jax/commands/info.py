@@ -173,7 +173,7 @@ def model_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("prior", prior),
         ("parameters", f"{facts['parameters']:,}"),
         ("autoencoder", autoencoder),
-        ("attention", facts["attention"]),
+        ("attention", facts["attention"] or "none"),
         ("decoding", DecodingConfig(**facts["decoding"]).summary()),
         ("dtype", facts["dtype"]),
     ]

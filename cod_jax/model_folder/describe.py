@@ -18,8 +18,8 @@ def describe_model(path: Path) -> dict[str, Any]:
         symbol and of files of mode raw, or None if there is no such number. `symbol_channels` is symbols at each grid
         position. `modes` are those of the files that the model may write, and `prior` is the last of them, or None
         without a prior. `autoencoder` is None, or has "name" and "parameters". `decoding` has the defaults of
-        `decompress`, and `training` the facts of the training. The others are `latent_channels`, `quality_levels`,
-        `parameters`, `attention` and `dtype`.
+        `decompress`, and `training` the facts of the training. `attention` is None without any. The others are
+        `latent_channels`, `quality_levels`, `parameters` and `dtype`.
 
     The weights are not read: their number is known from their shapes, and the fingerprint from the description.
 

@@ -24,7 +24,7 @@ class CodecConfig(Part):
         pitch: Pixels per symbol in each direction, a power of two.
         latent_channels: Channels of the latents.
         bottleneck: Description of the bottleneck, which turns latents into symbols.
-        attention: Reach of the codec's attention, in training and in use.
+        attention: Reach of the codec's attention, in training and in use; None where it has none.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -34,7 +34,7 @@ class CodecConfig(Part):
     pitch: int
     latent_channels: int
     bottleneck: BottleneckConfig
-    attention: AttentionMode
+    attention: AttentionMode | None
 
     @property
     def is_deep(self) -> bool:

@@ -31,7 +31,6 @@ from cod_jax.models.denoiser import (
 from cod_jax.models.fields import require, require_range
 from cod_jax.models.functional import Params
 from cod_jax.models.patch_transform import PATCH_VALUES, PatchMoments, PatchTransform, transform
-from cod_jax.nn.attention import AttentionMode
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify, unpatchify
 from cod_jax.nn.layers import DepthwiseConv, Linear, modulate, xavier_uniform, zeros
 from cod_jax.nn.norms import RMSNorm
@@ -40,6 +39,7 @@ from cod_jax.nn.stack import Stack
 TIMESTEP_BASE = 10000.0
 # Pixels per position of the refinement.
 REFINED_PATCH = 4
+REFINED_VALUES = 3 * REFINED_PATCH**2
 # The last layer of a block starts so small that the linear path decides, and still passes a gradient to the others.
 _small = nnx.initializers.variance_scaling(0.01, "fan_avg", "uniform")
 
@@ -90,9 +90,8 @@ class CompactCodecConfig(CodecConfig):
         return self.latent_channels * (PATCH_SIZE // self.pitch) ** 2
 
     @property
-    def attention(self) -> AttentionMode:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def attention(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Reach of attention, which this codec does not have: every position sees only its surroundings."""
-        return "window_published"
 
     def build_encoder(self, *, denoiser: DenoiserConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactEncoder":
         """Return the encoder; see `CodecConfig.build_encoder`."""
@@ -349,11 +348,12 @@ class CompactDenoiser(nnx.Module):
         )
         self.blocks = _blocks(hidden, config.mlp_ratio, config.num_blocks, True, compute, rngs)
         self.project = PatchProjection(hidden, to="patches", **make)
-        values = 3 * REFINED_PATCH**2
-        self.refine_in = Linear(2 * values, refined, axes=("features", "embed"), kernel_init=xavier_uniform, **make)
+        self.refine_in = Linear(
+            2 * REFINED_VALUES, refined, axes=("features", "embed"), kernel_init=xavier_uniform, **make
+        )
         self.refine = _blocks(refined, config.mlp_ratio, config.num_refine_blocks, False, compute, rngs)
         self.norm = RMSNorm(refined)
-        self.refine_out = Linear(refined, values, axes=("embed", "features"), kernel_init=zeros, **make)
+        self.refine_out = Linear(refined, REFINED_VALUES, axes=("embed", "features"), kernel_init=zeros, **make)
 
     def __call__(
         self,
@@ -370,14 +370,20 @@ class CompactDenoiser(nnx.Module):
         """
         state = condition + self.patch_embed(_flat_patches(x_t, PATCH_SIZE)).astype(condition.dtype)
         state, features = self.blocks.run(state, self.timestep(t), features_after=features_after)
+        return Denoised(self.pixels(state, x_t), features)
+
+    def pixels(
+        self, state: Float[Array, "B h w hidden"], x_t: Float[Array, "B H W 3"] | None = None
+    ) -> Float[Array, "B H W 3"]:
+        """Return the raw prediction for the state after the blocks; x_t is left out if `refine_in` takes none."""
         patches = self.project(state)
         linear = unpatchify(patches.reshape(*patches.shape[:3], PATCH_SIZE**2, 3), PATCH_SIZE)
-        around = jnp.concatenate(
-            [_flat_patches(linear, REFINED_PATCH), _flat_patches(x_t, REFINED_PATCH).astype(linear.dtype)], axis=-1
-        )
+        around = _flat_patches(linear, REFINED_PATCH)
+        if x_t is not None:
+            around = jnp.concatenate([around, _flat_patches(x_t, REFINED_PATCH).astype(linear.dtype)], axis=-1)
         refined = self.refine_out(self.norm(self.refine(self.refine_in(around))))
         correction = unpatchify(refined.reshape(*refined.shape[:3], REFINED_PATCH**2, 3), REFINED_PATCH)
-        return Denoised((linear + correction).astype(jnp.float32), features)
+        return (linear + correction).astype(jnp.float32)
 
 
 def _flat_patches(x: jax.Array, patch_size: int) -> jax.Array:

@@ -36,6 +36,8 @@ MAX_PRIOR_BYTES = MAX_PROGRAM_BYTES = 2**26
 # In both files of weights, with a factorized bottleneck: the width of every bin, [levels, channels]. Folders of
 # version 0.1 say nothing else about its symbols.
 BINS = "bottleneck/step"
+# About how much temporary memory a pixel takes at least in the encoder of CoD-Lite; folders name less where it is less.
+ENCODING_BYTES_PER_PIXEL = 500
 
 # First and last number of a range; None stands for a range without end.
 Range = tuple[int, int | None]
@@ -103,6 +105,7 @@ class Description:
         programs: The programs.
         files: Every file beside this description.
         symbols: The symbols of the model; None in folders of version 0.1 of a factorized bottleneck.
+        encoding_bytes_per_pixel: About how much temporary memory the encoder takes for a pixel, rather less than more.
     """
 
     weights_fingerprint: str
@@ -113,6 +116,7 @@ class Description:
     programs: tuple[Program, ...]
     files: dict[str, FileFacts]
     symbols: SymbolFormat | None = None
+    encoding_bytes_per_pixel: int = ENCODING_BYTES_PER_PIXEL
 
     @property
     def takes_levels(self) -> bool:
@@ -136,6 +140,8 @@ class Description:
     def _values(self) -> dict[str, Any]:
         values = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         values |= {"codebook_bits": 0}
+        if self.encoding_bytes_per_pixel == ENCODING_BYTES_PER_PIXEL:
+            del values["encoding_bytes_per_pixel"]
         if not self.takes_levels:
             values["codebook_bits"] = values.pop("symbols")["last"].bit_length()
         elif self.symbols is None:
@@ -291,6 +297,9 @@ def _description(values: dict[str, Any]) -> Description:
         programs=tuple(programs),
         files=described,
         symbols=_symbols(values),
+        encoding_bytes_per_pixel=_whole(
+            {"encoding_bytes_per_pixel": ENCODING_BYTES_PER_PIXEL, **values}, "encoding_bytes_per_pixel", 1, 2**20
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from cod_jax.model_folder.prior_file import PRIOR_FILE, to_bytes
 from cod_jax.models.compute import Dtype
 from cod_jax.runtime.folder import (
     DESCRIPTION_FILE,
+    ENCODING_BYTES_PER_PIXEL,
     WEIGHTS_FILES,
     Description,
     FileFacts,
@@ -75,6 +76,7 @@ def write_compiled(
             jax_version=".".join(map(str, jax.__version_info__[:3])),
             programs=tuple(programs),
             files=written,
+            encoding_bytes_per_pixel=min(int(codec.encoding_bytes_per_pixel), ENCODING_BYTES_PER_PIXEL),
         )
         files.write_bytes(folder / DESCRIPTION_FILE, description.to_json())
     return description

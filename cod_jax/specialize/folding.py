@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cod_jax.models import Functional, ModelConfig, PixNerDiTConfig, dconv, pixnerdit
+from cod_jax.models import CompactDenoiserConfig, Functional, ModelConfig, PixNerDiTConfig, compact, dconv, pixnerdit
 from cod_jax.models.denoiser import PATCH_SIZE
 from cod_jax.models.functional import Params
 from cod_jax.nn.embeddings import TimestepEmbedding, pixel_position_features
@@ -28,15 +28,40 @@ def fold(config: ModelConfig, params: Params) -> tuple[Params, Params]:
     """
     codec, denoiser = params["codec"], params["denoiser"]
     bottleneck = config.codec.bottleneck.fold(codec["bottleneck"], config.codec.latent_channels)
-    fold_trunk = _fold_transformer if isinstance(config.denoiser, PixNerDiTConfig) else _fold_convolutions
     encoder = {"encoder": codec["encoder"], "bottleneck": bottleneck}
     decoder = {
         "bottleneck": bottleneck,
         "decoder": codec["decoder"],
-        "trunk": fold_trunk(denoiser, config.denoiser.hidden),
-        "head": _fold_head(denoiser["head"]),
+        **_fold_denoiser(config, denoiser),
     }
     return jax.tree.map(lambda value: np.asarray(value, np.float32), (encoder, decoder))
+
+
+def _fold_denoiser(config: ModelConfig, denoiser: Params) -> Params:
+    """Return the parameters of the trunk and of the head."""
+    if isinstance(config.denoiser, CompactDenoiserConfig):
+        return {"trunk": _fold_compact(denoiser), "head": _fold_refinement(denoiser)}
+    fold_trunk = _fold_transformer if isinstance(config.denoiser, PixNerDiTConfig) else _fold_convolutions
+    return {"trunk": fold_trunk(denoiser, config.denoiser.hidden), "head": _fold_head(denoiser["head"])}
+
+
+def _fold_compact(denoiser: Params) -> Params:
+    """Return the parameters of `trunks.CompactTrunk`."""
+    drive = _silu(_timestep(denoiser["timestep"], compact.TIMESTEP_BASE))
+    block = denoiser["blocks"]["block"]
+    modulation = np.split(_modulation(block["modulation"], drive), 4, axis=-1)
+    shift_mixer, scale_mixer, shift_mlp, scale_mlp = modulation
+    folded = {name: layer for name, layer in block.items() if name != "modulation"}
+    folded["expand"] = _after_modulation(block["expand"], shift_mixer, scale_mixer)
+    folded["mlp_in"] = _after_modulation(block["mlp_in"], shift_mlp, scale_mlp)
+    return {"blocks": {"block": folded}}
+
+
+def _fold_refinement(denoiser: Params) -> Params:
+    """Return the parameters of a `CompactDenoiser` after its blocks, without those for the noise, which is zero."""
+    folded = {name: layer for name, layer in denoiser.items() if name not in ("blocks", "timestep", "patch_embed")}
+    into = denoiser["refine_in"]
+    return {**folded, "refine_in": {**into, "kernel": into["kernel"][: compact.REFINED_VALUES]}}
 
 
 def _fold_convolutions(denoiser: Params, hidden: int) -> Params:

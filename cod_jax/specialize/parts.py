@@ -8,8 +8,10 @@ from jaxtyping import Array, Float, Int, UInt8
 from cod_jax.errors import UserError
 from cod_jax.images import signed_to_uint8, uint8_to_unit
 from cod_jax.models import CoD, ComputeConfig, ModelConfig
+from cod_jax.models.compact import REFINED_VALUES, CompactDenoiser
 from cod_jax.models.dconv import DConv, MLPPixelHead
 from cod_jax.models.denoiser import PATCH_SIZE
+from cod_jax.models.pixel_head import PixelHead
 from cod_jax.models.pixnerdit import PixNerDiT
 from cod_jax.nn.embeddings import unpatchify
 from cod_jax.nn.layers import Conv, DepthwiseConv, Linear
@@ -59,15 +61,12 @@ class OneStepDecoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, compute: ComputeConfig, rngs: nnx.Rngs):
         model = CoD(config, compute=compute, rngs=rngs)
         denoiser = model.denoiser
-        if not isinstance(denoiser, (DConv, PixNerDiT)):
-            raise UserError(f"expected a denoiser of kind dconv or pixnerdit, got {config.denoiser.kind}")
+        if not isinstance(denoiser, (CompactDenoiser, DConv, PixNerDiT)):
+            raise UserError(f"expected a denoiser of kind compact, dconv or pixnerdit, got {config.denoiser.kind}")
         self.bottleneck = config.codec.bottleneck.build_in_use(config.codec.latent_channels, rngs=rngs)
         self.decoder = model.codec.decoder
         self.trunk = build_trunk(denoiser, config.denoiser.hidden, dtype=compute.dtype, rngs=rngs)
-        self.head = denoiser.head
-        del self.head.embed
-        if isinstance(self.head, MLPPixelHead):
-            del self.head.project
+        self.head = _build_head(denoiser, dtype=compute.dtype, rngs=rngs)
 
     def __call__(
         self, symbols: Int[Array, "B h w C"], level: Int[Array, " B"], *, patches_per_chunk: int
@@ -84,13 +83,16 @@ class OneStepDecoder(nnx.Module):
             symbols: Symbols of pictures whose sides are multiples of `ModelConfig.size_multiple`.
             level: Quality level of each image.
             patches_per_chunk: Largest number of patches that the pixel head computes at a time. Patches are
-                independent, so this changes the memory but not the result.
+                independent, so this changes the memory but not the result. Compact models have no such head.
         """
         condition = self.decoder(self.bottleneck.lookup(symbols, level))
+        state = self.trunk(condition)
         # From zero noise the image is the network's output, whether it predicts an image or a velocity.
-        return unpatchify(self._pixels(condition, self.trunk(condition), patches_per_chunk), PATCH_SIZE)
+        if isinstance(self.head, CompactDenoiser):
+            return self.head.pixels(state)
+        return unpatchify(self._pixels(self.head, condition, state, patches_per_chunk), PATCH_SIZE)
 
-    def _pixels(self, condition: jax.Array, state: jax.Array, patches_per_chunk: int) -> jax.Array:
+    def _pixels(self, head: PixelHead, condition: jax.Array, state: jax.Array, patches_per_chunk: int) -> jax.Array:
         """Return the pixels [B, h, w, P, 3] of each patch, computed in as few chunks of equal size as possible."""
         batch, rows, columns, hidden = state.shape
         patches = batch * rows * columns
@@ -103,11 +105,27 @@ class OneStepDecoder(nnx.Module):
 
         def decode(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
             condition, state = chunk
-            x = self.head.condition(condition).reshape(1, 1, size, PATCH_SIZE**2, -1)
-            return self.head.read(x, state)
+            x = head.condition(condition).reshape(1, 1, size, PATCH_SIZE**2, -1)
+            return head.read(x, state)
 
         pixels = jax.lax.map(decode, (to_chunks(condition), to_chunks(state)))
         return pixels.reshape(num_chunks * size, PATCH_SIZE**2, 3)[:patches].reshape(batch, rows, columns, -1, 3)
+
+
+def _build_head(
+    denoiser: CompactDenoiser | DConv | PixNerDiT, *, dtype: str, rngs: nnx.Rngs
+) -> CompactDenoiser | PixelHead:
+    """Return what maps the trunk's state to pixels; it is taken from the denoiser, whose trunk was taken before."""
+    if isinstance(denoiser, CompactDenoiser):
+        del denoiser.blocks, denoiser.timestep, denoiser.patch_embed
+        features = denoiser.refine_in.kernel.shape[-1]
+        denoiser.refine_in = Linear(REFINED_VALUES, features, axes=("features", "embed"), dtype=dtype, rngs=rngs)
+        return denoiser
+    head = denoiser.head
+    del head.embed
+    if isinstance(head, MLPPixelHead):
+        del head.project
+    return head
 
 
 def storage_dtypes(module: nnx.Module) -> dict[str, str]:

@@ -28,7 +28,7 @@ from cod_jax.runtime.folder import ANY, Part, Platform, Range, Sizes, takes_leve
 from cod_jax.specialize.folding import fold
 from cod_jax.specialize.parts import OneStepDecoder, SymbolEncoder, storage_dtypes
 
-COMPILED_KINDS = ("dconv", "pixnerdit")
+COMPILED_KINDS = ("compact", "dconv", "pixnerdit")
 # A chunk of the pixel head takes about 2 kilobytes per pixel in float32. On a CPU it should fit into the caches. On
 # accelerators it should be the whole picture up to 4 megapixels.
 PATCHES_PER_CHUNK: dict[Platform, int] = {"cpu": 128, "cuda": 2**14, "rocm": 2**14, "tpu": 2**14}
@@ -68,7 +68,7 @@ def check_supported(config: ModelConfig) -> None:
         )
     if config.denoiser.kind not in COMPILED_KINDS:
         raise UserError(
-            f"only denoisers of kind {' or '.join(COMPILED_KINDS)} can be compiled, got {config.denoiser.kind}; use "
+            f"only denoisers of kind {', '.join(COMPILED_KINDS)} can be compiled, got {config.denoiser.kind}; use "
             "the model folder itself"
         )
     if config.codec.is_deep:
@@ -161,7 +161,7 @@ def size_ranges(config: ModelConfig, part: Part) -> list[Sizes]:
     last_cells = [MAX_WHOLE_QUERIES // number for number in sorted(positions, reverse=True)]
     firsts, lasts = [1, *(last + 1 for last in last_cells)], [*last_cells, None]
     cells: list[Range] = list(zip(firsts, lasts, strict=True))
-    if config.codec.attention == "global":
+    if config.codec.attention in ("global", None):
         return [Sizes(cells=number) for number in cells]
     last = WINDOW // symbols_per_cell
     within, beyond = (1, last), (last + 1, None)

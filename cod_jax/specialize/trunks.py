@@ -1,10 +1,11 @@
-"""Denoisers of one-step codecs up to their pixel heads, without the parts that are constant at t = 0 and zero noise."""
+"""Denoisers of one-step codecs up to their maps to pixels, without what is constant at t = 0 and zero noise."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cod_jax.models.compact import CompactDenoiser
 from cod_jax.models.dconv import DConv
 from cod_jax.models.pixnerdit import PixNerDiT
 from cod_jax.nn.layers import Linear
@@ -85,10 +86,28 @@ class TransformerTrunk(nnx.Module):
         return jax.nn.silu(self.timestep[...].astype(state.dtype)[None, None, None] + state)
 
 
+class CompactTrunk(nnx.Module):
+    """Part of `CompactDenoiser` between the condition and the linear map to pixels; modulation is folded.
+
+    Args:
+        denoiser: The whole denoiser; its blocks are taken and changed.
+    """
+
+    def __init__(self, denoiser: CompactDenoiser):
+        self.blocks = denoiser.blocks
+        self.blocks.block.modulation = nnx.data(None)
+
+    def __call__(self, condition: Float[Array, "B h w hidden"]) -> Float[Array, "B h w hidden"]:
+        """Return the state after the last block."""
+        return self.blocks(condition)
+
+
 def build_trunk(
-    denoiser: DConv | PixNerDiT, hidden: int, *, dtype: str, rngs: nnx.Rngs
-) -> ConvolutionTrunk | TransformerTrunk:
+    denoiser: CompactDenoiser | DConv | PixNerDiT, hidden: int, *, dtype: str, rngs: nnx.Rngs
+) -> CompactTrunk | ConvolutionTrunk | TransformerTrunk:
     """Return the trunk of a denoiser, which takes over and changes the denoiser's blocks."""
+    if isinstance(denoiser, CompactDenoiser):
+        return CompactTrunk(denoiser)
     if isinstance(denoiser, DConv):
         return ConvolutionTrunk(denoiser, hidden, dtype=dtype, rngs=rngs)
     return TransformerTrunk(denoiser, hidden, dtype=dtype, rngs=rngs)

@@ -129,7 +129,7 @@ def _observations(
 
 
 def _in_order(terms: Terms) -> tuple[_Floats, _Floats]:
-    """Return the terms of values [G, NUM_MEAN_TERMS, n] and of spreads [G, NUM_SPREAD_TERMS, n] in the weights' order."""
+    """Return the terms of values [G, NUM_MEAN_TERMS, n] and of spreads [G, NUM_SPREAD_TERMS, n], as weights go."""
     means = np.concatenate([terms.pairs, terms.sources], axis=1)
     energies = np.broadcast_to(terms.energies, (len(means), *terms.energies.shape))
     ones = np.ones_like(means[:, :1])

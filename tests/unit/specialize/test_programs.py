@@ -79,7 +79,7 @@ def test_models_on_latents_are_refused():
         ValueError, match=r"only models on pixels can be compiled, got one on latents \(denoiser.kind ddt\)"
     ):
         check_supported(config)
-    with pytest.raises(ValueError, match="expected a denoiser of kind dconv or pixnerdit, got ddt"):
+    with pytest.raises(ValueError, match="expected a denoiser of kind compact, dconv or pixnerdit, got ddt"):
         decoder(config=config)
 
 
