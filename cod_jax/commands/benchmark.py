@@ -15,8 +15,9 @@ EPILOG = """
 examples:
   cod benchmark codec                             the published size with random weights
   cod benchmark codec --model MODEL --size 768x512 --repeats 5
+  cod benchmark codec --model compact             the included model
   cod benchmark codec --dtype bfloat16 --output codec.json
-  cod benchmark train --config configs/tiny.py    one step of a training config
+  cod benchmark train --config configs/compact.py one step of a training config
   cod benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
 
 The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
@@ -40,7 +41,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--preset", choices=PRESETS, default="lite", help="CoD-Lite at 0.0312 bits per pixel with random weights"
     )
-    model.add_argument("--model", type=named_model, metavar="DIR", help="a model folder of CoD-Lite or pixel CoD")
+    model.add_argument(
+        "--model", type=named_model, metavar="DIR", help="a model folder of a compact model, CoD-Lite or pixel CoD"
+    )
     codec.add_argument("--size", type=_size, nargs="+", metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}")
     codec.add_argument(
         "--dtype",

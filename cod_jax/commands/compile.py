@@ -12,6 +12,7 @@ from cod_jax.runtime.folder import DESCRIPTION_FILE
 
 EPILOG = """
 examples:
+  cod compile --model compact --output compiled/compact
   cod compile --model models/lite --output compiled/lite
   cod compile --model models/lite --output compiled/lite --dtype bfloat16 --platforms cuda
 

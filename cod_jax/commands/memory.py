@@ -9,6 +9,7 @@ from cod_jax.commands.frame import Command
 
 EPILOG = """
 examples:
+  cod memory --config configs/compact.py
   cod memory --config configs/pixel.py:2 --mesh 1x1x1 1x8x1 8x32x1
   cod memory --config configs/pixel.py:2 --mesh 2x4x1 --compile --config.batch_size=8
 

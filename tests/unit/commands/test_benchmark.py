@@ -14,7 +14,7 @@ from cod_jax.benchmarks.training import measure_training, random_params
 from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
-from tests.model_fixtures import numpy_params, tiny_model_config
+from tests.model_fixtures import numpy_params, tiny_compact_config, tiny_model_config
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TIMING = {
@@ -72,12 +72,12 @@ def check_report(report, command: str):
     assert report["system"]["platform"] == "cpu"
     assert report["load_average"].keys() == {"before", "after"}
     assert report["model"].keys() == {"name", "parameters", "dtype", "config"}
-    assert report["model"]["parameters"] > 100_000
+    assert report["model"]["parameters"] > 50_000
 
 
 @pytest.mark.slow
-def test_codec(tmp_path, capsys):
-    config = tiny_model_config()
+@pytest.mark.parametrize("config", [tiny_model_config(), tiny_compact_config()], ids=["cod", "compact"])
+def test_codec(config, tmp_path, capsys):
     model = tmp_path / "model"
     save_bundle(model, config, numpy_params(build_model(config).shapes), training={})
     output = tmp_path / "codec.json"
