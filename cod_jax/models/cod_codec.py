@@ -52,7 +52,7 @@ class ConditionCodecConfig(CodecConfig):
     bottleneck: BottleneckConfig = dataclasses.field(default_factory=CodebookConfig)
     decoder_depth: int = 2
     num_groups: int = 32
-    attention: AttentionMode = "window_masked"
+    attention: AttentionMode = "window_masked"  # pyright: ignore[reportIncompatibleVariableOverride]
     kind: Literal["cod"] = "cod"
 
     def __post_init__(self):
