@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ examples:
   cod evaluate -m compact --images photos --output compared --baselines jpeg,webp,avif,jxl
   cod evaluate -m models/lite -m models/pixel --images photos --output natural --steps 1,4,25 --seed 1
   cod evaluate --files other_codec --images photos --output other
+  cod evaluate -m models/new --images photos --output new --against old/results.json --max-loss psnr=0.05
 
 Every picture is encoded to a file, and another process decodes that file. The output folder holds results.json with
 everything, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate), files/ and
@@ -81,6 +83,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="measure by a metric of another package too; may be repeated",
     )
     parser.add_argument(
+        "--against",
+        metavar="FILE",
+        help="results.json of an earlier evaluation: tell what got better or worse, in the mean and for each picture",
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=_losses,
+        default={},
+        metavar="NAME=X,...",
+        help="with --against: exit with status 1 if a mean got worse by more than X, such as psnr=0.05,bpp=0.001",
+    )
+    parser.add_argument(
         "--processes",
         type=positive,
         metavar="N",
@@ -99,6 +113,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.evaluation.metric_table import with_metrics
     from cod_jax.evaluation.plan import Request
 
+    earlier = _read_results(Path(args.against)) if args.against else None
     decoding = chosen_decoding(args)
     request = Request(
         models=args.model,
@@ -124,7 +139,49 @@ def _run(args: argparse.Namespace) -> int:
     for line in _lines(results, with_metrics(args.metric)):
         frame.say(line)
     frame.say(f"see {args.output}")
-    return _tell_failures(results, args)
+    return max(_tell_failures(results, args), _tell_changes(results, earlier, args) if earlier else frame.DONE)
+
+
+def _losses(text: str) -> dict[str, float]:
+    """Return the allowed loss of each metric."""
+    allowed = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            allowed[name.strip()] = float(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER, such as psnr=0.05, got {part!r}") from error
+    return allowed
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    """Return the content of an earlier results.json."""
+    from cod_jax.evaluation.plan import FORMAT
+
+    try:
+        found = json.loads(path.read_bytes())
+        if found["format"] == FORMAT:
+            return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the results.json of an evaluation; give another file") from error
+    raise UserError(f"{path} was written by another version; evaluate again with this one")
+
+
+def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace) -> int:
+    """Print and write what changed, and return the exit status."""
+    from cod_jax.evaluation.compare import compare, losses, summary
+    from cod_jax.evaluation.results import write_changes
+
+    changes, rows, differing = compare(results, earlier)
+    write_changes(Path(args.output), changes, rows)
+    for line in summary(changes):
+        frame.say(line)
+    for name in differing:
+        frame.say(f"{name} is computed in another way than in {args.against}, and was not compared")
+    too_much = losses(changes, args.max_loss)
+    for sentence in too_much:
+        frame.print_error(args.program, sentence)
+    return frame.FAILED if too_much else frame.DONE
 
 
 def _lines(results: dict[str, Any], table: Any) -> list[str]:

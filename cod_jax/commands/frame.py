@@ -28,6 +28,7 @@ UNUSABLE_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADire
 # What the extras of pyproject.toml install beside the base, by the name of the import.
 EXTRAS = {
     "absl": "train",
+    "bjontegaard": "eval",
     "array_record": "data",
     "clu": "train",
     "grain": "train",
@@ -40,6 +41,7 @@ EXTRAS = {
     "imagecodecs": "eval",
     "matplotlib": "demo",
     "mozjpeg_lossless_optimization": "eval",
+    "scipy": "eval",
     "skimage": "demo",
 }
 

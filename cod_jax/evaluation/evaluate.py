@@ -5,6 +5,7 @@ tables.
 """
 
 import datetime
+import importlib.util
 import json
 import shutil
 import time
@@ -19,9 +20,11 @@ from tqdm import tqdm
 from cod_jax import files
 from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
+from cod_jax.evaluation.bd import bd_rows
 from cod_jax.evaluation.folders import PLAN_FILE, checked_pictures
 from cod_jax.evaluation.metric_table import with_metrics
 from cod_jax.evaluation.plan import FORMAT, Curve, Picture, Plan, Point, Request, make_plan
+from cod_jax.evaluation.plots import draw
 from cod_jax.evaluation.processes import fresh_processes, num_cores
 from cod_jax.evaluation.records import Records
 
@@ -82,13 +85,18 @@ def evaluate(
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
-    """Write results.json and the tables."""
-    for name, text in (
-        (results.TABLE_FILE, results.per_image_table(found)),
-        (results.SUMMARY_FILE, results.summary_table(found)),
-        (results.RESULTS_FILE, results.as_json(found)),
-    ):
+    """Write results.json, the tables, and plots where matplotlib is installed."""
+    texts = {
+        results.TABLE_FILE: results.per_image_table(found),
+        results.SUMMARY_FILE: results.summary_table(found),
+        results.BD_FILE: results.bd_table(found),
+        results.RESULTS_FILE: results.as_json(found),
+    }
+    for name, text in texts.items():
         files.write_bytes(folder / name, text.encode(errors="surrogateescape"))
+    if importlib.util.find_spec("matplotlib") is not None:
+        for name, data in draw(found).items():
+            files.write_bytes(folder / "plots" / name, data)
 
 
 def _open_folder(folder: Path, plan: Plan, force: bool) -> str:
@@ -226,14 +234,15 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
     if not any(point["images"] for curve in curves for point in curve["points"]):
         name, reason = next(iter(curves[0]["points"][0]["failed"].items()))
         raise WorkError(f"no picture could be measured; the first of {len(plan.pictures)}: {name}: {reason}")
+    metrics = results.describe_metrics(table)
     return {
         "protocol": results.PROTOCOL,
         "images": [
             {key: value for key, value in picture._asdict().items() if key != "stem"} for picture in plan.pictures
         ],
         "failed": dict(plan.unreadable),
-        "metrics": results.describe_metrics(table),
+        "metrics": metrics,
         "not_measured": [{"name": name, "title": name, "reason": reason} for name, reason in plan.not_measured.items()],
         "curves": curves,
-        "bd": [],
+        "bd": bd_rows(curves, metrics, len(plan.pictures)),
     }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cod_jax import plugins
 from cod_jax.errors import UserError
-from cod_jax.evaluation import metrics
+from cod_jax.evaluation import metrics, wasserstein
 from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 
 Picture = npt.NDArray[np.uint8]
@@ -135,7 +135,31 @@ class MsSsimScales(Metric):
         return {"num_with_fewer_ms_ssim_scales": sum(value < len(SCALE_WEIGHTS) for value in values)}
 
 
-METRICS: tuple[Metric, ...] = (SquaredError(), Psnr(), MsSsim(), MsSsimScales())
+class Wasserstein(Metric):
+    """Wasserstein distortion on features that need no weights."""
+
+    name = "wasserstein"
+    title = "Wasserstein distortion"
+    unit = "squared 8-bit values"
+    shown = "Wasserstein {:.4g}"
+    description = (
+        "Wasserstein distortion (Qiu et al. 2023) of colours and of a steerable pyramid of four scales and four "
+        "directions, in windows with a standard deviation of 6.5 pixels."
+    )
+    higher_is_better = False
+
+    def __init__(self):
+        self._original: tuple[Picture | None, wasserstein.Statistics] = (None, [])
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the distortion."""
+        # One original is compared with many decoded pictures.
+        if self._original[0] is not original:
+            self._original = (original, wasserstein.window_statistics(original))
+        return wasserstein.distance(self._original[1], wasserstein.window_statistics(decoded))
+
+
+METRICS: tuple[Metric, ...] = (SquaredError(), Psnr(), MsSsim(), MsSsimScales(), Wasserstein())
 """The metrics that are always measured on each picture, in the order of the columns."""
 
 

@@ -5,8 +5,11 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from cod_jax import files
+from cod_jax.evaluation.compare import Change
 from cod_jax.evaluation.metric_table import Metric, Number, summarize
 
 RESULTS_FILE, TABLE_FILE, SUMMARY_FILE, BD_FILE = "results.json", "per_image.csv", "summary.csv", "bd.csv"
@@ -18,6 +21,8 @@ PROTOCOL = {
     "rate": "bpp is 8 times the length of the file, header and checksum counted, over the pixels of the original; the "
     "mean is that of the pictures' values, bpp_pooled all bits over all pixels; payload_bpp leaves out the header and "
     "checksum of .cod files",
+    "bd": "Bjontegaard deltas of the means, with piecewise cubic interpolation (PCHIP) of the logarithm of bpp; "
+    "MS-SSIM enters as -10 log10(1 - x), and metrics of which lower ones are better with the other sign",
     "mean": "mean over pictures with equal weights; pictures that failed are left out and listed",
     "time": "seconds of encoding a picture in memory, entropy coding included, and of decoding it, in separate "
     "processes; reading and writing files is not counted, nor is compiling, because the first picture of each size is "
@@ -120,7 +125,14 @@ def summary_table(results: Mapping[str, Any]) -> str:
 def bd_table(results: Mapping[str, Any]) -> str:
     """Return the CSV table of Bjontegaard deltas."""
     rows = [{**row, "overlap": " to ".join(map(str, row["overlap"] or ()))} for row in results["bd"]]
-    return _csv(("curve", "against", "metric"), rows, set())
+    return _csv(("curve", "against", "metric", "rate_percent", "metric_delta", "overlap", "reason"), rows, set())
+
+
+def write_changes(folder: Path, changes: Sequence[Change], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write changes.csv, a row per curve, rate and metric, and changes_per_image.csv."""
+    tables = {"changes.csv": [change._asdict() for change in changes], "changes_per_image.csv": rows}
+    for name, table in tables.items():
+        files.write_bytes(folder / name, _csv((), table, set()).encode(errors="surrogateescape"))
 
 
 def as_json(results: Mapping[str, Any]) -> str:

@@ -136,11 +136,27 @@ def _blur(x: Float[AnyArray, "B h w C"]) -> Float[AnyArray, "B h2 w2 C"]:
         taps = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
         places = x.shape[axis] - size + 1
         index = (slice(None),) * axis
-        shifted = (x[(*index, slice(start, start + places))] for start in range(size))
-        x = functools.reduce(
-            operator.add, (tap * part for tap, part in zip((taps / taps.sum()).tolist(), shifted, strict=True))
-        )
+        shifted = [x[(*index, slice(start, start + places))] for start in range(size)]
+        add = _add_on_host if isinstance(x, np.ndarray) else _add
+        x = add((taps / taps.sum()).tolist(), shifted)
     return x
+
+
+def _add(taps: Sequence[float], shifted: Sequence[Any]) -> Any:
+    """Return the weighted sum of arrays."""
+    return functools.reduce(operator.add, (tap * part for tap, part in zip(taps, shifted, strict=True)))
+
+
+def _add_on_host(taps: Sequence[float], shifted: Sequence[Any]) -> Any:
+    """Return the same with symmetric weights, in half the time: NumPy makes an array of every intermediate result."""
+    total, pair = np.zeros_like(shifted[0]), np.empty_like(shifted[0])
+    for start in range(len(taps) // 2):
+        np.add(shifted[start], shifted[-1 - start], out=pair)
+        pair *= taps[start]
+        total += pair
+    if len(taps) % 2:
+        total += taps[len(taps) // 2] * shifted[len(taps) // 2]
+    return total
 
 
 def _namespace(x: AnyArray) -> Any:

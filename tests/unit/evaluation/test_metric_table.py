@@ -8,6 +8,7 @@ import pytest
 
 from cod_jax.evaluation import metrics
 from cod_jax.evaluation.metric_table import METRICS, Metric, markdown_table, measure, sentence, summarize, with_metrics
+from cod_jax.evaluation.wasserstein import wasserstein_distortion
 
 
 class LargestError(Metric):
@@ -35,13 +36,14 @@ def test_a_picture_has_a_value_for_each_metric():
         "psnr": metrics.psnr(original, decoded),
         "ms_ssim": metrics.ms_ssim(original, decoded),
         "ms_ssim_scales": 2,
+        "wasserstein": wasserstein_distortion(original, decoded),
     }
 
 
 def test_the_summary_averages_and_counts():
     rows = [measure(*pair(16, 16, 5), 64), measure(*pair(170, 161, 10), 10), measure(*pair(16, 16, 0), 32)]
     summary = summarize([{"name": "a.png", **row} for row in rows])
-    assert list(summary) == ["mse", "psnr", "ms_ssim", "num_lossless", "num_with_fewer_ms_ssim_scales"]
+    assert list(summary) == ["mse", "psnr", "ms_ssim", "wasserstein", "num_lossless", "num_with_fewer_ms_ssim_scales"]
     for name in ("mse", "ms_ssim"):
         assert summary[name] == pytest.approx(sum(row[name] for row in rows) / 3)
     # The infinite PSNR of equal pictures says nothing about the others.

@@ -1,0 +1,173 @@
+"""Compare an evaluation with an earlier one: what got better or worse, in the mean and for each picture."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cod_jax.errors import UserError
+
+RATE: Mapping[str, Any] = {"name": "bpp", "title": "bits per pixel", "unit": "", "better": "lower"}
+
+
+class Change(NamedTuple):
+    """How a metric changed at one rate of one curve.
+
+    Attributes:
+        curve: Name of the curve.
+        label: Label of the rate.
+        metric: Name of the metric, or "bpp".
+        num_images: Pictures that both evaluations measured.
+        before: Mean of the earlier one over these.
+        after: Mean of the later one.
+        gain: Mean difference, positive where the later one is better.
+        num_better: Pictures that got better.
+        num_worse: Pictures that got worse.
+        p_value: Of a paired two-sided t-test that nothing changed; None for a single picture.
+        worst: The picture that lost most, "" if none did.
+    """
+
+    curve: str
+    label: str
+    metric: str
+    num_images: int
+    before: float
+    after: float
+    gain: float
+    num_better: int
+    num_worse: int
+    p_value: float | None
+    worst: str
+
+
+def compare(
+    results: Mapping[str, Any], earlier: Mapping[str, Any]
+) -> tuple[list[Change], list[dict[str, Any]], list[str]]:
+    """Compare curves of the same name at rates of the same label, on pictures that are the same to the byte.
+
+    Args:
+        results: The content of results.json.
+        earlier: That of the earlier evaluation.
+
+    Returns:
+        The changes; a row per picture, rate and metric; and the metrics that both have and that are not comparable,
+        because they are computed in another way.
+
+    Raises:
+        UserError: The evaluations have nothing in common.
+    """
+    metrics, differing = _comparable(results, earlier)
+    same = _same_pictures(results, earlier)
+    changes: list[Change] = []
+    rows: list[dict[str, Any]] = []
+    for curve, label, before, after in _common_points(results, earlier):
+        for metric in metrics:
+            name, sign = metric["name"], 1 if metric["better"] == "higher" else -1
+            pairs = {
+                picture: (before[picture].get(name), after[picture].get(name))
+                for picture in same
+                if picture in before and picture in after
+            }
+            known = {picture: (a, b) for picture, (a, b) in pairs.items() if a is not None and b is not None}
+            known = {picture: pair for picture, pair in known.items() if all(map(math.isfinite, pair))}
+            if known:
+                gains = {picture: sign * (b - a) for picture, (a, b) in known.items()}
+                changes.append(_change(curve, label, name, known, gains))
+                rows += [
+                    {"curve": curve, "label": label, "metric": name, "name": picture, "before": a, "after": b}
+                    | {"gain": gains[picture]}
+                    for picture, (a, b) in known.items()
+                ]
+    if not changes:
+        raise UserError("the two evaluations have no picture, curve and rate in common; compare others")
+    return changes, rows, differing
+
+
+def losses(changes: Sequence[Change], allowed: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each change that loses more than is allowed.
+
+    Args:
+        changes: See `compare`.
+        allowed: The largest mean loss of each metric, in its unit.
+
+    Raises:
+        UserError: A metric was not compared.
+    """
+    known = {change.metric for change in changes}
+    if unknown := allowed.keys() - known:
+        raise UserError(f"expected a loss of {', '.join(sorted(known))}, got {min(unknown)}; name what was measured")
+    return [
+        f"{change.curve} {change.label}: {change.metric} went from {change.before:.6g} to {change.after:.6g}, a loss "
+        f"of {-change.gain:.3g}, and {allowed[change.metric]:g} is allowed"
+        for change in changes
+        if change.metric in allowed and -change.gain > allowed[change.metric]
+    ]
+
+
+def summary(changes: Sequence[Change]) -> Iterator[str]:
+    """Yield a sentence for each change, those that nothing happened to left out."""
+    for change in changes:
+        if change.num_better or change.num_worse:
+            sure = "" if change.p_value is None else f", p = {change.p_value:.2g}"
+            word = "better" if change.gain > 0 else "worse"
+            yield (
+                f"{change.curve} {change.label}: {change.metric} {change.before:.6g} to {change.after:.6g}, {word}; "
+                f"{change.num_better} pictures better, {change.num_worse} worse{sure}"
+            )
+
+
+def _change(
+    curve: str, label: str, name: str, pairs: Mapping[str, tuple[float, float]], gains: Mapping[str, float]
+) -> Change:
+    number = len(pairs)
+    before, after = (math.fsum(values) / number for values in zip(*pairs.values(), strict=True))
+    worst = min(gains, key=lambda picture: gains[picture])
+    return Change(
+        curve,
+        label,
+        name,
+        number,
+        before,
+        after,
+        math.fsum(gains.values()) / number,
+        sum(gain > 0 for gain in gains.values()),
+        sum(gain < 0 for gain in gains.values()),
+        _p_value(list(gains.values())),
+        worst if gains[worst] < 0 else "",
+    )
+
+
+def _p_value(gains: Sequence[float]) -> float | None:
+    if len(gains) < 2:
+        return None
+    if len(set(gains)) == 1:  # the test divides by their spread
+        return 1.0 if gains[0] == 0 else 0.0
+    from scipy import stats
+
+    return float(stats.ttest_1samp(gains, 0).pvalue)
+
+
+def _comparable(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return the rate and the metrics that are computed in the same way, and the names of the others."""
+    old = {metric["name"]: metric for metric in earlier["metrics"]}
+    both = [metric for metric in results["metrics"] if metric["name"] in old]
+    how = ("protocol", "weights_sha256")
+    same = [metric for metric in both if all(metric[key] == old[metric["name"]][key] for key in how)]
+    return [RATE, *same], [metric["name"] for metric in both if metric not in same]
+
+
+def _same_pictures(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
+    old = {image["name"]: image["sha256"] for image in earlier["images"]}
+    return [image["name"] for image in results["images"] if old.get(image["name"]) == image["sha256"]]
+
+
+def _common_points(
+    results: Mapping[str, Any], earlier: Mapping[str, Any]
+) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """Yield name, label, and the earlier and later values by picture."""
+    old = {curve["name"]: {point["label"]: point for point in curve["points"]} for curve in earlier["curves"]}
+    for curve in results["curves"]:
+        for point in curve["points"]:
+            before = old.get(curve["name"], {}).get(point["label"])
+            if before is not None:
+                by_name = [{image["name"]: image for image in one["images"]} for one in (before, point)]
+                yield curve["name"], point["label"], *by_name

@@ -1,0 +1,68 @@
+"""Plots of results: every metric over the rate, and perception over distortion."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The first of these that was measured stands for what looks natural.
+PERCEPTION = ("patch_fid", "dists", "lpips_alex", "wasserstein")
+
+
+def draw(results: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return SVG files by name: `rate_METRIC.svg`, and `distortion_perception.svg`.
+
+    Equal results give equal files.
+
+    Args:
+        results: The content of results.json.
+    """
+    metrics = {metric["name"]: metric for metric in results["metrics"]}
+    rate = {"name": "bpp", "title": "bits per pixel", "unit": ""}
+    drawn = {f"rate_{name}.svg": _figure(results["curves"], rate, metric) for name, metric in metrics.items()}
+    perception = next((metrics[name] for name in PERCEPTION if name in metrics), None)
+    if perception is not None:
+        drawn["distortion_perception.svg"] = _figure(results["curves"], metrics["psnr"], perception)
+    return drawn
+
+
+def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any]) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # Names of elements are random otherwise.
+    with mpl.rc_context({"svg.hashsalt": "cod_jax", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        axes = figure.add_subplot()
+        for curve in curves:
+            means = [point["mean"] for point in curve["points"]]
+            pairs = [(mean[x["name"]], mean[y["name"]]) for mean in means if _has(mean, x["name"], y["name"])]
+            if pairs:
+                is_ours = curve["kind"] != "baseline"
+                axes.plot(
+                    *zip(*sorted(pairs), strict=True),
+                    marker="o",
+                    markersize=5 if is_ours else 3,
+                    linewidth=2 if is_ours else 1,
+                    linestyle="-" if curve.get("about", {}).get("scale", 1) == 1 else "--",
+                    label=curve["title"],
+                )
+        axes.set(xlabel=_title(x), ylabel=_title(y))
+        if x["name"] == "bpp":
+            axes.set_xscale("log")
+        if y["better"] == "lower":
+            axes.set_yscale("log")
+        axes.grid(visible=True, which="both", alpha=0.25)
+        axes.legend(fontsize=8)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _has(mean: Mapping[str, Any], *names: str) -> bool:
+    return all(mean.get(name) is not None for name in names)
+
+
+def _title(metric: Mapping[str, Any]) -> str:
+    unit = f", {metric['unit']}" if metric["unit"] else ""
+    better = {"higher": " (higher is better)", "lower": " (lower is better)"}.get(metric.get("better", ""), "")
+    return f"{metric['title']}{unit}{better}"

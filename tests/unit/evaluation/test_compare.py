@@ -1,0 +1,56 @@
+"""Two evaluations side by side."""
+
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from cod_jax.errors import UserError
+from cod_jax.evaluation.compare import compare, losses, summary
+
+
+def results(psnr: dict[str, float | None], bpp: float = 0.1, **metric: Any) -> dict[str, Any]:
+    about = {"name": "psnr", "better": "higher", "protocol": "as usual", "weights_sha256": None, **metric}
+    rows = [{"name": name, "bpp": bpp, "psnr": value} for name, value in psnr.items()]
+    return {
+        "images": [{"name": name, "sha256": name * 4} for name in psnr],
+        "metrics": [about],
+        "curves": [{"name": "ours", "points": [{"label": "1", "images": rows}]}],
+    }
+
+
+BEFORE = results({"a": 30.0, "b": 31.0, "c": 32.0, "d": None})
+
+
+def test_every_picture_counts_in_a_paired_test():
+    changes, rows, differing = compare(results({"a": 30.5, "b": 30.9, "c": 32.0, "d": 33.0}, bpp=0.09), BEFORE)
+    rate, change = changes
+    assert (change.metric, change.num_images, change.num_better, change.num_worse) == ("psnr", 3, 1, 1)
+    assert (change.before, change.after) == (31, pytest.approx(93.4 / 3))
+    assert change.gain == pytest.approx(0.4 / 3)
+    assert change.worst == "b"
+    assert change.p_value == pytest.approx(stats.ttest_rel([30.5, 30.9, 32], [30, 31, 32]).pvalue)
+    assert (rate.metric, rate.num_images, rate.num_better, rate.p_value) == ("bpp", 4, 4, pytest.approx(0, abs=1e-9))
+    assert [row["gain"] for row in rows if row["metric"] == "psnr"] == [0.5, pytest.approx(-0.1), 0]
+    assert differing == []
+    assert list(summary(changes))[1].startswith("ours 1: psnr 31 to 31.1333, better; 1 pictures better, 1 worse, p = 0")
+
+
+def test_a_loss_beyond_what_is_allowed_is_named():
+    changes, _, _ = compare(results({"a": 29.9, "b": 30.9, "c": 31.9}), BEFORE)
+    assert losses(changes, {"psnr": 0.2, "bpp": 0}) == []
+    (sentence,) = losses(changes, {"psnr": 0.05})
+    assert sentence == "ours 1: psnr went from 31 to 30.9, a loss of 0.1, and 0.05 is allowed"
+    with pytest.raises(UserError, match="expected a loss of bpp, psnr, got ssim"):
+        losses(changes, {"ssim": 0.1})
+
+
+def test_only_what_is_the_same_is_compared():
+    changes, _, differing = compare(results({"a": 30.5, "b": 31.0}, protocol="in another way"), BEFORE)
+    assert [change.metric for change in changes] == ["bpp"]
+    assert differing == ["psnr"]
+    other = results({"a": 30.5, "b": 31.0})
+    other["images"][1]["sha256"] = "another picture"
+    assert compare(other, BEFORE)[0][1].num_images == 1
+    with pytest.raises(UserError, match="have no picture, curve and rate in common"):
+        compare(results({"x": 30.5}), BEFORE)

@@ -1,0 +1,32 @@
+"""The log of an evaluation."""
+
+from pathlib import Path
+
+import pytest
+
+from cod_jax.errors import UserError
+from cod_jax.evaluation.records import Records
+
+
+def test_what_was_written_is_found_again_and_half_a_line_is_not(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    with Records(path) as records:
+        records.add("a", {"psnr": float("inf")})
+        records.add("b", {"bytes": 3})
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with Records(path) as records:
+            assert (records.get("a") is not None) == (cut > whole.index(b"\n"))
+            records.add("c", {"bytes": 4})
+        with Records(path) as records:
+            assert records.get("c") == {"bytes": 4}
+    path.write_bytes(whole)
+    with Records(path) as records:
+        assert (records.get("a"), records.get("b"), records.get("c")) == ({"psnr": float("inf")}, {"bytes": 3}, None)
+
+
+def test_another_file_is_refused(tmp_path: Path):
+    (tmp_path / "records.jsonl").write_text('{"work": "a"}\nhello\n')
+    with pytest.raises(UserError, match="line 2: expected a record of an evaluation"):
+        Records(tmp_path / "records.jsonl")
