@@ -1,9 +1,12 @@
 """Evaluations in this process, where tests can replace what is called."""
 
 import contextlib
+import csv
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any
 
 
@@ -25,3 +28,14 @@ class Inline(Executor):
 def in_this_process(number: int) -> Iterator[Executor]:
     """Stand in for `fresh_processes`."""
     yield Inline()
+
+
+def results_of(tmp_path: Path) -> dict[str, Any]:
+    """Return what `--output result` wrote."""
+    return json.loads((tmp_path / "result" / "results.json").read_text())
+
+
+def rows_of(tmp_path: Path, table: str = "per_image.csv") -> list[dict[str, str]]:
+    """Return a table that `--output result` wrote."""
+    with (tmp_path / "result" / table).open(newline="", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))

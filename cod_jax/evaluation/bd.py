@@ -62,11 +62,11 @@ def bd_delta(
     rate = delta = None
     reasons = []
     if (share := _share(ours[:, 1], others[:, 1])) >= MIN_SHARE:
-        rate = float(bjontegaard.bd_rate(*pairs, **options))
+        rate = float(np.asarray(bjontegaard.bd_rate(*pairs, **options)))
     else:
         reasons.append(f"the curves share {share:.0%} of the qualities of the shorter one")
     if (share := _share(np.log(ours[:, 0]), np.log(others[:, 0]))) >= MIN_SHARE:
-        delta = float(bjontegaard.bd_psnr(*pairs, **options))
+        delta = float(np.asarray(bjontegaard.bd_psnr(*pairs, **options)))
     else:
         reasons.append(f"the curves share {share:.0%} of the rates of the shorter one")
     if reasons:

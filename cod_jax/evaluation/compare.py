@@ -143,7 +143,8 @@ def _p_value(gains: Sequence[float]) -> float | None:
         return 1.0 if gains[0] == 0 else 0.0
     from scipy import stats
 
-    return float(stats.ttest_1samp(gains, 0).pvalue)
+    test: Any = stats.ttest_1samp(gains, 0)
+    return float(test.pvalue)
 
 
 def _comparable(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
@@ -169,5 +170,5 @@ def _common_points(
         for point in curve["points"]:
             before = old.get(curve["name"], {}).get(point["label"])
             if before is not None:
-                by_name = [{image["name"]: image for image in one["images"]} for one in (before, point)]
-                yield curve["name"], point["label"], *by_name
+                earlier_images, images = ({image["name"]: image for image in one["images"]} for one in (before, point))
+                yield curve["name"], point["label"], earlier_images, images

@@ -10,7 +10,9 @@ at four scales (Freeman and Adelson 1991, table III). Distributions are compared
 independent, as in the paper's equation 8: by means and standard deviations.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,7 +105,7 @@ def _directions(plane: Plane) -> Plane:
         math.cos(angle) ** 2 * across - math.sin(2 * angle) * both + math.sin(angle) ** 2 * along for angle in angles
     ]
     # White noise keeps its variance, as in the plane itself.
-    return np.concatenate(steered) / np.float32(np.linalg.norm(np.outer(bell, second)))
+    return (np.concatenate(steered) / np.linalg.norm(np.outer(bell, second))).astype(np.float32)
 
 
 def _statistics(features: Plane, num_levels: int) -> tuple[Plane, Plane]:
@@ -130,9 +132,10 @@ def _filtered(
         half, length = len(taps) // 2, planes.shape[axis]
         padding = [(0, 0)] * 3
         padding[axis] = (half, half)
-        padded, total = np.pad(planes, padding, mode="edge"), np.float32(0)
-        for start, tap in enumerate(np.asarray(taps, np.float32).tolist()):
-            index = (slice(None),) * axis
-            total = total + tap * padded[(*index, slice(start, start + length, step))]
-        planes = total
+        padded, index = np.pad(planes, padding, mode="edge"), (slice(None),) * axis
+        weighted = (
+            tap * padded[(*index, slice(start, start + length, step))]
+            for start, tap in enumerate(np.asarray(taps, np.float32).tolist())
+        )
+        planes = functools.reduce(operator.add, weighted)
     return planes

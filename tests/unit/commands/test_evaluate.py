@@ -1,13 +1,9 @@
 """Measuring models and other codecs on a folder of pictures."""
 
-import csv
-import functools
-import json
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +14,17 @@ from PIL import Image
 
 from cod_jax import images
 from cod_jax.codec import Codec
-from cod_jax.evaluation import metrics, stages
-from tests.evaluation_fixtures import in_this_process
+from cod_jax.evaluation import metrics
+from tests.evaluation_fixtures import results_of, rows_of
 from tests.model_fixtures import gradient_image, tiny_codec, tiny_sampling_codec
-from tests.unit.commands.conftest import Cod, Result
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    images.save_png(tmp_path / "photos" / "a.png", gradient_image(32, 48))
-    Image.fromarray(gradient_image(20, 40)).save(tmp_path / "photos" / "b.jpg")
-    images.save_png(tmp_path / "photos" / "sub" / "a.png", gradient_image(1, 1))
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(cod: Cod, monkeypatch) -> Callable[..., Result]:
-    monkeypatch.setattr("cod_jax.evaluation.evaluate.fresh_processes", in_this_process)
-    monkeypatch.setattr("cod_jax.model_folder.describe.describe_model", lambda path: {"parameters": 7})
-    monkeypatch.setattr(stages, "_warm", set())
-    return functools.partial(cod, "evaluate")
-
 
 ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
-
-
-def results_of(tmp_path: Path) -> dict[str, Any]:
-    return json.loads((tmp_path / "result" / "results.json").read_text())
 
 
 def point_of(tmp_path: Path) -> dict[str, Any]:
     """The only rate of the only curve."""
     ((point,),) = (curve["points"] for curve in results_of(tmp_path)["curves"])
     return point
-
-
-def rows_of(tmp_path: Path, table: str = "per_image.csv") -> list[dict[str, str]]:
-    with (tmp_path / "result" / table).open(newline="", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def test_every_picture_is_measured_from_its_file(run, photos: Path, tmp_path: Path):
@@ -367,53 +336,3 @@ def test_a_lossless_picture_does_not_make_the_mean_infinite(run, photos: Path, t
     assert math.isfinite(mean["psnr"])
     assert point_of(tmp_path)["images"][1]["psnr"] is None
     assert rows_of(tmp_path)[1]["psnr"] == "inf"
-
-
-def test_other_codecs_and_their_results_are_measured_on_the_same_pictures(run, photos: Path, tmp_path: Path):
-    for name in ("a", "b", "sub/a"):
-        (tmp_path / "theirs" / "low" / name).parent.mkdir(parents=True, exist_ok=True)
-        source = next(photos.glob(f"{name}.*"))
-        Image.open(source).convert("RGB").save(tmp_path / "theirs" / "low" / f"{name}.png")
-    status, out, err = run(*ARGUMENTS[2:], "--baselines", "jpeg", "--files", "theirs")
-    assert (status, err) == (0, "")
-    results = results_of(tmp_path)
-    assert [curve["name"] for curve in results["curves"]] == ["jpeg", "jpeg-half", "jpeg-quarter", "theirs"]
-    assert "JPEG, half resolution 5: " in out
-    (theirs,) = results["curves"][-1]["points"]
-    assert theirs["mean"]["num_lossless"] == 3
-    assert "bpp" not in theirs["mean"]
-    assert {row["reason"] for row in results["bd"]} == {"it has 0 points, and 4 are needed"}
-    assert [row["curve"] for row in rows_of(tmp_path, "bd.csv")][:1] == ["theirs"]
-    assert (tmp_path / "result" / "plots" / "rate_psnr.svg").read_bytes().startswith(b"<?xml")
-
-
-def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("cod_jax.evaluation.baselines.missing", lambda name: "no such wheel")
-    assert run(*ARGUMENTS, "--baselines", "jxl")[0] == 0
-    assert results_of(tmp_path)["not_measured"] == [{"name": "jxl", "title": "jxl", "reason": "no such wheel"}]
-    status, _, err = run(*ARGUMENTS[2:-1], "nothing")
-    assert (status, err) == (
-        2,
-        "cod evaluate: error: expected --model, --baselines or --files, got none of them; say what to measure\n",
-    )
-
-
-def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
-    arguments = (*ARGUMENTS[2:4], "--baselines", "jpeg", "--output")
-    assert run(*arguments, "result")[0] == 0
-    (tmp_path / "old").mkdir()
-    earlier = results_of(tmp_path)
-    for image in earlier["curves"][0]["points"][0]["images"]:
-        image["psnr"] += 1
-    (tmp_path / "old" / "results.json").write_text(json.dumps(earlier))
-    status, out, err = run(*arguments, "result", "--against", "old/results.json", "--max-loss", "psnr=0.5")
-    assert status == 1
-    assert "jpeg 1: psnr went from" in err
-    assert "worse; 0 pictures better, 3 worse, p = " in out
-    changes = {(row["label"], row["metric"]): row for row in rows_of(tmp_path, "changes.csv")}
-    assert float(changes["1", "psnr"]["gain"]) == pytest.approx(-1)
-    assert float(changes["5", "psnr"]["gain"]) == 0
-    assert run(*arguments, "result", "--against", "old/results.json", "--max-loss", "psnr=2,bpp=0")[0] == 0
-    assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", "psnr")[2]
-    (tmp_path / "old" / "results.json").write_text("{}")
-    assert "is not the results.json of an evaluation" in run(*arguments, "x", "--against", "old/results.json")[2]

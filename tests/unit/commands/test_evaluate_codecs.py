@@ -1,0 +1,61 @@
+"""Other codecs in an evaluation, and comparison with an earlier one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.evaluation_fixtures import results_of, rows_of
+
+ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
+
+
+def test_other_codecs_and_their_results_are_measured_on_the_same_pictures(run, photos: Path, tmp_path: Path):
+    for name in ("a", "b", "sub/a"):
+        (tmp_path / "theirs" / "low" / name).parent.mkdir(parents=True, exist_ok=True)
+        source = next(photos.glob(f"{name}.*"))
+        Image.open(source).convert("RGB").save(tmp_path / "theirs" / "low" / f"{name}.png")
+    status, out, err = run(*ARGUMENTS[2:], "--baselines", "jpeg", "--files", "theirs")
+    assert (status, err) == (0, "")
+    results = results_of(tmp_path)
+    assert [curve["name"] for curve in results["curves"]] == ["jpeg", "jpeg-half", "jpeg-quarter", "theirs"]
+    assert "JPEG, half resolution 5: " in out
+    (theirs,) = results["curves"][-1]["points"]
+    assert theirs["mean"]["num_lossless"] == 3
+    assert "bpp" not in theirs["mean"]
+    assert {row["reason"] for row in results["bd"]} == {"it has 0 points, and 4 are needed"}
+    assert [row["curve"] for row in rows_of(tmp_path, "bd.csv")][:1] == ["theirs"]
+    assert (tmp_path / "result" / "plots" / "rate_psnr.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("cod_jax.evaluation.baselines.missing", lambda name: "no such wheel")
+    assert run(*ARGUMENTS, "--baselines", "jxl")[0] == 0
+    assert results_of(tmp_path)["not_measured"] == [{"name": "jxl", "title": "jxl", "reason": "no such wheel"}]
+    status, _, err = run(*ARGUMENTS[2:-1], "nothing")
+    assert (status, err) == (
+        2,
+        "cod evaluate: error: expected --model, --baselines or --files, got none of them; say what to measure\n",
+    )
+
+
+def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
+    arguments = (*ARGUMENTS[2:4], "--baselines", "jpeg", "--output")
+    assert run(*arguments, "result")[0] == 0
+    (tmp_path / "old").mkdir()
+    earlier = results_of(tmp_path)
+    for image in earlier["curves"][0]["points"][0]["images"]:
+        image["psnr"] += 1
+    (tmp_path / "old" / "results.json").write_text(json.dumps(earlier))
+    status, out, err = run(*arguments, "result", "--against", "old/results.json", "--max-loss", "psnr=0.5")
+    assert status == 1
+    assert "jpeg 1: psnr went from" in err
+    assert "worse; 0 pictures better, 3 worse, p = " in out
+    changes = {(row["label"], row["metric"]): row for row in rows_of(tmp_path, "changes.csv")}
+    assert float(changes["1", "psnr"]["gain"]) == pytest.approx(-1)
+    assert float(changes["5", "psnr"]["gain"]) == 0
+    assert run(*arguments, "result", "--against", "old/results.json", "--max-loss", "psnr=2,bpp=0")[0] == 0
+    assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", "psnr")[2]
+    (tmp_path / "old" / "results.json").write_text("{}")
+    assert "is not the results.json of an evaluation" in run(*arguments, "x", "--against", "old/results.json")[2]
