@@ -63,6 +63,6 @@ def patch_corners(height: int, width: int, size: int) -> npt.NDArray[np.int32]:
 
 def patches(picture: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Return the patches [N, size, size, 3] of a picture [H, W, 3]; none of one that is smaller."""
-    corners = patch_corners(*picture.shape[:2], size).tolist()
+    corners = patch_corners(picture.shape[0], picture.shape[1], size).tolist()
     cut = [picture[row : row + size, column : column + size] for row, column in corners]
     return np.stack(cut) if cut else np.empty((0, size, size, 3), np.uint8)
