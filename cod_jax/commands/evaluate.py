@@ -83,6 +83,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="measure by a metric of another package too; may be repeated",
     )
     parser.add_argument(
+        "--weights",
+        metavar="DIR",
+        help="folder of the weight files of LPIPS-Alex, which is then measured",
+    )
+    parser.add_argument(
         "--against",
         metavar="FILE",
         help="results.json of an earlier evaluation: tell what got better or worse, in the mean and for each picture",
@@ -110,11 +115,12 @@ def _run(args: argparse.Namespace) -> int:
 
     from cod_jax.evaluation.baselines import FORMATS
     from cod_jax.evaluation.evaluate import evaluate
-    from cod_jax.evaluation.metric_table import with_metrics
+    from cod_jax.evaluation.networks import NOT_IMPLEMENTED
     from cod_jax.evaluation.plan import Request
 
     earlier = _read_results(Path(args.against)) if args.against else None
     decoding = chosen_decoding(args)
+    networks, not_measured = _networks(args.weights)
     request = Request(
         models=args.model,
         qualities=args.quality,
@@ -123,6 +129,8 @@ def _run(args: argparse.Namespace) -> int:
         baselines=list(FORMATS) if args.baselines == ["all"] else args.baselines,
         results=args.files,
         metrics=args.metric,
+        networks=networks,
+        not_measured={**not_measured, **NOT_IMPLEMENTED},
         max_pixels=args.max_pixels,
     )
     if not (args.model or args.baselines or args.files):
@@ -136,10 +144,25 @@ def _run(args: argparse.Namespace) -> int:
         command=shlex.join(["cod", *sys.argv[1:]]),
         report=functools.partial(frame.report, args.program),
     )
-    for line in _lines(results, with_metrics(args.metric)):
+    for line in _lines(results, request.table()):
         frame.say(line)
     frame.say(f"see {args.output}")
     return max(_tell_failures(results, args), _tell_changes(results, earlier, args) if earlier else frame.DONE)
+
+
+def _networks(weights: str | None) -> tuple[list[Any], dict[str, tuple[str, str]]]:
+    """Return the metrics whose weight files are there, and title and reason of the others."""
+    from cod_jax.evaluation.networks import NO_WEIGHTS, LpipsAlex
+    from cod_jax.interop.frozen_networks.lpips import LPIPS_FILES, load_lpips
+
+    if weights is None:
+        return [], {LpipsAlex.name: (LpipsAlex.title, NO_WEIGHTS)}
+    try:
+        load_lpips(weights, "alex")
+    except FileNotFoundError as error:
+        return [], {LpipsAlex.name: (LpipsAlex.title, str(error))}
+    digests = " ".join(file.sha256[0] for file in LPIPS_FILES["alex"])
+    return [LpipsAlex(load_lpips, str(Path(weights).resolve()), digests)], {}
 
 
 def _losses(text: str) -> dict[str, float]:

@@ -22,7 +22,6 @@ from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.bd import bd_rows
 from cod_jax.evaluation.folders import PLAN_FILE, checked_pictures
-from cod_jax.evaluation.metric_table import with_metrics
 from cod_jax.evaluation.plan import FORMAT, Curve, Picture, Plan, Point, Request, make_plan
 from cod_jax.evaluation.plots import draw
 from cod_jax.evaluation.processes import fresh_processes, num_cores
@@ -72,7 +71,7 @@ def evaluate(
     """
     source, folder = Path(images_folder).absolute(), Path(output)
     names = checked_pictures(source, folder, force=force)
-    with_metrics(request.metrics)
+    request.table()
     with fresh_processes(1) as executor:
         plan = make_plan(request, source, names, executor)
     created = _open_folder(folder, plan, force)
@@ -160,7 +159,9 @@ def _do_all(
         coded, decoded = records.get(_name(work.file, folder)), records.get(name)
         if coded is None or decoded is None or "error" in decoded:
             return None
-        return _Task(f"metrics of {name}", stages.measure, (work, coded["bytes"], list(request.metrics)))
+        return _Task(
+            f"metrics of {name}", stages.measure, (work, coded["bytes"], list(request.metrics), list(request.networks))
+        )
 
     models = [[curve] for curve in plan.curves if curve.kind == "model"]
     others = [curve for curve in plan.curves if curve.kind != "model"]
@@ -207,7 +208,7 @@ def _name(path: Path, folder: Path) -> str:
 
 def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records: Records) -> dict[str, Any]:
     """Return curves and metrics for the results."""
-    table = with_metrics(request.metrics)
+    table = request.table()
     curves = []
     for curve in plan.curves:
         points, memory = [], {}
@@ -242,7 +243,9 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
         ],
         "failed": dict(plan.unreadable),
         "metrics": metrics,
-        "not_measured": [{"name": name, "title": name, "reason": reason} for name, reason in plan.not_measured.items()],
+        "not_measured": [
+            {"name": name, "title": title, "reason": reason} for name, (title, reason) in plan.not_measured.items()
+        ],
         "curves": curves,
         "bd": bd_rows(curves, metrics, len(plan.pictures)),
     }

@@ -29,6 +29,7 @@ class Metric(abc.ABC):
         unit: Its unit, "" without one.
         shown: Format of a printed value, for example "PSNR {:.2f} dB"; "" for a column that is not compared by itself.
         description: How it is computed, for the documentation and for whoever reads results.
+        weights_sha256: Of the files of weights that it needs, None without.
         higher_is_better: Direction of better values, None where a value is neither better nor worse.
     """
 
@@ -38,6 +39,7 @@ class Metric(abc.ABC):
     shown: ClassVar[str] = ""
     description: ClassVar[str] = ""
     higher_is_better: ClassVar[bool | None] = None
+    weights_sha256: str | None = None
 
     @abc.abstractmethod
     def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:

@@ -15,6 +15,7 @@ from cod_jax import __version__, files
 from cod_jax.coding import stream
 from cod_jax.errors import UserError, WorkError, stops_one_file
 from cod_jax.evaluation import baselines, coders
+from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.stages import Work, read_original
 
 FORMAT = 1
@@ -93,6 +94,8 @@ class Request(NamedTuple):
         baselines: Names of `baselines.FORMATS`, each measured at all of `baselines.SCALES`.
         results: Folders of other codecs' results.
         metrics: Metrics of other packages.
+        networks: Metrics that need weights.
+        not_measured: Title and reason of metrics that cannot be measured, by name.
         max_pixels: The limit of the codecs; None is their own.
     """
 
@@ -103,7 +106,17 @@ class Request(NamedTuple):
     baselines: Sequence[str] = ()
     results: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    networks: Sequence[Metric] = ()
+    not_measured: Mapping[str, tuple[str, str]] = {}
     max_pixels: int | None = None
+
+    def table(self) -> tuple[Metric, ...]:
+        """Return all metrics that are measured.
+
+        Raises:
+            UserError: One of another package cannot be used.
+        """
+        return (*with_metrics(self.metrics), *self.networks)
 
 
 class Plan(NamedTuple):
@@ -113,14 +126,14 @@ class Plan(NamedTuple):
         pictures: The originals.
         unreadable: Why pictures of the folder are left out, by name.
         curves: What codes them.
-        not_measured: Name and reason of each curve that was asked for and cannot be measured here.
+        not_measured: Title and reason of each curve and metric that cannot be measured here, by name.
         facts: JSON values that go into the results: versions, machine, options.
     """
 
     pictures: tuple[Picture, ...]
     unreadable: Mapping[str, str]
     curves: tuple[Curve, ...]
-    not_measured: Mapping[str, str]
+    not_measured: Mapping[str, tuple[str, str]]
     facts: Mapping[str, Any]
 
     def key(self) -> dict[str, Any]:
@@ -151,7 +164,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
     not_measured = {}
     for name in request.baselines:
         if reason := baselines.missing(name):
-            not_measured[name] = reason
+            not_measured[name] = (name, reason)
             continue
         for scale in baselines.SCALES:
             coder = baselines.Baseline(name, scale)
@@ -175,9 +188,9 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
             **{name: metadata.version(name) for name in ("jax", "numpy", "pillow")},
         },
         "machine": {**_machine(), "devices": devices},
-        "options": {"metrics": list(request.metrics)},
+        "options": {"metrics": [metric.name for metric in request.table()]},
     }
-    return Plan(pictures, unreadable, tuple(curves), not_measured, facts)
+    return Plan(pictures, unreadable, tuple(curves), {**not_measured, **request.not_measured}, facts)
 
 
 def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], list[str]]:

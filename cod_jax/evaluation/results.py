@@ -52,7 +52,7 @@ def describe_metrics(table: Sequence[Metric]) -> list[dict[str, Any]]:
                 "unit": metric.unit,
                 "better": "higher" if metric.higher_is_better else "lower",
                 "protocol": metric.description,
-                "weights_sha256": None,
+                "weights_sha256": metric.weights_sha256,
             }
         )
         if metric.name == "psnr":

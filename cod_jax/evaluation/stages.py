@@ -16,8 +16,8 @@ import numpy.typing as npt
 from cod_jax import files, images
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.evaluation.coders import Coder
+from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.metric_table import measure as measure_pair
-from cod_jax.evaluation.metric_table import with_metrics
 
 Value = TypeVar("Value")
 # Coder, settings and size of which a process has run the compiled program already.
@@ -56,15 +56,16 @@ def decode(work: Work) -> dict[str, Any]:
     return _try_one(_decode, work)
 
 
-def measure(work: Work, num_bytes: int | None, metrics: Sequence[str]) -> dict[str, Any]:
+def measure(work: Work, num_bytes: int | None, metrics: Sequence[str], networks: Sequence[Metric]) -> dict[str, Any]:
     """Compare the decoded PNG with the original; return the value of each metric that is measured on single pictures.
 
     Args:
         work: The picture.
         num_bytes: Length of the coded file, for metrics that ask for it.
         metrics: Names of metrics of other packages.
+        networks: Metrics that need weights.
     """
-    return _try_one(lambda work: _measure(work, num_bytes, metrics), work)
+    return _try_one(lambda work: _measure(work, num_bytes, (*with_metrics(metrics), *networks)), work)
 
 
 def read_original(path: Path) -> npt.NDArray[np.uint8]:
@@ -106,9 +107,9 @@ def _decode(work: Work) -> dict[str, Any]:
     return {"decode_s": seconds} | _memory()
 
 
-def _measure(work: Work, num_bytes: int | None, metrics: Sequence[str]) -> dict[str, Any]:
+def _measure(work: Work, num_bytes: int | None, table: Sequence[Metric]) -> dict[str, Any]:
     decoded = images.to_uint8_rgb(work.decoded)
-    return dict(measure_pair(_original(work.source), decoded, num_bytes or 0, with_metrics(metrics)))
+    return dict(measure_pair(_original(work.source), decoded, num_bytes or 0, table))
 
 
 def _timed(work: Work, stage: str, function: Callable[[], Value]) -> tuple[Value, float]:

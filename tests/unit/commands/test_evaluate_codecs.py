@@ -32,7 +32,13 @@ def test_other_codecs_and_their_results_are_measured_on_the_same_pictures(run, p
 def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("cod_jax.evaluation.baselines.missing", lambda name: "no such wheel")
     assert run(*ARGUMENTS, "--baselines", "jxl")[0] == 0
-    assert results_of(tmp_path)["not_measured"] == [{"name": "jxl", "title": "jxl", "reason": "no such wheel"}]
+    jxl, lpips, dists, fid = results_of(tmp_path)["not_measured"]
+    assert jxl == {"name": "jxl", "title": "jxl", "reason": "no such wheel"}
+    assert lpips["reason"] == "no weight files are given; name their folder with --weights"
+    assert (dists["title"], fid["title"]) == ("DISTS", "patch-FID")
+    assert run(*ARGUMENTS, "--weights", "photos", "--baselines", "jxl")[0] == 0
+    reason = results_of(tmp_path)["not_measured"][1]["reason"]
+    assert reason.startswith("LPIPS with AlexNet needs alexnet-owt-7be5be79.pth or ")
     status, _, err = run(*ARGUMENTS[2:-1], "nothing")
     assert (status, err) == (
         2,
