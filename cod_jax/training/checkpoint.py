@@ -248,12 +248,11 @@ class CheckpointStore:
         finally:
             self._manager.close()
             if self._failed:
-                # Again, because other threads of the save may have gone on writing.
-                self._remove_unfinished()
+                self._remove_unfinished(settle_s=0.5)
 
-    def _remove_unfinished(self) -> None:
+    def _remove_unfinished(self, *, settle_s: float = 0.0) -> None:
         if jax.process_index() == 0:
-            remove_unfinished(self.directory)
+            remove_unfinished(self.directory, settle_s=settle_s)
 
     def _set_unranked_aside(self) -> None:
         """Set checkpoints aside whose validation loss cannot be read, because Orbax reads that of all."""

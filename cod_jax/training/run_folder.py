@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,23 @@ def set_aside(directory: Path, step: int, why: str) -> Path:
     return target
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove what a failed save has written, which would take the space that is needed."""
-    for path in directory.glob(f"*{_UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
+def remove_unfinished(directory: Path, *, settle_s: float = 0.0) -> None:
+    """Remove what a failed save has written, which would take the space that is needed.
+
+    Args:
+        directory: Folder of the checkpoints.
+        settle_s: Time in seconds without anything new after which all is taken to be gone. Threads of a save that has
+            failed may go on writing for a moment.
+    """
+    start = found_at = time.monotonic()
+    while True:
+        for path in directory.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+            found_at = time.monotonic()
+        # What cannot be removed at all is left after a while.
+        if time.monotonic() >= min(found_at + settle_s, start + 20 * settle_s):
+            return
+        time.sleep(settle_s / 10)
 
 
 def free_bytes(directory: Path) -> int:

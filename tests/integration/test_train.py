@@ -162,6 +162,7 @@ def test_sigterm_saves_the_step_under_way_and_ends_well(photographs, tmp_path):
     assert load_for_export(workdir)[2]["step"] == step
 
 
+@pytest.mark.slow
 def test_steps_without_finite_gradients_stop_the_run_with_a_reason(photographs, tmp_path):
     config = TrainConfig.from_dict(small_settings())
     functional = build_model(config.model)

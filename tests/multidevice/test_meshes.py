@@ -21,6 +21,7 @@ from cod_jax.training.config import TrainConfig
 from cod_jax.training.plan import build_objective
 from cod_jax.training.state import init_state, state_axes
 from cod_jax.training.step import make_update
+from tests.checkpoint_fixtures import CONFIG
 from tests.model_fixtures import numpy_params
 from tests.training_fixtures import small_settings
 
@@ -120,7 +121,7 @@ def test_a_step_takes_over_the_memory_of_the_old_state(runner):
 def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(runner, tmp_path):
     first, _ = runner.step("2x2x2", runner.start)
     store = CheckpointStore(tmp_path, 1, 0)
-    store.save(1, first, {}, None)
+    store.save(1, first, {"config": CONFIG, "data": {}}, None)
     store.wait()
     saved = jax.device_get(first)
     shardings, _, _ = runner.shardings("8x1x1")

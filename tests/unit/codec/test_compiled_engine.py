@@ -49,6 +49,7 @@ def test_windows_are_cut_as_in_the_model(windowed_codec: Codec, cells: tuple[int
     assert levels_apart(decoded, plain.decode(symbols)) <= 1 < levels_apart(decoded, tiny_codec().decode(symbols))
 
 
+@pytest.mark.slow
 def test_queries_are_cut_as_in_the_model(tmp_path: Path, monkeypatch):
     # 9 symbols are more than twice the chunk, so that the program for many of them runs.
     monkeypatch.setattr(attention, "QUERY_CHUNK", 4)
@@ -62,6 +63,7 @@ def test_queries_are_cut_as_in_the_model(tmp_path: Path, monkeypatch):
     assert levels_apart(codec.decode(symbols), tiny_codec().decode(symbols)) <= 1
 
 
+@pytest.mark.slow
 def test_symbols_finer_than_the_patch_grid(tmp_path: Path):
     codec, plain = compiled(tmp_path / "c", pitch=8), tiny_codec(pitch=8)
     picture = gradient_image(24, 15)

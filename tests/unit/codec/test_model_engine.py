@@ -177,6 +177,7 @@ def test_another_seed_or_guidance_compiles_nothing(num_traced):
     assert not np.array_equal(weaker, guided)
 
 
+@pytest.mark.slow
 def test_latents_become_pixels_by_the_autoencoder_of_the_bundle(monkeypatch):
     vae = SDVAEConfig(widths=(4, 4, 4, 4), encoder_blocks=1, num_groups=2)
     monkeypatch.setattr("cod_jax.models.space.SDVAEConfig", lambda: vae)

@@ -119,7 +119,8 @@ def test_changed_payloads_with_a_right_checksum_are_refused_or_other_symbols(nam
     changed = bytearray(file.payload)
     original = _decode(container.write(file), coder)
     seen = {f"{original.level} {symbols_hash(original.symbols)}"}
-    for place in range(len(changed)):
+    # A payload of mode predictive takes much longer to read.
+    for place in range(0, len(changed), 4 if name == "predictive" else 1):
         for change in (1, 0x5A, 0x80):
             changed[place] ^= change
             picture = _decode_or_none(dataclasses.replace(file, payload=bytes(changed)), coder)

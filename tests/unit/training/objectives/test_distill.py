@@ -17,6 +17,7 @@ from tests.model_fixtures import (
 from tests.objective_fixtures import NETWORKS, PATCH, PLAIN, changed, distill, run, start
 
 
+@pytest.mark.slow
 def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     objective = distill()
     assert objective.schedule == (1, 1, 0)
@@ -45,6 +46,7 @@ def test_the_student_and_its_judges_move_in_turns_and_apart(images):
     np.testing.assert_allclose(average, before + 0.9 * (trained - before), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_student_and_discriminator_play_against_each_other(images):
     objective = distill()
     state, _, frozen = start(objective)

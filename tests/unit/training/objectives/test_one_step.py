@@ -74,6 +74,7 @@ def test_fresh_codes_come_from_data_in_the_first_stage(images):
     assert np.abs(codes[:, None] - latents[None]).max(axis=-1).min(axis=1).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_without_adaptations_a_fresh_model_is_trained_whole(images):
     config = OneStepConfig(
         reconstruction=dataclasses.replace(NOTHING, squared_error_weight=1.0),
