@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "export",
     "fit-prior": "fit_prior",
     "evaluate": "evaluate",
+    "report": "report",
     "compile": "compile",
     "import": "import_",
     "export-published": "export_published",

@@ -1,0 +1,272 @@
+// Tables that are sorted by a press on a heading.
+
+/**
+ * A table whose columns are [{title, unit, text: row => words, value: row => number or words, node: row => element}];
+ * those of `words` are set to the left. The first column names the row.
+ */
+function sortedTable(caption, columns, rows) {
+  let by = null,
+    down = false;
+  const body = el("tbody", {});
+  const heads = columns.map((column, index) =>
+    el(
+      "th",
+      { scope: "col", "aria-sort": "none", class: column.words ? "words" : null },
+      el(
+        "button",
+        { type: "button", onclick: () => sort(index) },
+        column.title,
+        column.unit && el("small", {}, ` ${column.unit}`),
+      ),
+    ),
+  );
+
+  function sort(index) {
+    down = by === index ? !down : columns[index].downFirst === true;
+    by = index;
+    heads.forEach((head, at) =>
+      head.setAttribute("aria-sort", at !== index ? "none" : down ? "descending" : "ascending"),
+    );
+    show();
+  }
+
+  function show() {
+    const value = by === null ? null : columns[by].value;
+    const sorted =
+      value === null
+        ? rows
+        : [...rows].sort((a, b) => {
+            const [x, y] = [value(a), value(b)];
+            if (x === y) return 0;
+            if (x === null || x === undefined) return 1; // what was not measured stays below
+            if (y === null || y === undefined) return -1;
+            const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
+            return down ? -order : order;
+          });
+    fill(
+      body,
+      sorted.map((row) =>
+        el(
+          "tr",
+          {},
+          columns.map((column, index) =>
+            el(
+              index ? "td" : "th",
+              { scope: index ? null : "row", class: column.words ? "words" : null },
+              column.node ? column.node(row) : column.text(row),
+            ),
+          ),
+        ),
+      ),
+    );
+  }
+
+  show();
+  return el(
+    "div",
+    { class: "scroller", tabindex: "0", role: "region", "aria-label": caption },
+    el(
+      "table",
+      { class: "sorted" },
+      el("caption", { class: "unseen" }, `${caption}; press a heading to sort`),
+      el("thead", {}, el("tr", {}, heads)),
+      body,
+    ),
+  );
+}
+
+/** Columns for rate, metrics and times of rows; those without a number are left out. */
+function numberColumns(rows, value) {
+  const all = [
+    { title: "Bits per pixel", value: (row) => value(row, "bpp"), text: (row) => rateText(value(row, "bpp")) },
+    ...report.metrics.map(({ name, title, unit, better: side }) => ({
+      title,
+      unit,
+      downFirst: side === "higher",
+      value: (row) => value(row, name),
+      text: (row) => metricText(name, value(row, name)),
+    })),
+    ...[
+      ["encode_s", "Encode"],
+      ["decode_s", "Decode"],
+    ].map(([name, title]) => ({
+      title,
+      unit: "s",
+      value: (row) => value(row, name),
+      text: (row) => secondsText(value(row, name)),
+    })),
+  ];
+  return all.filter((column) => rows.some((row) => isNumber(column.value(row))));
+}
+
+function curveName(curve) {
+  return el(
+    "span",
+    { class: "curve-name" },
+    svg("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true" }, marker(curve)),
+    curve.title,
+  );
+}
+
+function tablesSection(open) {
+  const points = curves.flatMap((curve) => curve.points.map((point) => ({ curve, point })));
+  const all = sortedTable(
+    "Mean of all pictures",
+    [
+      { title: "Curve", value: ({ curve }) => curve.title, node: ({ curve }) => curveName(curve) },
+      { title: "Setting", value: ({ point }) => point.label, text: ({ point }) => point.label },
+      ...numberColumns(points, ({ point }, name) => point.mean[name] ?? null),
+    ],
+    points,
+  );
+
+  const first = curves[report.main[0]];
+  const state = { curve: first, point: Math.floor(first.points.length / 2) };
+  const place = el("div", {}),
+    pickers = el("div", { class: "toolbar" });
+  const shown = Object.fromEntries(report.viewer.map((entry, index) => [entry.image, index]));
+  const withPoints = curves.filter((curve) => curve.points.length);
+
+  function show() {
+    const { curve, point } = state,
+      of = curve.points[point];
+    fill(
+      pickers,
+      labelled(
+        "Curve",
+        select(
+          "Curve",
+          withPoints.map((one) => one.title),
+          withPoints.indexOf(curve),
+          (index) => {
+            Object.assign(state, {
+              curve: withPoints[index],
+              point: Math.min(point, withPoints[index].points.length - 1),
+            });
+            show();
+          },
+        ),
+      ),
+      labelled(
+        "Setting",
+        select(
+          "Setting",
+          curve.points.map((_, index) => pointText(curve, index)),
+          point,
+          (index) => {
+            state.point = index;
+            show();
+          },
+        ),
+      ),
+    );
+    const rows = [...report.images.keys()];
+    const at = (index, name) => of.images[name]?.[index] ?? null;
+    const rowOf = (index) =>
+      report.viewer[shown[index]].rows.findIndex(([ours]) => ours.curve === curve.index && ours.point === point);
+    fill(
+      place,
+      sortedTable(
+        `Pictures, ${curve.title}, ${of.label}`,
+        [
+          {
+            title: "Picture",
+            value: (index) => report.images[index].name,
+            node: (index) =>
+              shown[index] === undefined
+                ? report.images[index].name
+                : el(
+                    "button",
+                    {
+                      type: "button",
+                      class: "link",
+                      onclick: () => open(shown[index], rowOf(index) < 0 ? undefined : rowOf(index)),
+                    },
+                    report.images[index].name,
+                  ),
+          },
+          {
+            title: "Bytes",
+            downFirst: true,
+            value: (index) => at(index, "bytes"),
+            text: (index) => bytesText(at(index, "bytes")),
+          },
+          ...numberColumns(rows, at),
+        ],
+        rows,
+      ),
+    );
+  }
+
+  show();
+  return section(
+    "numbers",
+    "Numbers",
+    "A press on a heading sorts a table.",
+    el("h3", {}, `Means of ${report.images.length} pictures`),
+    all,
+    el("h3", {}, "Every picture"),
+    pickers,
+    place,
+  );
+}
+
+function savingsSection() {
+  if (!report.bd.length) return null;
+  const titles = Object.fromEntries(curves.map((curve) => [curve.name, curve]));
+  const pairs = new Map(),
+    notes = [];
+  for (const one of report.bd) {
+    const key = JSON.stringify([one.curve, one.against]);
+    pairs.set(key, { ...pairs.get(key), curve: one.curve, against: one.against, [one.metric]: one });
+  }
+  const metrics = report.metrics.filter(({ name }) => report.bd.some((one) => one.metric === name));
+  const noteOf = (reason) => {
+    if (!notes.includes(reason)) notes.push(reason);
+    return el("sup", {}, String(notes.indexOf(reason) + 1));
+  };
+  const title = (name) => (titles[name] ? curveName(titles[name]) : name);
+  const table = sortedTable(
+    "BD-rate",
+    [
+      { title: "Curve", value: ({ curve }) => curve, node: ({ curve }) => title(curve) },
+      { title: "Against", words: true, value: ({ against }) => against, node: ({ against }) => title(against) },
+      ...metrics.map((metric) => ({
+        title: metric.title,
+        unit: "%",
+        value: (row) => row[metric.name]?.rate_percent ?? null,
+        node: (row) => {
+          const one = row[metric.name];
+          if (!one) return NONE;
+          if (!isNumber(one.rate_percent)) return el("span", {}, NONE, one.reason && noteOf(one.reason));
+          const words = el("span", { class: one.rate_percent < 0 ? "saves" : "costs" }, signed(one.rate_percent, 1));
+          return el(
+            "span",
+            {},
+            words,
+            Array.isArray(one.overlap) &&
+              one.overlap.every(isNumber) &&
+              el(
+                "small",
+                {},
+                ` ${metricText(metric.name, one.overlap[0])} to ${metricText(metric.name, one.overlap[1])}`,
+              ),
+          );
+        },
+      })),
+    ],
+    [...pairs.values()],
+  );
+  return section(
+    "savings",
+    "BD-rate",
+    "Bytes more or less at equal quality, averaged over the qualities that both curves reach, which are given in small print. Negative is better.",
+    table,
+    notes.length > 0 &&
+      el(
+        "ol",
+        { class: "notes" },
+        notes.map((text) => el("li", {}, text)),
+      ),
+  );
+}

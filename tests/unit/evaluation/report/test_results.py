@@ -1,0 +1,75 @@
+"""The results that a report is made of are checked first."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cod_jax.errors import UserError
+from cod_jax.evaluation.report.results import in_columns, read_results, short
+
+POINT = {"label": "1", "mean": {}, "images": [{"name": "a.png", "bytes": 3}]}
+RESULTS = {
+    "format": 1,
+    "images": [{"name": "a.png", "width": 1, "height": 1}],
+    "metrics": [{"name": "psnr", "title": "PSNR", "better": "higher"}],
+    "curves": [{"name": "jpeg", "kind": "baseline", "title": "JPEG", "about": {}, "points": [POINT]}],
+}
+
+
+def _read(folder: Path, text: str):
+    (folder / "results.json").write_text(text)
+    return read_results(folder)
+
+
+def test_what_is_not_there_is_empty(tmp_path: Path):
+    results = _read(tmp_path, json.dumps(RESULTS))
+    assert results["curves"] == RESULTS["curves"]
+    assert (results["bd"], results["machine"], results["not_measured"]) == ([], {}, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "expected results of format 1 in .*, got 2; evaluate again"),
+        ({"curves": {}}, "expected a list at results.json: curves, got {}; evaluate again"),
+        ({"curves": [{"name": "a"}]}, r"expected kind at results.json: curves\[0\], which is not there"),
+        (
+            {"images": [{"name": 1, "width": 1, "height": 1}]},
+            r"expected text at results.json: images\[0\]: name, got 1",
+        ),
+        ({"images": [{"name": "", "width": True, "height": 1}]}, r"expected an integer at .*: width, got True"),
+        ({"metrics": []}, "no metrics or no pictures"),
+    ],
+)
+def test_other_forms_are_refused_by_the_place_of_the_difference(change: dict, message: str, tmp_path: Path):
+    with pytest.raises(UserError, match=message):
+        _read(tmp_path, json.dumps(RESULTS | change))
+
+
+def test_a_missing_and_a_damaged_file_are_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="name a folder that cod evaluate wrote"):
+        read_results(tmp_path)
+    with pytest.raises(UserError, match="is not JSON"):
+        _read(tmp_path, '{"format": ')
+    with pytest.raises(UserError, match="is not JSON"):
+        _read(tmp_path, "[" * 100_000)
+    with pytest.raises(UserError, match="expected results of format 1"):
+        _read(tmp_path, "[]")
+
+
+def test_numbers_that_are_not_finite_are_none(tmp_path: Path):
+    results = _read(
+        tmp_path, json.dumps(RESULTS)[:-1] + ', "bd": [], "machine": {"a": NaN, "b": 1e999, "c": -Infinity}}'
+    )
+    assert results["machine"] == {"a": None, "b": None, "c": None}
+
+
+def test_columns_follow_the_order_of_the_pictures():
+    rows = [
+        {"name": "b", "bpp": 0.12345678, "file": "f"},
+        {"name": "a", "bpp": 2, "psnr": None},
+        {"name": "c", "bpp": 1},
+    ]
+    assert in_columns({"images": rows}, {"a": 0, "b": 1}) == {"bpp": [2, 0.123457]}
+    assert short(1234567) == 1234567
