@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -22,7 +21,8 @@ from cod_jax.commands.options import (
     positive,
 )
 from cod_jax.errors import UserError
-from cod_jax.evaluation.folders import checked_pictures
+from cod_jax.evaluation.folders import REPORT_FILE, checked_pictures
+from cod_jax.evaluation.reading import read_results
 from cod_jax.model_folder import places
 
 EPILOG = """
@@ -35,12 +35,12 @@ examples:
   cod evaluate -m models/new --images photos --output new --against old/results.json --max-loss psnr=0.05
 
 Every picture is encoded to a file, and another process decodes that file. The output folder holds results.json with
-everything, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate), files/ and
-decoded/. If the command is stopped, the same command goes on. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF; no
-animations) are found in the folder and all its subfolders. A folder of another codec's results has a subfolder for each
-rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo with any other suffix. A metric
-of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md says how
-each number is computed.
+everything, report.html, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate),
+files/ and decoded/. If the command is stopped, the same command goes on. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF,
+AVIF; no animations) are found in the folder and all its subfolders. A folder of another codec's results has a subfolder
+for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo with any other suffix.
+A metric of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md
+says how each number is computed.
 """
 
 
@@ -99,6 +99,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=X,...",
         help="with --against: exit with status 1 if a mean got worse by more than X, such as psnr=0.05,bpp=0.001",
     )
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.add_argument(
         "--processes",
         type=positive,
@@ -117,8 +118,9 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.evaluation.evaluate import evaluate
     from cod_jax.evaluation.networks import NOT_IMPLEMENTED
     from cod_jax.evaluation.plan import Request
+    from cod_jax.evaluation.report.page import write_report
 
-    earlier = _read_results(Path(args.against)) if args.against else None
+    earlier = read_results(args.against) if args.against else None
     decoding = chosen_decoding(args)
     networks, not_measured = _networks(args.weights)
     request = Request(
@@ -146,7 +148,9 @@ def _run(args: argparse.Namespace) -> int:
     )
     for line in _lines(results, request.table()):
         frame.say(line)
-    frame.say(f"see {args.output}")
+    if not args.no_report:
+        write_report(args.output, args.images, Path(args.output) / REPORT_FILE)
+    frame.say(f"see {args.output if args.no_report else Path(args.output) / REPORT_FILE}")
     return max(_tell_failures(results, args), _tell_changes(results, earlier, args) if earlier else frame.DONE)
 
 
@@ -175,19 +179,6 @@ def _losses(text: str) -> dict[str, float]:
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER, such as psnr=0.05, got {part!r}") from error
     return allowed
-
-
-def _read_results(path: Path) -> dict[str, Any]:
-    """Return the content of an earlier results.json."""
-    from cod_jax.evaluation.plan import FORMAT
-
-    try:
-        found = json.loads(path.read_bytes())
-        if found["format"] == FORMAT:
-            return found
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the results.json of an evaluation; give another file") from error
-    raise UserError(f"{path} was written by another version; evaluate again with this one")
 
 
 def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ from cod_jax import files
 from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.bd import bd_rows
-from cod_jax.evaluation.folders import PLAN_FILE, checked_pictures
-from cod_jax.evaluation.plan import FORMAT, Curve, Picture, Plan, Point, Request, make_plan
+from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_pictures
+from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
 from cod_jax.evaluation.plots import draw
 from cod_jax.evaluation.processes import fresh_processes, num_cores
 from cod_jax.evaluation.records import Records
@@ -89,7 +89,7 @@ def write(folder: Path, found: dict[str, Any]) -> None:
         results.TABLE_FILE: results.per_image_table(found),
         results.SUMMARY_FILE: results.summary_table(found),
         results.BD_FILE: results.bd_table(found),
-        results.RESULTS_FILE: results.as_json(found),
+        RESULTS_FILE: results.as_json(found),
     }
     for name, text in texts.items():
         files.write_bytes(folder / name, text.encode(errors="surrogateescape"))

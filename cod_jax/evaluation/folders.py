@@ -6,7 +6,9 @@ from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_images
 
-PLAN_FILE = "plan.json"
+PLAN_FILE, RESULTS_FILE, REPORT_FILE = "plan.json", "results.json", "report.html"
+# Of plan.json and results.json.
+FORMAT = 1
 
 
 def checked_pictures(images_folder: str | Path, output: str | Path, *, force: bool) -> list[str]:

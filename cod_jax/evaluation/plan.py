@@ -18,7 +18,6 @@ from cod_jax.evaluation import baselines, coders
 from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.stages import Work, read_original
 
-FORMAT = 1
 # What may differ between a run and the one that goes on with it.
 _VOLATILE = ("created", "command", "machine")
 

@@ -12,7 +12,7 @@ from cod_jax import files
 from cod_jax.evaluation.compare import Change
 from cod_jax.evaluation.metric_table import Metric, Number, summarize
 
-RESULTS_FILE, TABLE_FILE, SUMMARY_FILE, BD_FILE = "results.json", "per_image.csv", "summary.csv", "bd.csv"
+TABLE_FILE, SUMMARY_FILE, BD_FILE = "per_image.csv", "summary.csv", "bd.csv"
 # Seconds differ from run to run, so no table has them.
 TIMES = ("encode_s", "decode_s")
 PROTOCOL = {

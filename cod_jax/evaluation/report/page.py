@@ -15,9 +15,10 @@ from typing import Any
 
 from cod_jax import files, images
 from cod_jax.errors import UserError
+from cod_jax.evaluation.reading import read_results
 from cod_jax.evaluation.report import choice
+from cod_jax.evaluation.report.columns import in_columns, short
 from cod_jax.evaluation.report.pictures import Pixels, store, thumbnail
-from cod_jax.evaluation.report.results import in_columns, read_results, short
 
 TEMPLATE = Path(__file__).parent / "template"
 # In the order in which they are joined; all are one function of the page.
