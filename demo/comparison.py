@@ -1,9 +1,8 @@
 """The report of the demo: the included model beside other codecs at the same bytes, and after fine-tuning."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -130,12 +129,13 @@ def _cells(numbers: Sequence[float] | np.ndarray) -> list[str]:
     return [layout.format(number) for layout, number in zip(formats, numbers, strict=True)]
 
 
-def tuned_rows(before: Path, after: Path) -> list[tuple[str, ...]]:
-    """Return a row per photograph, and their mean, of two folders that `cod evaluate` wrote."""
+def tuned_rows(results: Mapping[str, Any], quality: int) -> list[tuple[str, ...]]:
+    """Return a row per photograph, and their mean, at a quality level of the two models of an evaluation."""
     tables: list[dict[str, dict[str, float]]] = []
-    for folder in (before, after):
-        ((point,),) = (curve["points"] for curve in json.loads((folder / "results.json").read_bytes())["curves"])
-        tables.append({row["name"]: row for row in point["images"]} | {"mean": point["mean"]})
+    for curve in results["curves"]:
+        if curve["kind"] == "model":
+            [point] = (point for point in curve["points"] if point["settings"]["quality"] == quality)
+            tables.append({row["name"]: row for row in point["images"]} | {"mean": point["mean"]})
     columns = {"bpp": "{:.3f}", "psnr": "{:.2f}", "ms_ssim": "{:.4f}"}
     return [
         (name, *(layout.format(table[name][field]) for field, layout in columns.items() for table in tables))
@@ -143,7 +143,7 @@ def tuned_rows(before: Path, after: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def write_report(
+def write_markdown(
     output: Path,
     compared: Mapping[str, Sequence[Comparison]],
     tuned: Sequence[tuple[str, ...]],
@@ -151,7 +151,7 @@ def write_report(
     commands: Sequence[str],
     sentences: Sequence[str],
 ) -> None:
-    """Write report.html and report.md with their pictures into a folder.
+    """Write report.md with its pictures into a folder.
 
     Args:
         output: Folder to write into.
@@ -189,4 +189,4 @@ def write_report(
     report.picture("loss.png", "Loss of random crops at random quality levels, averaged between log lines")
     report.heading("What was run")
     report.commands(commands)
-    report.write(output)
+    report.write(output / "report.md")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from cod_jax import files
 from cod_jax.errors import UserError
+from cod_jax.evaluation.reading import read_results
+from cod_jax.evaluation.report.page import write_report
 from cod_jax.image_search import find_images
 from cod_jax.model_folder.included import DEFAULT
-from demo.comparison import CODECS, compare, ends_of_curve, findings, mean_quality, tuned_rows, write_report
+from demo.comparison import CODECS, compare, ends_of_curve, findings, mean_quality, tuned_rows, write_markdown
 from demo.photographs import write_photographs
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "compact.py"
@@ -29,6 +31,7 @@ TRAINER_FLAGS = (
     "--config.log.every_steps=5",
 )
 QUALITY = 4
+BASELINES = "jpeg,webp"
 MARKER = ".cod_jax_demo"
 LOSS_TAG = "loss"
 
@@ -101,7 +104,7 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     start = time.monotonic()
     clear_output(output)
     folders = write_photographs(output)
-    photographs, workdir, tuned = output / "photos", output / "run", output / "model"
+    photographs, workdir, tuned = output / "photos", output / "run", output / "tuned"
     compressed, decoded = output / "compressed", output / "decoded"
     names = find_images(photographs)
 
@@ -121,10 +124,9 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     source = f"--config.data.source={folders[0]}"
     commands.append(run("train", "--config", CONFIG, "--workdir", workdir, source, *TRAINER_FLAGS, *trainer_flags))
     commands.append(run("export", "--workdir", workdir, "--output", tuned, "--images", folders[0]))
-    evaluations = output / "evaluation" / "before", output / "evaluation" / "after"
-    for model, evaluation in zip((DEFAULT, tuned), evaluations, strict=True):
-        options = ("--images", photographs, "--output", evaluation, "--quality", QUALITY)
-        commands.append(run("evaluate", "-m", model, *options))
+    evaluation = output / "evaluation"
+    options = ("--images", photographs, "--output", evaluation, "--baselines", BASELINES)
+    commands.append(run("evaluate", "-m", DEFAULT, "-m", tuned, *options, "--no-report"))
     curve = read_scalars(workdir, LOSS_TAG)
 
     everything = [one for of_rate in compared.values() for one in of_rate]
@@ -136,7 +138,9 @@ def demonstrate(output: Path, trainer_flags: Sequence[str]) -> list[str]:
     ]
     first, last = ends_of_curve(curve[1])
     summary.append(f"In {curve[0][-1]} steps of fine-tuning the loss went from {first:.4f} to {last:.4f}.")
-    write_report(output, compared, tuned_rows(*evaluations), curve, commands, [*problems, *summary])
+    rows = tuned_rows(read_results(evaluation), QUALITY)
+    write_markdown(output, compared, rows, curve, commands, [*problems, *summary])
+    write_report(evaluation, photographs, output / "report.html", title="cod_jax demo", notes=[*problems, *summary])
     print("\n" + "\n".join(summary))
     print(
         f"The whole demo took {time.monotonic() - start:.0f} seconds, the comparison {compared_seconds:.0f} of them. "

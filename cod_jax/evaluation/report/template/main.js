@@ -60,7 +60,7 @@ function masthead(node) {
 function headlines(model) {
   if (!model) return [];
   const firsts = curves
-    .filter((curve) => curve.variant === 0 && curve.index !== model.index)
+    .filter((curve) => curve.variant === 0 && !report.main.includes(curve.index))
     .map((curve) => curve.name);
   const found = [];
   for (const against of firsts) {

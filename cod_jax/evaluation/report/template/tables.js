@@ -211,6 +211,13 @@ function tablesSection(open) {
   );
 }
 
+/** Range of a metric that two curves share; the results have it in the scale in which curves are integrated. */
+function overlapText({ name, better: side }, overlap) {
+  const back = name === "ms_ssim" ? (value) => 1 - 10 ** (-value / 10) : (value) => (side === "lower" ? -value : value);
+  const [low, high] = overlap.map(back).sort((a, b) => a - b);
+  return `${metricText(name, low)} to ${metricText(name, high)}`;
+}
+
 function savingsSection() {
   if (!report.bd.length) return null;
   const titles = Object.fromEntries(curves.map((curve) => [curve.name, curve]));
@@ -246,11 +253,7 @@ function savingsSection() {
             words,
             Array.isArray(one.overlap) &&
               one.overlap.every(isNumber) &&
-              el(
-                "small",
-                {},
-                ` ${metricText(metric.name, one.overlap[0])} to ${metricText(metric.name, one.overlap[1])}`,
-              ),
+              el("small", {}, ` ${overlapText(metric, one.overlap)}`),
           );
         },
       })),
@@ -264,9 +267,14 @@ function savingsSection() {
     table,
     notes.length > 0 &&
       el(
-        "ol",
-        { class: "notes" },
-        notes.map((text) => el("li", {}, text)),
+        "details",
+        { class: "notes", open: notes.length < 4 },
+        el("summary", {}, "Why some are missing"),
+        el(
+          "ol",
+          {},
+          notes.map((text) => el("li", {}, text)),
+        ),
       ),
   );
 }
