@@ -239,7 +239,7 @@ def test_the_table_of_training(monkeypatch, capsys):
     ("arguments", "status", "message"),
     [
         ([], 2, "required: subject"),
-        (["codec", "--size", "768"], 2, "write it as 768x512"),
+        (["codec", "--size", "768"], 2, "expected a size such as 768x512, got '768'"),
         (["codec", "--size", "0x512"], 2, "expected a positive whole number, got '0'"),
         (["codec", "--repeats", "-1"], 2, "expected a positive whole number, got '-1'"),
         (["codec", "--config.model.codec.pitch=16"], 2, "unrecognized arguments: --config.model.codec.pitch=16"),

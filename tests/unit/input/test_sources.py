@@ -49,7 +49,7 @@ def test_shards_without_a_manifest_cannot_be_split(colours, tmp_path):
     write_shards(tmp_path / "shards", colours)
     (tmp_path / "shards" / "manifest.json").unlink()
     assert build_train_batches(plain_config(tmp_path / "shards"), batch_size=4, seed=0).num_images == 12
-    with pytest.raises(ValueError, match=r"no manifest\.json.*data\.prepare"):
+    with pytest.raises(ValueError, match=r"no manifest\.json.*cod prepare"):
         build_train_batches(plain_config(tmp_path / "shards", validation_modulus=4), batch_size=4, seed=0)
 
 
