@@ -85,9 +85,7 @@ def test_no_picture_has_a_gradient_out_of_scale():
         pytest.param("configs/tiny.py:kind=pixel", {}, marks=pytest.mark.soak),
         pytest.param("configs/tiny.py:kind=latent", {}, marks=pytest.mark.soak),
         pytest.param("configs/tiny.py:3", {}, marks=pytest.mark.soak),
-        pytest.param(
-            "configs/lite.py", {"compute.dtype": "float32", "data.image_size": 64}, marks=pytest.mark.soak
-        ),
+        pytest.param("configs/lite.py", {"compute.dtype": "float32", "data.image_size": 64}, marks=pytest.mark.soak),
         pytest.param("configs/lite.py:3", {"data.image_size": 64}, marks=pytest.mark.soak),
     ],
 )
