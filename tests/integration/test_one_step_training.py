@@ -167,7 +167,7 @@ def student(path: Path):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_distilled_student_looks_more_real_than_its_first_stage(real_tiles, tmp_path, record_property):
     folder, train_crops, test_crops = real_tiles
     assert len(test_crops) == 64
