@@ -90,7 +90,7 @@ def test_pretraining_terms_match_the_published_trainer(folder, name, one_step_we
 
 @pytest.mark.parametrize("one_step_weight", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 # The one trainer whose images all keep their condition, so that the slip in the mask plays no part.
-@pytest.mark.parametrize(("folder", "name"), cases("repa_trainer_ddt_latent", fast=FAST))
+@pytest.mark.parametrize(("folder", "name"), cases("repa_trainer_ddt_latent"))
 def test_gradients_of_the_whole_loss_match_the_published_trainer(folder, name, one_step_weight):
     case = Case(name, folder)
     objective, params, inputs, draws = build(case, one_step_weight)

@@ -27,7 +27,7 @@ from tests.parity.tolerances import LOSS_RELATIVE
 
 # float32 noise of the gradients in the reconstruction is 4e-6 in the fixtures.
 GRADIENT_RMS = 3e-5
-CASES = cases("dmd_trainer*", fast=("dmd_trainer",))
+CASES = cases("dmd_trainer*")
 HEAD = "trainer.net_loss.proj.0"
 
 

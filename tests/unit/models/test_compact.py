@@ -1,5 +1,6 @@
 """Compact condition codecs and denoisers, which start as a transform of pictures."""
 
+import functools
 import json
 import re
 from typing import Literal
@@ -35,6 +36,7 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 50 * mixed / mixed.std(), 0, 255).astype(np.uint8)
 
 
+@functools.cache
 def fitted(config: ModelConfig, seed: int = 0) -> tuple[Params, list[np.ndarray]]:
     """Return the parameters of a fresh model that is fitted to pictures, and these."""
     images = [photograph(64, 96, index) for index in range(8)]

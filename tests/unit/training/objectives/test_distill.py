@@ -77,6 +77,7 @@ def test_student_and_discriminator_play_against_each_other(images):
     assert objective.weights["distribution_matching"] == 2.0
 
 
+@pytest.mark.slow
 def test_steps_without_finite_gradients_are_counted_per_update(images):
     objective = distill()
     state, optimizers, frozen = start(objective)
