@@ -137,6 +137,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     if not (args.model or args.baselines or args.files):
         raise UserError("expected --model, --baselines or --files, got none of them; say what to measure")
+    if args.max_loss and not args.against:
+        raise UserError("expected --against with --max-loss, got none; name the results.json to compare with")
     results = evaluate(
         args.images,
         args.output,
@@ -176,8 +178,10 @@ def _losses(text: str) -> dict[str, float]:
         name, _, value = part.partition("=")
         try:
             allowed[name.strip()] = float(value)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER, such as psnr=0.05, got {part!r}") from error
+        except ValueError:
+            value = "nan"
+        if not float(value) >= 0:
+            raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER from 0, such as psnr=0.05, got {part!r}")
     return allowed
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cod_jax.evaluation.metric_table import Metric, Number, Picture
 
-# What was asked for or not, there is no number for these.
+# Title and reason of metrics that users expect and no evaluation has yet; results list them as not measured.
 NOT_IMPLEMENTED = {
     "dists": ("DISTS", "it is not implemented yet"),
     "patch_fid": ("patch-FID", "the network of its features, Inception-v3, is not implemented yet"),

@@ -18,9 +18,6 @@ from cod_jax.evaluation import baselines, coders
 from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.stages import Work, read_original
 
-# What may differ between a run and the one that goes on with it.
-_VOLATILE = ("created", "command", "machine")
-
 
 class Picture(NamedTuple):
     """An original.
@@ -141,7 +138,8 @@ class Plan(NamedTuple):
             {"name": curve.name, "points": [point.settings for point in curve.points], "about": curve.about}
             for curve in self.curves
         ]
-        facts = {name: value for name, value in self.facts.items() if name not in _VOLATILE}
+        # An evaluation may go on on another machine.
+        facts = {name: value for name, value in self.facts.items() if name != "machine"}
         pictures = [picture._asdict() for picture in self.pictures]
         return json.loads(json.dumps({"pictures": pictures, "curves": curves, **facts}))
 

@@ -1,4 +1,4 @@
-"""What mode "predictive" knows about a symbol before it is coded: neighbours, channels before it, and sums of both.
+"""Terms from which mode "predictive" predicts a symbol: its neighbours, the channels before it, and sums of both.
 
 All numbers are integers below 2^53 in float64, which holds them and their sums exactly in any order: the same on every
 machine, and several times as fast as with 64-bit integers.
@@ -68,7 +68,7 @@ class ChannelBatch(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What is known about the symbols of a batch of G channels at n positions.
+    """Terms that predict the symbols of a batch of G channels at n positions.
 
     Attributes:
         pairs: Sums of opposite neighbours in the same channel [G, 2, n].
@@ -122,7 +122,7 @@ class Known:
         return np.pad(around, ((0, 1), (0, 1))).reshape(-1)
 
     def terms(self, batch: ChannelBatch, sources: npt.NDArray[np.integer]) -> Terms:
-        """Return what is known about a batch.
+        """Return the terms that predict a batch.
 
         Args:
             batch: The batch, or a part of it.

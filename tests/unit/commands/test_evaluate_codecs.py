@@ -62,6 +62,8 @@ def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
     assert float(changes["1", "psnr"]["gain"]) == pytest.approx(-1)
     assert float(changes["5", "psnr"]["gain"]) == 0
     assert run(*arguments, "result", "--against", "old/results.json", "--max-loss", "psnr=2,bpp=0")[0] == 0
-    assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", "psnr")[2]
+    for wrong in ("psnr", "psnr=nan", "psnr=-1"):
+        assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", wrong)[2]
+    assert "expected --against with --max-loss" in run(*arguments, "result", "--max-loss", "psnr=1")[2]
     (tmp_path / "old" / "results.json").write_text("{}")
     assert "is not the results.json of an evaluation" in run(*arguments, "x", "--against", "old/results.json")[2]
