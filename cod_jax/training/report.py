@@ -58,7 +58,7 @@ class Report:
         if "model_flops_utilisation" in speed:
             parts.append(f"{100 * speed['model_flops_utilisation']:.1f} % of peak")
         if values["skipped"]:
-            parts.append(f"{values['skipped']:.0f} steps skipped so far")
+            parts.append(f"steps skipped so far: {values['skipped']:.0f}")
         _logger.info("step %d/%d: %s", step, self._total_steps, ", ".join(parts))
 
     def validation(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
