@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from cod_jax.features.dinov2 import DINOv2Config
-from cod_jax.features.lpips import Stage
+from cod_jax.features.trunk import Stage
 from cod_jax.models import flatten_params
 from cod_jax.models.discriminator import PatchDiscriminatorConfig
 from cod_jax.training.objectives.distill import Distill, DistillConfig

@@ -85,7 +85,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="DIR",
-        help="folder of the weight files of LPIPS-Alex, which is then measured",
+        help="folder of the published weight files of LPIPS-Alex and DISTS, which are then measured",
     )
     parser.add_argument(
         "--against",
@@ -158,17 +158,24 @@ def _run(args: argparse.Namespace) -> int:
 
 def _networks(weights: str | None) -> tuple[list[Any], dict[str, tuple[str, str]]]:
     """Return the metrics whose weight files are there, and title and reason of the others."""
-    from cod_jax.evaluation.networks import NO_WEIGHTS, LpipsAlex
+    from cod_jax.evaluation.networks import NO_WEIGHTS, Dists, LpipsAlex
+    from cod_jax.interop.frozen_networks.dists import DISTS_FILES, load_dists
+    from cod_jax.interop.frozen_networks.files import official_sha256
     from cod_jax.interop.frozen_networks.lpips import LPIPS_FILES, load_lpips
 
-    if weights is None:
-        return [], {LpipsAlex.name: (LpipsAlex.title, NO_WEIGHTS)}
-    try:
-        load_lpips(weights, "alex")
-    except FileNotFoundError as error:
-        return [], {LpipsAlex.name: (LpipsAlex.title, str(error))}
-    digests = " ".join(file.sha256[0] for file in LPIPS_FILES["alex"])
-    return [LpipsAlex(load_lpips, str(Path(weights).resolve()), digests)], {}
+    measured: list[Any] = []
+    not_measured = {}
+    for metric, official, load in ((LpipsAlex, LPIPS_FILES["alex"], load_lpips), (Dists, DISTS_FILES, load_dists)):
+        if weights is None:
+            not_measured[metric.name] = (metric.title, NO_WEIGHTS)
+            continue
+        try:
+            digests = official_sha256(official, weights)
+        except FileNotFoundError as error:
+            not_measured[metric.name] = (metric.title, str(error))
+        else:
+            measured.append(metric(load, str(Path(weights).resolve()), " ".join(digests)))
+    return measured, not_measured
 
 
 def _losses(text: str) -> dict[str, float]:

@@ -18,7 +18,8 @@ def frechet_distance(a: Features, b: Features) -> float:
 
     It is |m - m'|^2 + tr(S) + tr(S') - 2 tr((S S')^(1/2)), with means m and covariances S of n - 1 degrees of freedom.
     With centred samples A and B, divided by sqrt(n - 1), the last trace is the sum of the singular values of A B^T.
-    This is exact also where there are fewer samples than features, for which the usual root of a matrix is not.
+    This is exact also where there are fewer samples than features, for which the usual root of a matrix is not. Of many
+    samples the triangle R of A = Q R stands for A, which leaves the singular values as they are.
 
     Args:
         a: Features [N, D] of one set, at least two.
@@ -36,7 +37,8 @@ def frechet_distance(a: Features, b: Features) -> float:
     means = a.mean(axis=0), b.mean(axis=0)
     centred = [(x - mean[None]) / np.sqrt(len(x) - 1) for x, mean in zip((a, b), means, strict=True)]
     traces = sum(np.sum(x**2) for x in centred)
-    root = np.sum(np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False))
+    a, b = (np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x for x in centred)
+    root = np.sum(np.linalg.svd(a @ b.T, compute_uv=False))
     return float(np.sum((means[0] - means[1]) ** 2) + traces - 2 * root)
 
 

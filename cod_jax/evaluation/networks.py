@@ -1,5 +1,6 @@
 """Metrics of pictures in the features of a network, whose weights are in files of its authors."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -10,22 +11,40 @@ import numpy as np
 from cod_jax.evaluation.metric_table import Metric, Number, Picture
 
 # Title and reason of metrics that users expect and no evaluation has yet; results list them as not measured.
-NOT_IMPLEMENTED = {
-    "dists": ("DISTS", "it is not implemented yet"),
-    "patch_fid": ("patch-FID", "the network of its features, Inception-v3, is not implemented yet"),
-}
+NOT_IMPLEMENTED = {"patch_fid": ("patch-FID", "it is not implemented yet")}
 NO_WEIGHTS = "no weight files are given; name their folder with --weights"
 
 
 @dataclasses.dataclass(frozen=True)
-class LpipsAlex(Metric):
-    """LPIPS v0.1 with AlexNet.
+class NetworkMetric(Metric):
+    """The distance of two pictures in the features of a network.
 
     Attributes:
-        load: Function of a folder and a name of a trunk that returns the parameters, such as `interop.load_lpips`.
+        load: Function of the folder that returns the parameters, such as `interop.load_dists`.
         folder: Folder of the weight files.
         weights_sha256: Of these files.
     """
+
+    load: Callable[..., Any]
+    folder: str
+    weights_sha256: str | None = None
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, load: Callable[..., Any], folder: str) -> Callable[[Picture, Picture], Any]:
+        """Return the distance as a function of two pictures [H, W, 3]."""
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the distance.
+
+        Raises:
+            UserError: A side is shorter than the network takes.
+        """
+        return float(_distance(type(self), self.load, self.folder)(original, decoded))
+
+
+class LpipsAlex(NetworkMetric):
+    """LPIPS v0.1 with AlexNet; its weights are loaded as those of the trunk "alex"."""
 
     name: ClassVar[str] = "lpips_alex"
     title: ClassVar[str] = "LPIPS-Alex"
@@ -36,36 +55,53 @@ class LpipsAlex(Metric):
     )
     higher_is_better: ClassVar[bool | None] = False
 
-    load: Callable[..., Any]
-    folder: str
-    weights_sha256: str | None = None
+    @classmethod
+    def build(cls, load: Callable[..., Any], folder: str) -> Callable[[Picture, Picture], Any]:
+        """Return the distance as a function of two pictures [H, W, 3]."""
+        from cod_jax.features.lpips import LPIPS
+        from cod_jax.features.trunk import ALEXNET
 
-    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
-        """Return the distance.
-
-        Raises:
-            UserError: A side is shorter than the network takes.
-        """
-        return float(_distance(self.load, self.folder)(original, decoded))
+        measure = _compiled(lambda rngs: LPIPS(ALEXNET, dtype="float32", rngs=rngs), load(folder, "alex"))
+        return lambda a, b: measure(*(picture.astype(np.float32) / np.float32(127.5) - 1 for picture in (a, b)))
 
 
-@functools.lru_cache(maxsize=1)
-def _distance(load: Callable[..., Any], folder: str) -> Callable[[Picture, Picture], Any]:
+class Dists(NetworkMetric):
+    """DISTS."""
+
+    name: ClassVar[str] = "dists"
+    title: ClassVar[str] = "DISTS"
+    shown: ClassVar[str] = "DISTS {:.4f}"
+    description: ClassVar[str] = (
+        "DISTS (Ding et al. 2020) of the whole picture at its own resolution, values from 0 to 1, float32. The "
+        "authors' command line makes larger pictures smaller first, which gives other numbers."
+    )
+    higher_is_better: ClassVar[bool | None] = False
+
+    @classmethod
+    def build(cls, load: Callable[..., Any], folder: str) -> Callable[[Picture, Picture], Any]:
+        """Return the distance as a function of two pictures [H, W, 3]."""
+        from cod_jax.features.dists import DISTS
+
+        measure = _compiled(lambda rngs: DISTS(dtype="float32", rngs=rngs), load(folder))
+        return lambda a, b: measure(*(picture.astype(np.float32) / np.float32(255) for picture in (a, b)))
+
+
+@functools.lru_cache
+def _distance(kind: type[NetworkMetric], load: Callable[..., Any], folder: str) -> Callable[[Picture, Picture], Any]:
+    return kind.build(load, folder)
+
+
+def _compiled(build: Callable[..., Any], params: Any) -> Callable[..., Any]:
+    """Return the distance of a network as a function of two arrays [H, W, 3]."""
     import jax
 
-    from cod_jax.features.lpips import ALEXNET, LPIPS
     from cod_jax.models.functional import Functional
 
-    network = Functional(lambda rngs: LPIPS(ALEXNET, dtype="float32", rngs=rngs))
-    params = jax.device_put(load(folder, "alex"))
+    network, params = Functional(build), jax.device_put(params)
 
     @jax.jit
     def measure(params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return network.bind(params).distance(a[None], b[None])[0]
 
-    def distance(original: Picture, decoded: Picture) -> Any:
-        signed = (picture.astype(np.float32) / np.float32(127.5) - 1 for picture in (original, decoded))
-        return measure(params, *signed)
-
-    return distance
+    return functools.partial(measure, params)

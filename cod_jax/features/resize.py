@@ -1,6 +1,7 @@
-"""The bicubic resize in front of the published networks, as one small matrix per direction."""
+"""The resizes in front of the published networks, as one small matrix per direction."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 # Keys 1981 leaves this constant free. PyTorch takes -0.75, `jax.image.resize` -0.5.
 CUBIC_A = -0.75
+Placement = Literal["corners", "centers", "antialiased"]
 
 
 def bicubic_resize(
@@ -25,16 +27,37 @@ def bicubic_resize(
         width: New number of columns.
         extent_offset: Added to both new sizes where positions are computed; 0 covers the whole input.
     """
-    rows = jnp.asarray(_resize_matrix(x.shape[1], height, extent_offset))
-    columns = jnp.asarray(_resize_matrix(x.shape[2], width, extent_offset))
+    rows = _cubic_matrix(x.shape[1], height, extent_offset)
+    return _multiply(x, rows, _cubic_matrix(x.shape[2], width, extent_offset))
+
+
+def bilinear_resize(
+    x: Float[Array, "B H W C"], height: int, width: int, placement: Placement
+) -> Float[Array, "B H2 W2 C"]:
+    """Resize [B, H, W, C] to [B, height, width, C] by linear interpolation, in float32.
+
+    Args:
+        x: Any range.
+        height: New number of rows.
+        width: New number of columns.
+        placement: "centers" takes output pixel i at (i + 0.5) * size / new_size - 0.5 of the input; "antialiased" does
+            too, and averages over a wider triangle where the picture is made smaller; "corners" takes it at
+            i * size / new_size, as TensorFlow 1 did. Border pixels are repeated.
+    """
+    rows = _linear_matrix(x.shape[1], height, placement)
+    return _multiply(x, rows, _linear_matrix(x.shape[2], width, placement))
+
+
+def _multiply(x: Float[Array, "B H W C"], rows: np.ndarray, columns: np.ndarray) -> Float[Array, "B H2 W2 C"]:
+    """Multiply both directions of an image by the weights [new_size, size] of each."""
     # Products in bfloat16 or TF32, the default of accelerators, would err by more than the choice of kernel changes.
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    return product("jw,bhwc->bhjc", columns, product("ih,bhwc->biwc", rows, x.astype(jnp.float32)))
+    across = product("ih,bhwc->biwc", jnp.asarray(rows), x.astype(jnp.float32))
+    return product("jw,bhwc->bhjc", jnp.asarray(columns), across)
 
 
 @functools.lru_cache(maxsize=64)
-def _resize_matrix(size: int, new_size: int, extent_offset: float) -> np.ndarray:
-    """Return the weights [new_size, size] of one direction."""
+def _cubic_matrix(size: int, new_size: int, extent_offset: float) -> np.ndarray:
     positions = (np.arange(new_size) + 0.5) * (size / (new_size + extent_offset)) - 0.5
     first = np.floor(positions).astype(np.int64)
     matrix = np.zeros((new_size, size))
@@ -42,6 +65,19 @@ def _resize_matrix(size: int, new_size: int, extent_offset: float) -> np.ndarray
         weights = _cubic(np.abs(positions - first - tap))
         np.add.at(matrix, (np.arange(new_size), np.clip(first + tap, 0, size - 1)), weights)
     return matrix.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _linear_matrix(size: int, new_size: int, placement: Placement) -> np.ndarray:
+    ratio = size / new_size
+    if placement == "corners":
+        # Positions of float32 fall on other pixels than exact ones in a few places.
+        positions = (np.arange(new_size, dtype=np.float32) * np.float32(ratio)).astype(np.float64)
+    else:
+        positions = np.clip((np.arange(new_size) + 0.5) * ratio - 0.5, 0, size - 1)
+    reach = max(ratio, 1) if placement == "antialiased" else 1
+    weights = np.maximum(0, 1 - np.abs(np.arange(size)[None] - positions[:, None]) / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.features.lpips import ALEXNET, VGG16
+from cod_jax.features.trunk import ALEXNET, VGG16
 from cod_jax.interop.frozen_networks.dinov2 import dinov2_params_from_state_dict
 from cod_jax.interop.frozen_networks.lpips import lpips_params_from_state_dict
 from cod_jax.interop.frozen_networks.sd_vae import sd_vae_params_from_state_dict

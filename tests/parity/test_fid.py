@@ -18,6 +18,15 @@ def test_distance_of_samples_that_are_fewer_than_their_features():
     np.testing.assert_allclose(value, CASE.arrays["s_fid"], rtol=PUBLISHED)
 
 
+def test_distance_of_samples_that_are_more_than_their_features():
+    few, more = (CASE.arrays[name].astype(np.float64) for name in ("s_feats1", "s_feats2"))
+    a, b = few[:, :20], more[:, :20]
+    covariances = np.cov(a.T), np.cov(b.T)
+    roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real)
+    expected = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + np.trace(sum(covariances)) - 2 * np.sum(roots)
+    np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=EXACT)
+
+
 @pytest.mark.parametrize("other", ["g_fid", "g_fid_shift"])
 def test_distance_of_gaussians(other):
     """Samples that have exactly the mean and the covariance of a Gaussian stand for it."""

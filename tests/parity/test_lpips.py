@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16
+from cod_jax.features.lpips import LPIPS
+from cod_jax.features.trunk import ALEXNET, VGG16
 from cod_jax.models.functional import Functional
 from tests.parity.cases import FrozenCase, frozen_cases, relative_error, signed
 from tests.parity.tolerances import LPIPS_GRADIENT, LPIPS_GRADIENT_NORM, LPIPS_VALUE

@@ -12,7 +12,10 @@ NETWORK = 2e-5
 GRADIENT = 3e-4
 LPIPS_VALUE = 1e-5
 LPIPS_GRADIENT, LPIPS_GRADIENT_NORM = 1e-2, 1e-3  # where rounding decides a maximum or a sign, single entries change
+INCEPTION = 1e-5
+FID_CHAIN = 1e-3  # of the distance of two sets of features that the network computes
 # Absolute differences.
+DISTS_VALUE = 2e-6
 SIMILARITY = 5e-5
 SIMILARITY_TERMS = 1e-4
 # Relative again.

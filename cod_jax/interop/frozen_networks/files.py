@@ -49,7 +49,8 @@ def load_official(
     paths = [_find(official, folder, otherwise) for official in files]
     state_dict: dict[str, np.ndarray] = {}
     for official, path in zip(files, paths, strict=True):
-        _check_sha256(official, path)
+        if official.sha256:
+            _checked_sha256(official, path)
         state_dict |= read_state_dict(path)
     try:
         return convert(state_dict)
@@ -57,16 +58,29 @@ def load_official(
         raise UserError(f"{' and '.join(map(str, paths))}: is not {files[0].title}: {error}") from error
 
 
-def _check_sha256(official: OfficialFile, path: Path) -> None:
-    if not official.sha256:
-        return
+def official_sha256(files: Sequence[OfficialFile], folder: str | Path) -> tuple[str, ...]:
+    """Return the SHA-256 of the files of one network, without reading what is in them.
+
+    Args:
+        files: The files that it needs.
+        folder: Where they are, or the file itself.
+
+    Raises:
+        FileNotFoundError: A file is not there; the message says where it comes from and where it belongs.
+        UserError: A file is not the official one.
+    """
+    return tuple(_checked_sha256(official, path) for official, path in [(one, _find(one, folder, "")) for one in files])
+
+
+def _checked_sha256(official: OfficialFile, path: Path) -> str:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(official.sha256):
+    if official.sha256 and not found.startswith(official.sha256):
         raise UserError(
             f"{path}: expected the SHA-256 of the official file, {' or '.join(official.sha256)}, got {found}; download "
             f"it again from {official.url}"
         )
+    return found
 
 
 def _find(official: OfficialFile, folder: str | Path, otherwise: str) -> Path:

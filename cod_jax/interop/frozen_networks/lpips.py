@@ -6,22 +6,24 @@ from typing import Literal
 
 import numpy as np
 
-from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16, Stage
+from cod_jax.features.lpips import LPIPS
+from cod_jax.features.trunk import ALEXNET, VGG16, Stage
 from cod_jax.interop.frozen_networks.files import OfficialFile, load_official
 from cod_jax.interop.layouts import CONV, Layout
 from cod_jax.interop.naming import Rule, Rules, params_from_state_dict, published_entries
 from cod_jax.models.functional import Functional, Params
 
 _URL = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
+VGG16_FILE = OfficialFile(
+    title="VGG16",
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+    names=("vgg16-397923af.pth",),
+    sha256=("397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",),
+)
 # Of each trunk: the trunk itself, then the linear layers.
 LPIPS_FILES = {
     "vgg": (
-        OfficialFile(
-            title="LPIPS with VGG16",
-            url="https://download.pytorch.org/models/vgg16-397923af.pth",
-            names=("vgg16-397923af.pth",),
-            sha256=("397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",),
-        ),
+        VGG16_FILE._replace(title="LPIPS with VGG16"),
         OfficialFile(
             title="LPIPS with VGG16",
             url=_URL,
@@ -84,12 +86,13 @@ def lpips_params_from_state_dict(state_dict: Mapping[str, np.ndarray], stages: S
     """
     shapes = Functional(lambda rngs: LPIPS(stages, dtype="float32", rngs=rngs)).shapes
     given = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
-    return params_from_state_dict(shapes, published_entries(shapes, _rules(stages)), given)
+    rules = [Rule(r"weights/(\d+)", r"lin\1.model.1.weight", _WEIGHTS), *trunk_rules(stages)]
+    return params_from_state_dict(shapes, published_entries(shapes, rules), given)
 
 
-def _rules(stages: Sequence[Stage]) -> Rules:
-    rules = [Rule(r"weights/(\d+)", r"lin\1.model.1.weight", _WEIGHTS)]
-    # The published trunk is a list in which activations and poolings count.
+def trunk_rules(stages: Sequence[Stage]) -> Rules:
+    """Return the naming of a trunk's convolutions: a published list, in which activations and poolings count."""
+    rules: list[Rule] = []
     conv = index = 0
     for stage in stages:
         index += stage.pool > 0

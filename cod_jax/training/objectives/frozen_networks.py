@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from cod_jax.features.dinov2 import DINOv2, DINOv2Config
-from cod_jax.features.lpips import ALEXNET, LPIPS, VGG16, Stage
+from cod_jax.features.lpips import LPIPS
 from cod_jax.features.sd_vae import SDVAEConfig
+from cod_jax.features.trunk import ALEXNET, VGG16, Stage
 from cod_jax.models.compute import Dtype
 from cod_jax.models.functional import Functional
 

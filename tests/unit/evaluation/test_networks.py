@@ -4,12 +4,16 @@ import pickle
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
 from cod_jax.errors import UserError
-from cod_jax.evaluation.networks import LpipsAlex
+from cod_jax.evaluation import networks
+from cod_jax.evaluation.networks import Dists, LpipsAlex
 from cod_jax.evaluation.results import describe_metrics
-from cod_jax.features.lpips import ALEXNET, LPIPS
+from cod_jax.features.lpips import LPIPS
+from cod_jax.features.trunk import ALEXNET, VGG16
 from cod_jax.models.functional import Functional
 from tests.model_fixtures import gradient_image, numpy_params
 
@@ -32,3 +36,17 @@ def test_lpips_is_that_of_the_network_on_values_from_minus_one_to_one():
         metric.measure(original[:8], decoded[:8], 0)
     (described,) = describe_metrics([metric])
     assert (described["weights_sha256"], described["better"]) == ("1234", "lower")
+
+
+def test_dists_gets_values_from_zero_to_one(monkeypatch):
+    def compiled(build: Any, params: str) -> Any:
+        assert (nnx.eval_shape(lambda: build(nnx.Rngs(0))).stages, params) == (VGG16, "those in weights")
+        return lambda a, b: np.sum(a) - 10 * np.sum(b)
+
+    monkeypatch.setattr(networks, "_compiled", compiled)
+    metric = Dists(lambda folder: f"those in {folder}", "weights", "5678")
+    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    assert metric.measure(white, black, 0) == 12
+    assert metric.measure(black, white, 0) == -120
+    (described,) = describe_metrics([metric])
+    assert (described["name"], described["weights_sha256"], described["better"]) == ("dists", "5678", "lower")

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cod_jax.features.dinov2 import DINOv2, DINOv2Config
-from cod_jax.features.lpips import LPIPS, Stage
+from cod_jax.features.dists import DISTS
+from cod_jax.features.lpips import LPIPS
 from cod_jax.features.sd_vae import SDVAE, SDVAEConfig
+from cod_jax.features.trunk import Stage
 from cod_jax.models.functional import Functional
 
 TINY_DINOV2 = DINOv2Config(patch_size=2, width=8, num_blocks=3, num_heads=2, mlp_width=16, table_side=3)
@@ -28,6 +30,11 @@ def vae(dtype: str = "float32") -> Functional[SDVAE]:
 @cache
 def lpips(dtype: str = "float32") -> Functional[LPIPS]:
     return Functional(lambda rngs: LPIPS(TINY_STAGES, dtype=dtype, rngs=rngs))
+
+
+@cache
+def dists() -> Functional[DISTS]:
+    return Functional(lambda rngs: DISTS(TINY_STAGES, dtype="float32", rngs=rngs))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))

@@ -8,7 +8,7 @@ from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.sd_vae import SDVAEConfig
 from cod_jax.models.functional import flatten_params
 from configs import base
-from tests.unit.features.networks import dinov2, lpips, vae
+from tests.unit.features.networks import dinov2, dists, lpips, vae
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_descriptions_that_make_no_sense_are_refused(config, change, message):
         dataclasses.replace(config, **change)
 
 
-@pytest.mark.parametrize("functional", [dinov2(), vae(), lpips()], ids=["dinov2", "vae", "lpips"])
+@pytest.mark.parametrize("functional", [dinov2(), vae(), lpips(), dists()], ids=["dinov2", "vae", "lpips", "dists"])
 def test_every_parameter_names_its_axes_and_the_default_rules_know_them(functional):
     rules = base.get_config().to_dict()["sharding"]["rules"]
     axes = flatten_params(functional.axes)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.features.lpips import ALEXNET, LPIPS, SHIFT, VGG16, _unit
+from cod_jax.features.lpips import LPIPS, SHIFT, _unit
+from cod_jax.features.trunk import ALEXNET, VGG16
 from cod_jax.models.functional import Functional
 from tests.model_fixtures import numpy_params
 from tests.unit.features.networks import TINY_STAGES, lpips, pictures

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from cod_jax.interop import load_dinov2, load_lpips, load_sd_vae
+from cod_jax.interop import load_dinov2, load_dists, load_inception, load_lpips, load_sd_vae
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,12 @@ from cod_jax.interop import load_dinov2, load_lpips, load_sd_vae
     [
         (load_dinov2, "dinov2_vitb14_pretrain.pth", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/"),
         (load_sd_vae, "diffusion_pytorch_model.safetensors", "https://huggingface.co/stabilityai/sd-vae-ft-ema"),
+        (load_dists, "vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth"),
+        (
+            load_inception,
+            "pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth",
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
+        ),
         (load_lpips, "vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth"),
         (partial(load_lpips, trunk="alex"), "alexnet-owt-7be5be79.pth", "https://download.pytorch.org/models/alexnet"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cod_jax.features.lpips import Stage
+from cod_jax.features.trunk import Stage
 from cod_jax.interop import load_lpips
 from cod_jax.interop.frozen_networks import load_frozen, lpips
 from cod_jax.models.functional import flatten_params

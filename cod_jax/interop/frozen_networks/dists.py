@@ -1,0 +1,59 @@
+"""DISTS from the official weights of its trunk and of its channels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cod_jax.features.dists import DISTS
+from cod_jax.features.trunk import VGG16, Stage
+from cod_jax.interop.frozen_networks.files import OfficialFile, load_official
+from cod_jax.interop.frozen_networks.lpips import VGG16_FILE, trunk_rules
+from cod_jax.interop.layouts import Layout
+from cod_jax.interop.naming import Rule, params_from_state_dict, published_entries
+from cod_jax.models.functional import Functional, Params
+
+DISTS_FILES = (
+    VGG16_FILE._replace(title="DISTS"),
+    OfficialFile(
+        title="DISTS",
+        url="https://github.com/dingkeyan93/DISTS/tree/master/DISTS_pytorch",
+        names=("weights.pt",),
+        sha256=("f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",),
+    ),
+)
+_WEIGHTS = Layout(lambda array: array[0, :, 0, 0], lambda array: array[None, :, None, None])
+
+
+def load_dists(folder: str | Path, *, otherwise: str = "") -> Params:
+    """Read the official weights of DISTS: those of VGG16, and of its channels.
+
+    Args:
+        folder: Folder that holds vgg16-397923af.pth and weights.pt.
+        otherwise: What to do without the files; ends the message about a missing file.
+
+    Returns:
+        Nested float32 arrays, as `Functional` of a `DISTS` takes them.
+
+    Raises:
+        FileNotFoundError: A file is not there; the message says where it comes from and where it belongs.
+        UserError: A file is not the official one, or damaged.
+    """
+    return load_official(DISTS_FILES, folder, otherwise, dists_params_from_state_dict)
+
+
+def dists_params_from_state_dict(state_dict: Mapping[str, np.ndarray], stages: Sequence[Stage] = VGG16) -> Params:
+    """Return our parameters of the published state dicts of VGG16 and of DISTS, joined.
+
+    Args:
+        state_dict: Arrays by published name; those of the classifier behind the trunk may be among them and are not
+            used.
+        stages: The trunk.
+
+    Raises:
+        UserError: The arrays do not fit; the message lists what is missing, unexpected, or of another shape.
+    """
+    shapes = Functional(lambda rngs: DISTS(stages, dtype="float32", rngs=rngs)).shapes
+    given = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
+    rules = [Rule("alpha|beta", r"\g<0>", _WEIGHTS), *trunk_rules(stages)]
+    return params_from_state_dict(shapes, published_entries(shapes, rules), given)
