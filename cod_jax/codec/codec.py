@@ -1,14 +1,15 @@
 """Pictures to bytes and back: checks, lists, batches and limits, with any engine."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec import checks, memory, rates
+from cod_jax.codec import allocation, checks, memory, rates
+from cod_jax.codec.batches import in_batches
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
 from cod_jax.coding.fingerprints import OtherModelError
@@ -17,9 +18,6 @@ from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
 from cod_jax.model_folder.decoding import DecodingConfig, Sampler, checked_seed
-
-# Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
-BATCH_PIXELS = 2**21
 
 
 class Codec:
@@ -110,10 +108,11 @@ class Codec:
         quality: int | None = None,
         bpp: float | None = None,
         max_bytes: int | None = None,
+        total_bytes: int | None = None,
         layout: stream.Layout = "cod",
     ) -> list[bytes]: ...
 
-    def compress(self, image, *, quality=None, bpp=None, max_bytes=None, layout="cod"):
+    def compress(self, image, *, quality=None, bpp=None, max_bytes=None, total_bytes=None, layout="cod"):
         """Compress one picture or a list of them; pictures of equal size in a list are computed together.
 
         Args:
@@ -123,6 +122,9 @@ class Codec:
             bpp: Instead of the quality: take the best whose file has at most this many bits per pixel, header
                 included.
             max_bytes: Instead of the quality: take the best whose file has at most this many bytes.
+            total_bytes: For a list, instead of the quality: choose one for each picture, so that all files together
+                have at most this many bytes and the squared error over all pixels of the set is small. Every picture
+                is encoded and decoded at every quality.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -131,24 +133,27 @@ class Codec:
 
         Raises:
             UserError: The input is not a picture, has more than `max_pixels`, or has a side above 65535 pixels in a
-                published layout. Or the model does not have the quality, the file of the lowest quality exceeds the
-                limit, more than one of quality, bpp and max_bytes is given, or the layout is unknown. For a list the
-                message says which item.
+                published layout. Or the model does not have the quality, the files of the lowest quality exceed the
+                limit, more than one of quality and limits is given, or the layout is unknown. For a list the message
+                says which item.
         """
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
-        rates.check_one(quality, bpp, max_bytes)
+        is_list = isinstance(image, (list, tuple))
+        rates.check_one(is_list, quality=quality, bpp=bpp, max_bytes=max_bytes, total_bytes=total_bytes)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
-        is_list = isinstance(image, (list, tuple))
         each = functools.partial(checks.for_each, named=is_list)
+        if total_bytes is not None:
+            trials = each(functools.partial(self.compress_at_levels, layout=layout), image)
+            return [trial.data for trial in allocation.within_total(trials, total_bytes)]
         pictures = each(read, image if is_list else [image])
         if bpp is not None or max_bytes is not None:
             limited = functools.partial(self._compress_within, bpp=bpp, max_bytes=max_bytes, layout=layout)
             written = each(limited, pictures)
             return written if is_list else written[0]
         levels = [level] * len(pictures)
-        all_symbols = _in_batches(self._encode, pictures, levels, pixels_per_position=1, named=is_list)
+        all_symbols = in_batches(self._encode, pictures, levels, pixels_per_position=1, named=is_list)
 
         def write(coded: tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]) -> bytes:
             symbols, (height, width, _) = coded[0], coded[1].shape
@@ -157,18 +162,41 @@ class Codec:
         written = each(write, list(zip(all_symbols, pictures, strict=True)))
         return written if is_list else written[0]
 
+    def compress_at_levels(self, image: ImageSource, *, layout: stream.Layout = "cod") -> list[allocation.Trial]:
+        """Compress one picture at every quality level, and decode each file to see what it loses.
+
+        Args:
+            image: One picture as for `compress`.
+            layout: See `compress`.
+
+        Returns:
+            File, squared error and quality at each level, from the lowest on. The error is that of the picture which
+            `decompress` gives without further settings.
+
+        Raises:
+            UserError: As `compress`.
+        """
+        layout = stream.checked_layout(layout)
+        self._coder.check_layout(layout)
+        pixels = self._read(image, layout=layout)
+        trials = []
+        for level in range(self.num_levels):
+            data = self._compress_at(level, pixels, layout)
+            trials.append(allocation.trial(level + 1, data, pixels, self.decompress(data, layout=layout)))
+        return trials
+
+    def _compress_at(self, level: int, pixels: npt.NDArray[np.uint8], layout: stream.Layout) -> bytes:
+        height, width, _ = pixels.shape
+        symbols = self._encode(pixels[None], np.array([level], np.int32))[0]
+        return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
+
     def _compress_within(
         self, pixels: npt.NDArray[np.uint8], *, bpp: float | None, max_bytes: int | None, layout: stream.Layout
     ) -> bytes:
         """Return the file of a picture at the best quality within one of the limits."""
         height, width, _ = pixels.shape
         limit = int(bpp * height * width / 8) if bpp is not None else max_bytes or 0
-
-        def write(level: int) -> bytes:
-            symbols = self._encode(pixels[None], np.array([level], np.int32))[0]
-            return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
-
-        return rates.best_within(write, self.num_levels, limit)
+        return rates.best_within(lambda level: self._compress_at(level, pixels, layout), self.num_levels, limit)
 
     def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
         """Refuse a picture that `compress` would refuse for its size; `images.to_uint8_rgb` takes this as `check_size`.
@@ -251,7 +279,7 @@ class Codec:
         decode = functools.partial(self._decode, decoding=decoding, seed=seed)
         all_symbols = [picture.symbols for picture in pictures]
         levels = [picture.level for picture in pictures]
-        decoded = _in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
+        decoded = in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
         cropped = [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
         return cropped if is_list else cropped[0]
 
@@ -346,39 +374,3 @@ class Codec:
     ) -> npt.NDArray[np.uint8]:
         grid = images.pad_to_multiple(symbols.astype(np.int32), self._engine.size_multiple // self.pitch)
         return self._engine.decode(grid, levels, decoding, seed)
-
-
-def _in_batches(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    items: Sequence[np.ndarray],
-    levels: Sequence[int],
-    *,
-    pixels_per_position: int,
-    named: bool,
-) -> list[np.ndarray]:
-    """Call a function of batches and their quality levels with all items; those of equal shape are computed together.
-
-    Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
-    compile once: the last is filled up with its last item. If `named`, an error says which items it is about.
-    """
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place, item in enumerate(items):
-        places.setdefault(item.shape, []).append(place)
-    results: dict[int, np.ndarray] = {}
-    for (rows, columns, *_), same in places.items():
-        largest = max(1, BATCH_PIXELS // (rows * columns * pixels_per_position))
-        num_batches = -(-len(same) // largest)
-        length = -(-len(same) // num_batches)
-        for start in range(0, len(same), length):
-            batch = same[start : start + length]
-            filled = batch + batch[-1:] * (length - len(batch))
-            stacked = np.stack([items[place] for place in filled])
-            try:
-                output = function(stacked, np.array([levels[place] for place in filled], np.int32))
-            except UserError as error:
-                if not named:
-                    raise
-                names = ", ".join(f"[{place}]" for place in batch)
-                raise UserError(f"item {names}: {error}") from error
-            results.update(zip(batch, output, strict=False))
-    return [results[place] for place in range(len(items))]

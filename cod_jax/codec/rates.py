@@ -17,30 +17,29 @@ def check_bits_per_pixel(bpp: Any) -> None:
         raise UserError(f"bits per pixel must be a positive number, got {bpp!r}")
 
 
-def check_max_bytes(max_bytes: Any) -> None:
-    """Refuse limits that are not positive whole numbers.
-
-    Raises:
-        UserError: With the limit.
-    """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-        raise UserError(f"max_bytes must be a positive whole number, got {max_bytes!r}")
-
-
-def check_one(quality: Any, bpp: Any, max_bytes: Any) -> None:
+def check_one(is_list: bool, **given: Any) -> None:
     """Refuse more than one way to choose the quality, and unusable limits.
+
+    Args:
+        is_list: Whether there is a list of pictures, rather than one.
+        **given: The ways of `Codec.compress` by name; None is not given.
 
     Raises:
         UserError: With what to leave out or to change.
     """
-    given = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes}
-    named = [name for name, value in given.items() if value is not None]
+    named = {name: value for name, value in given.items() if value is not None}
     if len(named) > 1:
-        raise UserError(f"expected one of quality, bpp and max_bytes, got {' and '.join(named)}; keep one of them")
-    if bpp is not None:
-        check_bits_per_pixel(bpp)
-    if max_bytes is not None:
-        check_max_bytes(max_bytes)
+        names = list(given)
+        raise UserError(
+            f"expected one of {', '.join(names[:-1])} and {names[-1]}, got {' and '.join(named)}; keep one of them"
+        )
+    for name, value in named.items():
+        if name == "bpp":
+            check_bits_per_pixel(value)
+        if name.endswith("_bytes") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} must be a positive whole number, got {value!r}")
+    if "total_bytes" in named and not is_list:
+        raise UserError("total_bytes is for a list of pictures, got a single one; use max_bytes")
 
 
 def best_within(write: Callable[[int], bytes], num_levels: int, max_bytes: int) -> bytes:

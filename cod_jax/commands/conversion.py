@@ -1,10 +1,11 @@
 """Convert files one by one, as `cod compress` and `cod decompress` do."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ class Converter:
         read: Reads a file, or standard input where that is None.
         choose: Says which model folder an input is converted with.
         convert: Gets the codec, the input and its name for messages, and returns the bytes to write and facts about
-            them: JSON values, among them "width" and "height".
+            them: JSON values, among them "width" and "height". With `settle` it returns what that takes.
+        settle: Gets what `convert` has returned for all files. Returns a sentence about them, and for each what
+            `convert` returns otherwise. With it nothing is done if one of the files or outputs cannot be used.
         is_ours: Whether a file at the place of an output is one that the command has written.
         check: Raises a UserError if a codec cannot do what is asked of it with any file.
         beside: What the names of outputs beside their inputs have before the suffix.
@@ -42,8 +45,9 @@ class Converter:
     find: Callable[[Path], Sequence[str]]
     read: Callable[[Path | None], bytes]
     choose: Callable[[bytes], Path]
-    convert: Callable[[Any, bytes, str], tuple[bytes, dict[str, Any]]]
+    convert: Callable[[Any, bytes, str], Any]
     is_ours: Callable[[Path], bool]
+    settle: Callable[[list[Any]], tuple[str, list[tuple[bytes, dict[str, Any]]]]] | None = None
     check: Callable[[Any], None] = lambda codec: None
     beside: str = ""
 
@@ -89,30 +93,51 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     if chosen is not None:
         places.check_place(chosen, compiled=True)
     usable = [conversion for conversion in plan if _is_usable(args, conversion, converter)]
-    if not usable:
-        return _count(args, len(plan), len(plan), frame.NOTHING_TRIED)
+    num_unusable = len(plan) - len(usable)
+    if not usable or (converter.settle is not None and num_unusable):
+        return _count(args, num_unusable, len(plan), frame.NOTHING_TRIED)
 
     from tqdm import tqdm
 
     load = functools.lru_cache(maxsize=2)(functools.partial(_load, args, converter))
     if chosen is not None:
         load(chosen)
-    num_failed = len(plan) - len(usable)
-    for conversion in tqdm(usable, unit="file", leave=False, disable=None, file=sys.stderr):
-        source, target = conversion.names
-        try:
-            content = converter.read(conversion.source)
-            model = chosen or converter.choose(content)
-            data, facts = converter.convert(load(model), content, source)
+    failed: list[Conversion] = []
+
+    def converted() -> Iterator[tuple[Conversion, Any]]:
+        for conversion in tqdm(usable, unit="file", leave=False, disable=None, file=sys.stderr):
+            result = None
+            with _one_file(args, conversion, failed):
+                content = converter.read(conversion.source)
+                model = chosen or converter.choose(content)
+                result = converter.convert(load(model), content, conversion.names[0])
+            if result is not None:
+                yield conversion, result
+
+    results, summary = converted(), ""
+    if converter.settle is not None and (found := list(results)):
+        summary, settled = converter.settle([result for _, result in found])
+        results = zip([conversion for conversion, _ in found], settled, strict=True)
+    for conversion, (data, facts) in results:
+        with _one_file(args, conversion, failed):
             _write(conversion, data, args.force)
-        except Exception as error:
-            if not stops_one_file(error):
-                raise
-            num_failed += 1
-            _fail(args, conversion, error)
-        else:
+            source, target = conversion.names
             _report(args, conversion, {"input": source, "output": target, **facts})
-    return _count(args, num_failed, len(plan), frame.FAILED)
+    if summary and not args.json and usable[0].target is not None:
+        frame.say(summary)
+    return _count(args, num_unusable + len(failed), len(plan), frame.FAILED)
+
+
+@contextlib.contextmanager
+def _one_file(args: argparse.Namespace, conversion: Conversion, failed: list[Conversion]) -> Iterator[None]:
+    """Name what stops the work on one file, and note that it failed."""
+    try:
+        yield
+    except Exception as error:
+        if not stops_one_file(error):
+            raise
+        failed.append(conversion)
+        _fail(args, conversion, error)
 
 
 def _load(args: argparse.Namespace, converter: Converter, model: Path) -> Any:

@@ -15,6 +15,7 @@ from cod_jax.commands.options import (
     add_limit_argument,
     add_qualities_argument,
     add_seed_argument,
+    bits_per_pixel,
     chosen_decoding,
     listed,
     named_model,
@@ -29,6 +30,7 @@ EPILOG = """
 examples:
   cod evaluate -m compact --images photos --output results
   cod evaluate -m compact --images photos --output results --quality 4
+  cod evaluate -m compact --images photos --output rates --set-bpp 0.075,0.15,0.3
   cod evaluate -m compact --images photos --output compared --baselines jpeg,webp,avif,jxl
   cod evaluate -m models/lite -m models/pixel --images photos --output natural --steps 1,4,25 --seed 1
   cod evaluate --files other_codec --images photos --output other
@@ -58,6 +60,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
     parser.add_argument("--force", action="store_true", help="delete another evaluation in the output folder")
     add_qualities_argument(parser)
+    parser.add_argument(
+        "--set-bpp",
+        type=listed(bits_per_pixel),
+        default=[],
+        metavar="X,...",
+        help="also measure each model at these bits per pixel over all pictures together, with the level of each "
+        "picture chosen so that the squared error over all pixels is small",
+    )
     add_decoding_arguments(parser, default="the model's", several_steps=True)
     add_seed_argument(parser)
     add_limit_argument(parser)
@@ -126,6 +136,7 @@ def _run(args: argparse.Namespace) -> int:
     request = Request(
         models=args.model,
         qualities=args.quality,
+        set_rates=sorted(args.set_bpp),
         steps=decoding.pop("steps", [None]),
         decoding=decoding,
         baselines=list(FORMATS) if args.baselines == ["all"] else args.baselines,

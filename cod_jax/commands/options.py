@@ -77,20 +77,27 @@ def chosen_decoding(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --quality, --bpp and --max-bytes, of which one can be given; `chosen_rate` reads them."""
+    """Add --quality, --bpp, --max-bytes and --total-bytes, of which one can be given."""
     rates = parser.add_mutually_exclusive_group()
     add_quality_argument(rates)
     rates.add_argument(
         "--bpp",
-        type=_checked(float, check_bits_per_pixel),
+        type=bits_per_pixel,
         metavar="X",
         help="best quality whose file has at most X bits per pixel",
     )
     rates.add_argument("--max-bytes", type=positive, metavar="N", help="best quality whose file has at most N bytes")
+    rates.add_argument(
+        "--total-bytes",
+        type=positive,
+        metavar="N",
+        help="choose a quality for each picture, so that all files together have at most N bytes and the squared error "
+        "over all pixels is small; encodes and decodes every picture at every quality; takes folders as -r does",
+    )
 
 
 def chosen_rate(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the chosen quality or limit, as `Codec.compress` takes it."""
+    """Return the chosen quality or limit, as `Codec.compress` takes it for one picture."""
     return {"quality": args.quality, "bpp": args.bpp, "max_bytes": args.max_bytes}
 
 
@@ -151,6 +158,11 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def bits_per_pixel(text: str) -> float:
+    """Return a positive number, for options that take a rate."""
+    return _checked(float, check_bits_per_pixel)(text)
 
 
 def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> Callable[[str], Any]:

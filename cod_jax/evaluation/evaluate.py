@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cod_jax import files
 from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
+from cod_jax.evaluation.allocated import allocated_curve
 from cod_jax.evaluation.bd import bd_rows
 from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_pictures
 from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
@@ -235,6 +236,11 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
     if not any(point["images"] for curve in curves for point in curve["points"]):
         name, reason = next(iter(curves[0]["points"][0]["failed"].items()))
         raise WorkError(f"no picture could be measured; the first of {len(plan.pictures)}: {name}: {reason}")
+    # The rates of the set are no part of the plan, because they need no work: others can be asked for later.
+    sizes = {picture.name: picture.width * picture.height for picture in plan.pictures}
+    models = [curve for curve in curves if curve["kind"] == "model"] if request.set_rates else []
+    for model in models:
+        curves.insert(curves.index(model) + 1, allocated_curve(model, request.set_rates, sizes, table))
     metrics = results.describe_metrics(table)
     return {
         "protocol": results.PROTOCOL,

@@ -15,6 +15,7 @@ from cod_jax import __version__, files
 from cod_jax.coding import stream
 from cod_jax.errors import UserError, WorkError, stops_one_file
 from cod_jax.evaluation import baselines, coders
+from cod_jax.evaluation.allocated import check_set_rates
 from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.stages import Work, read_original
 
@@ -85,6 +86,7 @@ class Request(NamedTuple):
     Attributes:
         models: Model folders or compiled folders.
         qualities: Levels from 1; empty for all that a model has.
+        set_rates: Bits per pixel over the whole set, at which each picture gets a level of its own.
         steps: Numbers of steps, a curve each; None is the model's own.
         decoding: Guidance, sampler and seed where they are not the model's.
         baselines: Names of `baselines.FORMATS`, each measured at all of `baselines.SCALES`.
@@ -97,6 +99,7 @@ class Request(NamedTuple):
 
     models: Sequence[str] = ()
     qualities: Sequence[int] = ()
+    set_rates: Sequence[float] = ()
     steps: Sequence[int | None] = (None,)
     decoding: Mapping[str, Any] = {}
     baselines: Sequence[str] = ()
@@ -157,6 +160,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         UserError: A model, a folder or a setting cannot be used.
         WorkError: No picture can be read.
     """
+    check_set_rates(request.set_rates, has_models=bool(request.models), qualities=request.qualities)
     curves, devices = _model_curves(request, executor)
     not_measured = {}
     for name in request.baselines:

@@ -33,13 +33,15 @@ class Match(NamedTuple):
 
 
 def families(curves: Sequence[Curve]) -> list[str]:
-    """Return the family of each curve: a codec and what it makes of smaller pictures are one, a model is one alone."""
-    return [
-        curve["name"].rpartition("-")[0]
-        if curve["about"].get("scale", 1) != 1 and "-" in curve["name"]
-        else curve["name"]
-        for curve in curves
-    ]
+    """Return the family of each curve: a codec with what it makes of smaller pictures, a model with its allocation."""
+
+    def family(curve: Curve) -> str:
+        if isinstance(curve["about"].get("levels_of"), str):
+            return curve["about"]["levels_of"]
+        is_scaled = curve["about"].get("scale", 1) != 1 and "-" in curve["name"]
+        return curve["name"].rpartition("-")[0] if is_scaled else curve["name"]
+
+    return [family(curve) for curve in curves]
 
 
 def shown_curves(curves: Sequence[Curve]) -> list[int]:

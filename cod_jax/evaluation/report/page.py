@@ -56,7 +56,8 @@ def write_report(
     """
     evaluation, images_folder = Path(evaluation), Path(images_folder)
     results = read_results(evaluation)
-    models = [results["curves"][index]["title"] for index in choice.shown_curves(results["curves"])]
+    shown = [results["curves"][index] for index in choice.shown_curves(results["curves"])]
+    models = [curve["title"] for curve in shown if "levels_of" not in curve["about"]]
     page = {
         **_numbers(results),
         "title": title or ", ".join(dict.fromkeys(models)) or "Evaluation",

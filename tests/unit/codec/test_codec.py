@@ -74,7 +74,7 @@ def test_equal_pictures_of_a_list_are_computed_together(codec: Codec, monkeypatc
         return record
 
     # As many as fit 2 of the larger pictures.
-    monkeypatch.setattr("cod_jax.codec.codec.BATCH_PIXELS", 2 * 32 * 48)
+    monkeypatch.setattr("cod_jax.codec.batches.BATCH_PIXELS", 2 * 32 * 48)
     monkeypatch.setattr(codec.engine, "encode", recorded(codec.engine.encode))
     monkeypatch.setattr(codec.engine, "decode", recorded(codec.engine.decode))
     pictures = [gradient_image(32, 48), gradient_image(1, 1), *(gradient_image(32, 48)[::-1] for _ in range(2))]

@@ -43,13 +43,34 @@ def test_pictures_take_the_best_quality_within_a_limit(factorized: Codec):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quality": 1, "bpp": 0.1}, "expected one of quality, bpp and max_bytes, got quality and bpp"),
+        ({"quality": 1, "bpp": 0.1}, "expected one of quality, bpp, max_bytes and total_bytes, got quality and bpp"),
         ({"bpp": 0.1, "max_bytes": 5}, "got bpp and max_bytes; keep one of them"),
         ({"bpp": 0.0}, "bits per pixel must be a positive number, got 0.0"),
         ({"bpp": float("nan")}, "bits per pixel must be a positive number, got nan"),
         ({"max_bytes": 0}, "max_bytes must be a positive whole number, got 0"),
+        ({"total_bytes": 1.5}, "total_bytes must be a positive whole number, got 1.5"),
+        ({"total_bytes": 9}, "total_bytes is for a list of pictures, got a single one; use max_bytes"),
     ],
 )
 def test_unusable_limits_are_refused(factorized_model: Codec, options: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
         factorized_model.compress(gradient_image(16, 16), **options)
+
+
+def test_a_set_of_pictures_keeps_within_a_number_of_bytes(factorized: Codec):
+    pictures = [gradient_image(20, 40), gradient_image(20, 40)[::-1]]
+    trials = [factorized.compress_at_levels(picture) for picture in pictures]
+    for picture, files in zip(pictures, trials, strict=True):
+        assert [one.quality for one in files] == [1, 2]
+        for one in files:
+            assert one.data == factorized.compress(picture, quality=one.quality)
+            difference = picture.astype(int) - factorized.decompress(one.data)
+            assert one.squared_error == (difference**2).sum()
+    smallest = sum(min(len(one.data) for one in files) for files in trials)
+    found = factorized.compress(pictures, total_bytes=smallest + 1)
+    assert sum(map(len, found)) <= smallest + 1
+    best = [min(files, key=lambda one: one.squared_error).data for files in trials]
+    assert factorized.compress(pictures, total_bytes=10000) == best
+    assert factorized.compress([], total_bytes=1) == []
+    with pytest.raises(UserError, match=f"expected at least {smallest} bytes for 2 pictures"):
+        factorized.compress(pictures, total_bytes=smallest - 1)

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from cod_jax.codec import Codec
 from tests.evaluation_fixtures import results_of, rows_of
 
 ARGUMENTS = ("--model", "MODEL", "--images", "photos", "--output", "result")
@@ -67,3 +69,43 @@ def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
     assert "expected --against with --max-loss" in run(*arguments, "result", "--max-loss", "psnr=1")[2]
     (tmp_path / "old" / "results.json").write_text("{}")
     assert "is not the results.json of an evaluation" in run(*arguments, "x", "--against", "old/results.json")[2]
+
+
+def test_rates_of_the_set_are_made_of_what_is_measured(run, photos: Path, tmp_path: Path, monkeypatch):
+    coded: list[int] = []
+
+    def compress(self: Codec, image: np.ndarray, quality: int) -> bytes:
+        coded.append(quality)
+        return bytes([quality, *image.shape[:2]]) + bytes(10 * quality)
+
+    def decompress(self: Codec, data: bytes, **_: object) -> np.ndarray:
+        return np.full((data[1], data[2], 3), 100 + data[0], np.uint8)
+
+    monkeypatch.setattr(Codec, "num_levels", 3)
+    monkeypatch.setattr(Codec, "compress", compress)
+    monkeypatch.setattr(Codec, "decompress", decompress)
+    monkeypatch.setattr("cod_jax.evaluation.coders.Model.payload_bytes", lambda self, data: None)
+    assert run(*ARGUMENTS, "--set-bpp", "0.25,0.2")[0] == 0
+    num_coded = len(coded)
+    model, allocated = results_of(tmp_path)["curves"]
+    assert [point["label"] for point in allocated["points"]] == ["0.2", "0.25"]
+    for point in allocated["points"]:
+        assert point["mean"]["bpp_pooled"] <= float(point["label"])
+        for image in point["images"]:
+            assert image["file"] == f"files/MODEL/{image['quality']}/{image['name'].rpartition('.')[0]}.cod"
+            assert {**image, "quality": None} in [
+                {**one, "quality": None} for one in model["points"][image["quality"] - 1]["images"]
+            ]
+    rows = rows_of(tmp_path)
+    assert {row["quality"] for row in rows if row["curve"] == "MODEL"} == {""}
+    assert {row["label"] for row in rows_of(tmp_path, "summary.csv") if row["curve"] == "MODEL-allocated"} == {
+        "0.2",
+        "0.25",
+    }
+    # Other rates need no work, and no --force.
+    assert run(*ARGUMENTS, "--set-bpp", "0.3", "--no-report")[0] == 0
+    status, _, err = run(*ARGUMENTS, "--set-bpp", "0.001")
+    assert status == 1
+    assert "expected at least 0.1336 bits per pixel with --set-bpp" in err
+    assert len(coded) == num_coded
+    assert run(*ARGUMENTS, "--set-bpp", "0.3", "--quality", "1")[0] == 2

@@ -78,6 +78,11 @@ function sortedTable(caption, columns, rows) {
 /** Columns for rate, metrics and times of rows; those without a number are left out. */
 function numberColumns(rows, value) {
   const all = [
+    {
+      title: "Quality",
+      value: (row) => value(row, "quality"),
+      text: (row) => fixed(value(row, "quality"), 0),
+    },
     { title: "Bits per pixel", value: (row) => value(row, "bpp"), text: (row) => rateText(value(row, "bpp")) },
     ...report.metrics.map(({ name, title, unit, better: side }) => ({
       title,
