@@ -175,6 +175,8 @@ def _report(args: argparse.Namespace, conversion: Conversion, facts: dict[str, A
     summary = f"{facts['width']}x{facts['height']}"
     if "file_bytes" in facts:
         summary += f", {facts['file_bytes']} bytes, {facts['bits_per_pixel']:.4g} bits per pixel"
+    if "quality" in facts:
+        summary += f", quality {facts['quality']}"
     frame.say(f"{facts['input']} -> {facts['output']}: {summary}")
 
 

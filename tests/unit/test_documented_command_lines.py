@@ -57,7 +57,9 @@ def check(words: Sequence[str]) -> None:
             assert all(map(Path.exists, map(Path, files))), files
         case ["python", "-m", "tests.fuzz.run", *arguments]:
             run.parser().parse_args(arguments)
-        case ["source", ".venv/bin/activate"] | ["export", *_] | ["tensorboard", "--logdir", _]:
+        case ["source", ".venv/bin/activate" | "env/bin/activate"] | ["export", *_] | ["tensorboard", "--logdir", _]:
+            pass
+        case ["python", "-m", "venv", "env"] | ["pip", "wheel", ".", "--wheel-dir", _]:
             pass
         case _:
             pytest.fail(f"unknown command {words}")
