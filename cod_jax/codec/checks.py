@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cod_jax.coding import stream
+from cod_jax.coding.fingerprints import OtherModelError
 from cod_jax.coding.sizes import RAISE_LIMIT, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
@@ -127,6 +128,28 @@ def content_of(data: Any) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise UserError(f"expected the bytes of a compressed file, got {type(data).__name__}; read the file first")
     return bytes(data)
+
+
+def parsed(data: Any, coder: stream.SymbolCoder, *, max_pixels: int, layout: stream.Layout) -> stream.CodedPicture:
+    """Return what a file holds.
+
+    Args:
+        data: The content of the file.
+        coder: Reads the files of the model.
+        max_pixels: Larger pictures are refused.
+        layout: How the file is laid out.
+
+    Raises:
+        UserError: It is not bytes, damaged, too large, or of another model; of that the message says where it is, if
+            that is known.
+    """
+    try:
+        return coder.decode(content_of(data), max_pixels=max_pixels, layout=layout)
+    except OtherModelError as error:
+        from cod_jax.model_folder.search import find_model
+
+        found = find_model(error.model, error.mode)
+        raise UserError(f"{error}, which is {found}" if found else str(error)) from error
 
 
 def crop(decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture, pitch: int) -> npt.NDArray[np.uint8]:

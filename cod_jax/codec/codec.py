@@ -12,7 +12,6 @@ from cod_jax.codec import allocation, checks, memory, rates
 from cod_jax.codec.batches import in_batches
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
-from cod_jax.coding.fingerprints import OtherModelError
 from cod_jax.coding.sizes import MAX_PIXELS, ceil_grid, checked_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
@@ -49,6 +48,11 @@ class Codec:
     def engine(self) -> Engine:
         """The engine that computes the symbols of pictures and the pictures of symbols."""
         return self._engine
+
+    @property
+    def max_pixels(self) -> int:
+        """Pixels of the largest picture that is taken."""
+        return self._max_pixels
 
     @property
     def config(self) -> Any:
@@ -284,14 +288,7 @@ class Codec:
         return cropped if is_list else cropped[0]
 
     def _parse(self, data: Any, *, layout: stream.Layout, decoding: DecodingConfig) -> stream.CodedPicture:
-        content = checks.content_of(data)
-        try:
-            picture = self._coder.decode(content, max_pixels=self._max_pixels, layout=layout)
-        except OtherModelError as error:
-            from cod_jax.model_folder.search import find_model
-
-            found = find_model(error.model, error.mode)
-            raise UserError(f"{error}, which is {found}" if found else str(error)) from error
+        picture = checks.parsed(data, self._coder, max_pixels=self._max_pixels, layout=layout)
         self._check_memory(picture.height, picture.width, decoding)
         return picture
 

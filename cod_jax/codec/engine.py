@@ -1,13 +1,35 @@
 """The interface of the engines that compute for a codec."""
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cod_jax.coding.stream import SymbolCoder
+from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
+
+CLOSED = "a compiled model does not show what is inside it; load the model folder that it was made from"
+
+
+class SamplerStates(NamedTuple):
+    """What a sampler goes through on its way from noise to picture, in k steps.
+
+    Those of a batch have an axis B after the first one.
+
+    Attributes:
+        timesteps: Timesteps from 0, noise, to 1, the picture, float32 [k + 1].
+        values: The states x_t, pixels around [-1, 1] or latents, of the whole grid, float32 [k + 1, h, w, c].
+        pictures: The states as pictures, uint8 [k + 1, H, W, 3]; the last one is what is decoded.
+        estimates: The pictures that the denoiser expects at the end, x_t + (1 - t) v, at the beginning of each step,
+            uint8 [k, H, W, 3].
+    """
+
+    timesteps: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+    pictures: npt.NDArray[np.uint8]
+    estimates: npt.NDArray[np.uint8]
 
 
 class Engine(abc.ABC):
@@ -55,3 +77,35 @@ class Engine(abc.ABC):
 
         Equal symbols and settings give equal pictures, wherever in a batch they are.
         """
+
+    # What only the model's own code can show.
+
+    def latents(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the latents [B, H / pitch, W / pitch, F] of pictures [B, H, W, 3], before they are quantised.
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(CLOSED)
+
+    def condition(self, symbols: npt.NDArray[np.int32], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Return the conditions [B, H / 16, W / 16, hidden] of symbols [B, h, w, C] at the quality level of each [B].
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(CLOSED)
+
+    def sampler_states(
+        self,
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> SamplerStates:
+        """Return what `decode` goes through.
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(CLOSED)

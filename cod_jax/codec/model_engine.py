@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec.engine import Engine
+from cod_jax.codec.engine import Engine, SamplerStates
 from cod_jax.diffusion.noise import seed_words, seeded_noise
-from cod_jax.diffusion.samplers import sample
+from cod_jax.diffusion.samplers import SamplerPath, sample, sample_path
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import Bundle
 from cod_jax.model_folder.decoding import DecodingConfig
@@ -55,9 +56,18 @@ class ModelEngine(Engine):
             codec = functional.bind(params).codec
             return codec.quantize(codec.encode(images.uint8_to_unit(images_uint8)), level=levels).symbols
 
-        self._encode = jax.jit(encode)
-        decode = _make_decode(bundle.config, functional, space)
-        self._decode = jax.jit(decode, static_argnames=("num_steps", "method", "guided"))
+        def latents(params, images_uint8):
+            return functional.bind(params).codec.encode(images.uint8_to_unit(images_uint8))
+
+        def condition(params, symbols, levels):
+            codec = functional.bind(params).codec
+            return codec.decode(codec.dequantize(symbols, level=levels))
+
+        self._encode, self._latents, self._condition = jax.jit(encode), jax.jit(latents), jax.jit(condition)
+        static = ("num_steps", "method", "guided")
+        self._decode = jax.jit(_make_decode(bundle.config, functional, space), static_argnames=static)
+        with_path = _make_decode(bundle.config, functional, space, with_path=True)
+        self._decode_with_path = jax.jit(with_path, static_argnames=static)
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Accept all settings."""
@@ -85,10 +95,40 @@ class ModelEngine(Engine):
         seed: int,
     ) -> npt.NDArray[np.uint8]:
         """Return the pictures of symbols; see `Engine.decode`."""
+        return np.asarray(self._run(self._decode, symbols, levels, decoding, seed))
+
+    def latents(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the latents of pictures; see `Engine.latents`."""
+        with jax.default_matmul_precision(self._precision):
+            return np.asarray(self._latents(self._params, images_uint8), np.float32)
+
+    def condition(self, symbols: npt.NDArray[np.int32], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Return the conditions of symbols; see `Engine.condition`."""
+        with jax.default_matmul_precision(self._precision):
+            return np.asarray(self._condition(self._params, symbols, levels), np.float32)
+
+    def sampler_states(
+        self,
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> SamplerStates:
+        """Return what `decode` goes through; see `Engine.sampler_states`."""
+        return SamplerStates(*map(np.asarray, self._run(self._decode_with_path, symbols, levels, decoding, seed)))
+
+    def _run(
+        self,
+        program: Callable[..., Any],
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> Any:
         # One step is one program, whichever settings come with it: it does not use them.
         is_one = decoding.num_steps == 1
         with jax.default_matmul_precision(self._precision):
-            pixels = self._decode(
+            return program(
                 self._params,
                 self._autoencoder,
                 symbols,
@@ -99,14 +139,15 @@ class ModelEngine(Engine):
                 method="euler" if is_one else decoding.sampler,
                 guided=not is_one and decoding.guidance_scale != 1.0,
             )
-        return np.asarray(pixels)
 
 
-def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space) -> Callable[..., jax.Array]:
+def _make_decode(
+    config: ModelConfig, functional: Functional[CoD], space: Space, *, with_path: bool = False
+) -> Callable[..., Any]:
     """Return a function of parameters, symbols, and what decides which of their pictures it makes.
 
     Of these `num_steps`, `method` and `guided` are static; the words of the seed, the guidance scale and the levels are
-    not.
+    not. It returns the pictures, or `with_path` the fields of `SamplerStates`.
     """
 
     def decode(params, autoencoder, symbols, levels, words, guidance_scale, *, num_steps, method, guided):
@@ -117,14 +158,16 @@ def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space)
         pixels = batch * image_shape[1] * image_shape[2] * (2 if guided else 1)
         by_rows = jax.default_backend() == "cpu" or pixels > WHOLE_HEAD_PIXELS
         if num_steps == 1:
-            return pixels_of(autoencoder, model.one_step(condition, by_rows=by_rows))
+            values = model.one_step(condition, by_rows=by_rows)
+            path = SamplerPath(jnp.array([0.0, 1.0]), jnp.stack([jnp.zeros_like(values), values]), values[None])
+            return states_of(autoencoder, path) if with_path else pixels_of(autoencoder, values)
         unconditional = None
         if guided:
             z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE))
             unconditional = model.codec.decode(model.codec.quantize(z, level=levels).values)
         # The same noise for all pictures, so that each is decoded as it is alone.
         noise = seeded_noise(words, config.values_shape((1, *image_shape[1:])))
-        values = sample(
+        found = (sample_path if with_path else sample)(
             functools.partial(model.velocity, by_rows=by_rows),
             jnp.broadcast_to(noise, (batch, *noise.shape[1:])),
             condition,
@@ -133,9 +176,16 @@ def _make_decode(config: ModelConfig, functional: Functional[CoD], space: Space)
             method=method,
             guidance_scale=guidance_scale if guided else 1.0,
         )
-        return pixels_of(autoencoder, values)
+        return states_of(autoencoder, found) if isinstance(found, SamplerPath) else pixels_of(autoencoder, found)
 
     def pixels_of(autoencoder, values):
         return images.signed_to_uint8(space.decode(autoencoder, values))
+
+    def states_of(autoencoder, path):
+        # One after the other: an autoencoder takes much memory for each.
+        pictures, estimates = (
+            jax.lax.map(functools.partial(pixels_of, autoencoder), values) for values in (path.states, path.estimates)
+        )
+        return path.timesteps, path.states, pictures, estimates
 
     return decode

@@ -41,6 +41,12 @@ def least_bytes(num_symbols: int, likeliest: npt.NDArray[np.integer]) -> int:
     return num_symbols * int((TOTAL - likeliest.astype(np.int64)).sum()) // (8 * TOTAL)
 
 
+def bit_costs(bits: npt.NDArray[np.integer], probabilities: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Return the bits that it takes to code bits [n], -log2 of the probability of each; see `encode_bits`."""
+    ones = probabilities.astype(np.int32)
+    return -np.log2(np.where(bits, ones, TOTAL - ones) / TOTAL)
+
+
 class RangeEncoder:
     """Codes symbols into bytes, first in, first out."""
 

@@ -29,6 +29,7 @@ class CodedPicture:
         covers_all: Whether the grid covers the picture; else the last height % pitch rows and width % pitch columns
             have no symbols.
         level: Quality level, from 0.
+        mode: How the symbols are coded.
     """
 
     height: int
@@ -36,6 +37,7 @@ class CodedPicture:
     symbols: npt.NDArray[np.int32]
     covers_all: bool
     level: int = 0
+    mode: container.Mode = "raw"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +162,23 @@ class SymbolCoder:
                 f"{RAISE_LIMIT}"
             )
         symbols, level = self._decode_payload(file)
-        return CodedPicture(height, width, symbols, covers_all=True, level=level)
+        return CodedPicture(height, width, symbols, covers_all=True, level=level, mode=file.mode)
+
+    def symbol_bits(self, picture: CodedPicture) -> npt.NDArray[np.float64]:
+        """Return the bits that each symbol [h, w, C] takes in the file of a picture.
+
+        Args:
+            picture: What `decode` returned.
+
+        Raises:
+            UserError: The symbols are coded by an entropy model of another package, which does not say so.
+        """
+        model = next(model for model in self.models if model.mode == picture.mode)
+        bits = model.symbol_bits(picture.symbols, picture.level)
+        if bits is None:
+            name = type(model).__name__
+            raise UserError(f"the entropy model {name} does not tell the bits of a symbol; define {name}.symbol_bits")
+        return bits
 
     def _decode_payload(self, file: container.Container) -> tuple[npt.NDArray[np.int32], int]:
         """Return symbols and level of a file.

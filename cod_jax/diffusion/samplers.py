@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,31 @@ from cod_jax.errors import UserError
 
 Method = Literal["euler", "adams"]
 VelocityFunction = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# State and velocities; what changes from step to step.
+_Carry = tuple[jax.Array, jax.Array]
+_Inputs = tuple[jax.Array, ...]
+
+# Settings that every codec has.
+ORDER, LAST_STEP = 2, 0.04
+GUIDANCE_INTERVAL = (0.1, 1.0)
+
+
+class SamplerPath(NamedTuple):
+    """The path of a sampler from noise to image.
+
+    Attributes:
+        timesteps: From 0 to 1 [N + 1].
+        states: x_t at each of them; the first is the noise, the last the result [N + 1, B, ...].
+        estimates: x_t + (1 - t) v at the beginning of each step, the end of a straight path from there [N, B, ...].
+    """
+
+    timesteps: jax.Array
+    states: jax.Array
+    estimates: jax.Array
 
 
 def sampling_timesteps(
-    num_steps: int, *, last_step: float | None = 0.04, time_shift: float = 1.0
+    num_steps: int, *, last_step: float | None = LAST_STEP, time_shift: float = 1.0
 ) -> Float[np.ndarray, " N"]:
     """Return the num_steps + 1 timesteps of a sampler: linspace(0, 1 - last_step, num_steps), then 1, shifted.
 
@@ -72,10 +93,10 @@ def sample(
     *,
     num_steps: int = 25,
     method: Method = "euler",
-    order: int = 2,
+    order: int = ORDER,
     guidance_scale: float | jax.Array = 1.0,
-    guidance_interval: tuple[float, float] = (0.1, 1.0),
-    last_step: float | None = 0.04,
+    guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
+    last_step: float | None = LAST_STEP,
     time_shift: float = 1.0,
 ) -> Float[Array, "B ..."]:
     """Carry noise along the velocity field from t = 0 to t = 1, in float32.
@@ -102,12 +123,68 @@ def sample(
     """
     if order < 1:
         raise UserError(f"expected order to be at least 1, got {order}")
+    step, start, inputs = _solver(
+        velocity,
+        noise,
+        condition,
+        unconditional,
+        timesteps=sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift),
+        order=1 if method == "euler" else order,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+    )
+    return jax.lax.scan(lambda carry, of_step: (step(carry, of_step)[0], None), start, inputs)[0][0]
+
+
+def sample_path(
+    velocity: VelocityFunction,
+    noise: Float[Array, "B ..."],
+    condition: Float[Array, "B ..."],
+    unconditional: Float[Array, "B ..."] | None = None,
+    *,
+    num_steps: int = 25,
+    method: Method = "euler",
+    guidance_scale: float | jax.Array = 1.0,
+) -> SamplerPath:
+    """Return the path that `sample` takes, whose memory grows with the steps; arguments are those of `sample`.
+
+    Raises:
+        UserError: As `sample` does.
+    """
+    timesteps = sampling_timesteps(num_steps)
+    step, start, inputs = _solver(
+        velocity,
+        noise,
+        condition,
+        unconditional,
+        timesteps=timesteps,
+        order=1 if method == "euler" else ORDER,
+        guidance_scale=guidance_scale,
+        guidance_interval=GUIDANCE_INTERVAL,
+    )
+    _, (states, estimates) = jax.lax.scan(step, start, inputs)
+    return SamplerPath(jnp.asarray(timesteps), jnp.concatenate([start[0][None], states]), estimates)
+
+
+def _solver(
+    velocity: VelocityFunction,
+    noise: jax.Array,
+    condition: jax.Array,
+    unconditional: jax.Array | None,
+    *,
+    timesteps: Float[np.ndarray, " N"],
+    order: int,
+    guidance_scale: float | jax.Array,
+    guidance_interval: tuple[float, float],
+) -> tuple[Callable[[_Carry, _Inputs], tuple[_Carry, tuple[jax.Array, jax.Array]]], _Carry, _Inputs]:
+    """Return the three arguments of a scan over the steps; each gives the state after it and the estimate before it.
+
+    The carry is the state and the last `order` velocities.
+    """
     guided = isinstance(guidance_scale, jax.Array) or guidance_scale != 1.0
     if guided and unconditional is None:
         raise UserError(f"guidance_scale is {guidance_scale}, which needs an unconditional condition; pass one")
 
-    order = 1 if method == "euler" else order
-    timesteps = sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift)
     coefficients = adams_bashforth_coefficients(timesteps, order)
     low, high = guidance_interval
     inside = (timesteps[:-1] > low) & (timesteps[:-1] < high)
@@ -121,13 +198,14 @@ def sample(
         v = velocity(jnp.concatenate([x, x]), jnp.full((2 * batch,), t), both).astype(jnp.float32)
         return guide(v[:batch], v[batch:], scale)
 
-    def step(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]):
+    def step(carry: _Carry, inputs: _Inputs) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
         x, history = carry
         t, length, scale, weights = inputs
         history = jnp.concatenate([history[1:], evaluate(x, t, scale)[None]])
-        return (x + length * jnp.tensordot(weights, history, axes=1), history), None
+        after = x + length * jnp.tensordot(weights, history, axes=1)
+        return (after, history), (after, x + (1 - t) * history[-1])
 
     x = noise.astype(jnp.float32)
     start = (x, jnp.zeros((order, *x.shape), jnp.float32))
     inputs = (timesteps[:-1], np.diff(timesteps), scales, coefficients)
-    return jax.lax.scan(step, start, tuple(map(jnp.asarray, inputs)))[0][0]
+    return step, start, tuple(map(jnp.asarray, inputs))

@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 METHOD = "pchip"
 MIN_POINTS, MIN_SHARE = 4, 0.5
+
+
+Numbers = Sequence[float] | npt.NDArray[np.floating]
 
 
 class Delta(NamedTuple):
@@ -31,10 +35,8 @@ class Delta(NamedTuple):
     reason: str | None = None
 
 
-def bd_delta(
-    rates: Sequence[float], qualities: Sequence[float], other_rates: Sequence[float], other_qualities: Sequence[float]
-) -> Delta:
-    """Compare a curve with another.
+def bd_delta(rates: Numbers, qualities: Numbers, other_rates: Numbers, other_qualities: Numbers) -> Delta:
+    """Compare a curve with another: BD-rate and BD-metric.
 
     Numbers that rest on little are not computed: both curves need four points, whose quality rises with the rate, and
     must share half of the range of the shorter one, in quality for the rate and in log rate for the quality.
@@ -109,7 +111,7 @@ def _points(curve: Mapping[str, Any], metric: Mapping[str, Any], num_images: int
     return [mean["bpp"] for mean in means], qualities
 
 
-def _sorted(rates: Sequence[float], qualities: Sequence[float]) -> np.ndarray:
+def _sorted(rates: Numbers, qualities: Numbers) -> np.ndarray:
     return np.array(sorted(zip(rates, qualities, strict=True)), np.float64).reshape(-1, 2)
 
 

@@ -1,5 +1,7 @@
 """PSNR and MS-SSIM of single pictures, in float64 on the host."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,9 +19,9 @@ def mean_squared_error(reference: Pixels, image: Pixels) -> float:
         image: Decoded picture of the same shape.
 
     Raises:
-        UserError: The shapes differ.
+        UserError: The shapes differ, or only one of the two is uint8.
     """
-    _check_pair(reference, image)
+    reference, image = _pair(reference, image)
     return float(np.mean((reference.astype(np.float64) - image.astype(np.float64)) ** 2))
 
 
@@ -35,9 +37,9 @@ def psnr(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> floa
         10 log10(data_range^2 / mean squared error); infinity for equal pictures.
 
     Raises:
-        UserError: The shapes differ.
+        UserError: The shapes differ, or only one of the two is uint8.
     """
-    _check_pair(reference, image)
+    reference, image = _pair(reference, image)
     return float(psnr_per_image(reference[None], image[None], data_range=data_range)[0])
 
 
@@ -60,9 +62,9 @@ def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> f
         A value in [0, 1]; 1 for equal pictures.
 
     Raises:
-        UserError: The shapes differ.
+        UserError: The shapes differ, or only one of the two is uint8.
     """
-    _check_pair(reference, image)
+    reference, image = _pair(reference, image)
     # Channel by channel, because the windowed moments of a large picture in float64 are five times its size.
     channels = [
         ms_ssim_per_image(*(_signed(x[None, ..., channel, None], data_range) for x in (reference, image)))
@@ -75,8 +77,19 @@ def _signed(x: Pixels, data_range: float) -> npt.NDArray[np.float64]:
     return x.astype(np.float64) * (2 / data_range) - 1
 
 
-def _check_pair(reference: Pixels, image: Pixels) -> None:
+def _pair(reference: Any, image: Any) -> tuple[Any, Any]:
+    """Return two pictures as numpy arrays, on which 64 bits are 64 bits.
+
+    Raises:
+        UserError: The shapes differ, or only one of them is uint8, as if its values were of another range.
+    """
+    reference, image = np.asarray(reference), np.asarray(image)
     if reference.shape != image.shape or reference.ndim != 3 or 0 in reference.shape:
         raise UserError(
             f"expected two pictures of one shape [height, width, channels], got {reference.shape} and {image.shape}"
         )
+    if (reference.dtype == np.uint8) != (image.dtype == np.uint8):
+        raise UserError(
+            f"expected two pictures of one range, got {reference.dtype} and {image.dtype}; convert one of them"
+        )
+    return reference, image

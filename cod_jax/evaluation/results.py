@@ -99,10 +99,14 @@ def mean_of(rows: Sequence[Mapping[str, Any]], num_pixels: Sequence[int], table:
     return mean
 
 
-def per_image_table(results: Mapping[str, Any]) -> str:
-    """Return the CSV table with a row per curve, rate and picture."""
+def per_image_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a dict per curve, rate and picture: their names, the picture's size, and all values.
+
+    Args:
+        results: The content of results.json, as `read_results` returns it.
+    """
     sizes = {image["name"]: image for image in results["images"]}
-    rows = [
+    return [
         {
             "curve": curve["name"],
             "label": point["label"],
@@ -113,13 +117,26 @@ def per_image_table(results: Mapping[str, Any]) -> str:
         for curve, point in _points(results)
         for image in point["images"]
     ]
-    return _csv(("curve", "label", "name", "width", "height"), rows, {*TIMES, "decoded", "file"})
+
+
+def mean_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a dict per curve and rate: their names, and the means over pictures.
+
+    Args:
+        results: The content of results.json, as `read_results` returns it.
+    """
+    return [{"curve": curve["name"], "label": point["label"], **point["mean"]} for curve, point in _points(results)]
+
+
+def per_image_table(results: Mapping[str, Any]) -> str:
+    """Return the CSV table with a row per curve, rate and picture."""
+    first = ("curve", "label", "name", "width", "height")
+    return _csv(first, per_image_rows(results), {*TIMES, "decoded", "file"})
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """Return the CSV table with a row per curve and rate."""
-    rows = [{"curve": curve["name"], "label": point["label"], **point["mean"]} for curve, point in _points(results)]
-    return _csv(("curve", "label"), rows, set(TIMES))
+    return _csv(("curve", "label"), mean_rows(results), set(TIMES))
 
 
 def bd_table(results: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def wasserstein_distortion(
         A value from 0 for equal pictures, in squared 8-bit values; lower is better.
 
     Raises:
-        UserError: The shapes differ.
+        UserError: The shapes differ, or the pictures are not uint8.
     """
     if original.shape != decoded.shape:
         raise UserError(f"expected two pictures of one shape [H, W, 3], got {original.shape} and {decoded.shape}")
@@ -67,10 +67,10 @@ def window_statistics(picture: npt.NDArray[np.uint8], *, num_levels: int = NUM_L
         num_levels: Size of the window, see `wasserstein_distortion`.
 
     Raises:
-        UserError: The array has another shape.
+        UserError: The array has another shape or type.
     """
-    if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
-        raise UserError(f"expected a picture [H, W, 3], got {picture.shape}")
+    if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
+        raise UserError(f"expected a picture uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
     return [_statistics(planes, num_levels - scale) for scale, planes in enumerate(_features(picture))]
 
 

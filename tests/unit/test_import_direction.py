@@ -116,8 +116,13 @@ def _relative(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 
-# These offer the codec to users, lazily, and so stand outside the order; nothing in the package takes it from them.
-OFFERING = {PACKAGE / "__init__.py", PACKAGE / "runtime" / "__init__.py"}
+# These offer to users what stands above or beside them, and so stand outside the order; nothing in the package takes it
+# from them.
+OFFERING = {
+    PACKAGE / "__init__.py",
+    PACKAGE / "runtime" / "__init__.py",
+    PACKAGE / "evaluation" / "from_weights.py",
+}
 PACKAGE_FILES = [path for path in _source_files("cod_jax") if path not in OFFERING]
 each_file = pytest.mark.parametrize("path", PACKAGE_FILES, ids=_relative)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_layout
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, bit_costs, least_bytes
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 
@@ -79,7 +79,7 @@ class ContextModel(EntropyModel):
     def encode(self, symbols: npt.NDArray[np.int32], level: int) -> bytes:
         """Code the symbols; see `EntropyModel.encode`."""
         encoder = RangeEncoder()
-        for bits, probabilities in self._coded_bits(symbols[..., 0]):
+        for _, bits, probabilities in self._coded_bits(symbols[..., 0]):
             encoder.encode_bits(bits, probabilities)
         return encoder.finish()
 
@@ -98,12 +98,12 @@ class ContextModel(EntropyModel):
             grid[batch.place] = symbol_of_code[nodes - size].reshape(len(batch.place[0]), -1)
         return grid[:rows, :columns, None], 0
 
-    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return -log2 of the probability of the symbols."""
-        return -sum(
-            float(np.log2(np.where(bits, ones, TOTAL - ones.astype(np.int32)) / TOTAL).sum())
-            for bits, ones in self._coded_bits(symbols[..., 0])
-        )
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64]:
+        """Return -log2 of the probability of each symbol."""
+        costs = np.zeros(symbols.shape[:2])
+        for batch, bits, probabilities in self._coded_bits(symbols[..., 0]):
+            costs[batch.place] += bit_costs(bits, probabilities).reshape(len(batch.place[0]), -1)
+        return costs[..., None]
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of bits that all have the largest probability, or fewer."""
@@ -114,8 +114,11 @@ class ContextModel(EntropyModel):
 
     def _coded_bits(
         self, grid: npt.NDArray[np.int32]
-    ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]]:
-        """Yield the bits of a grid with the probability that each is 1, in the order in which they are coded."""
+    ) -> Iterator[tuple["Batch", npt.NDArray[np.int32], npt.NDArray[np.uint16]]]:
+        """Yield batches of a grid with a bit of each symbol and the probability that it is 1, in the order of coding.
+
+        A batch comes once for each bit of its symbols.
+        """
         num_bits = self.codes.size.bit_length() - 1
         bordered = with_border(grid, self.codes.size)
         for batch in batches(*grid.shape):
@@ -124,7 +127,7 @@ class ContextModel(EntropyModel):
             nodes = logits.roots()
             for shift in range(num_bits - 1, -1, -1):
                 bits = codes >> shift & 1
-                yield bits, logits.probabilities(nodes)
+                yield batch, bits, logits.probabilities(nodes)
                 nodes = 2 * nodes + bits
 
 

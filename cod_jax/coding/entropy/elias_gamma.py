@@ -17,16 +17,21 @@ MAX_EXTRA_BITS = 18
 _EVEN = TOTAL // 2
 
 
-def bits_of_numbers(numbers: npt.NDArray[np.integer]) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-    """Yield the bits of numbers [n], each from 1 to 2^18 - 1, with the probability that each is 1."""
+def bits_of_numbers(
+    numbers: npt.NDArray[np.integer],
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    """Yield the bits of numbers [n], each from 1 to 2^18 - 1, in the order of coding.
+
+    With them come the places of their numbers, and the probability that each is 1.
+    """
     # The exponent of a float64 is exact for integers.
     extra = np.frexp(numbers.astype(np.float64))[1] - 1
     for num in range(MAX_EXTRA_BITS):
-        still_open = extra[extra >= num]
-        yield (still_open > num).astype(np.int32), _even(still_open.size)
+        still_open = np.flatnonzero(extra >= num)
+        yield still_open, (extra[still_open] > num).astype(np.int32), _even(still_open.size)
     for shift in range(MAX_EXTRA_BITS - 1, -1, -1):
-        bits = (numbers[extra > shift] >> shift & 1).astype(np.int32)
-        yield bits, _even(bits.size)
+        longer = np.flatnonzero(extra > shift)
+        yield longer, (numbers[longer] >> shift & 1).astype(np.int32), _even(longer.size)
 
 
 def decode_numbers(decoder: RangeDecoder, number: int) -> npt.NDArray[np.int32]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cod_jax.coding.container import Mode
 from cod_jax.coding.entropy.elias_gamma import bits_of_numbers, decode_numbers
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_counts
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, bit_costs, least_bytes
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 
@@ -89,15 +89,17 @@ class FactorizedModel(EntropyModel):
             data = data[1:]
         return decode_channels(self.levels[level], data, rows=rows, columns=columns), level
 
-    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return -log2 of the probability of the symbols, and the bits of the escapes."""
-        total = 0.0
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64]:
+        """Return -log2 of the probability of each symbol; with an escape, of that and of what follows it."""
+        costs = np.empty(symbols.shape)
         for channel, (offset, length, counts) in enumerate(zip(*self.levels[level], strict=True)):
             entries, outside = _entries(symbols[..., channel], offset, length)
-            total -= float(np.log2(counts[np.where(outside, length - 1, entries)] / TOTAL).sum())
-            numbers = _escape_numbers(entries[outside], length - 1)
-            total += sum(bits.size for bits, _ in bits_of_numbers(numbers))
-        return total
+            of_channel = -np.log2(counts[np.where(outside, length - 1, entries)] / TOTAL)
+            escaped = np.flatnonzero(outside)
+            for places, bits, probabilities in bits_of_numbers(_escape_numbers(entries[escaped], length - 1)):
+                of_channel[escaped[places]] += bit_costs(bits, probabilities)
+            costs[..., channel] = of_channel.reshape(costs.shape[:2])
+        return costs
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of symbols that are all the likeliest of their channel, or fewer, at the cheapest level."""
@@ -165,7 +167,7 @@ def encode_channels(tables: ChannelTables, symbols: npt.NDArray[np.int32]) -> by
     for channel, (offset, length, counts) in enumerate(zip(*tables, strict=True)):
         entries, outside = _entries(symbols[..., channel], offset, length)
         encoder.encode_symbols(np.where(outside, length - 1, entries), counts[:length])
-        for bits, probabilities in bits_of_numbers(_escape_numbers(entries[outside], length - 1)):
+        for _, bits, probabilities in bits_of_numbers(_escape_numbers(entries[outside], length - 1)):
             encoder.encode_bits(bits, probabilities)
     return encoder.finish()
 

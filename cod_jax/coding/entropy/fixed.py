@@ -36,9 +36,9 @@ class FixedLengthModel(EntropyModel):
         """Undo `encode`."""
         return bit_packing.unpack(data, rows * columns, self.bits).reshape(rows, columns, 1), 0
 
-    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return the bits of all symbols."""
-        return float(self.bits * symbols.size)
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64]:
+        """Return the same for all symbols."""
+        return np.full(symbols.shape, self.bits, np.float64)
 
     def payload_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of all symbols."""

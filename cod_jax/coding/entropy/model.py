@@ -115,9 +115,17 @@ class EntropyModel(abc.ABC):
         """
         return *self.decode(data, rows=rows, columns=columns), None
 
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64] | None:
+        """Return the bits that each symbol takes [h, w, C], by the tables that code it; None where that is not known.
+
+        Together they are the length of the payload, apart from a byte that names the level, and the end.
+        """
+        return None
+
     def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return the bits that symbols [h, w, C] take, without the end of the payload where that can be told."""
-        return 8.0 * len(self.encode(symbols, level))
+        """Return the sum of `symbol_bits`, or where that is not known the length of the payload in bits."""
+        bits = self.symbol_bits(symbols, level)
+        return 8.0 * len(self.encode(symbols, level)) if bits is None else float(bits.sum())
 
     def payload_bytes(self, *, rows: int, columns: int) -> int | None:
         """Return the bytes of every payload for a grid of this size; None where they depend on the symbols."""

@@ -30,7 +30,7 @@ from cod_jax.coding.entropy.predictive_terms import (
     channel_groups,
     weighted,
 )
-from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, least_bytes
+from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, bit_costs, least_bytes
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 
@@ -120,7 +120,7 @@ class PredictiveModel(EntropyModel):
     def encode(self, symbols: npt.NDArray[np.int32], level: int) -> bytes:
         """Code symbols of the level; see `EntropyModel.encode`."""
         encoder = RangeEncoder()
-        for bits, probabilities in self._coded_bits(symbols, level):
+        for _, _, bits, probabilities in self._coded_bits(symbols, level):
             encoder.encode_bits(bits, probabilities)
         return self._named(level) + encoder.finish()
 
@@ -149,12 +149,14 @@ class PredictiveModel(EntropyModel):
         """Return the start of a payload, which names the level if there are several."""
         return bytes([level]) if self.num_levels > 1 else b""
 
-    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return -log2 of the probability of the symbols."""
-        return -sum(
-            float(np.log2(np.where(bits, ones, TOTAL - ones) / TOTAL).sum())
-            for bits, ones in self._coded_bits(symbols, level)
-        )
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64]:
+        """Return -log2 of the probability of each symbol."""
+        rows, columns, num_channels = symbols.shape
+        costs = np.zeros((num_channels, (rows + 1) * (columns + 1)))  # with the border, as places count
+        for batch, chosen, bits, probabilities in self._coded_bits(symbols, level):
+            channel, position = np.divmod(chosen, batch.place.size)
+            costs[batch.first + channel, batch.place[position]] += bit_costs(bits, probabilities)
+        return costs.reshape(num_channels, rows + 1, columns + 1)[:, :-1, :-1].transpose(1, 2, 0)
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of differences that are all zero, or all not, where that is likeliest; or fewer."""
@@ -168,13 +170,17 @@ class PredictiveModel(EntropyModel):
 
     def _coded_bits(
         self, symbols: npt.NDArray[np.int32], level: int
-    ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-        """Yield the bits of symbols [h, w, C] with the probability that each is 1, in the order they are coded in."""
+    ) -> Iterator[tuple[ChannelBatch, npt.NDArray[np.intp], npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+        """Yield the bits of symbols [h, w, C] with the probability that each is 1, in the order they are coded in.
+
+        Before them come the batch, and which of its symbols, counted channel after channel, the bits are of.
+        """
         if symbols.shape[-1] != len(self.sources):
             raise UserError(f"expected symbols of {len(self.sources)} channels, got {symbols.shape[-1]}")
         known, nodes = Known(symbols), self._nodes()
         for batch, coded in self._predictions(known, level):
-            yield from _bits_of_differences(known.at(batch) - coded.base, nodes, coded)
+            for coded_bits in _bits_of_differences(known.at(batch) - coded.base, nodes, coded):
+                yield batch, *coded_bits
 
     def _predictions(self, known: Known, level: int) -> Iterator[tuple[ChannelBatch, Coded]]:
         """Yield the batches with how their symbols are coded; after each its symbols must be known."""
@@ -211,20 +217,21 @@ def table_layout(symbols: SymbolFormat) -> dict[str, tuple[tuple[int, ...], type
 
 def _bits_of_differences(
     differences: _Integers, nodes: npt.NDArray[np.int32], coded: Coded
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-    """Yield the bits of the differences of a batch [n] with the probability that each is 1."""
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    """Yield the bits of the differences of a batch [n]: their places, the bits, the probability that each is 1."""
     magnitudes, negative = np.abs(differences), (differences < 0) != coded.mirrored
-    yield (magnitudes > 0).astype(np.int32), nodes[_ZERO_NODE].take(coded.rows)
+    yield np.arange(magnitudes.size), (magnitudes > 0).astype(np.int32), nodes[_ZERO_NODE].take(coded.rows)
     chosen = np.flatnonzero(magnitudes)
-    yield negative[chosen].astype(np.int32), nodes[_SIGN_NODE].take(coded.rows[chosen])
+    yield chosen, negative[chosen].astype(np.int32), nodes[_SIGN_NODE].take(coded.rows[chosen])
     for magnitude in range(1, MAX_UNARY + 1):
         if not chosen.size:
             return
         larger = magnitudes[chosen] > magnitude
-        yield larger.astype(np.int32), nodes[_FIRST_NODE + magnitude - 1].take(coded.rows[chosen])
+        yield chosen, larger.astype(np.int32), nodes[_FIRST_NODE + magnitude - 1].take(coded.rows[chosen])
         chosen = chosen[larger]
     if chosen.size:
-        yield from bits_of_numbers(magnitudes[chosen] - MAX_UNARY)
+        for places, bits, probabilities in bits_of_numbers(magnitudes[chosen] - MAX_UNARY):
+            yield chosen[places], bits, probabilities
 
 
 def _decode_differences(decoder: RangeDecoder, nodes: npt.NDArray[np.int32], coded: Coded) -> _Integers:

@@ -51,9 +51,9 @@ class StaticModel(EntropyModel):
         """Undo `encode`."""
         return RangeDecoder(data).decode_symbols(rows * columns, self.counts).reshape(rows, columns, 1), 0
 
-    def estimated_bits(self, symbols: npt.NDArray[np.int32], level: int) -> float:
-        """Return -log2 of the probability of the symbols."""
-        return -float(np.log2(self.counts[symbols] / TOTAL).sum())
+    def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64]:
+        """Return -log2 of the probability of each symbol."""
+        return -np.log2(self.counts[symbols] / TOTAL)
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of symbols that are all the likeliest one, or fewer."""

@@ -12,7 +12,7 @@ import pytest
 
 import cod_jax
 from cod_jax import runtime
-from cod_jax.codec import Codec, from_bundle
+from cod_jax.codec import Codec, from_bundle, inspection
 from cod_jax.coding.entropy import Prior
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import Bundle, load_bundle
@@ -151,6 +151,18 @@ def test_it_decodes_in_one_step(compiled_codec: Codec):
         compiled_codec.decompress(data, steps=25)
     with pytest.raises(UserError, match="compiled models decode in one step, got 2 steps"):
         compiled_codec.decode(np.zeros((1, 1, 1), np.int32), steps=2)
+
+
+def test_it_shows_its_bits_only(compiled_codec: Codec):
+    image_uint8 = gradient_image(16, 16)
+    data = compiled_codec.compress(image_uint8)
+    np.testing.assert_array_equal(inspection.bit_map(compiled_codec, data), inspection.bit_map(tiny_codec(), data))
+    np.testing.assert_array_equal(inspection.symbols(compiled_codec, data), compiled_codec.encode(image_uint8))
+    for show in (inspection.condition, inspection.sampler_states):
+        with pytest.raises(UserError, match="does not show what is inside it; load the model folder"):
+            show(compiled_codec, data)
+    with pytest.raises(UserError, match="does not show what is inside it; load the model folder"):
+        inspection.latents(compiled_codec, image_uint8)
 
 
 def test_it_has_two_names(compiled_folder: Path):

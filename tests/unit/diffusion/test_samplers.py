@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.diffusion.samplers import sample, sampling_timesteps
+from cod_jax.diffusion.samplers import sample, sample_path, sampling_timesteps
 
 
 def linear_field(x, t, condition):
@@ -83,3 +83,28 @@ def test_a_traced_guidance_scale_is_the_same_as_a_number():
         np.testing.assert_allclose(traced(guidance_scale), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="needs an unconditional condition"):
         jax.jit(lambda scale: sample(field, noise, condition, guidance_scale=scale))(1.0)
+
+
+@pytest.mark.parametrize("method", ["euler", "adams"])
+def test_a_path_has_every_state_and_where_it_seems_to_lead(method):
+    noise, target = jnp.full((1, 2, 2, 3), -2.0), jnp.ones((1, 2, 2, 3))
+    path = sample_path(linear_field, noise, target, num_steps=5, method=method)
+    np.testing.assert_array_equal(path.timesteps, sampling_timesteps(5))
+    assert (path.states.shape, path.estimates.shape) == ((6, 1, 2, 2, 3), (5, 1, 2, 2, 3))
+    np.testing.assert_array_equal(path.states[0], noise)
+    np.testing.assert_array_equal(path.states[-1], sample(linear_field, noise, target, num_steps=5, method=method))
+    # Along the velocity of each state until t = 1.
+    left = 1 - path.timesteps[:-1, None, None, None, None]
+    expected = path.states[:-1] + left * (target[None] - path.states[:-1])
+    np.testing.assert_allclose(path.estimates, expected, rtol=1e-6)
+
+
+def test_a_path_with_guidance_is_that_of_the_sampler():
+    def field(x, t, condition):
+        return condition * (1 + t[:, None, None, None]) - x
+
+    noise, condition = jnp.ones((2, 1, 1, 1)), jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    arguments = {"num_steps": 5, "guidance_scale": 3.0}
+    path = sample_path(field, noise, condition, jnp.zeros((2, 1, 1, 1)), **arguments)
+    expected = sample(field, noise, condition, jnp.zeros((2, 1, 1, 1)), **arguments)
+    np.testing.assert_allclose(path.states[-1], expected, rtol=1e-6)

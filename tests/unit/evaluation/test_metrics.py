@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from cod_jax.errors import UserError
 from cod_jax.evaluation import metrics
 from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 
@@ -94,3 +95,10 @@ def test_ms_ssim_of_an_inverted_picture_is_zero_not_nan():
 def test_pictures_of_different_shapes_are_refused(measure):
     with pytest.raises(ValueError, match=r"got \(4, 4, 3\) and \(4, 5, 3\)"):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8))
+
+
+def test_pictures_of_different_ranges_are_refused():
+    reference, image = _pair(16, 16)
+    for metric in (metrics.psnr, metrics.ms_ssim, metrics.mean_squared_error):
+        with pytest.raises(UserError, match="expected two pictures of one range, got uint8 and float64; convert one"):
+            metric(reference, image / 255)

@@ -68,5 +68,5 @@ def test_it_grows_with_the_error_and_knows_the_shape():
     assert values == sorted(values)
     with pytest.raises(UserError, match="expected two pictures of one shape"):
         wasserstein_distortion(noise(0), noise(0)[:-1])
-    with pytest.raises(UserError, match=r"expected a picture \[H, W, 3\], got \(4, 4\)"):
+    with pytest.raises(UserError, match=r"expected a picture uint8 \[H, W, 3\], got uint8 \(4, 4\)"):
         window_statistics(np.zeros((4, 4), np.uint8))

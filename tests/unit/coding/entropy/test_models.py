@@ -17,9 +17,18 @@ from cod_jax.coding.entropy import (
     Tables,
     entropy_models,
 )
-from cod_jax.coding.stream import SymbolCoder
+from cod_jax.coding.stream import CodedPicture, SymbolCoder
 from cod_jax.errors import UserError
-from tests.coding_fixtures import channel_tables, channels, codebook, counts_only, fitted, predictive, smooth_grid
+from tests.coding_fixtures import (
+    channel_tables,
+    channels,
+    codebook,
+    counts_only,
+    fitted,
+    predictive,
+    related_channels,
+    smooth_grid,
+)
 
 FACTORIZED = Prior.of(FactorizedModel((channel_tables(), channel_tables())))
 
@@ -164,3 +173,30 @@ def test_what_an_entropy_model_does_not_say_follows_from_its_payloads():
     assert Reversed(1).estimated_bits(symbols, level=0) == 8 * 7
     assert Reversed(1).payload_bytes(rows=2, columns=3) is None
     assert FixedLengthModel(4).arrays() == {}
+    coder = SymbolCoder("ab" * 32, 16, channels(3, 2), Prior.of(Reversed(3)))
+    picture = CodedPicture(16, 16, np.zeros((1, 1, 3), np.int32), covers_all=True, mode="custom")
+    with pytest.raises(UserError, match=r"Reversed does not tell the bits of a symbol; define Reversed.symbol_bits"):
+        coder.symbol_bits(picture)
+
+
+@pytest.mark.parametrize(
+    ("model", "symbols"),
+    [
+        (entropy_models(codebook(4), fitted(16))[-1], smooth_grid(9, 7, 16)),
+        (predictive(), related_channels(9, 7, 6)),
+    ],
+    ids=["context", "predictive"],
+)
+def test_the_last_symbol_changes_its_own_bits_only(model: EntropyModel, symbols: npt.NDArray[np.int32]):
+    # Of the last batch, and in the last group of channels: nothing is coded by what it is.
+    last = (1, 0, -1)
+    changed = symbols.copy()
+    changed[last] = 15 - changed[last]
+    before, after = model.symbol_bits(symbols, 0), model.symbol_bits(changed, 0)
+    assert before is not None
+    assert after is not None
+    differs = before != after
+    assert differs[last]
+    assert differs.sum() == 1
+    difference = (len(model.encode(changed, 0)) - len(model.encode(symbols, 0))) * 8
+    assert abs(after.sum() - before.sum() - difference) <= 16

@@ -1,0 +1,52 @@
+"""What the package of evaluation offers to users."""
+
+import json
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cod_jax import evaluation
+from cod_jax.errors import UserError
+from cod_jax.evaluation import from_weights
+from tests.model_fixtures import gradient_image
+from tests.unit.evaluation.test_networks import load
+
+
+@pytest.mark.parametrize("name", evaluation.__all__)
+def test_what_is_offered_is_there_and_described(name: str):
+    offered = getattr(evaluation, name)
+    assert (offered.__name__, callable(offered)) == (name, True)
+    assert offered.__doc__
+    assert name in dir(evaluation)
+
+
+def test_nothing_offered_has_the_name_of_a_module():
+    # Importing that module would put it in the place of what is offered.
+    modules = {module.name for module in pkgutil.iter_modules(evaluation.__path__)}
+    assert not modules & set(evaluation.__all__)
+    assert set(evaluation._MODULES) == set(evaluation.__all__)
+    assert set(evaluation._MODULES.values()) <= modules
+    assert not hasattr(evaluation, "no_such_name")
+
+
+def test_the_package_imports_what_is_used_only():
+    script = "import json, sys; from cod_jax import evaluation; print(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"jax", "numpy", "PIL", "flax"}.isdisjoint(json.loads(result.stdout))
+
+
+def test_lpips_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(from_weights, "load_lpips", load)
+    picture = gradient_image(40, 48)
+    assert evaluation.lpips(picture, picture, weights="weights") == 0
+    assert evaluation.lpips(picture, picture[::-1].copy(), weights="weights") > 0
+    with pytest.raises(UserError, match=r"expected two uint8 pictures of one shape, got uint8 .* and float32 "):
+        evaluation.lpips(picture, picture / np.float32(255), weights="weights")
+
+
+def test_lpips_says_where_missing_weights_come_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match="alexnet"):
+        evaluation.lpips(gradient_image(40, 48), gradient_image(40, 48), weights=tmp_path)
