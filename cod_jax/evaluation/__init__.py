@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cod_jax.evaluation.bd import Delta, bd_delta
     from cod_jax.evaluation.fid import frechet_distance, patches
-    from cod_jax.evaluation.from_weights import lpips
+    from cod_jax.evaluation.from_weights import dists, lpips
     from cod_jax.evaluation.metrics import mean_squared_error, ms_ssim, psnr
     from cod_jax.evaluation.notebook import evaluate_folder
     from cod_jax.evaluation.reading import read_results
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Delta": "bd",
     "bd_delta": "bd",
+    "dists": "from_weights",
     "evaluate_folder": "notebook",
     "frechet_distance": "fid",
     "lpips": "from_weights",
@@ -36,6 +37,7 @@ _MODULES = {
 __all__ = [
     "Delta",
     "bd_delta",
+    "dists",
     "evaluate_folder",
     "frechet_distance",
     "lpips",

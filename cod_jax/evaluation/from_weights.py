@@ -1,5 +1,6 @@
 """Metrics in the features of a network as functions on arrays, with the folder of its weight files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from cod_jax.errors import UserError
 from cod_jax.evaluation.metrics import Pixels
-from cod_jax.evaluation.networks import LpipsAlex
+from cod_jax.evaluation.networks import Dists, LpipsAlex, NetworkMetric
+from cod_jax.interop.frozen_networks.dists import load_dists
 from cod_jax.interop.frozen_networks.lpips import load_lpips
 
 
@@ -28,8 +30,34 @@ def lpips(reference: Pixels, image: Pixels, *, weights: str | Path) -> float:
         FileNotFoundError: A file is not there; the message says where it comes from.
         UserError: A file is not the published one, the pictures are not uint8 of one shape, or a side is too short.
     """
+    return _measure(LpipsAlex, load_lpips, weights, reference, image)
+
+
+def dists(reference: Pixels, image: Pixels, *, weights: str | Path) -> float:
+    """Compute DISTS (Ding et al. 2020) of whole pictures, as `cod evaluate` does.
+
+    The weights are read once, and a program is compiled for each size.
+
+    Args:
+        reference: Original, uint8 [H, W, 3].
+        image: Decoded picture of the same shape and type.
+        weights: Folder of the published files vgg16-397923af.pth and weights.pt.
+
+    Returns:
+        The distance, 0 for equal pictures.
+
+    Raises:
+        FileNotFoundError: A file is not there; the message says where it comes from.
+        UserError: A file is not the published one, the pictures are not uint8 of one shape, or a side is too short.
+    """
+    return _measure(Dists, load_dists, weights, reference, image)
+
+
+def _measure(
+    kind: type[NetworkMetric], load: Callable[..., Any], weights: str | Path, reference: Any, image: Any
+) -> float:
     pair: tuple[Any, Any] = np.asarray(reference), np.asarray(image)
     if any(picture.dtype != np.uint8 for picture in pair) or pair[0].shape != pair[1].shape:
         given = " and ".join(f"{picture.dtype} {list(picture.shape)}" for picture in pair)
         raise UserError(f"expected two uint8 pictures of one shape, got {given}; convert them to 8-bit sRGB")
-    return float(LpipsAlex(load_lpips, str(Path(weights).resolve())).measure(*pair, 0))
+    return float(kind(load, str(Path(weights).resolve())).measure(*pair, 0))

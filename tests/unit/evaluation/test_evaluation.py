@@ -4,13 +4,14 @@ import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cod_jax import evaluation
 from cod_jax.errors import UserError
-from cod_jax.evaluation import from_weights
+from cod_jax.evaluation import from_weights, networks
 from tests.model_fixtures import gradient_image
 from tests.unit.evaluation.test_networks import load
 
@@ -45,6 +46,15 @@ def test_lpips_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.
     assert evaluation.lpips(picture, picture[::-1].copy(), weights="weights") > 0
     with pytest.raises(UserError, match=r"expected two uint8 pictures of one shape, got uint8 .* and float32 "):
         evaluation.lpips(picture, picture / np.float32(255), weights="weights")
+
+
+def test_dists_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(networks, "_compiled", lambda build, params: lambda a, b: a.sum() - b.sum() + params)
+    monkeypatch.setattr(from_weights, "load_dists", lambda folder: len(Path(folder).name))
+    white = np.full((2, 2, 3), 255, np.uint8)
+    assert evaluation.dists(white, 0 * white, weights="of_dists") == 12 + 8
+    with pytest.raises(UserError, match=r"got uint8 \[2, 2, 3\] and uint8 \[1, 2, 3\]; convert them"):
+        evaluation.dists(white, white[:1], weights="of_dists")
 
 
 def test_lpips_says_where_missing_weights_come_from(tmp_path):
