@@ -127,8 +127,9 @@ def get_config() -> config_dict.ConfigDict:
             "checkpoint": {
                 "every_steps": 5000,
                 "keep_latest": 2,
-                "keep_best": 1,  # by validation loss
+                "keep_best": 1,  # by validation
                 "fall_back": True,  # to an older checkpoint if the newest is damaged
+                "best_by": "loss",  # or another number of the validation, such as "psnr_one_step"
             },
             "log": {"every_steps": 100},
             "validation": {

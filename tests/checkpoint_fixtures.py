@@ -33,7 +33,8 @@ def make_state(seed: int = 0, width: int = 8) -> TrainState:
 def save_all(workdir: Path, losses: dict[int, float | None], **options: int) -> CheckpointStore:
     store = CheckpointStore(workdir, keep_latest=options.get("keep_latest", 2), keep_best=options.get("keep_best", 1))
     for step, loss in losses.items():
-        store.save(step, make_state(step), {"config": CONFIG, "data": {"step": step}}, loss)
+        validation = None if loss is None else {"loss": loss}
+        store.save(step, make_state(step), {"config": CONFIG, "data": {"step": step}}, validation)
     store.wait()
     return store
 

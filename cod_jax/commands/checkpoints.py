@@ -1,7 +1,9 @@
 """`cod checkpoints`: check which checkpoints of a run can be read."""
 
 import argparse
+import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from cod_jax.commands import frame
@@ -12,8 +14,9 @@ examples:
   cod checkpoints --workdir runs/lite
   cod checkpoints --workdir runs/lite/stage2
 
-Reads every checkpoint completely, of every stage if the run has stages, and prints a line for each. The exit status is
-1 if one is damaged. A run that resumes sets damaged checkpoints aside by itself and goes on from an older one.
+Reads every checkpoint completely, of every stage if the run has stages, and prints a line for each, with the number of
+the validation that ranks it. The best is the one that cod export takes. The exit status is 1 if one is damaged. A run
+that resumes sets damaged checkpoints aside by itself and goes on from an older one.
 """
 
 
@@ -34,25 +37,51 @@ def _run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(
             f"{checkpoint_directory(workdir)} holds no finished checkpoint; give the --workdir of a run that saved one"
         )
-    readable = [_report(folder, step) for folder in folders for step in steps[folder]]
+    readable = [
+        _report(folder, step, name, is_best=step == best)
+        for folder in folders
+        for name, best in [_best(folder, steps[folder])]
+        for step in steps[folder]
+    ]
     frame.say(f"{sum(readable)} of {len(readable)} checkpoints can be read")
     return frame.DONE if all(readable) else frame.FAILED
 
 
-def _report(workdir: Path, step: int) -> bool:
+def _best(workdir: Path, steps: Sequence[int]) -> tuple[str, int | None]:
+    """Return the name of the number that ranks a run's checkpoints, and the step that is best by it, None without."""
+    from cod_jax.training.ranking import rank
+    from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, stored_numbers
+    from cod_jax.training.saved_models import best_by, best_step
+
+    name = best_by(workdir)
+    numbers = {}
+    for step in steps:
+        with contextlib.suppress(DamagedCheckpointError, FileNotFoundError):
+            numbers[step] = stored_numbers(checkpoint_directory(workdir), step)
+    ranked = {step: found for step, found in numbers.items() if math.isfinite(rank(found, name))}
+    return name, best_step(ranked, name) if ranked else None
+
+
+def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool:
     """Print a line about a checkpoint, and return whether it can be read."""
-    from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_loss
+    from cod_jax.training.ranking import DEFAULT, LOSS
+    from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_numbers
     from cod_jax.training.saved_models import check_checkpoint
 
     folder = checkpoint_directory(workdir) / str(step)
     try:
         not_finite = check_checkpoint(workdir, step)
-        loss = stored_loss(folder.parent, step)
+        numbers = stored_numbers(folder.parent, step)
         size = size_bytes(folder)
     except (DamagedCheckpointError, FileNotFoundError) as error:
         frame.say(str(error))
         return False
-    facts = [f"{size / 1e6:,.1f} MB", "not validated" if math.isinf(loss) else f"validation loss {loss:.4f}"]
+    validated = [f"validation loss {numbers[LOSS]:.4f}"] if LOSS in numbers else []
+    if best_by != DEFAULT and best_by in numbers:
+        validated.append(f"{best_by} {numbers[best_by]:.4f}")
+    facts = [f"{size / 1e6:,.1f} MB", *(validated or ["not validated"])]
+    if is_best:
+        facts.append("the best")
     if not_finite:
         facts.append(f"NaN or infinity in {len(not_finite)} arrays, such as {not_finite[0]}")
     frame.say(f"{folder}: {', '.join(facts)}")

@@ -57,7 +57,8 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.config import upgraded
     from cod_jax.training.decoding_choice import Choice, choose_decoding
     from cod_jax.training.objectives.objective import ObjectiveConfig
-    from cod_jax.training.saved_models import load_for_export
+    from cod_jax.training.ranking import DEFAULT
+    from cod_jax.training.saved_models import best_by, load_for_export
 
     model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
     config = ModelConfig.from_dict(model)
@@ -79,7 +80,12 @@ def _run(args: argparse.Namespace) -> int:
         decoding=decoding,
         force=args.force,
     )
-    best = ", the best by validation" if args.step is None and training.get("validation_loss") is not None else ""
+    best = ""
+    if args.step is None:
+        name = best_by(Path(args.workdir))
+        value = training.get("validation_loss") if name == DEFAULT else training.get("validation", {}).get(name)
+        if value is not None:
+            best = ", the best by validation" if name == DEFAULT else f", the best by {name} ({value:.4f})"
     step = f"step {training['step']}{best}, " if "step" in training else ""
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     reason = "--steps asks for it" if args.steps is not None else choice.reason

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cod_jax.launch.plan import Run
+from cod_jax.training.ranking import DEFAULT, best_by_of, direction
 from cod_jax.training.results import best_result
 
 # Title, names of the result of which the first is shown that a run has, format, and the sign of what is better: -1 is
@@ -16,7 +17,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str, int], ...] = (
     ("PSNR sampled", ("psnr_sampled",), "{:.2f} dB", 1),
     ("bits per pixel", ("estimated_bits_per_pixel", "nominal_bits_per_pixel"), "{:.4f}", 0),
 )
-_EXPLANATION = "at the step with the lowest validation loss of each point; * is the best of a column"
+_EXPLANATION = "at the step with {} of each point; * is the best of a column"
 _WARNING = "the points have different objectives, so their losses cannot be compared"
 
 
@@ -26,11 +27,16 @@ def table(runs: Sequence[Run]) -> list[str]:
     Args:
         runs: The points.
     """
-    results = {run.name: result for run in runs if (result := best_result(run.workdir))}
+    results = {run.name: result for run in runs if (result := best_result(run.workdir, best_by_of(run.settings)))}
     if not results:
         return []
+    rankings = list(dict.fromkeys(best_by_of(run.settings) for run in runs))
+    known = {name for _, names, _, _ in _COLUMNS for name in names}
+    further = [(name, (name,), "{:.4f}", direction(name)) for name in rankings if name not in known]
     columns = [
-        column for column in _COLUMNS if any(_value(result, column[1]) is not None for result in results.values())
+        column
+        for column in (*_COLUMNS, *further)
+        if any(_value(result, column[1]) is not None for result in results.values())
     ]
     best = {title: _best(results, names, sign) for title, names, _, sign in columns if sign}
     rows = [["point", *(title for title, *_ in columns)]]
@@ -44,7 +50,8 @@ def table(runs: Sequence[Run]) -> list[str]:
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.append(_EXPLANATION)
+    words = ["the lowest validation loss" if name == DEFAULT else f"the best {name}" for name in rankings]
+    lines.append(_EXPLANATION.format(" or ".join(words)))
     if len({repr(run.settings["objective"]) for run in runs}) > 1:
         lines.append(_WARNING)
     return lines + [f"best by {title}: {name}" for title, name in best.items() if name]

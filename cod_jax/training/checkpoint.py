@@ -1,6 +1,7 @@
 """Checkpoints of a run; the only module that calls Orbax."""
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +15,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from cod_jax.errors import UserError, WorkError
+from cod_jax.training.ranking import DEFAULT, LOSS, rank
 from cod_jax.training.run_folder import (
-    LOSS,
     DamagedCheckpointError,
     checked_meta,
     checkpoint_directory,
@@ -26,7 +27,7 @@ from cod_jax.training.run_folder import (
     remove_unfinished,
     set_aside,
     steps_of,
-    stored_loss,
+    stored_numbers,
 )
 from cod_jax.training.state import TrainState
 
@@ -49,18 +50,22 @@ class CheckpointStore:
     Args:
         workdir: Folder of the run.
         keep_latest: Number of newest checkpoints to keep.
-        keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
+        keep_best: Number of further checkpoints to keep, the best by validation.
+        best_by: Name of the number of the validation that says which is best.
         fall_back: Whether the run may go on from an older checkpoint if the newest is damaged.
 
     Raises:
-        DamagedCheckpointError: The validation losses of all are damaged, or that of the newest is and `fall_back` is
+        DamagedCheckpointError: The validation results of all are damaged, or that of the newest is and `fall_back` is
             false.
     """
 
-    def __init__(self, workdir: Path, keep_latest: int, keep_best: int, *, fall_back: bool = True):
+    def __init__(
+        self, workdir: Path, keep_latest: int, keep_best: int, *, best_by: str = DEFAULT, fall_back: bool = True
+    ):
+        ranking = functools.partial(rank, best_by=best_by)
         policies = [
             checkpoint_managers.LatestN(keep_latest),
-            checkpoint_managers.BestN(get_metric_fn=_ranking, n=keep_best, reverse=True),
+            checkpoint_managers.BestN(get_metric_fn=ranking, n=keep_best, reverse=True),
         ]
         self.directory = checkpoint_directory(workdir)
         self._workdir = workdir
@@ -73,14 +78,16 @@ class CheckpointStore:
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                best_fn=_ranking,  # metrics are stored only if this is set; the policy above decides
+                best_fn=ranking,  # metrics are stored only if this is set; the policy above decides
                 best_mode="min",
                 cleanup_tmp_directories=True,
             ),
             item_handlers=_handlers(),
         )
 
-    def save(self, step: int, state: TrainState, meta: Mapping[str, Any], validation_loss: float | None) -> None:
+    def save(
+        self, step: int, state: TrainState, meta: Mapping[str, Any], validation: Mapping[str, float] | None
+    ) -> None:
         """Start to save a state, whose arrays may be donated as soon as this returns.
 
         Every process calls it. If the step is already saved, it does nothing.
@@ -89,7 +96,8 @@ class CheckpointStore:
             step: Number of steps done.
             state: Training state.
             meta: Plain values to store with it.
-            validation_loss: Validation loss of this step, or None without a validation.
+            validation: Numbers of this step's validation by name, or None without one; those that are not finite rank
+                nothing.
 
         Raises:
             WorkError: There is not enough space, or this or the previous save failed.
@@ -99,13 +107,13 @@ class CheckpointStore:
             return
         self._check_space(step, state)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _split(state).items()}
-        loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
+        numbers = {name: value for name, value in (validation or {}).items() if math.isfinite(value)}
         self._saving = step
         with self._naming_failure():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, SHAPES: shapes_of(state)})),
-                metrics={LOSS: loss},
+                metrics={LOSS: numbers.get(DEFAULT), **numbers},
                 force=True,
             )
 
@@ -255,11 +263,11 @@ class CheckpointStore:
             remove_unfinished(self.directory, settle_s=settle_s)
 
     def _set_unranked_aside(self) -> None:
-        """Set checkpoints aside whose validation loss cannot be read, because Orbax reads that of all."""
+        """Set checkpoints aside whose validation results cannot be read, because Orbax reads those of all."""
         steps, damage = steps_of(self._workdir), {}
         for step in reversed(steps):
             try:
-                stored_loss(self.directory, step)
+                stored_numbers(self.directory, step)
             except DamagedCheckpointError as error:
                 damage[step] = error
         if steps and steps[-1] in damage:
@@ -380,12 +388,6 @@ def _split(state: TrainState) -> dict[str, Any]:
 def joined(item: str, tree: Any) -> dict[str, Any]:
     """Return one of `ITEMS` as a part of the state's dict."""
     return {item: tree} if item in _OWN_ITEMS else tree
-
-
-def _ranking(metrics: Any) -> float:
-    """Return the metric that ranks a checkpoint; a checkpoint without a validation ranks last."""
-    loss = (metrics or {}).get(LOSS)
-    return math.inf if loss is None else loss
 
 
 def shapes_of(tree: Any) -> dict[str, list[int]]:

@@ -13,6 +13,7 @@ from cod_jax.models.fields import from_mapping, require, require_at_least
 from cod_jax.parallel import MeshConfig, Rules
 from cod_jax.training.objectives.objective import ObjectiveConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
+from cod_jax.training.ranking import DEFAULT, check_direction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +53,22 @@ class CheckpointConfig:
         every_steps: Steps between checkpoints.
         keep_latest: Number of newest checkpoints to keep; with 1 there is no way back from one that turns out to be
             damaged, or useless.
-        keep_best: Number of further checkpoints to keep, those with the lowest validation loss.
+        keep_best: Number of further checkpoints to keep, the best by validation.
         fall_back: Whether a run goes on from an older checkpoint if the newest is damaged; otherwise it is refused.
+        best_by: Name of the number of the validation that says which checkpoint is best: "loss", or one such as
+            "psnr_one_step" or "quality_3/ms_ssim_one_step"; see `ranking`.
     """
 
     every_steps: int
     keep_latest: int
     keep_best: int
     fall_back: bool = True
+    best_by: str = DEFAULT
 
     def __post_init__(self):
         require_at_least(self, 1, "every_steps", "keep_latest")
         require_at_least(self, 0, "keep_best")
+        check_direction(self.best_by)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
+from cod_jax.training.ranking import DEFAULT, check_measured
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
@@ -102,10 +103,13 @@ def train(
         frozen_params = placed(plan, given)
         frozen_digests = digests(plan.objective, given)
         key = jax.random.key(config.seed)
+        validate = _checked_validator(config, plan, validation_images, key, mesh, batch)
 
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         kept = config.checkpoint
-        store = CheckpointStore(workdir, kept.keep_latest, kept.keep_best, fall_back=kept.fall_back)
+        store = CheckpointStore(
+            workdir, kept.keep_latest, kept.keep_best, best_by=kept.best_by, fall_back=kept.fall_back
+        )
         stack.callback(store.close)
 
         def check(meta: Mapping[str, Any]) -> None:
@@ -138,18 +142,7 @@ def train(
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
-        validate = Validator(
-            plan.objective,
-            config.validation,
-            validation_images,
-            batch_size=config.batch_size // config.accumulation_steps,
-            key=jax.random.fold_in(key, 1),
-            mesh=mesh,
-            param_shardings=shardings.params,
-            frozen_shardings=plan.frozen_shardings,
-            batch=batch,
-        )
-        report = Report(writer, config.total_steps)
+        report = Report(writer, config.total_steps, kept.best_by)
         skipped = SkippedSteps(plan.objective.updates, config.max_consecutive_skipped)
         meter = _build_meter(plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))
@@ -187,7 +180,7 @@ def train(
                 values = jax.device_get(window)
                 report.training(done, values, meter.report(len(window)), batches.skipped)
                 window.clear()
-            validation_loss, validated, measured = None, False, {}
+            measured: dict[str, float] | None = None
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
                 with meter.paused():
@@ -195,9 +188,8 @@ def train(
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
                 measured = {name: value for name, value in scalars.items() if math.isfinite(value)}
-                validation_loss = scalars.get("loss")
-                validated = True
-            due = due or done % config.checkpoint.every_steps == 0 or validated or is_last or stopping
+            is_validated = measured is not None
+            due = due or done % config.checkpoint.every_steps == 0 or is_validated or is_last or stopping
             if due:
                 with meter.paused():
                     look(0)
@@ -205,7 +197,7 @@ def train(
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
-                        store.save(done, state, {**meta, "validation": measured}, validation_loss)
+                        store.save(done, state, {**meta, "validation": measured or {}}, measured)
                         due = False
             if stopping and not is_last:
                 what = "not saving the skipped step" if due else "saving step"
@@ -248,11 +240,34 @@ def check(config: TrainConfig) -> None:
         OSError: Something cannot be read.
     """
     mesh = make_mesh(config.mesh)
-    _check_batch(config, mesh)
-    make_plan(config, mesh)
-    batches, _ = _open_data(config)
+    batch = _check_batch(config, mesh)
+    plan = make_plan(config, mesh)
+    batches, held_out = _open_data(config)
     with contextlib.closing(batches):
+        _checked_validator(config, plan, held_out, jax.random.key(config.seed), mesh, batch)
         next(batches)
+
+
+def _checked_validator(
+    config: TrainConfig, plan: Plan, held_out: np.ndarray, key: jax.Array, mesh: Mesh, batch: NamedSharding
+) -> Validator:
+    """Return the validation of a run, which measures the number that ranks the checkpoints."""
+    validate = Validator(
+        plan.objective,
+        config.validation,
+        held_out,
+        batch_size=config.batch_size // config.accumulation_steps,
+        key=jax.random.fold_in(key, 1),
+        mesh=mesh,
+        param_shardings=plan.shardings.params,
+        frozen_shardings=plan.frozen_shardings,
+        batch=batch,
+    )
+    # The loss of an objective that has none ranks nothing, which is what its recipe wants.
+    if validate.enabled and config.checkpoint.best_by != DEFAULT:
+        averaged = {**plan.shapes.params, **plan.shapes.ema}
+        check_measured(config.checkpoint.best_by, validate.names(averaged, plan.frozen_shapes))
+    return validate
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> NamedSharding:

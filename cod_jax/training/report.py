@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cod_jax.training import memory
+from cod_jax.training.ranking import DEFAULT
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -20,9 +21,11 @@ class Report:
     Args:
         writer: Writer of the TensorBoard files.
         total_steps: Number of steps of the run, for the log lines.
+        best_by: Name of the number of the validation that ranks the checkpoints, which its log lines show.
     """
 
-    def __init__(self, writer: TensorBoardWriter, total_steps: int):
+    def __init__(self, writer: TensorBoardWriter, total_steps: int, best_by: str = DEFAULT):
+        self._best_by = best_by
         self._writer = writer
         self._total_steps = total_steps
         self._left_out: set[str] = set()
@@ -75,6 +78,7 @@ class Report:
             "nominal_bits_per_pixel": "nominal {:.4f} bits per pixel",
             "estimated_bits_per_pixel": "estimated {:.4f} bits per pixel",
         }
+        formats.setdefault(self._best_by, self._best_by.replace("_", " ") + " {:.4f}")
         parts = [text.format(scalars[name]) for name, text in formats.items() if name in scalars]
         _logger.info("validation after step %d: %s", step, ", ".join(parts))
 

@@ -1,7 +1,6 @@
 """Results of a run's validations as a file of lines, for programs that compare runs."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 
 from cod_jax import files
+from cod_jax.training.ranking import DEFAULT, rank
 
 RESULTS_FILE = "validation.jsonl"
 
@@ -59,12 +59,7 @@ def read_results(workdir: Path) -> list[dict[str, Any]]:
     return [results[step] for step in sorted(results)]
 
 
-def best_result(workdir: Path) -> dict[str, Any] | None:
-    """Return the result with the lowest finite loss, whose checkpoint an export takes, else the newest, else None."""
-
-    def rank(result: dict[str, Any]) -> float:
-        loss = result.get("loss", math.inf)
-        return loss if math.isfinite(loss) else math.inf
-
-    # The later of equal losses, so the newest if there are none.
-    return min(reversed(read_results(workdir)), key=rank, default=None)
+def best_result(workdir: Path, best_by: str = DEFAULT) -> dict[str, Any] | None:
+    """Return the best result by a number of it, whose checkpoint an export takes, else the newest, else None."""
+    # The later of equal ones, so the newest if nothing ranks them.
+    return min(reversed(read_results(workdir)), key=lambda result: rank(result, best_by), default=None)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import re
 import shutil
@@ -15,12 +14,12 @@ from typing import Any
 
 from cod_jax import files
 from cod_jax.errors import UserError, is_out_of_memory
+from cod_jax.training.ranking import LOSS
 
 # What Orbax adds to the name of a checkpoint that is being written.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _SYSTEM_ERROR = re.compile(r"os_error_code='?(\d+)")
 _LONGEST_REASON = 200
-LOSS = "validation_loss"
 
 
 class DamagedCheckpointError(UserError):
@@ -119,16 +118,16 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
-def stored_loss(directory: Path, step: int) -> float:
-    """Return the loss that ranks a checkpoint; infinity if it was not validated.
+def stored_numbers(directory: Path, step: int) -> dict[str, float]:
+    """Return the numbers of the validation that rank a checkpoint, see `ranking.rank`; {} if it was not validated.
 
     Raises:
-        DamagedCheckpointError: The file of the loss is damaged.
+        DamagedCheckpointError: Their file is damaged.
     """
     with naming_damage(directory, step):
         file = directory / str(step) / "metrics" / "metrics"
-        loss = json.loads(file.read_bytes())[LOSS] if file.exists() else None
-        return math.inf if loss is None else float(loss)
+        stored = json.loads(file.read_bytes()) if file.exists() else {LOSS: None}
+        return {name: float(value) for name, value in {LOSS: stored[LOSS], **stored}.items() if value is not None}
 
 
 def set_aside(directory: Path, step: int, why: str) -> Path:

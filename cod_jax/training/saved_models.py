@@ -1,7 +1,6 @@
 """Models that checkpoints of a run contain, read without its trainer, and whether its checkpoints can be read."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +13,14 @@ from cod_jax.errors import UserError
 from cod_jax.models.functional import flatten_params
 from cod_jax.models.lora import merge
 from cod_jax.training.checkpoint import ITEMS, SHAPES, joined, read_meta, read_on_host, shapes_of
+from cod_jax.training.ranking import DEFAULT, LOSS, best_by_of, rank
 from cod_jax.training.run_folder import (
     DamagedCheckpointError,
     checkpoint_directory,
     naming_damage,
     stages_of,
     steps_of,
-    stored_loss,
+    stored_numbers,
 )
 
 Weights = Literal["ema", "raw"]
@@ -66,8 +66,7 @@ def load_for_export(
     Args:
         workdir: Folder of the run.
         weights: "ema" for the moving average, "raw" for the trained parameters.
-        step: Step of the checkpoint; by default the one with the lowest validation loss, or the newest if none was
-            validated.
+        step: Step of the checkpoint; by default the best by `best_by`, or the newest if none was validated.
 
     Returns:
         The model's config as stored by `ModelConfig.to_dict`, its parameters by name as `flatten_params` gives them,
@@ -91,20 +90,37 @@ def load_for_export(
         raise FileNotFoundError(f"{directory} holds no finished checkpoint; train until the first is saved")
     if step is not None and step not in steps:
         raise FileNotFoundError(f"{directory} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
-    losses: dict[int, float] = {}
+    numbers: dict[int, dict[str, float]] = {}
     for saved in steps if step is None else [step]:
         with _saying_what_is_left(workdir, saved):
-            losses[saved] = stored_loss(directory, saved)
-    # The later of equal losses, so the newest if nothing was validated.
-    step = min(losses, key=lambda saved: (losses[saved], -saved))
+            numbers[saved] = stored_numbers(directory, saved)
+    step = best_step(numbers, best_by(workdir)) if step is None else step
     with _saying_what_is_left(workdir, step):
         meta = read_meta(directory, step)
         read = read_on_host(directory, step, _ITEM_OF_WEIGHTS[weights])
         params = _merged(read, meta["config"].get("objective", {}))["model"]
-    loss = losses[step] if math.isfinite(losses[step]) else None
+    loss = numbers[step].get(LOSS)
     measured = meta.get("validation", {})
     info = {"step": step, "weights": weights, "validation_loss": loss, "validation": measured, "config": meta["config"]}
     return meta["config"]["model"], _flat(params), info
+
+
+def best_by(workdir: Path) -> str:
+    """Return the name of the number that ranks a run's checkpoints, by its newest settings that can be read."""
+    for step in reversed(steps_of(workdir)):
+        with contextlib.suppress(DamagedCheckpointError, FileNotFoundError):
+            return best_by_of(load_meta(workdir, step)["config"])
+    return DEFAULT
+
+
+def best_step(numbers: Mapping[int, Mapping[str, float]], best_by: str) -> int:
+    """Return the best of some steps, the later of equal ones, so the newest if nothing was validated.
+
+    Args:
+        numbers: Numbers of the validation for each step, of which there is at least one.
+        best_by: Name of the number that ranks them.
+    """
+    return min(numbers, key=lambda step: (rank(numbers[step], best_by), -step))
 
 
 def check_checkpoint(workdir: Path, step: int) -> list[str]:
@@ -115,7 +131,7 @@ def check_checkpoint(workdir: Path, step: int) -> list[str]:
         FileNotFoundError: It is gone.
     """
     directory = checkpoint_directory(workdir)
-    stored_loss(directory, step)
+    stored_numbers(directory, step)
     shapes = read_meta(directory, step)[SHAPES]
     found: dict[str, list[int]] = {}
     broken: list[str] = []

@@ -86,14 +86,23 @@ class Validator:
             parts.append(jax.device_get(self._measure(params, frozen, inputs["image"], inputs["index"], self._key)))
         num = len(self._images)
         joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
-        measured = [name for name in joined if name not in _PICTURES and not name.startswith(_STATISTICS)]
-        scalars = {name: float(joined[name].mean()) for name in measured} | self._rate(joined)
+        scalars = {name: float(joined[name].mean()) for name in joined if _is_scalar(name)} | self._rate(joined)
         num_grid = min(self._config.grid_images, num)
         if num_grid == 0:
             return scalars, {}
         names = [name for name in _PICTURES if name in joined]
         columns = [self._images[:num_grid], *(joined[name][:num_grid] for name in names)]
         return scalars, {"_".join(["original", *names]): picture_grid(columns)}
+
+    def names(self, params: Params, frozen: Params) -> list[str]:
+        """Return the names of the scalars, worked out from the shapes of the parameters alone."""
+        size, side = self._size, self._images.shape[1]
+        images = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
+        measured = jax.eval_shape(
+            self._measure, params, frozen, images, jax.ShapeDtypeStruct((size,), jnp.uint32), self._key
+        )
+        rate = self._rate({name: np.ones(leaf.shape, leaf.dtype) for name, leaf in measured.items()})
+        return [*filter(_is_scalar, measured), *rate]
 
     def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return the nominal rate, if there is one, and the bottleneck's metrics, also at its lower quality levels."""
@@ -109,6 +118,10 @@ class Validator:
         }
         nominal = self._codec.nominal_bits_per_pixel
         return metrics if nominal is None else {"nominal_bits_per_pixel": nominal, **metrics}
+
+
+def _is_scalar(name: str) -> bool:
+    return name not in _PICTURES and not name.startswith(_STATISTICS)
 
 
 def make_measure(

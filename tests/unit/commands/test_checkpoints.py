@@ -1,5 +1,6 @@
 from cod_jax.commands.main import main
-from tests.checkpoint_fixtures import remove_numbers, save_all
+from cod_jax.training.checkpoint import CheckpointStore
+from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_all
 
 
 def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
@@ -7,7 +8,7 @@ def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
         save_all(tmp_path / stage, losses).close()
     assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
     first, second, _, last = capsys.readouterr().out.splitlines()
-    assert first == f"{tmp_path}/stage1/checkpoints/1: 0.0 MB, validation loss 0.5000"
+    assert first == f"{tmp_path}/stage1/checkpoints/1: 0.0 MB, validation loss 0.5000, the best"
     assert second == f"{tmp_path}/stage1/checkpoints/2: 0.0 MB, not validated"
     assert last == "3 of 3 checkpoints can be read"
 
@@ -16,6 +17,18 @@ def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
     *_, damaged, last = capsys.readouterr().out.splitlines()
     assert damaged.startswith(f"the checkpoint of step 3 in {tmp_path}/stage2/checkpoints is damaged (")
     assert last == "2 of 3 checkpoints can be read"
+
+
+def test_the_number_that_ranks_the_checkpoints_is_named(tmp_path, capsys):
+    store = CheckpointStore(tmp_path, 2, 0, best_by="psnr_one_step")
+    for step, psnr in ((1, 26.0), (2, 25.0)):
+        meta = {"config": {**CONFIG, "checkpoint": {"best_by": "psnr_one_step"}}, "data": {}}
+        store.save(step, make_state(step), meta, {"psnr_one_step": psnr})
+    store.close()
+    assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first.endswith("checkpoints/1: 0.0 MB, psnr_one_step 26.0000, the best")
+    assert second.endswith("checkpoints/2: 0.0 MB, psnr_one_step 25.0000")
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path, capsys):

@@ -64,6 +64,18 @@ def test_the_best_is_remembered_by_the_next_process(tmp_path):
     assert steps_of(tmp_path) == [1, 4, 5]
 
 
+def test_the_best_may_be_that_of_another_number(tmp_path):
+    store = CheckpointStore(tmp_path, 1, 1, best_by="quality_2/psnr_one_step")
+    for step, psnr in enumerate((21.0, 25.0, 23.0, math.nan), 1):
+        numbers = {"loss": 1.0 / step, "quality_2/psnr_one_step": psnr}
+        store.save(step, make_state(step), {"config": CONFIG, "data": {"step": step}}, numbers)
+    store.close()
+    assert steps_of(tmp_path) == [2, 4]
+    # Ranked by the loss from now on, the numbers of earlier checkpoints still count.
+    save_all(tmp_path, {5: 0.3}, keep_latest=1).close()
+    assert steps_of(tmp_path) == [4, 5]
+
+
 def test_without_a_validation_only_the_newest_are_kept(tmp_path):
     save_all(tmp_path, {1: None, 2: None, 3: None, 4: None}).close()
     assert steps_of(tmp_path)[-2:] == [3, 4]
@@ -103,8 +115,8 @@ def test_a_checkpoint_is_known_by_its_number(tmp_path, name: str):
     assert latest_step(tmp_path) == (5 if name == "5" else 1)
 
 
-def restored(workdir: Path, **options: bool) -> tuple[int, TrainState] | None:
-    store = CheckpointStore(workdir, 2, 1, **options)
+def restored(workdir: Path, *, fall_back: bool = True) -> tuple[int, TrainState] | None:
+    store = CheckpointStore(workdir, 2, 1, fall_back=fall_back)
     try:
         state = make_state(3)
         everywhere = shardings_of(state, MeshConfig())

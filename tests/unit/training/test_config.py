@@ -28,9 +28,18 @@ def test_settings_survive_json():
     assert changed_fields(stored, {**config.to_dict(), "seed": 1}) == {"seed": (0, 1)}
 
 
+def test_checkpoints_of_earlier_settings_are_ranked_by_the_loss():
+    stored = tiny.get_config().to_dict()
+    del stored["checkpoint"]["best_by"]
+    config = TrainConfig.from_dict(stored)
+    assert config.checkpoint.best_by == "loss"
+    assert changed_fields(stored, config.to_dict()) == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"checkpoint__best_by": "pnsr"}, "config.checkpoint: expected best_by among loss, .*, got 'pnsr'"),
         ({"batch_size": 0}, "config: batch_size must be at least 1, got 0"),
         ({"batch_size": 12, "accumulation_steps": 8}, "batch_size must be a multiple of accumulation_steps 8, got 12"),
         ({"compute__dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.initial import load_initial
-from cod_jax.training.saved_models import Weights, check_checkpoint, load_for_export, load_meta
+from cod_jax.training.saved_models import Weights, best_by, check_checkpoint, load_for_export, load_meta
 from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_all, truncate_numbers
 
 
@@ -18,6 +19,21 @@ def test_export_reads_the_best_by_default_and_any_step_by_name(tmp_path):
     _, params, info = load_for_export(tmp_path, "raw", step=3)
     assert (info["step"], info["validation_loss"]) == (3, None)
     np.testing.assert_array_equal(params["layers/0/kernel"], make_state(3).params["model"]["layers"][0]["kernel"])
+
+
+def test_export_takes_the_best_by_the_number_that_the_newest_settings_name(tmp_path):
+    store = CheckpointStore(tmp_path, 3, 0, best_by="psnr_one_step")
+    for step, (loss, psnr) in enumerate(((0.5, 25.0), (0.4, 26.0), (0.3, 24.0)), 1):
+        meta = {"config": {**CONFIG, "checkpoint": {"best_by": "psnr_one_step"}}, "data": {}}
+        store.save(step, make_state(step), meta, {"loss": loss, "psnr_one_step": psnr})
+    store.close()
+    assert best_by(tmp_path) == "psnr_one_step"
+    info = load_for_export(tmp_path)[2]
+    assert (info["step"], info["validation_loss"]) == (2, 0.4)
+    # Settings that cannot be read are passed over.
+    (tmp_path / "checkpoints" / "3" / "meta" / "metadata").write_text("{}")
+    assert best_by(tmp_path) == "psnr_one_step"
+    assert load_for_export(tmp_path)[2]["step"] == 2
 
 
 def test_export_takes_the_newest_where_nothing_was_validated(tmp_path):

@@ -46,6 +46,7 @@ def validated() -> tuple[dict[str, float], np.ndarray]:
         batch=batch_sharding(mesh, config.sharding.batch),
     )
     scalars, pictures = validator(numpy_params(plan.shapes.ema), {})
+    assert sorted(validator.names(plan.shapes.ema, plan.frozen_shapes)) == sorted(scalars)
     return scalars, pictures["original_one_step_sampled"]
 
 

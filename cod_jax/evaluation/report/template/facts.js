@@ -50,9 +50,10 @@ function modelsSection() {
   const models = curves.filter((curve) => curve.kind !== "baseline");
   const baselines = curves.filter((curve) => curve.kind === "baseline");
   if (!models.length && !baselines.length) return null;
+  const isOne = models.filter((curve) => !curve.about.levels_of).length === 1;
   return section(
     "models",
-    models.length === 1 ? "Model card" : "What was compared",
+    isOne ? "Model card" : "What was compared",
     null,
     models.map((curve) => {
       const { card, ...about } = curve.about;
@@ -60,7 +61,7 @@ function modelsSection() {
         "article",
         { class: "card" },
         el("h3", {}, curveName(curve)),
-        card && el("details", { open: models.length === 1 }, el("summary", {}, "Card"), markdown(card)),
+        card && el("details", { open: isOne }, el("summary", {}, "Card"), markdown(card)),
         el(
           "details",
           { open: !card },
