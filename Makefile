@@ -17,7 +17,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test slow soak docs lint check clean
+.PHONY: help env demo test slow soak docs notebook lint check clean
 
 help:
 	@echo "make demo   compare the included model with JPEG and WebP, and fine-tune it; under 5 minutes on 2 CPU cores"
@@ -25,6 +25,7 @@ help:
 	@echo "make slow   the tests that take longer, at most an hour"
 	@echo "make soak   the tests that take longer still; for a night"
 	@echo "make docs   the documentation as a site, in the folder site"
+	@echo "make notebook  runs docs/notebook.ipynb again, whose pictures are kept with it"
 	@echo "make lint   formatting, lint rules and types"
 	@echo "make check  lint and test"
 	@echo "make env    only make the Python environment $(VENV)"
@@ -65,6 +66,10 @@ soak: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Its pictures are part of the repository. The times of cells would change with every run.
+notebook: $(STAMP)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebook.ipynb
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

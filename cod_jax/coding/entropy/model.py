@@ -118,7 +118,7 @@ class EntropyModel(abc.ABC):
     def symbol_bits(self, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float64] | None:
         """Return the bits that each symbol takes [h, w, C], by the tables that code it; None where that is not known.
 
-        Together they are the length of the payload, apart from a byte that names the level, and the end.
+        Their sum is the length of the payload, apart from a byte that names the level and from what the coder rounds.
         """
         return None
 
