@@ -95,7 +95,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="DIR",
-        help="folder of the published weight files of LPIPS-Alex and DISTS, which are then measured",
+        help="folder of the published weight files of LPIPS-Alex, DISTS and FID, which are then measured",
     )
     parser.add_argument(
         "--against",
@@ -126,13 +126,12 @@ def _run(args: argparse.Namespace) -> int:
 
     from cod_jax.evaluation.baselines import FORMATS
     from cod_jax.evaluation.evaluate import evaluate
-    from cod_jax.evaluation.networks import NOT_IMPLEMENTED
     from cod_jax.evaluation.plan import Request
     from cod_jax.evaluation.report.page import write_report
 
     earlier = read_results(args.against) if args.against else None
     decoding = chosen_decoding(args)
-    networks, not_measured = _networks(args.weights)
+    networks, patch_fid, not_measured = _networks(args.weights)
     request = Request(
         models=args.model,
         qualities=args.quality,
@@ -143,7 +142,8 @@ def _run(args: argparse.Namespace) -> int:
         results=args.files,
         metrics=args.metric,
         networks=networks,
-        not_measured={**not_measured, **NOT_IMPLEMENTED},
+        patch_fid=patch_fid,
+        not_measured=not_measured,
         max_pixels=args.max_pixels,
     )
     if not (args.model or args.baselines or args.files):
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace) -> int:
         command=shlex.join(["cod", *sys.argv[1:]]),
         report=functools.partial(frame.report, args.program),
     )
-    for line in _lines(results, request.table()):
+    for line in _lines(results, request.described()):
         frame.say(line)
     if not args.no_report:
         write_report(args.output, args.images, Path(args.output) / REPORT_FILE)
@@ -167,26 +167,32 @@ def _run(args: argparse.Namespace) -> int:
     return max(_tell_failures(results, args), _tell_changes(results, earlier, args) if earlier else frame.DONE)
 
 
-def _networks(weights: str | None) -> tuple[list[Any], dict[str, tuple[str, str]]]:
-    """Return the metrics whose weight files are there, and title and reason of the others."""
+def _networks(weights: str | None) -> tuple[list[Any], Any, dict[str, tuple[str, str]]]:
+    """Return the metrics of pictures whose weight files are there, patch-FID, and title and reason of the others."""
     from cod_jax.evaluation.networks import NO_WEIGHTS, Dists, LpipsAlex
+    from cod_jax.evaluation.patch_fid import PatchFid
     from cod_jax.interop.frozen_networks.dists import DISTS_FILES, load_dists
     from cod_jax.interop.frozen_networks.files import official_sha256
+    from cod_jax.interop.frozen_networks.inception import INCEPTION_FILE, load_inception
     from cod_jax.interop.frozen_networks.lpips import LPIPS_FILES, load_lpips
 
-    measured: list[Any] = []
+    measured: dict[Any, Any] = {}
     not_measured = {}
-    for metric, official, load in ((LpipsAlex, LPIPS_FILES["alex"], load_lpips), (Dists, DISTS_FILES, load_dists)):
-        if weights is None:
-            not_measured[metric.name] = (metric.title, NO_WEIGHTS)
-            continue
+    for metric, official, load in (
+        (LpipsAlex, LPIPS_FILES["alex"], load_lpips),
+        (Dists, DISTS_FILES, load_dists),
+        (PatchFid, [INCEPTION_FILE], load_inception),
+    ):
         try:
+            if weights is None:
+                raise FileNotFoundError(NO_WEIGHTS)
             digests = official_sha256(official, weights)
         except FileNotFoundError as error:
             not_measured[metric.name] = (metric.title, str(error))
         else:
-            measured.append(metric(load, str(Path(weights).resolve()), " ".join(digests)))
-    return measured, not_measured
+            measured[metric] = metric(load, str(Path(weights).resolve()), " ".join(digests))
+    patch_fid = measured.pop(PatchFid, None)
+    return list(measured.values()), patch_fid, not_measured
 
 
 def _losses(text: str) -> dict[str, float]:

@@ -23,6 +23,7 @@ from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.allocated import allocated_curve
 from cod_jax.evaluation.bd import bd_rows
 from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_pictures
+from cod_jax.evaluation.patch_fid import PatchFid
 from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
 from cod_jax.evaluation.plots import draw
 from cod_jax.evaluation.processes import fresh_processes, num_cores
@@ -38,6 +39,9 @@ class _Task(NamedTuple):
     name: str
     function: Callable[..., dict[str, Any]]
     arguments: tuple[Any, ...]
+
+
+_Maker = Callable[[Curve, Point, Picture], _Task | None]
 
 
 def evaluate(
@@ -168,7 +172,10 @@ def _do_all(
     others = [curve for curve in plan.curves if curve.kind != "model"]
     parts = [(function, curves, 1) for curves in models for function in (encode, decode)]
     parts += [(encode, others, processes), (decode, others, processes), (measure, plan.curves, processes)]
-    num_all = 3 * len(plan.pictures) * sum(len(curve.points) for curve in plan.curves)
+    if plan.patch_fid is not None:
+        makers = _patch_fid_tasks(plan, plan.patch_fid, source, folder, records)
+        parts += [(make, plan.curves, processes) for make in makers]
+    num_all = len(plan.pictures) * sum(len(curve.points) for _, curves, _ in parts for curve in curves)
     with tqdm(total=num_all, unit="step", leave=False, disable=None, smoothing=0) as bar:
         told, done = time.monotonic(), 0
         for make, curves, number in parts:
@@ -207,6 +214,55 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
+def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path, records: Records) -> Iterator[_Maker]:
+    """Yield what makes the tasks of patch-FID: features of originals, features of decoded pictures, and distances."""
+
+    def of_original(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        path, _ = _features(curve.work(point, picture, source, folder), folder)
+        return _Task(_name(path, folder), stages.save_features, (source / picture.name, path, patch_fid))
+
+    def of_decoded(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        work = curve.work(point, picture, source, folder)
+        record, (_, path) = records.get(_name(work.decoded, folder)), _features(work, folder)
+        if record is None or "error" in record:
+            return None
+        return _Task(_name(path, folder), stages.save_features, (work.decoded, path, patch_fid))
+
+    def distance(curve: Curve, point: Point, picture: Picture) -> _Task | None:
+        if picture is not plan.pictures[0]:  # it is one of all pictures
+            return None
+        works = [curve.work(point, one, source, folder) for one in plan.pictures]
+        pairs = [_features(work, folder) for work in works if not _error(_found(work, plan, folder, records))]
+        name = _name_of_set(patch_fid, curve, point)
+        return _Task(name, stages.compare_sets, (pairs, patch_fid)) if pairs else None
+
+    yield from (of_original, of_decoded, distance)
+
+
+def _name_of_set(patch_fid: PatchFid, curve: Curve, point: Point) -> str:
+    return f"{patch_fid.name} of {curve.name}/{point.label}"
+
+
+def _features(work: stages.Work, folder: Path) -> tuple[Path, Path]:
+    """Return where the features of an original and of its decoded picture are kept."""
+    decoded = work.decoded.relative_to(folder).with_suffix("")
+    return folder / "features" / "original" / f"{work.stem}.npy", folder / "features" / f"{decoded}.npy"
+
+
+def _found(work: stages.Work, plan: Plan, folder: Path, records: Records) -> list[dict[str, Any]]:
+    """Return the records of one picture at one rate: encoding, decoding, measuring, and those of its features."""
+    decoded = _name(work.decoded, folder)
+    names = [_name(work.file, folder), decoded, f"metrics of {decoded}"]
+    if plan.patch_fid is not None:
+        names += [_name(path, folder) for path in _features(work, folder)]
+    return [records.get(name) or {} for name in names]
+
+
+def _error(found: Sequence[dict[str, Any]]) -> str | None:
+    """Return the reason why a picture could not be done, None if it could."""
+    return next((record["error"] for record in found if "error" in record), None)
+
+
 def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records: Records) -> dict[str, Any]:
     """Return curves and metrics for the results."""
     table = request.table()
@@ -217,18 +273,22 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
             rows, num_pixels, failed = [], [], {}
             for picture in plan.pictures:
                 work = curve.work(point, picture, source, folder)
-                file, decoded = _name(work.file, folder), _name(work.decoded, folder)
-                found = [records.get(name) or {} for name in (file, decoded, f"metrics of {decoded}")]
+                found = _found(work, plan, folder, records)
                 for stage, record in zip(("encode", "decode"), found, strict=False):
                     memory[stage] = max(memory.get(stage, 0), record.get("peak_memory_bytes", 0))
-                if error := next((record["error"] for record in found if "error" in record), None):
+                if error := _error(found):
                     failed[picture.name] = error
                     continue
                 num_pixels.append(picture.width * picture.height)
-                row = results.row_of(num_pixels[-1], *found)
-                paths = {"decoded": decoded} | ({"file": file} if "bytes" in row else {})
+                row = results.row_of(num_pixels[-1], *found[:3])
+                paths = {"decoded": _name(work.decoded, folder)}
+                paths |= {"file": _name(work.file, folder)} if "bytes" in row else {}
                 rows.append({"name": picture.name, **row, **paths})
             mean = results.mean_of(rows, num_pixels, table) if rows else {"num_images": 0}
+            if plan.patch_fid is not None:
+                of_set = dict(records.get(_name_of_set(plan.patch_fid, curve, point)) or {})
+                failed |= {plan.patch_fid.title: of_set.pop("error")} if "error" in of_set else {}
+                mean |= of_set
             one = {"label": point.label, "settings": dict(point.settings), "mean": mean, "images": rows}
             points.append(one | ({"failed": failed} if failed else {}))
         about = {**curve.about, "peak_memory_bytes": memory}
@@ -241,7 +301,7 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
     models = [curve for curve in curves if curve["kind"] == "model"] if request.set_rates else []
     for model in models:
         curves.insert(curves.index(model) + 1, allocated_curve(model, request.set_rates, sizes, table))
-    metrics = results.describe_metrics(table)
+    metrics = results.describe_metrics([*table, *([plan.patch_fid] if plan.patch_fid else [])])
     return {
         "protocol": results.PROTOCOL,
         "images": [

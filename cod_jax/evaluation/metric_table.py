@@ -20,7 +20,19 @@ Picture = npt.NDArray[np.uint8]
 Number = int | float
 
 
-class Metric(abc.ABC):
+class Described:
+    """A number in the results, of a picture or of a set of pictures; `Metric` says what its attributes are."""
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    unit: ClassVar[str] = ""
+    shown: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool | None] = None
+    weights_sha256: str | None = None
+
+
+class Metric(Described, abc.ABC):
     """One number that is measured on every picture.
 
     Attributes:
@@ -32,14 +44,6 @@ class Metric(abc.ABC):
         weights_sha256: Of the files of weights that it needs, None without.
         higher_is_better: Direction of better values, None where a value is neither better nor worse.
     """
-
-    name: ClassVar[str]
-    title: ClassVar[str] = ""
-    unit: ClassVar[str] = ""
-    shown: ClassVar[str] = ""
-    description: ClassVar[str] = ""
-    higher_is_better: ClassVar[bool | None] = None
-    weights_sha256: str | None = None
 
     @abc.abstractmethod
     def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
@@ -222,7 +226,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], table: Sequence[Metric] = METRI
     return summary | {name: number for of_metric in counts for name, number in of_metric.items()}
 
 
-def sentence(summary: Mapping[str, Any], table: Sequence[Metric] = METRICS) -> str:
+def sentence(summary: Mapping[str, Any], table: Sequence[Described] = METRICS) -> str:
     """Return the averages as text, for example "PSNR 31.20 dB, MS-SSIM 0.9712"."""
     shown = (metric for metric in table if metric.shown and metric.name in summary)
     return ", ".join(metric.shown.format(summary[metric.name]) for metric in shown)

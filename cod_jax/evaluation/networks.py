@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from cod_jax.evaluation.metric_table import Metric, Number, Picture
 
-# Title and reason of metrics that users expect and no evaluation has yet; results list them as not measured.
-NOT_IMPLEMENTED = {"patch_fid": ("patch-FID", "it is not implemented yet")}
 NO_WEIGHTS = "no weight files are given; name their folder with --weights"
+# Patches that go through Inception-v3 at once. The last ones of a picture are filled up, so that one program does.
+BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +106,36 @@ def _compiled(build: Callable[..., Any], params: Any) -> Callable[..., Any]:
             return network.bind(params).distance(a[None], b[None])[0]
 
     return functools.partial(measure, params)
+
+
+@functools.lru_cache(maxsize=1)
+def inception_features(
+    load: Callable[[str], Any], folder: str
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Return a function from patches [N, S, S, 3] to features [N, 2048] of Inception-v3, as torchmetrics prepares them.
+
+    Args:
+        load: Function of the folder that returns the parameters, such as `interop.load_inception`.
+        folder: Folder of the weight file.
+    """
+    import jax
+
+    from cod_jax.features.inception import Inception, prepare
+    from cod_jax.models.functional import Functional
+
+    network, params = Functional(lambda rngs: Inception(dtype="float32", rngs=rngs)), jax.device_put(load(folder))
+
+    @jax.jit
+    def compute(params: Any, batch: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return network.bind(params).features(prepare(batch, "torchmetrics"))
+
+    def features(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        rows = []
+        for start in range(0, len(patches), BATCH):
+            batch = patches[start : start + BATCH]
+            filled = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), np.uint8)])
+            rows.append(np.asarray(compute(params, filled))[: len(batch)])
+        return np.concatenate(rows)
+
+    return features

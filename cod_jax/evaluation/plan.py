@@ -16,7 +16,8 @@ from cod_jax.coding import stream
 from cod_jax.errors import UserError, WorkError, stops_one_file
 from cod_jax.evaluation import baselines, coders
 from cod_jax.evaluation.allocated import check_set_rates
-from cod_jax.evaluation.metric_table import Metric, with_metrics
+from cod_jax.evaluation.metric_table import Described, Metric, with_metrics
+from cod_jax.evaluation.patch_fid import MIN_PATCHES, SIZES, PatchFid, num_patches, patch_size
 from cod_jax.evaluation.stages import Work, read_original
 
 
@@ -93,6 +94,7 @@ class Request(NamedTuple):
         results: Folders of other codecs' results.
         metrics: Metrics of other packages.
         networks: Metrics that need weights.
+        patch_fid: Patch-FID, of which the pictures decide the size; None where it is not measured.
         not_measured: Title and reason of metrics that cannot be measured, by name.
         max_pixels: The limit of the codecs; None is their own.
     """
@@ -106,16 +108,22 @@ class Request(NamedTuple):
     results: Sequence[str] = ()
     metrics: Sequence[str] = ()
     networks: Sequence[Metric] = ()
+    patch_fid: PatchFid | None = None
     not_measured: Mapping[str, tuple[str, str]] = {}
     max_pixels: int | None = None
 
     def table(self) -> tuple[Metric, ...]:
-        """Return all metrics that are measured.
+        """Return all metrics that are measured on single pictures.
 
         Raises:
             UserError: One of another package cannot be used.
         """
         return (*with_metrics(self.metrics), *self.networks)
+
+    def described(self) -> tuple[Described, ...]:
+        """Return all metrics that may be in the results, patch-FID at each size."""
+        of_sets = () if self.patch_fid is None else map(self.patch_fid.of_size, SIZES)
+        return (*self.table(), *of_sets)
 
 
 class Plan(NamedTuple):
@@ -125,6 +133,7 @@ class Plan(NamedTuple):
         pictures: The originals.
         unreadable: Why pictures of the folder are left out, by name.
         curves: What codes them.
+        patch_fid: Patch-FID with patches of the size that fits the pictures; None where it is not measured.
         not_measured: Title and reason of each curve and metric that cannot be measured here, by name.
         facts: JSON values that go into the results: versions, machine, options.
     """
@@ -132,6 +141,7 @@ class Plan(NamedTuple):
     pictures: tuple[Picture, ...]
     unreadable: Mapping[str, str]
     curves: tuple[Curve, ...]
+    patch_fid: PatchFid | None
     not_measured: Mapping[str, tuple[str, str]]
     facts: Mapping[str, Any]
 
@@ -182,6 +192,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
     if twice := {name for name in taken if taken.count(name) > 1}:
         raise UserError(f"expected curves with different names, got {min(twice)} twice; rename one of the folders")
     pictures, unreadable = _read_pictures(source, names)
+    patch_fid, too_few = _patch_fid(request.patch_fid, pictures)
     facts = {
         "versions": {
             "cod_jax": __version__,
@@ -189,9 +200,26 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
             **{name: metadata.version(name) for name in ("jax", "numpy", "pillow")},
         },
         "machine": {**_machine(), "devices": devices},
-        "options": {"metrics": [metric.name for metric in request.table()]},
+        "options": {"metrics": [one.name for one in (*request.table(), *([patch_fid] if patch_fid else []))]},
     }
-    return Plan(pictures, unreadable, tuple(curves), {**not_measured, **request.not_measured}, facts)
+    not_measured = {**not_measured, **request.not_measured, **too_few}
+    return Plan(pictures, unreadable, tuple(curves), patch_fid, not_measured, facts)
+
+
+def _patch_fid(
+    asked: PatchFid | None, pictures: Sequence[Picture]
+) -> tuple[PatchFid | None, dict[str, tuple[str, str]]]:
+    """Return patch-FID with the size of the patches; None, with title and reason by name, where there are too few."""
+    if asked is None:
+        return None, {}
+    sizes = [(picture.width, picture.height) for picture in pictures]
+    chosen = asked.of_size(patch_size(sizes))
+    number = num_patches(sizes, chosen.size)
+    if number >= MIN_PATCHES:
+        return chosen, {}
+    side = chosen.size
+    reason = f"the pictures have {number} patches of {side}x{side} pixels, and {MIN_PATCHES} are needed"
+    return None, {chosen.name: (chosen.title, reason)}
 
 
 def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], list[str]]:

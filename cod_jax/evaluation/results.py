@@ -10,7 +10,7 @@ from typing import Any
 
 from cod_jax import files
 from cod_jax.evaluation.compare import Change
-from cod_jax.evaluation.metric_table import Metric, Number, summarize
+from cod_jax.evaluation.metric_table import Described, Metric, Number, summarize
 
 TABLE_FILE, SUMMARY_FILE, BD_FILE = "per_image.csv", "summary.csv", "bd.csv"
 # Seconds differ from run to run, so no table has them.
@@ -39,7 +39,7 @@ POOLED_PSNR = {
 }
 
 
-def describe_metrics(table: Sequence[Metric]) -> list[dict[str, Any]]:
+def describe_metrics(table: Sequence[Described]) -> list[dict[str, Any]]:
     """Return name, title, unit, better direction, protocol and hash of the weights of each metric that is compared."""
     listed = []
     for metric in table:

@@ -1,9 +1,11 @@
-"""The three pieces of work on each picture: encode to a file, decode that file, measure what came back.
+"""The pieces of work on each picture: encode to a file, decode that file, measure what came back.
 
 They run in different processes: what decodes has never seen the picture, and what is measured is the PNG on the disk.
+A metric of a whole set of pictures is measured in two: features of each picture, which are kept, and their distance.
 """
 
 import functools
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,7 @@ from cod_jax.errors import UserError, stops_one_file
 from cod_jax.evaluation.coders import Coder
 from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.metric_table import measure as measure_pair
+from cod_jax.evaluation.patch_fid import PatchFid, distance
 
 Value = TypeVar("Value")
 # Coder, settings and size of which a process has run the compiled program already.
@@ -48,12 +51,12 @@ class Work(NamedTuple):
 
 def encode(work: Work) -> dict[str, Any]:
     """Write the coded file; return its length, that of its payload, and the seconds that encoding took."""
-    return _try_one(_encode, work)
+    return _try_one(lambda: _encode(work))
 
 
 def decode(work: Work) -> dict[str, Any]:
     """Write the decoded PNG; return the seconds that decoding took."""
-    return _try_one(_decode, work)
+    return _try_one(lambda: _decode(work))
 
 
 def measure(work: Work, num_bytes: int | None, metrics: Sequence[str], networks: Sequence[Metric]) -> dict[str, Any]:
@@ -65,7 +68,22 @@ def measure(work: Work, num_bytes: int | None, metrics: Sequence[str], networks:
         metrics: Names of metrics of other packages.
         networks: Metrics that need weights.
     """
-    return _try_one(lambda work: _measure(work, num_bytes, (*with_metrics(metrics), *networks)), work)
+    return _try_one(lambda: _measure(work, num_bytes, (*with_metrics(metrics), *networks)))
+
+
+def save_features(picture: Path, output: Path, patch_fid: PatchFid) -> dict[str, Any]:
+    """Write the features of the patches of a picture, original or decoded; return how many patches it has."""
+    return _try_one(lambda: _save_features(picture, output, patch_fid))
+
+
+def compare_sets(pairs: Sequence[tuple[Path, Path]], patch_fid: PatchFid) -> dict[str, Any]:
+    """Return the distance of two sets of pictures, and the number of patches of each.
+
+    Args:
+        pairs: The features of each original and of its decoded picture, see `save_features`.
+        patch_fid: The metric.
+    """
+    return _try_one(lambda: _compare_sets(pairs, patch_fid))
 
 
 def read_original(path: Path) -> npt.NDArray[np.uint8]:
@@ -81,10 +99,10 @@ def read_original(path: Path) -> npt.NDArray[np.uint8]:
     return images.to_uint8_rgb(content, path.name)
 
 
-def _try_one(function: Callable[[Work], dict[str, Any]], work: Work) -> dict[str, Any]:
+def _try_one(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what a function returns, or the reason why this picture cannot be done."""
     try:
-        return function(work)
+        return function()
     except Exception as error:
         if isinstance(error, OSError) or not stops_one_file(error):
             raise
@@ -110,6 +128,18 @@ def _decode(work: Work) -> dict[str, Any]:
 def _measure(work: Work, num_bytes: int | None, table: Sequence[Metric]) -> dict[str, Any]:
     decoded = images.to_uint8_rgb(work.decoded)
     return dict(measure_pair(_original(work.source), decoded, num_bytes or 0, table))
+
+
+def _save_features(picture: Path, output: Path, patch_fid: PatchFid) -> dict[str, Any]:
+    features, buffer = patch_fid.features(read_original(picture)), io.BytesIO()
+    np.save(buffer, features, allow_pickle=False)
+    files.write_bytes(output, buffer.getvalue())
+    return {"patches": len(features)}
+
+
+def _compare_sets(pairs: Sequence[tuple[Path, Path]], patch_fid: PatchFid) -> dict[str, Any]:
+    originals, decoded = ([np.load(path, allow_pickle=False) for path in paths] for paths in zip(*pairs, strict=True))
+    return {patch_fid.name: distance(originals, decoded), "num_patches": sum(map(len, originals))}
 
 
 def _timed(work: Work, stage: str, function: Callable[[], Value]) -> tuple[Value, float]:

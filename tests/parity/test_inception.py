@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.evaluation.fid import frechet_distance, patches
+from cod_jax.evaluation.patch_fid import PatchFid, distance
 from cod_jax.features.inception import PLACEMENTS, SIDE, Inception, Preparation, prepare
 from cod_jax.features.resize import bilinear_resize
 from cod_jax.interop.frozen_networks.inception import inception_params_from_state_dict
@@ -62,19 +62,13 @@ def test_features(params, name, is_larger):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("short", ["tm", "tf1"])
-def test_distance_of_a_picture_and_its_block_means(params, short):
+def test_patch_fid_of_a_picture_and_its_block_means(params):
     """Follow the whole chain, from pictures to the distance, on 23 patches each."""
     case = FrozenCase("fid")
     picture = case.image_uint8("pfid")[0]
     height, width, _ = picture.shape
     blocks = picture.reshape(height // 8, 8, width // 8, 8, 3).astype(np.int64).sum(axis=(1, 3)) // 64
     changed = blocks.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    sets = []
-    for image in (picture, changed):
-        cut = jnp.asarray(patches(image, 64))
-        features = [block_means(params, prepare(patch[None], SHORT[short])) for patch in cut]
-        sets.append({name: np.concatenate([one[place] for one in features]) for name, place in PLACES.items()})
-    for name in PLACES:
-        value = frechet_distance(sets[0][name], sets[1][name])
-        assert value == pytest.approx(float(case.arrays[f"pfid_{short}_{name}_svd"]), rel=FID_CHAIN)
+    patch_fid = PatchFid(lambda folder: params, "").of_size(64)
+    value = distance(*([patch_fid.features(image)] for image in (picture, changed)))
+    assert value == pytest.approx(float(case.arrays["pfid_tm_2048_svd"]), rel=FID_CHAIN)

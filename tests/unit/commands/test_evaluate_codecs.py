@@ -37,10 +37,15 @@ def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Pa
     jxl, lpips, dists, fid = results_of(tmp_path)["not_measured"]
     assert jxl == {"name": "jxl", "title": "jxl", "reason": "no such wheel"}
     assert lpips["reason"] == "no weight files are given; name their folder with --weights"
-    assert (dists["title"], fid["title"]) == ("DISTS", "patch-FID")
+    assert [(one["title"], one["reason"]) for one in (dists, fid)] == [
+        ("DISTS", lpips["reason"]),
+        ("patch-FID", lpips["reason"]),
+    ]
     assert run(*ARGUMENTS, "--weights", "photos", "--baselines", "jxl")[0] == 0
-    reason = results_of(tmp_path)["not_measured"][1]["reason"]
-    assert reason.startswith("LPIPS with AlexNet needs alexnet-owt-7be5be79.pth or ")
+    lpips, dists, fid = (one["reason"] for one in results_of(tmp_path)["not_measured"][1:])
+    assert lpips.startswith("LPIPS with AlexNet needs alexnet-owt-7be5be79.pth or ")
+    assert dists.startswith("DISTS needs vgg16-397923af.pth, and there is none in photos; download it from https://")
+    assert fid.startswith("Inception-v3 of FID needs pt_inception-2015-12-05-6726825d.pth or ")
     status, _, err = run(*ARGUMENTS[2:-1], "nothing")
     assert (status, err) == (
         2,
