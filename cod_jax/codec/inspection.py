@@ -15,8 +15,6 @@ from cod_jax.coding.sizes import ceil_grid
 from cod_jax.images import ImageSource
 from cod_jax.model_folder.decoding import Sampler, checked_seed
 
-# Pixels per cell of the condition, in each direction.
-CONDITION_PITCH = 16
 # Memory that a state of the sampler takes for each pixel: itself and its estimate, as numbers and as pictures, twice.
 BYTES_PER_STATE = 60.0
 
@@ -111,8 +109,11 @@ def condition(codec: Codec, data: bytes) -> npt.NDArray[np.float32]:
         UserError: The file is damaged, of another model, or its picture is too large; or the model is compiled.
     """
     picture = _read(codec, data)
-    rows, columns = ceil_grid(height=picture.height, width=picture.width, pitch=CONDITION_PITCH)
-    return codec.engine.condition(*_batch(codec, picture))[0, :rows, :columns]
+    grid, level = _batch(codec, picture)
+    found = codec.engine.condition(grid, level)[0]
+    cell = grid.shape[1] * codec.pitch // found.shape[0]
+    rows, columns = ceil_grid(height=picture.height, width=picture.width, pitch=cell)
+    return found[:rows, :columns]
 
 
 def sampler_states(
