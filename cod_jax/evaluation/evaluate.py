@@ -217,13 +217,17 @@ def _name(path: Path, folder: Path) -> str:
 def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path, records: Records) -> Iterator[_Maker]:
     """Yield what makes the tasks of patch-FID: features of originals, features of decoded pictures, and distances."""
 
+    def features(curve: Curve, point: Point, picture: Picture) -> tuple[Path, Path]:
+        work = curve.work(point, picture, source, folder)
+        return _features(work.stem, _name(work.decoded, folder), folder)
+
     def of_original(curve: Curve, point: Point, picture: Picture) -> _Task | None:
-        path, _ = _features(curve.work(point, picture, source, folder), folder)
+        path, _ = features(curve, point, picture)
         return _Task(_name(path, folder), stages.save_features, (source / picture.name, path, patch_fid))
 
     def of_decoded(curve: Curve, point: Point, picture: Picture) -> _Task | None:
-        work = curve.work(point, picture, source, folder)
-        record, (_, path) = records.get(_name(work.decoded, folder)), _features(work, folder)
+        work, (_, path) = curve.work(point, picture, source, folder), features(curve, point, picture)
+        record = records.get(_name(work.decoded, folder))
         if record is None or "error" in record:
             return None
         return _Task(_name(path, folder), stages.save_features, (work.decoded, path, patch_fid))
@@ -231,22 +235,24 @@ def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path
     def distance(curve: Curve, point: Point, picture: Picture) -> _Task | None:
         if picture is not plan.pictures[0]:  # it is one of all pictures
             return None
-        works = [curve.work(point, one, source, folder) for one in plan.pictures]
-        pairs = [_features(work, folder) for work in works if not _error(_found(work, plan, folder, records))]
-        name = _name_of_set(patch_fid, curve, point)
+        pairs = [
+            features(curve, point, one)
+            for one in plan.pictures
+            if not _error(_found(curve.work(point, one, source, folder), plan, folder, records))
+        ]
+        name = _name_of_set(patch_fid, curve.name, point.label)
         return _Task(name, stages.compare_sets, (pairs, patch_fid)) if pairs else None
 
     yield from (of_original, of_decoded, distance)
 
 
-def _name_of_set(patch_fid: PatchFid, curve: Curve, point: Point) -> str:
-    return f"{patch_fid.name} of {curve.name}/{point.label}"
+def _name_of_set(patch_fid: PatchFid, curve: str, label: str) -> str:
+    return f"{patch_fid.name} of {curve}/{label}"
 
 
-def _features(work: stages.Work, folder: Path) -> tuple[Path, Path]:
+def _features(stem: str, decoded: str, folder: Path) -> tuple[Path, Path]:
     """Return where the features of an original and of its decoded picture are kept."""
-    decoded = work.decoded.relative_to(folder).with_suffix("")
-    return folder / "features" / "original" / f"{work.stem}.npy", folder / "features" / f"{decoded}.npy"
+    return folder / "features" / "original" / f"{stem}.npy", folder / "features" / Path(decoded).with_suffix(".npy")
 
 
 def _found(work: stages.Work, plan: Plan, folder: Path, records: Records) -> list[dict[str, Any]]:
@@ -254,13 +260,34 @@ def _found(work: stages.Work, plan: Plan, folder: Path, records: Records) -> lis
     decoded = _name(work.decoded, folder)
     names = [_name(work.file, folder), decoded, f"metrics of {decoded}"]
     if plan.patch_fid is not None:
-        names += [_name(path, folder) for path in _features(work, folder)]
+        names += [_name(path, folder) for path in _features(work.stem, decoded, folder)]
     return [records.get(name) or {} for name in names]
 
 
 def _error(found: Sequence[dict[str, Any]]) -> str | None:
     """Return the reason why a picture could not be done, None if it could."""
     return next((record["error"] for record in found if "error" in record), None)
+
+
+def _add_patch_fid(point: dict[str, Any], patch_fid: PatchFid, record: dict[str, Any] | None) -> None:
+    """Put the number of a set into the mean of a point, or among what failed."""
+    if record and "error" in record:
+        point["failed"] = {**point.get("failed", {}), patch_fid.title: record["error"]}
+    else:
+        point["mean"] |= record or {}
+
+
+def _compare_allocated(
+    curve: dict[str, Any], pictures: Sequence[Picture], patch_fid: PatchFid, folder: Path, records: Records
+) -> None:
+    """Measure patch-FID at rates of the whole set, from the features of each picture at its level."""
+    stems = {picture.name: picture.stem for picture in pictures}
+    for point in curve["points"]:
+        name = _name_of_set(patch_fid, curve["name"], point["label"])
+        if records.get(name) is None:
+            pairs = [_features(stems[row["name"]], row["decoded"], folder) for row in point["images"]]
+            records.add(name, stages.compare_sets(pairs, patch_fid))
+        _add_patch_fid(point, patch_fid, records.get(name))
 
 
 def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records: Records) -> dict[str, Any]:
@@ -285,12 +312,11 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
                 paths |= {"file": _name(work.file, folder)} if "bytes" in row else {}
                 rows.append({"name": picture.name, **row, **paths})
             mean = results.mean_of(rows, num_pixels, table) if rows else {"num_images": 0}
-            if plan.patch_fid is not None:
-                of_set = dict(records.get(_name_of_set(plan.patch_fid, curve, point)) or {})
-                failed |= {plan.patch_fid.title: of_set.pop("error")} if "error" in of_set else {}
-                mean |= of_set
             one = {"label": point.label, "settings": dict(point.settings), "mean": mean, "images": rows}
             points.append(one | ({"failed": failed} if failed else {}))
+            if plan.patch_fid is not None:
+                record = records.get(_name_of_set(plan.patch_fid, curve.name, point.label))
+                _add_patch_fid(points[-1], plan.patch_fid, record)
         about = {**curve.about, "peak_memory_bytes": memory}
         curves.append({"name": curve.name, "kind": curve.kind, "title": curve.title, "about": about, "points": points})
     if not any(point["images"] for curve in curves for point in curve["points"]):
@@ -300,7 +326,10 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
     sizes = {picture.name: picture.width * picture.height for picture in plan.pictures}
     models = [curve for curve in curves if curve["kind"] == "model"] if request.set_rates else []
     for model in models:
-        curves.insert(curves.index(model) + 1, allocated_curve(model, request.set_rates, sizes, table))
+        allocated = allocated_curve(model, request.set_rates, sizes, table)
+        curves.insert(curves.index(model) + 1, allocated)
+        if plan.patch_fid is not None:
+            _compare_allocated(allocated, plan.pictures, plan.patch_fid, folder, records)
     metrics = results.describe_metrics([*table, *([plan.patch_fid] if plan.patch_fid else [])])
     return {
         "protocol": results.PROTOCOL,

@@ -11,7 +11,8 @@ from cod_jax.evaluation import evaluate as evaluation
 from cod_jax.evaluation.evaluate import RECORDS_FILE, evaluate
 from cod_jax.evaluation.fid import frechet_distance, patches
 from cod_jax.evaluation.patch_fid import PatchFid, num_patches, patch_size
-from cod_jax.evaluation.plan import Request
+from cod_jax.evaluation.plan import Picture, Request
+from cod_jax.evaluation.records import Records
 from tests.evaluation_fixtures import in_this_process
 from tests.model_fixtures import gradient_image
 
@@ -125,3 +126,25 @@ def test_one_large_picture_makes_all_patches_large():
     fid = PatchFid(Path, "weights", "1234")
     assert [fid.of_size(size).name for size in (64, 256)] == ["fid_64", "fid_256"]
     assert fid.of_size(256).features(np.zeros((255, 300, 3), np.uint8)).size == 0
+
+
+def test_a_rate_of_the_set_is_measured_from_features_at_several_levels(tmp_path: Path, request_of_two_rates):
+    evaluate(tmp_path / "photos", tmp_path / "result", request_of_two_rates)
+    levels = {"a": "low", "sub/b": "high"}
+    rows = [{"name": f"{name}.png", "decoded": f"decoded/theirs/{rate}/{name}.png"} for name, rate in levels.items()]
+    pictures = [Picture(f"{name}.png", name, 0, 0, "") for name in NAMES]
+    sets = [
+        colours(np.concatenate([patches(images.to_uint8_rgb(path / f"{name}.png"), 64) for name, path in folders]))
+        for folders in (
+            [(name, tmp_path / "photos") for name in levels],
+            [(name, tmp_path / "theirs" / rate) for name, rate in levels.items()],
+        )
+    ]
+    fid = request_of_two_rates.patch_fid.of_size(64)
+    with Records(tmp_path / "result" / RECORDS_FILE) as records:
+        for _ in range(2):  # the second time from the records
+            curve = {"name": "m-allocated", "points": [{"label": "0.1", "mean": {"bpp": 1}, "images": rows}]}
+            evaluation._compare_allocated(curve, pictures, fid, tmp_path / "result", records)
+            mean = curve["points"][0]["mean"]
+            assert mean == {"bpp": 1, "fid_64": pytest.approx(frechet_distance(*sets), rel=1e-4), "num_patches": 5}
+            rows = [dict.fromkeys(row, "") for row in rows]
