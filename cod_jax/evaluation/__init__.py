@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cod_jax.evaluation.bd import Delta, bd_delta
     from cod_jax.evaluation.fid import frechet_distance, patches
-    from cod_jax.evaluation.from_weights import dists, lpips
+    from cod_jax.evaluation.from_weights import dists, inception_features, lpips
     from cod_jax.evaluation.metrics import mean_squared_error, ms_ssim, psnr
     from cod_jax.evaluation.notebook import evaluate_folder
     from cod_jax.evaluation.reading import read_results
@@ -23,6 +23,7 @@ _MODULES = {
     "dists": "from_weights",
     "evaluate_folder": "notebook",
     "frechet_distance": "fid",
+    "inception_features": "from_weights",
     "lpips": "from_weights",
     "mean_rows": "results",
     "mean_squared_error": "metrics",
@@ -40,6 +41,7 @@ __all__ = [
     "dists",
     "evaluate_folder",
     "frechet_distance",
+    "inception_features",
     "lpips",
     "mean_rows",
     "mean_squared_error",

@@ -57,6 +57,17 @@ def test_dists_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.
         evaluation.dists(white, white[:1], weights="of_dists")
 
 
+def test_inception_takes_patches_and_the_folder_of_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    patches = evaluation.patches(gradient_image(64, 128), 64)
+    with pytest.raises(FileNotFoundError, match="Inception-v3 of FID needs pt_inception-2015-12-05"):
+        evaluation.inception_features(patches, weights=tmp_path)
+    monkeypatch.setattr(networks, "inception_features", lambda load, folder: lambda cut: cut[:, 0, 0] / np.float32(2))
+    assert evaluation.inception_features(patches, weights="weights").shape == (2, 3)
+    for wrong in (patches[:0], patches[0], patches / 255):
+        with pytest.raises(UserError, match=r"expected patches uint8 \[N, H, W, 3\], got "):
+            evaluation.inception_features(wrong, weights="weights")
+
+
 def test_lpips_says_where_missing_weights_come_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="alexnet"):
         evaluation.lpips(gradient_image(40, 48), gradient_image(40, 48), weights=tmp_path)
