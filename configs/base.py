@@ -138,6 +138,7 @@ def get_config() -> config_dict.ConfigDict:
                 "num_sampling_steps": 25,
                 "guidance_scale": 1.0,  # 1 switches guidance off
                 "grid_images": 4,  # images in the grid of originals and reconstructions
+                "metrics": (),  # classes of further metrics, for example ("my_package.metrics:MyMetric",)
             },
             "init_from": "",  # model folder, included model, or run folder of another run
             "init_weights": "ema",  # start from a run's moving average; "raw" continues parameters and average

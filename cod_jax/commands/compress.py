@@ -104,8 +104,8 @@ def _summary(chosen: Sequence["Trial"], num_pixels: int) -> str:
     error = sum(one.squared_error for one in chosen) / (3 * num_pixels)
     psnr = 10 * math.log10(255**2 / error) if error else math.inf
     return (
-        f"{len(chosen)} files: {num_bytes} bytes, {8 * num_bytes / num_pixels:.4g} bits per pixel, PSNR {psnr:.2f} dB "
-        "of the pooled error"
+        f"{len(chosen)} file{'s' if len(chosen) > 1 else ''}: {num_bytes} bytes, {8 * num_bytes / num_pixels:.4g} bits "
+        f"per pixel, PSNR {psnr:.2f} dB of the pooled error"
     )
 
 

@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
         name = best_by(Path(args.workdir))
         value = training.get("validation_loss") if name == DEFAULT else training.get("validation", {}).get(name)
         if value is not None:
-            best = ", the best by validation" if name == DEFAULT else f", the best by {name} ({value:.4f})"
+            best = ", the best by validation" if name == DEFAULT else f", the best by {name} ({value:.6g})"
     step = f"step {training['step']}{best}, " if "step" in training else ""
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     reason = "--steps asks for it" if args.steps is not None else choice.reason

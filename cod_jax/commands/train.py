@@ -88,12 +88,13 @@ def _run(args: argparse.Namespace) -> int:
     stages = read_stages(args.config, args.settings)
     # Before joining other processes: jax.distributed then puts its own handler of SIGTERM in the place of this one.
     with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):
+        from cod_jax.evaluation.metric_table import named_metrics
         from cod_jax.interop.frozen_networks.by_name import load_frozen
         from cod_jax.parallel.processes import join_processes
         from cod_jax.training.start import run_stages
 
         join_processes(args.distributed, args.coordinator_address, args.num_processes, args.process_id)
-        run_stages(stages, Path(args.workdir), load_frozen)
+        run_stages(stages, Path(args.workdir), load_frozen, named_metrics)
     return frame.DONE
 
 

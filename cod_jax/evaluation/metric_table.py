@@ -173,13 +173,25 @@ def with_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
     """Return `METRICS` and metrics of other packages.
 
     Args:
-        names: Classes that inherit from `Metric`, such as "my_package.metrics:MyMetric". Their modules are imported,
-            and the classes are called without arguments.
+        names: Their classes, see `named_metrics`.
 
     Raises:
         UserError: A class cannot be found, is not a metric, or has the name of another metric.
     """
-    table = METRICS
+    return named_metrics(names, METRICS)
+
+
+def named_metrics(names: Sequence[str], table: tuple[Metric, ...] = ()) -> tuple[Metric, ...]:
+    """Return a table of metrics with more of them.
+
+    Args:
+        names: Classes that inherit from `Metric`, such as "my_package.metrics:MyMetric". Their modules are imported,
+            and the classes are called without arguments.
+        table: What there is already.
+
+    Raises:
+        UserError: A class cannot be found, is not a metric, or has the name of another metric.
+    """
     for name in names:
         kind: Any = plugins.resolve(name, Metric, trusted=True)
         added: Metric = kind()

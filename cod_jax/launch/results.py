@@ -32,7 +32,7 @@ def table(runs: Sequence[Run]) -> list[str]:
         return []
     rankings = list(dict.fromkeys(best_by_of(run.settings) for run in runs))
     known = {name for _, names, _, _ in _COLUMNS for name in names}
-    further = [(name, (name,), "{:.4f}", direction(name)) for name in rankings if name not in known]
+    further = [(name, (name,), "{:.6g}", direction(name)) for name in rankings if name not in known]
     columns = [
         column
         for column in (*_COLUMNS, *further)

@@ -95,6 +95,8 @@ class ValidationConfig:
         num_sampling_steps: Steps of the diffusion sampler for the sampled reconstruction.
         guidance_scale: Classifier-free guidance of the sampler; 1 switches it off.
         grid_images: Number of images in the grid of originals and reconstructions.
+        metrics: Classes of further metrics, such as "my_package.metrics:MyMetric", which compare images with their
+            reconstructions in one step; see `evaluation.metric_table.Metric`.
     """
 
     every_steps: int
@@ -102,6 +104,7 @@ class ValidationConfig:
     num_sampling_steps: int
     guidance_scale: float
     grid_images: int
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self):
         require_at_least(self, 1, "num_sampling_steps")

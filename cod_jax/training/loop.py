@@ -30,8 +30,8 @@ from cod_jax.training.frozen import check_same, digests, placed
 from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
+from cod_jax.training.picture_metrics import MetricLoader, no_metrics
 from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
-from cod_jax.training.ranking import DEFAULT, check_measured
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
@@ -40,7 +40,7 @@ from cod_jax.training.skipping import SkippedSteps
 from cod_jax.training.state import TrainState, chosen, replaced
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
-from cod_jax.training.validation import Validator
+from cod_jax.training.validation import build_validator
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def train(
     workdir: Path,
     *,
     load_frozen: Callable[[], Mapping[str, Params]] = dict,
+    load_metrics: MetricLoader = no_metrics,
     progress: bool = False,
 ) -> bool:
     """Train until the last step or until told to stop, from the last checkpoint in `workdir` if there is one.
@@ -68,6 +69,7 @@ def train(
         workdir: Folder of the run with checkpoints and TensorBoard files, shared by all processes.
         load_frozen: Function that returns the parameters of the frozen networks by name, those of
             `config.frozen_names` and the teacher. It is called only if there are steps to do.
+        load_metrics: Function that returns the metrics of `config.validation.metrics`.
         progress: Whether to draw a progress bar on standard error.
 
     Returns:
@@ -103,7 +105,8 @@ def train(
         frozen_params = placed(plan, given)
         frozen_digests = digests(plan.objective, given)
         key = jax.random.key(config.seed)
-        validate = _checked_validator(config, plan, validation_images, key, mesh, batch)
+        metrics = load_metrics(config.validation.metrics)
+        validate = build_validator(config, plan, validation_images, metrics, key, mesh, batch)
 
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         kept = config.checkpoint
@@ -232,8 +235,12 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
     return True
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig, load_metrics: MetricLoader = no_metrics) -> None:
     """Check that settings fit the devices and the data, in advance of a later run.
+
+    Args:
+        config: Settings of the run.
+        load_metrics: As for `train`.
 
     Raises:
         UserError: The settings do not fit, as in `train`.
@@ -244,30 +251,9 @@ def check(config: TrainConfig) -> None:
     plan = make_plan(config, mesh)
     batches, held_out = _open_data(config)
     with contextlib.closing(batches):
-        _checked_validator(config, plan, held_out, jax.random.key(config.seed), mesh, batch)
+        metrics = load_metrics(config.validation.metrics)
+        build_validator(config, plan, held_out, metrics, jax.random.key(config.seed), mesh, batch)
         next(batches)
-
-
-def _checked_validator(
-    config: TrainConfig, plan: Plan, held_out: np.ndarray, key: jax.Array, mesh: Mesh, batch: NamedSharding
-) -> Validator:
-    """Return the validation of a run, which measures the number that ranks the checkpoints."""
-    validate = Validator(
-        plan.objective,
-        config.validation,
-        held_out,
-        batch_size=config.batch_size // config.accumulation_steps,
-        key=jax.random.fold_in(key, 1),
-        mesh=mesh,
-        param_shardings=plan.shardings.params,
-        frozen_shardings=plan.frozen_shardings,
-        batch=batch,
-    )
-    # The loss of an objective that has none ranks nothing, which is what its recipe wants.
-    if validate.enabled and config.checkpoint.best_by != DEFAULT:
-        averaged = {**plan.shapes.params, **plan.shapes.ema}
-        check_measured(config.checkpoint.best_by, validate.names(averaged, plan.frozen_shapes))
-    return validate
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> NamedSharding:

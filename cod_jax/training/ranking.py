@@ -26,9 +26,9 @@ def direction(name: str) -> int:
         name: Its name, also at a quality level: "quality_3/psnr_one_step".
     """
     name = _LEVEL.sub("", name)
-    if name.startswith("loss/"):
-        return -1
-    return 1 if name in HIGHER else -1 if name in LOWER else 0
+    if name in HIGHER or name.startswith("higher/"):
+        return 1
+    return -1 if name in LOWER or name.startswith(("lower/", "loss/")) else 0
 
 
 def rank(stored: Mapping[str, Any] | None, best_by: str) -> float:
@@ -57,8 +57,8 @@ def check_direction(best_by: str) -> None:
     """
     if not direction(best_by):
         raise UserError(
-            f"expected best_by among {', '.join(LOWER + HIGHER)}, or one of them at a level as in "
-            f"quality_3/psnr_one_step, got {best_by!r}"
+            f"expected best_by among {', '.join(LOWER + HIGHER)}, one of them at a level as in "
+            f"quality_3/psnr_one_step, or lower/NAME or higher/NAME of one of validation.metrics, got {best_by!r}"
         )
 
 

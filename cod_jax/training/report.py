@@ -78,7 +78,7 @@ class Report:
             "nominal_bits_per_pixel": "nominal {:.4f} bits per pixel",
             "estimated_bits_per_pixel": "estimated {:.4f} bits per pixel",
         }
-        formats.setdefault(self._best_by, self._best_by.replace("_", " ") + " {:.4f}")
+        formats.setdefault(self._best_by, f"{self._best_by} {{:.6g}}")
         parts = [text.format(scalars[name]) for name, text in formats.items() if name in scalars]
         _logger.info("validation after step %d: %s", step, ", ".join(parts))
 

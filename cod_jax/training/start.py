@@ -20,6 +20,7 @@ from cod_jax.files import make_directory
 from cod_jax.models.functional import Params
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.loop import check, is_finished, train
+from cod_jax.training.picture_metrics import MetricLoader, no_metrics
 from cod_jax.training.run_folder import checkpoint_directory
 from cod_jax.training.teacher import load_teacher
 
@@ -31,6 +32,7 @@ def run_stages(
     stages: Mapping[str, Mapping[str, Any]],
     workdir: Path,
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
+    load_metrics: MetricLoader = no_metrics,
 ) -> None:
     """Train one stage after the other; finished stages are skipped, and an unfinished one is resumed.
 
@@ -40,6 +42,7 @@ def run_stages(
         stages: Settings by the name of the stage, which is also part of its folder's name; "" uses the run folder.
         workdir: Run folder. Each stage starts from the one before.
         load_frozen: Function that reads frozen networks, given their names and a folder.
+        load_metrics: Function that returns metrics of the validation, given their classes.
 
     Raises:
         UserError: Settings cannot be used, or another run is using the folder.
@@ -52,7 +55,7 @@ def run_stages(
     try:
         make_directory(workdir)
         with _alone(workdir), _log_to(workdir / LOG_FILE if is_first else None):
-            _run_unfinished(runs, load_frozen)
+            _run_unfinished(runs, load_frozen, load_metrics)
     except (UserError, OSError):
         if is_first and is_new:
             for directory in dict.fromkeys((*(directory for _, directory in runs), workdir)):
@@ -63,12 +66,13 @@ def run_stages(
 def _run_unfinished(
     runs: list[tuple[TrainConfig, Path]],
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
+    load_metrics: MetricLoader,
 ) -> None:
     """Train the stages that are not finished."""
     is_first = jax.process_index() == 0
     unfinished = [run for run in runs if not is_finished(*run)]
     for config, _ in unfinished[1:]:
-        check(config)
+        check(config, load_metrics)
     for config, directory in unfinished:
         directory.mkdir(exist_ok=True)
 
@@ -78,7 +82,8 @@ def _run_unfinished(
             teacher = config.objective.teacher
             return {**networks, "teacher": load_teacher(teacher)} if teacher else networks
 
-        if not train(config, directory, load_frozen=load, progress=is_first and sys.stderr.isatty()):
+        show = is_first and sys.stderr.isatty()
+        if not train(config, directory, load_frozen=load, load_metrics=load_metrics, progress=show):
             break
 
 

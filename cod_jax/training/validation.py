@@ -1,6 +1,6 @@
 """Validation on held-out images: losses, one-step and sampled reconstructions, rate and use of the bottleneck."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,11 @@ from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
-from cod_jax.training.config import ValidationConfig
+from cod_jax.training.config import TrainConfig, ValidationConfig
 from cod_jax.training.objectives.objective import Objective
+from cod_jax.training.picture_metrics import PictureMetric, name_of
+from cod_jax.training.plan import Plan
+from cod_jax.training.ranking import DEFAULT, check_measured
 
 # PSNR of equal pictures in dB, so that a mean over pictures is finite.
 _LARGEST_PSNR = 100.0
@@ -37,6 +40,7 @@ class Validator:
         param_shardings: Shardings of the parameters.
         frozen_shardings: Shardings of the frozen networks' parameters.
         batch: Sharding of a batch.
+        metrics: Further metrics, measured on the host by comparing images with their reconstructions in one step.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Validator:
         param_shardings: Any,
         frozen_shardings: Any,
         batch: NamedSharding,
+        metrics: Sequence[PictureMetric] = (),
     ):
+        self._metrics = metrics
         self._images = images_uint8
         self._config = config
         self._codec = objective.model_config.codec
@@ -87,6 +93,12 @@ class Validator:
         num = len(self._images)
         joined = {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
         scalars = {name: float(joined[name].mean()) for name in joined if _is_scalar(name)} | self._rate(joined)
+        for metric in self._metrics:
+            pairs = zip(self._images, joined["one_step"], strict=True)
+            # There are no files here, and so no length of one.
+            average = metric.average([metric.measure(*pair, 0) for pair in pairs])
+            if average is not None:
+                scalars[name_of(metric)] = float(average)
         num_grid = min(self._config.grid_images, num)
         if num_grid == 0:
             return scalars, {}
@@ -102,7 +114,7 @@ class Validator:
             self._measure, params, frozen, images, jax.ShapeDtypeStruct((size,), jnp.uint32), self._key
         )
         rate = self._rate({name: np.ones(leaf.shape, leaf.dtype) for name, leaf in measured.items()})
-        return [*filter(_is_scalar, measured), *rate]
+        return [*filter(_is_scalar, measured), *rate, *map(name_of, self._metrics)]
 
     def _rate(self, joined: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return the nominal rate, if there is one, and the bottleneck's metrics, also at its lower quality levels."""
@@ -118,6 +130,48 @@ class Validator:
         }
         nominal = self._codec.nominal_bits_per_pixel
         return metrics if nominal is None else {"nominal_bits_per_pixel": nominal, **metrics}
+
+
+def build_validator(
+    config: TrainConfig,
+    plan: Plan,
+    held_out: np.ndarray,
+    metrics: Sequence[PictureMetric],
+    key: jax.Array,
+    mesh: Mesh,
+    batch: NamedSharding,
+) -> Validator:
+    """Return the validation of a run.
+
+    Args:
+        config: Settings of the run.
+        plan: Plan of the run.
+        held_out: Held-out images [N, S, S, 3].
+        metrics: Further metrics.
+        key: Root of the run's randomness.
+        mesh: Device mesh.
+        batch: Sharding of a batch.
+
+    Raises:
+        UserError: It does not measure the number that ranks the checkpoints.
+    """
+    validate = Validator(
+        plan.objective,
+        config.validation,
+        held_out,
+        batch_size=config.batch_size // config.accumulation_steps,
+        key=jax.random.fold_in(key, 1),
+        mesh=mesh,
+        param_shardings=plan.shardings.params,
+        frozen_shardings=plan.frozen_shardings,
+        batch=batch,
+        metrics=metrics,
+    )
+    # The loss of an objective that has none ranks nothing, which is what its recipe wants.
+    if validate.enabled and config.checkpoint.best_by != DEFAULT:
+        averaged = {**plan.shapes.params, **plan.shapes.ema}
+        check_measured(config.checkpoint.best_by, validate.names(averaged, plan.frozen_shapes))
+    return validate
 
 
 def _is_scalar(name: str) -> bool:

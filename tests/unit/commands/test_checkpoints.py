@@ -21,14 +21,14 @@ def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
 
 def test_the_number_that_ranks_the_checkpoints_is_named(tmp_path, capsys):
     store = CheckpointStore(tmp_path, 2, 0, best_by="psnr_one_step")
-    for step, psnr in ((1, 26.0), (2, 25.0)):
+    for step, psnr in ((1, 26.5), (2, 25.5)):
         meta = {"config": {**CONFIG, "checkpoint": {"best_by": "psnr_one_step"}}, "data": {}}
         store.save(step, make_state(step), meta, {"psnr_one_step": psnr})
     store.close()
     assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
     first, second, _ = capsys.readouterr().out.splitlines()
-    assert first.endswith("checkpoints/1: 0.0 MB, psnr_one_step 26.0000, the best")
-    assert second.endswith("checkpoints/2: 0.0 MB, psnr_one_step 25.0000")
+    assert first.endswith("checkpoints/1: 0.0 MB, psnr_one_step 26.5, the best")
+    assert second.endswith("checkpoints/2: 0.0 MB, psnr_one_step 25.5")
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path, capsys):

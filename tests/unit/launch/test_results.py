@@ -34,8 +34,8 @@ def test_each_point_is_shown_at_the_step_that_ranks_best(sweep_folder):
             append_result(run.workdir, step, {"loss": 1.0 / step, "ms_ssim_one_step": value})
     lines = table(runs)
     assert [line.split() for line in lines[1:3]] == [
-        ["learning_rate=0.1", "1", "1.0000", "0.9000*"],
-        ["learning_rate=0.2", "2", "0.5000*", "0.7000"],
+        ["learning_rate=0.1", "1", "1.0000", "0.9*"],
+        ["learning_rate=0.2", "2", "0.5000*", "0.7"],
     ]
     assert lines[3] == "at the step with the best ms_ssim_one_step of each point; * is the best of a column"
     assert lines[-1] == "best by ms_ssim_one_step: learning_rate=0.1"

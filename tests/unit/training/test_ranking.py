@@ -19,6 +19,8 @@ from cod_jax.training import ranking
         ("ms_ssim_sampled", 1),
         ("quality_3/psnr_one_step", 1),
         ("codebook/usage", 1),
+        ("lower/wasserstein", -1),
+        ("higher/my_metric", 1),
         ("texture_one_step", 0),
         ("nominal_bits_per_pixel", 0),
         ("quality_3", 0),

@@ -98,7 +98,7 @@ def test_a_log_on_a_full_disk_prints_no_tracebacks(capsys):
 def test_frozen_networks_are_read_by_each_stage_and_kept_by_none(tmp_path, monkeypatch):
     alive = []
 
-    def train(config, workdir, *, load_frozen, progress):
+    def train(config, workdir, *, load_frozen, **_):
         given = load_frozen()
         network = weakref.ref(given["dinov2"])
         del given
@@ -107,7 +107,7 @@ def test_frozen_networks_are_read_by_each_stage_and_kept_by_none(tmp_path, monke
         return True
 
     monkeypatch.setattr(start, "train", train)
-    monkeypatch.setattr(start, "check", lambda config: None)
+    monkeypatch.setattr(start, "check", lambda *_: None)
     stages = {"1": small_settings(), "2": small_settings()}
     run_stages(stages, tmp_path / "run", lambda names, weights: {"dinov2": Network(kernel=np.ones(3))})
     assert alive == [False, False]

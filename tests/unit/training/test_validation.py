@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cod_jax.evaluation.metric_table import named_metrics
 from cod_jax.losses.similarity import ms_ssim_per_image
 from cod_jax.parallel import MeshConfig, batch_sharding, make_mesh
 from cod_jax.training.config import TrainConfig
@@ -44,10 +45,17 @@ def validated() -> tuple[dict[str, float], np.ndarray]:
         param_shardings=plan.shardings.ema,
         frozen_shardings=plan.frozen_shardings,
         batch=batch_sharding(mesh, config.sharding.batch),
+        metrics=named_metrics(["cod_jax.evaluation.metric_table:SquaredError"]),
     )
     scalars, pictures = validator(numpy_params(plan.shapes.ema), {})
     assert sorted(validator.names(plan.shapes.ema, plan.frozen_shapes)) == sorted(scalars)
     return scalars, pictures["original_one_step_sampled"]
+
+
+def test_further_metrics_compare_with_the_reconstruction_in_one_step(validated):
+    scalars, grid = validated
+    original, decoded, _ = np.split(grid.astype(np.float64), 3, axis=1)
+    assert scalars["lower/mse"] == pytest.approx(((original - decoded) ** 2).mean())
 
 
 def test_ms_ssim_and_texture_are_those_of_the_pictures(validated):
