@@ -46,7 +46,7 @@ ALEXNET = (
 )
 
 
-def build_convs(stages: Sequence[Stage], *, dtype: str, rngs: nnx.Rngs) -> nnx.List[Conv]:
+def build_convs(stages: Sequence[Stage], *, dtype: str, rngs: nnx.Rngs) -> nnx.List:
     """Return the convolutions of a trunk for pictures [B, H, W, 3], those of all stages in one list."""
     convs, channels = nnx.List([]), 3
     for stage in stages:
