@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs import base, tiny
+from configs import base, compact, tiny
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "configs" / "tiny.py"
@@ -67,6 +67,20 @@ def small_settings() -> dict:
     """Return the settings of the smallest run as a nested dict, without images."""
     config = tiny.get_config()
     base.apply(config, SMALL)
+    return config.to_dict()
+
+
+def small_compact_settings() -> dict:
+    """Return the settings of a run of a compact model of some ten thousand parameters, without images."""
+    config = compact.get_config()
+    sizes = {"hidden": 32, "mlp_ratio": 1.0}
+    codec = {**sizes, "num_encoder_blocks": 1, "num_decoder_blocks": 1, "latent_channels": 24}
+    denoiser = {**sizes, "num_blocks": 1, "refined": 8, "num_refine_blocks": 1}
+    fields = {f"model.codec.{name}": value for name, value in codec.items()}
+    fields |= {f"model.denoiser.{name}": value for name, value in denoiser.items()}
+    kept = {name: value for name, value in SMALL.items() if not name.startswith("model.")}
+    sampling = {"validation.num_sampling_steps"}
+    base.apply(config, {**fields, **{name: value for name, value in kept.items() if name not in sampling}})
     return config.to_dict()
 
 

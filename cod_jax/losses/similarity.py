@@ -66,8 +66,18 @@ def ms_ssim_per_image(a: Float[AnyArray, "B H W C"], b: Float[AnyArray, "B H W C
     namespace = _namespace(a)
     weights = ms_ssim_weights(*a.shape[1:3])
     terms = ms_ssim_terms(similarities(a, b))
-    powers = (namespace.maximum(term, 0) ** weight for term, weight in zip(terms, weights, strict=True))
+    powers = (_power(term, weight) for term, weight in zip(terms, weights, strict=True))
     return namespace.mean(functools.reduce(operator.mul, powers), axis=-1)
+
+
+def _power(term: Any, weight: float) -> Any:
+    """Return a term raised to its weight; one that is not positive gives 0, with a gradient of 0.
+
+    The derivative of the power is infinite at 0, so what is not positive never reaches it.
+    """
+    namespace = _namespace(term)
+    positive = term > 0
+    return namespace.where(positive, namespace.where(positive, term, 1) ** weight, 0)
 
 
 def num_ms_ssim_scales(height: int, width: int) -> int:

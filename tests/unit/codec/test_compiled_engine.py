@@ -38,7 +38,8 @@ def windowed_codec(tmp_path_factory) -> Codec:
     return compiled(tmp_path_factory.mktemp("windowed") / "c", attention="window_published")
 
 
-@pytest.mark.parametrize("cells", [(1, 33), pytest.param((33, 1), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [(1, 33), (33, 1)])
 def test_windows_are_cut_as_in_the_model(windowed_codec: Codec, cells: tuple[int, int]):
     # One side beyond a window of 32 symbols, so that the other is padded to it.
     picture = gradient_image(16 * cells[0], 16 * cells[1])

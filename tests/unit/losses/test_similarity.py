@@ -43,6 +43,13 @@ def test_devices_and_host_agree(size):
         np.testing.assert_allclose(on_device, on_host, atol=tolerance)
 
 
+def test_gradient_is_finite_where_terms_are_not_positive():
+    a, _ = pair(16, 16)
+    value, gradient = jax.jit(jax.value_and_grad(lambda b: jnp.sum(ms_ssim_per_image(jnp.asarray(a), b))))(-a)
+    assert value == 0
+    assert jnp.all(jnp.isfinite(gradient))
+
+
 def test_psnr_of_equal_images_is_infinite_or_the_limit():
     image = np.full((1, 4, 4, 3), 7, np.uint8)
     assert psnr_per_image(image, image) == np.inf

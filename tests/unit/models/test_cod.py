@@ -28,6 +28,7 @@ def test_published_size_has_the_published_number_of_parameters():
     assert count_params(functional.shapes) == 98_781_123
 
 
+@pytest.mark.slow
 def test_fresh_parameters_start_at_zero_where_the_papers_say():
     functional = build_model(tiny_model_config(pitch=32))
     params = functional.init(jax.random.key(0))
@@ -79,6 +80,7 @@ def test_one_step_of_both_predictions():
         np.testing.assert_allclose(model.one_step(condition), zero, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_network_stays_near_the_float32_one(tiny):
     functional, params = tiny
     image01 = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))

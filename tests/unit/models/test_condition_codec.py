@@ -35,6 +35,7 @@ def test_every_pitch_ends_on_the_sixteen_pixel_grid(pitch, input_stride, symbols
     assert result.shape == (1, 128, 128, 3)
 
 
+@pytest.mark.slow
 def test_three_output_layers_in_a_row_do_not_all_start_at_zero():
     functional = build_model(tiny_model_config(pitch=4))
     flat = flatten_params(functional.init(jax.random.key(0)))

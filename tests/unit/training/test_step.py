@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from cod_jax.models import CodebookConfig
 from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from cod_jax.training.optimizer import AdamWConfig, EmaConfig
 from cod_jax.training.step import make_update
-from tests.model_fixtures import tiny_model_config
+from tests.model_fixtures import tiny_compact_config
 from tests.objective_fixtures import start
 
 
@@ -28,7 +29,9 @@ def with_codebook(params: dict, codebook: jax.Array) -> dict:
 @pytest.fixture(scope="module")
 def objective() -> Pretrain:
     config = PretrainConfig(null_condition_probability=0.5, one_step_fraction=0.25)
-    return Pretrain(config, ObjectiveContext(tiny_model_config()))
+    model = tiny_compact_config()
+    codec = dataclasses.replace(model.codec, bottleneck=CodebookConfig(bits=3))
+    return Pretrain(config, ObjectiveContext(dataclasses.replace(model, codec=codec)))
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,7 @@ def test_steps_of_the_levels_have_the_gradient_of_the_error_they_make(z, noise):
         np.testing.assert_allclose(gradient["log_gains"], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_latents_in_half_precision_have_the_gradients_of_single_precision(z, noise):
     functional, params = quantizer()
     half = z.astype(jnp.bfloat16)

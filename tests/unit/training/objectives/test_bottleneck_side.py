@@ -84,7 +84,8 @@ def test_settings_that_do_not_fit_the_bottleneck_are_refused():
         Pretrain(PretrainConfig(), ObjectiveContext(factorized_model(1)))
 
 
-@pytest.mark.parametrize("num_levels", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_levels", [1, 2])
 def test_a_factorized_bottleneck_pays_for_its_bits_in_both_stages(images, num_levels):
     model = tiny_model_config(bottleneck=FactorizedConfig(num_levels=num_levels))
     training = FactorizedTraining(rate_weights=(2.0, 0.5)[:num_levels])

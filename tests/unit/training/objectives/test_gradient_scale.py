@@ -70,6 +70,7 @@ def settings(option: str, **changes: object) -> TrainConfig:
     return TrainConfig.from_dict(read_settings(option, [f"--config.{name}={value}" for name, value in fields.items()]))
 
 
+@pytest.mark.slow
 def test_no_picture_has_a_gradient_out_of_scale():
     check(settings(str(CONFIG), **SMALL))
 
