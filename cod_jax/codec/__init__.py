@@ -1,7 +1,8 @@
 """The codec for users: pictures to bytes and back, with a model folder or a compiled one.
 
 `Codec` has the checks, lists and limits; an engine computes: `model_engine` with the model's code, `compiled_engine`
-with compiled programs and without Flax. Each is imported only when a folder needs it.
+with compiled programs and without Flax. Each is imported only when a folder needs it. `kept` has the compiled forms
+that commands keep of model folders.
 """
 
 from typing import TYPE_CHECKING

@@ -141,9 +141,9 @@ def _one_file(args: argparse.Namespace, conversion: Conversion, failed: list[Con
 
 
 def _load(args: argparse.Namespace, converter: Converter, model: Path) -> Any:
-    from cod_jax import codec
+    from cod_jax.codec import kept
 
-    loaded = codec.load(model, **chosen_limit(args))
+    loaded = kept.load_kept(model, **chosen_limit(args))
     converter.check(loaded)
     return loaded
 

@@ -30,6 +30,7 @@ def cod(monkeypatch, capsys, tmp_path) -> Cod:
     """Run the command in a folder of its own, with the tiny model under every name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cod_jax.codec.load", load_tiny)
+    monkeypatch.setattr("cod_jax.codec.kept.load_kept", load_tiny)
     monkeypatch.setattr("cod_jax.model_folder.places.check_place", lambda folder, compiled=False: None)
 
     # Tests see the models that they make, and no others.

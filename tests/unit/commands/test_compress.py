@@ -48,7 +48,7 @@ def test_the_real_model_folder_is_loaded(capsys, photo: Path, tmp_path: Path):
 
 def test_the_dial_between_closeness_and_texture(cod: Cod, photo: Path, tmp_path: Path, monkeypatch):
     codec = tiny_sampling_codec("pixel")
-    monkeypatch.setattr("cod_jax.codec.load", lambda path: codec)
+    monkeypatch.setattr("cod_jax.codec.kept.load_kept", lambda path: codec)
     assert cod("compress", "-m", "MODEL", "photo.png").status == 0
     data = (tmp_path / "photo.cod").read_bytes()
 

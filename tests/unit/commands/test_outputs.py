@@ -258,7 +258,7 @@ def test_of_two_writers_the_first_one_wins(cod: Cod, photo: Path, tmp_path: Path
         (tmp_path / "photo.cod").write_bytes(b"of another process")
         return load_tiny(path)
 
-    monkeypatch.setattr("cod_jax.codec.load", load)
+    monkeypatch.setattr("cod_jax.codec.kept.load_kept", load)
     result = cod("compress", "-m", "MODEL", "photo.png")
     assert result.status == 1
     assert "photo.cod already exists; choose another output or pass --force" in result.err

@@ -1,0 +1,155 @@
+"""Compiled forms of model folders, kept beside JAX's compiled programs so that commands start without tracing a model.
+
+The first command with a model makes its compiled form, as `cod compile` does, for this machine only. Later ones run it,
+and import neither Flax nor the model's code. Only what takes one step runs so; for anything else the model is loaded.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+import cod_jax
+from cod_jax import plugins
+from cod_jax.codec.codec import Codec
+from cod_jax.codec.compiled_engine import CompiledEngine
+from cod_jax.codec.engine import Engine
+from cod_jax.codec.loading import load
+from cod_jax.coding.sizes import MAX_PIXELS
+from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.model_folder.description import read_description
+from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
+from cod_jax.runtime.programs import current_platform
+
+FOLDER = "cod_jax_models"
+# Those that were used last stay.
+MAX_KEPT = 8
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class KeptEngine(Engine):
+    """A model whose steps alone are compiled already; see `Engine`.
+
+    Args:
+        folder: Its model folder.
+        kept: Its compiled form.
+        decoding: The default settings of the model.
+        max_pixels: The limit of its codec.
+    """
+
+    def __init__(self, folder: Path, kept: Path, decoding: DecodingConfig, max_pixels: int):
+        self._folder, self._max_pixels, self.decoding = folder, max_pixels, decoding
+        self._compiled = CompiledEngine(kept)
+        self.coder, self.size_multiple = self._compiled.coder, self._compiled.size_multiple
+        self.summary = self._compiled.summary
+
+    @functools.cached_property
+    def _model(self) -> Engine:
+        return load(self._folder, max_pixels=self._max_pixels).engine
+
+    @property
+    def config(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The `ModelConfig` of the model."""
+        return self._model.config
+
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Accept all settings."""
+
+    def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
+        """Return the approximate temporary memory per pixel; see `Engine.bytes_per_pixel`."""
+        return self._engine(decoding).bytes_per_pixel(decoding)
+
+    def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return the symbols of pictures; see `Engine.encode`."""
+        return self._compiled.encode(images_uint8, levels)
+
+    def decode(
+        self,
+        symbols: npt.NDArray[np.int32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+        seed: int,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures of symbols; see `Engine.decode`."""
+        return self._engine(decoding).decode(symbols, levels, decoding, seed)
+
+    def _engine(self, decoding: DecodingConfig | None) -> Engine:
+        return self._compiled if decoding is None or decoding.num_steps == 1 else self._model
+
+
+def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
+    """Load a model as commands do: its compiled form if there is one, which is made if it can be.
+
+    Args:
+        path: A model folder, or a compiled one, which is loaded as it is.
+        max_pixels: Larger pictures are refused.
+
+    Raises:
+        UserError: See `load`.
+    """
+    cache = jax.config.jax_compilation_cache_dir
+    if not cache or "://" in cache or (path / COMPILED_DESCRIPTION_FILE).is_file():
+        return load(path, max_pixels=max_pixels)
+    description = read_description(path)
+    # Code of other packages may change without a trace, and folders from before there were defaults are rare.
+    if _has_plugins(description["model"]) or "decoding" not in description or description["dtype"] != "float32":
+        return load(path, max_pixels=max_pixels)
+    kept = Path(cache) / FOLDER / _key(path)
+    try:
+        return _open(path, kept, description, max_pixels)
+    except (UserError, OSError):  # absent, or damaged
+        shutil.rmtree(kept, ignore_errors=True)
+    if not _make(path, kept):
+        return load(path, max_pixels=max_pixels)
+    return _open(path, kept, description, max_pixels)
+
+
+def _has_plugins(model: Mapping[str, Any]) -> bool:
+    """Return whether a part of a model comes from another package."""
+    parts = [part for part in model.values() if isinstance(part, Mapping)]
+    return plugins.is_plugin(str(model.get("kind", ""))) or any(map(_has_plugins, parts))
+
+
+def _open(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) -> Codec:
+    engine = KeptEngine(path, kept, DecodingConfig(**description["decoding"]), max_pixels)
+    os.utime(kept)
+    return Codec(engine, max_pixels=max_pixels)
+
+
+def _make(path: Path, kept: Path) -> bool:
+    """Write the compiled form of a model; return whether it is there."""
+    from cod_jax.model_folder.bundle import load_bundle
+    from cod_jax.specialize.folder import write_compiled
+
+    bundle = load_bundle(path)
+    try:
+        write_compiled(kept, bundle, platforms=[current_platform()], dtype="float32")
+    except FileExistsError:  # another process was faster
+        return True
+    except (UserError, OSError):  # a model that cannot be compiled, or no room
+        return False
+    others = sorted(kept.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for old in others[:-MAX_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _key(path: Path) -> str:
+    """Return 64 hex digits that name the content of a model folder, this version of the package, and this machine."""
+    digest = hashlib.sha256()
+    for name in sorted(file.name for file in path.iterdir() if file.suffix in (".json", ".safetensors")):
+        with (path / name).open("rb") as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    versions = (cod_jax.__version__, jax.__version__, current_platform())
+    # In a checkout the code changes without the version.
+    sources = sorted((str(file), file.stat().st_mtime_ns) for file in _PACKAGE.rglob("*.py"))
+    digest.update(repr((versions, sources)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Compiled forms of models that commands keep."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import cod_jax
+from cod_jax.codec import kept
+from cod_jax.model_folder.bundle import save_bundle
+from cod_jax.models import build_model
+from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_latent_config
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of kept models, which is empty."""
+    before = jax.config.jax_compilation_cache_dir
+    use_cache(tmp_path / "cache")
+    yield tmp_path / "cache" / kept.FOLDER
+    use_cache(before)
+
+
+def use_cache(folder: str | Path | None) -> None:
+    jax.config.update("jax_compilation_cache_dir", folder and str(folder))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_tiny_model(path)
+    return path
+
+
+def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path, model: Path, monkeypatch):
+    first = kept.load_kept(model)
+    (folder,) = cache.iterdir()
+    monkeypatch.setattr(kept, "_make", lambda *paths: pytest.fail("it is there already"))
+    second, plain = kept.load_kept(model), cod_jax.load(model)
+    image = gradient_image(30, 45)
+    data = plain.compress(image)
+    for codec in (first, second):
+        assert codec.compress(image) == data
+        assert (codec.fingerprint, codec.decoding) == (plain.fingerprint, plain.decoding)
+        decoded = codec.decompress(data, steps=1).astype(int)
+        assert np.abs(decoded - plain.decompress(data, steps=1)).max() <= 1
+    np.testing.assert_array_equal(second.decompress(data, steps=2, seed=3), plain.decompress(data, steps=2, seed=3))
+    assert second.config == plain.config
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_a_changed_model_has_another_form_and_a_damaged_form_is_made_again(cache: Path, model: Path, tmp_path: Path):
+    kept.load_kept(model)
+    (folder,) = cache.iterdir()
+    (folder / "encode.safetensors").unlink()
+    assert kept.load_kept(model).compress(gradient_image(16, 16))
+    assert (folder / "encode.safetensors").is_file()
+    changed = tmp_path / "changed"
+    shutil.copytree(model, changed)
+    description = (changed / "model.json").read_text(encoding="utf-8")
+    (changed / "model.json").write_text(f"{description}\n", encoding="utf-8")
+    kept.load_kept(changed)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_the_oldest_forms_go(cache: Path, model: Path):
+    cache.mkdir(parents=True)
+    for number in range(kept.MAX_KEPT):
+        (cache / str(number)).mkdir()
+        os.utime(cache / str(number), (number, number))
+    kept.load_kept(model)
+    names = {folder.name for folder in cache.iterdir()}
+    assert len(names) == kept.MAX_KEPT
+    assert "0" not in names
+
+
+def test_models_that_cannot_be_kept_are_loaded(cache: Path, model: Path, tmp_path: Path):
+    use_cache(None)
+    assert kept.load_kept(model).fingerprint == cod_jax.load(model).fingerprint
+    latent = tiny_latent_config()
+    save_bundle(tmp_path / "latent", latent, numpy_params(build_model(latent).shapes), training={})
+    use_cache(tmp_path / "cache")
+    assert kept.load_kept(tmp_path / "latent").config == latent
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_commands_start_without_flax_once_a_model_is_kept(model: Path, tmp_path: Path):
+    code = (
+        "import sys; from PIL import Image; from cod_jax.commands.main import main; "
+        "Image.new('RGB', (16, 16)).save('a.png'); main(['compress', '-m', sys.argv[1], 'a.png', '--force']); "
+        "print([name for name in ('flax', 'optax', 'orbax', 'cod_jax.models') if name in sys.modules])"
+    )
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(model)]
+    outputs = [
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert "flax" in outputs[0]
+    assert outputs[1].splitlines()[-1] == "[]"
