@@ -101,6 +101,7 @@ class Codec:
         quality: int | None = None,
         bpp: float | None = None,
         max_bytes: int | None = None,
+        effort: int = 0,
         layout: stream.Layout = "cod",
     ) -> bytes: ...
 
@@ -113,10 +114,11 @@ class Codec:
         bpp: float | None = None,
         max_bytes: int | None = None,
         total_bytes: int | None = None,
+        effort: int = 0,
         layout: stream.Layout = "cod",
     ) -> list[bytes]: ...
 
-    def compress(self, image, *, quality=None, bpp=None, max_bytes=None, total_bytes=None, layout="cod"):
+    def compress(self, image, *, quality=None, bpp=None, max_bytes=None, total_bytes=None, effort=0, layout="cod"):
         """Compress one picture or a list of them; pictures of equal size in a list are computed together.
 
         Args:
@@ -129,6 +131,7 @@ class Codec:
             total_bytes: For a list, instead of the quality: choose one for each picture, so that all files together
                 have at most this many bytes and the squared error over all pixels of the set is small. Every picture
                 is encoded and decoded at every quality.
+            effort: Gradient steps that improve the symbols of each picture, see `Engine.refine`; 0 to 10000.
             layout: "cod", the container with the model's fingerprint and a checksum; or, for the published tools,
                 "legacy-lite" (CoD-Lite) or "legacy-cod" (CoD), which have neither and no entropy coding.
 
@@ -138,26 +141,30 @@ class Codec:
         Raises:
             UserError: The input is not a picture, has more than `max_pixels`, or has a side above 65535 pixels in a
                 published layout. Or the model does not have the quality, the files of the lowest quality exceed the
-                limit, more than one of quality and limits is given, or the layout is unknown. For a list the message
-                says which item.
+                limit, more than one of quality and limits is given, the model does not take the effort, or the layout
+                is unknown. For a list the message says which item.
         """
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
         is_list = isinstance(image, (list, tuple))
+        checks.check_effort(effort)
         rates.check_one(is_list, quality=quality, bpp=bpp, max_bytes=max_bytes, total_bytes=total_bytes)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
         each = functools.partial(checks.for_each, named=is_list)
         if total_bytes is not None:
-            trials = each(functools.partial(self.compress_at_levels, layout=layout), image)
+            trials = each(functools.partial(self.compress_at_levels, effort=effort, layout=layout), image)
             return [trial.data for trial in allocation.within_total(trials, total_bytes)]
         pictures = each(read, image if is_list else [image])
         if bpp is not None or max_bytes is not None:
-            limited = functools.partial(self._compress_within, bpp=bpp, max_bytes=max_bytes, layout=layout)
+            limited = functools.partial(
+                self._compress_within, bpp=bpp, max_bytes=max_bytes, layout=layout, effort=effort
+            )
             written = each(limited, pictures)
             return written if is_list else written[0]
         levels = [level] * len(pictures)
-        all_symbols = in_batches(self._encode, pictures, levels, pixels_per_position=1, named=is_list)
+        encode = functools.partial(self._encode, effort=effort)
+        all_symbols = in_batches(encode, pictures, levels, pixels_per_position=1, named=is_list)
 
         def write(coded: tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]) -> bytes:
             symbols, (height, width, _) = coded[0], coded[1].shape
@@ -166,11 +173,14 @@ class Codec:
         written = each(write, list(zip(all_symbols, pictures, strict=True)))
         return written if is_list else written[0]
 
-    def compress_at_levels(self, image: ImageSource, *, layout: stream.Layout = "cod") -> list[allocation.Trial]:
+    def compress_at_levels(
+        self, image: ImageSource, *, effort: int = 0, layout: stream.Layout = "cod"
+    ) -> list[allocation.Trial]:
         """Compress one picture at every quality level, and decode each file to see what it loses.
 
         Args:
             image: One picture as for `compress`.
+            effort: See `compress`.
             layout: See `compress`.
 
         Returns:
@@ -185,22 +195,28 @@ class Codec:
         pixels = self._read(image, layout=layout)
         trials = []
         for level in range(self.num_levels):
-            data = self._compress_at(level, pixels, layout)
+            data = self._compress_at(level, pixels, layout, effort)
             trials.append(allocation.trial(level + 1, data, pixels, self.decompress(data, layout=layout)))
         return trials
 
-    def _compress_at(self, level: int, pixels: npt.NDArray[np.uint8], layout: stream.Layout) -> bytes:
+    def _compress_at(self, level: int, pixels: npt.NDArray[np.uint8], layout: stream.Layout, effort: int) -> bytes:
         height, width, _ = pixels.shape
-        symbols = self._encode(pixels[None], np.array([level], np.int32))[0]
+        symbols = self._encode(pixels[None], np.array([level], np.int32), effort=effort)[0]
         return self._coder.encode(symbols, height=height, width=width, level=level, layout=layout)
 
     def _compress_within(
-        self, pixels: npt.NDArray[np.uint8], *, bpp: float | None, max_bytes: int | None, layout: stream.Layout
+        self,
+        pixels: npt.NDArray[np.uint8],
+        *,
+        bpp: float | None,
+        max_bytes: int | None,
+        layout: stream.Layout,
+        effort: int,
     ) -> bytes:
         """Return the file of a picture at the best quality within one of the limits."""
         height, width, _ = pixels.shape
         limit = int(bpp * height * width / 8) if bpp is not None else max_bytes or 0
-        return rates.best_within(lambda level: self._compress_at(level, pixels, layout), self.num_levels, limit)
+        return rates.best_within(lambda level: self._compress_at(level, pixels, layout, effort), self.num_levels, limit)
 
     def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
         """Refuse a picture that `compress` would refuse for its size; `images.to_uint8_rgb` takes this as `check_size`.
@@ -355,11 +371,16 @@ class Codec:
         self._engine.check_decoding(decoding)
         return decoding
 
-    def _encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    def _encode(
+        self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32], *, effort: int = 0
+    ) -> npt.NDArray[np.int32]:
         _, height, width, _ = images_uint8.shape
         rows, columns = ceil_grid(height=height, width=width, pitch=self.pitch)
         padded = images.pad_to_multiple(images_uint8, self._engine.size_multiple)
-        return self._engine.encode(padded, levels)[:, :rows, :columns]
+        if effort:
+            memory.check_refining(*padded.shape[1:3])
+        symbols = self._engine.refine(padded, levels, effort) if effort else self._engine.encode(padded, levels)
+        return symbols[:, :rows, :columns]
 
     def _decode(
         self,

@@ -65,6 +65,21 @@ class Engine(abc.ABC):
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols [B, H / pitch, W / pitch, C] of pictures [B, H, W, 3] at the quality level of each [B]."""
 
+    def refine(
+        self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32], effort: int
+    ) -> npt.NDArray[np.int32]:
+        """Return symbols like those of `encode` that are better for these pictures, found by gradient steps.
+
+        Args:
+            images_uint8: Pictures [B, H, W, 3].
+            levels: The quality level of each [B].
+            effort: How many steps; each takes about as long as three decodings. Some hundred are enough.
+
+        Raises:
+            UserError: The engine or the model cannot do that.
+        """
+        raise UserError("effort needs the model folder, got a compiled one; leave it out, or give the model folder")
+
     @abc.abstractmethod
     def decode(
         self,

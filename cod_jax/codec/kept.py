@@ -71,6 +71,12 @@ class KeptEngine(Engine):
         """Return the symbols of pictures; see `Engine.encode`."""
         return self._compiled.encode(images_uint8, levels)
 
+    def refine(
+        self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32], effort: int
+    ) -> npt.NDArray[np.int32]:
+        """Return better symbols; see `Engine.refine`."""
+        return self._model.refine(images_uint8, levels, effort)
+
     def decode(
         self,
         symbols: npt.NDArray[np.int32],

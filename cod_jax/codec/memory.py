@@ -6,6 +6,8 @@ import jax
 
 from cod_jax.errors import UserError
 
+# Of the smallest models, measured at 768x512 on a CPU; what gradients take of a pixel.
+REFINING_BYTES_PER_PIXEL = 1500.0
 _MEMORY_INFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -30,6 +32,15 @@ def check(*, height: int, width: int, multiple: int, bytes_per_pixel: float, tas
             f"{task} {width}x{height} pixels takes about {needed / 1e9:.2g} GB of memory with this model, and "
             f"{available / 1e9:.2g} GB are available; make the picture smaller, or use a machine with more memory"
         )
+
+
+def check_refining(height: int, width: int) -> None:
+    """Refuse a picture whose symbols cannot be refined in the memory that there is.
+
+    Raises:
+        UserError: It would take more than is available.
+    """
+    check(height=height, width=width, multiple=1, bytes_per_pixel=REFINING_BYTES_PER_PIXEL, task="effort on")
 
 
 def available_bytes() -> int | None:

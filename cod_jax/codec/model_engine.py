@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cod_jax import images
 from cod_jax.codec.engine import Engine, SamplerStates
+from cod_jax.codec.refinement import Refinement
 from cod_jax.diffusion.noise import seed_words, seeded_noise
 from cod_jax.diffusion.samplers import SamplerPath, sample, sample_path
 from cod_jax.errors import UserError
@@ -68,6 +69,7 @@ class ModelEngine(Engine):
         self._decode = jax.jit(_make_decode(bundle.config, functional, space), static_argnames=static)
         with_path = _make_decode(bundle.config, functional, space, with_path=True)
         self._decode_with_path = jax.jit(with_path, static_argnames=static)
+        self._functional, self._training = functional, bundle.training
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Accept all settings."""
@@ -86,6 +88,17 @@ class ModelEngine(Engine):
         """Return the symbols of pictures; see `Engine.encode`."""
         with jax.default_matmul_precision(self._precision):
             return np.asarray(self._encode(self._params, images_uint8, levels))
+
+    def refine(
+        self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32], effort: int
+    ) -> npt.NDArray[np.int32]:
+        """Return better symbols; see `Engine.refine`."""
+        with jax.default_matmul_precision(self._precision):
+            return self._refinement(self._params, images_uint8, levels, effort)
+
+    @functools.cached_property
+    def _refinement(self) -> Refinement:
+        return Refinement(self._functional, self.coder, self._training)
 
     def decode(
         self,

@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         height, width, _ = image_uint8.shape
         facts = {"width": width, "height": height}
         if args.total_bytes is not None:
-            return codec.compress_at_levels(image_uint8, layout=args.format), facts
+            return codec.compress_at_levels(image_uint8, effort=args.effort, layout=args.format), facts
         data = codec.compress(image_uint8, **chosen_rate(args), layout=args.format)
         return data, facts | _rate(data, facts)
 

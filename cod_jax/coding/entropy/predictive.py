@@ -50,6 +50,26 @@ _LARGEST_PREDICTION = FRACTION * 2 * LARGEST_SYMBOL
 _Integers = npt.NDArray[np.int64]
 
 
+# Of differences whose bits `PredictiveModel.costs` tells.
+MAX_DIFFERENCE = MAX_UNARY + 3
+
+
+class Costs(NamedTuple):
+    """Bits of the symbols of a picture, each given the symbols that it is predicted from.
+
+    Attributes:
+        table: Bits of the differences -MAX_DIFFERENCE to MAX_DIFFERENCE, float32 [rows, 2 MAX_DIFFERENCE + 1].
+        base: Predicted values, int32 [h, w, C].
+        sign: -1 where a difference changes its sign before it is looked up, else 1, int32 [h, w, C].
+        rows: Row of the table for each symbol, int32 [h, w, C].
+    """
+
+    table: npt.NDArray[np.float32]
+    base: npt.NDArray[np.int32]
+    sign: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+
+
 class Coded(NamedTuple):
     """Differences of a batch and how they are distributed.
 
@@ -157,6 +177,28 @@ class PredictiveModel(EntropyModel):
             channel, position = np.divmod(chosen, batch.place.size)
             costs[batch.first + channel, batch.place[position]] += bit_costs(bits, probabilities)
         return costs.reshape(num_channels, rows + 1, columns + 1)[:, :-1, :-1].transpose(1, 2, 0)
+
+    def costs(self, symbols: npt.NDArray[np.int32], level: int) -> Costs:
+        """Return the bits that each symbol, or another in its place, takes while all others [h, w, C] stay."""
+        known = Known(symbols)
+        coded = [np.empty(symbols.shape, np.int32) for _ in range(3)]
+        for batch, (base, mirrored, rows) in self._predictions(known, level):
+            for array, values in zip(coded, (base, np.where(mirrored, -1, 1), rows), strict=True):
+                known.put(array, batch, values)
+        return Costs(self._bits_by_difference(), *coded)
+
+    def _bits_by_difference(self) -> npt.NDArray[np.float32]:
+        ones = self._nodes() / TOTAL
+        of_one, of_zero = -np.log2(ones), -np.log2(1 - ones)
+        not_zero, larger = of_one[_ZERO_NODE], of_one[_FIRST_NODE:]
+        # Of a magnitude: that it is above all smaller ones, and not above itself.
+        above = np.concatenate([np.zeros((1, ones.shape[1])), np.cumsum(larger, axis=0)])
+        magnitudes = not_zero + above[:-1] + of_zero[_FIRST_NODE:]
+        # An Elias gamma code takes 2 floor(log2 n) + 1 bits.
+        rest = [not_zero + above[-1] + 2 * n.bit_length() - 1 for n in range(1, MAX_DIFFERENCE - MAX_UNARY + 1)]
+        positive = np.concatenate([magnitudes, np.stack(rest)])
+        columns = [positive[::-1] + of_one[_SIGN_NODE], of_zero[None, _ZERO_NODE], positive + of_zero[_SIGN_NODE]]
+        return np.concatenate(columns).T.astype(np.float32)
 
     def least_bytes(self, *, rows: int, columns: int) -> int:
         """Return the bytes of differences that are all zero, or all not, where that is likeliest; or fewer."""

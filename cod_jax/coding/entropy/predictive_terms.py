@@ -145,6 +145,11 @@ class Known:
         """Return the symbols of a batch, channel after channel."""
         return self._values[batch.first : batch.last].take(batch.place, axis=1).reshape(-1).astype(np.int64)
 
+    def put(self, array: npt.NDArray[np.int32], batch: ChannelBatch, values: npt.NDArray[np.integer]) -> None:
+        """Write values of a batch, channel after channel, to their places in an array [h, w, C]."""
+        rows, columns = np.divmod(batch.place, self._columns + 1)
+        array[rows, columns, batch.first : batch.last] = values.reshape(-1, batch.place.size).T
+
     def set(self, batch: ChannelBatch, symbols: npt.NDArray[np.int64]) -> None:
         """Take the symbols of a batch, channel after channel.
 

@@ -242,17 +242,32 @@ class ScalarQuantizer(_Bins, Bottleneck):
         """
         z = z.astype(jnp.float32)
         step, offset = self._bins(level)
-        scaled = (z - offset) / step
+        scaled = self.positions(z, level)
         symbols = jax.lax.stop_gradient(_rounded(scaled))
         # The values of the symbols, with the gradient of the latents before rounding.
         rounded = (symbols + (scaled - jax.lax.stop_gradient(scaled))) * step + offset
         noisy = rounded if noise is None else z + noise * step
+        return self._quantized(rounded if self.rounds_in_training else noisy, symbols, noisy, step)
+
+    def positions(self, z: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Float[Array, "B h w C"]:
+        """Return the places of latents among the symbols, which are the whole numbers."""
+        step, offset = self._bins(level)
+        return (z.astype(jnp.float32) - offset) / step
+
+    def at(self, positions: Float[Array, "B h w C"], level: Int[Array, " B"]) -> Quantized:
+        """Return values and bits at places between symbols; those of the symbols at whole numbers."""
+        step, offset = self._bins(level)
+        values = positions * step + offset
+        return self._quantized(values, _rounded(positions), values, step)
+
+    def _quantized(self, values: jax.Array, symbols: jax.Array, coded: jax.Array, step: jax.Array) -> Quantized:
+        """Return latents with the bits of those that are coded."""
         # A density's network would store dozens of numbers per latent for its gradient; recomputing them is cheap.
-        bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), noisy, step), axis=(1, 2, 3))
-        num_positions = z.shape[1] * z.shape[2]
+        bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), coded, step), axis=(1, 2, 3))
+        num_positions = coded.shape[1] * coded.shape[2]
         pixels = float(num_positions * self.pitch**2)
         return Quantized(
-            values=rounded if self.rounds_in_training else noisy,
+            values=values,
             symbols=symbols.astype(jnp.int32),
             penalty=bits / pixels,
             statistics={

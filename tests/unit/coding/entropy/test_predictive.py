@@ -39,6 +39,16 @@ def test_any_symbols_come_back_and_the_estimate_is_right(shape: tuple[int, int],
     assert _comes_back(fitted(), np.zeros_like(uniform), level) == 1
 
 
+@pytest.mark.parametrize("shape", [(5, 8), (17, 33)])
+def test_costs_of_single_symbols_add_up_to_the_estimate(shape: tuple[int, int]):
+    symbols = related_channels(*shape, 6, 1, seed=50) // 16
+    costs = fitted().costs(symbols, 1)
+    differences = (symbols - costs.base) * costs.sign
+    assert np.abs(differences).max() <= predictive.MAX_DIFFERENCE
+    bits = costs.table[costs.rows, differences + predictive.MAX_DIFFERENCE].astype(np.float64)
+    assert bits.sum() == pytest.approx(fitted().estimated_bits(symbols, 1), rel=1e-5)
+
+
 @pytest.mark.parametrize("num_channels", [1, 2, 30])
 def test_any_number_of_channels_comes_back(num_channels: int):
     _comes_back(fitted(num_channels, 1), related_channels(7, 6, num_channels), 0)
