@@ -101,7 +101,7 @@ def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
     Raises:
         UserError: See `load`.
     """
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.values["jax_compilation_cache_dir"]
     if not cache or "://" in cache or (path / COMPILED_DESCRIPTION_FILE).is_file():
         return load(path, max_pixels=max_pixels)
     description = read_description(path)

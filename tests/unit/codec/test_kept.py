@@ -21,7 +21,7 @@ from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Path]:
     """Yield the folder of kept models, which is empty."""
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.values["jax_compilation_cache_dir"]
     use_cache(tmp_path / "cache")
     yield tmp_path / "cache" / kept.FOLDER
     use_cache(before)

@@ -60,7 +60,7 @@ def test_models_without_such_a_loss_are_refused(compiled_codec: Codec):
 def test_weights_are_those_of_the_training():
     facts = training(squared_error_weight=0.5, ms_ssim_weight=0.25, l1_weight=0.0, alignment_block=8)
     found = weights_of(facts)
-    np.testing.assert_array_equal(found.rate, np.float32([0.2, 0.1]))
+    np.testing.assert_array_equal(found.rate, np.array([0.2, 0.1], np.float32))
     assert found == Weights(found.rate, 0.5, 0.25)
     for other in ({}, training(), training(squared_error_weight=1.0, lpips_vgg_weight=1.0), {"config": 3}):
         with pytest.raises(UserError, match="effort needs"):
