@@ -173,8 +173,10 @@ def _do_all(
     parts = [(function, curves, 1) for curves in models for function in (encode, decode)]
     parts += [(encode, others, processes), (decode, others, processes), (measure, plan.curves, processes)]
     if plan.patch_fid is not None:
-        makers = _patch_fid_tasks(plan, plan.patch_fid, source, folder, records)
-        parts += [(make, plan.curves, processes) for make in makers]
+        of_original, of_decoded, distance = _patch_fid_tasks(plan, plan.patch_fid, source, folder, records)
+        number = 1 if plan.one_process else processes
+        parts += [(of_original, plan.curves, number), (of_decoded, plan.curves, number)]
+        parts.append((distance, plan.curves, processes))
     num_all = len(plan.pictures) * sum(len(curve.points) for _, curves, _ in parts for curve in curves)
     with tqdm(total=num_all, unit="step", leave=False, disable=None, smoothing=0) as bar:
         told, done = time.monotonic(), 0
@@ -214,8 +216,8 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path, records: Records) -> Iterator[_Maker]:
-    """Yield what makes the tasks of patch-FID: features of originals, features of decoded pictures, and distances."""
+def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path, records: Records) -> list[_Maker]:
+    """Return what makes the tasks of patch-FID: features of originals, features of decoded pictures, and distances."""
 
     def features(curve: Curve, point: Point, picture: Picture) -> tuple[Path, Path]:
         work = curve.work(point, picture, source, folder)
@@ -243,7 +245,7 @@ def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path
         name = _name_of_set(patch_fid, curve.name, point.label)
         return _Task(name, stages.compare_sets, (pairs, patch_fid)) if pairs else None
 
-    yield from (of_original, of_decoded, distance)
+    return [of_original, of_decoded, distance]
 
 
 def _name_of_set(patch_fid: PatchFid, curve: str, label: str) -> str:

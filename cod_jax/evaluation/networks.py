@@ -62,8 +62,13 @@ class LpipsAlex(NetworkMetric):
         from cod_jax.features.lpips import LPIPS
         from cod_jax.features.trunk import ALEXNET
 
-        measure = _compiled(lambda rngs: LPIPS(ALEXNET, dtype="float32", rngs=rngs), load(folder, "alex"))
-        return lambda a, b: measure(*(picture.astype(np.float32) / np.float32(127.5) - 1 for picture in (a, b)))
+        call = _compiled(lambda rngs: LPIPS(ALEXNET, dtype="float32", rngs=rngs), load(folder, "alex"))
+
+        def distance(original: Picture, decoded: Picture) -> Any:
+            pair = (picture[None].astype(np.float32) / np.float32(127.5) - 1 for picture in (original, decoded))
+            return call("distance", *pair)[0]
+
+        return distance
 
 
 class Dists(NetworkMetric):
@@ -83,8 +88,22 @@ class Dists(NetworkMetric):
         """Return the distance as a function of two pictures [H, W, 3]."""
         from cod_jax.features.dists import DISTS
 
-        measure = _compiled(lambda rngs: DISTS(dtype="float32", rngs=rngs), load(folder))
-        return lambda a, b: measure(*(picture.astype(np.float32) / np.float32(255) for picture in (a, b)))
+        call = _compiled(lambda rngs: DISTS(dtype="float32", rngs=rngs), load(folder))
+
+        def features(picture: Picture) -> Any:
+            return call("features", picture[None].astype(np.float32) / np.float32(255))
+
+        # One original is compared with many decoded pictures, and the features take nearly all of the time.
+        known: tuple[Picture | None, Any] = (None, None)
+
+        def distance(original: Picture, decoded: Picture) -> Any:
+            nonlocal known
+            # An array may have been changed in place.
+            if known[0] is None or not np.array_equal(known[0], original):
+                known = (original.copy(), features(original))
+            return call("feature_distance", known[1], features(decoded))[0]
+
+        return distance
 
 
 @functools.lru_cache
@@ -93,19 +112,19 @@ def _distance(kind: type[NetworkMetric], load: Callable[..., Any], folder: str) 
 
 
 def _compiled(build: Callable[..., Any], params: Any) -> Callable[..., Any]:
-    """Return the distance of a network as a function of two arrays [H, W, 3]."""
+    """Return a function that calls a method of a network, given its name and its arguments."""
     import jax
 
     from cod_jax.models.functional import Functional
 
     network, params = Functional(build), jax.device_put(params)
 
-    @jax.jit
-    def measure(params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    @functools.partial(jax.jit, static_argnums=0)
+    def call(method: str, params: Any, *arguments: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            return network.bind(params).distance(a[None], b[None])[0]
+            return getattr(network.bind(params), method)(*arguments)
 
-    return functools.partial(measure, params)
+    return lambda method, *arguments: call(method, params, *arguments)
 
 
 @functools.lru_cache(maxsize=1)

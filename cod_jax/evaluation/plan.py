@@ -134,6 +134,7 @@ class Plan(NamedTuple):
         unreadable: Why pictures of the folder are left out, by name.
         curves: What codes them.
         patch_fid: Patch-FID with patches of the size that fits the pictures; None where it is not measured.
+        one_process: Whether its network runs in one process only, because it has a GPU or a TPU.
         not_measured: Title and reason of each curve and metric that cannot be measured here, by name.
         facts: JSON values that go into the results: versions, machine, options.
     """
@@ -142,6 +143,7 @@ class Plan(NamedTuple):
     unreadable: Mapping[str, str]
     curves: tuple[Curve, ...]
     patch_fid: PatchFid | None
+    one_process: bool
     not_measured: Mapping[str, tuple[str, str]]
     facts: Mapping[str, Any]
 
@@ -193,6 +195,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         raise UserError(f"expected curves with different names, got {min(twice)} twice; rename one of the folders")
     pictures, unreadable = _read_pictures(source, names)
     patch_fid, too_few = _patch_fid(request.patch_fid, pictures)
+    one_process = patch_fid is not None and executor.submit(_has_accelerator).result()
     facts = {
         "versions": {
             "cod_jax": __version__,
@@ -203,7 +206,13 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         "options": {"metrics": [one.name for one in (*request.table(), *([patch_fid] if patch_fid else []))]},
     }
     not_measured = {**not_measured, **request.not_measured, **too_few}
-    return Plan(pictures, unreadable, tuple(curves), patch_fid, not_measured, facts)
+    return Plan(pictures, unreadable, tuple(curves), patch_fid, one_process, not_measured, facts)
+
+
+def _has_accelerator() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def _patch_fid(

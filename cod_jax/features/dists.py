@@ -35,21 +35,31 @@ class DISTS(nnx.Module):
 
     def distance(self, a01: Float[Array, "B H W 3"], b01: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
         """Return the distance D(x, y; alpha, beta) of each pair of pictures in [0, 1]; 0 for equal ones."""
-        texture, structure = self.stage_distances(a01, b01)
+        return self.feature_distance(self.features(a01), self.features(b01))
+
+    def feature_distance(
+        self, a: Sequence[Float[Array, "B _h _w _C"]], b: Sequence[Float[Array, "B _h _w _C"]]
+    ) -> Float[Array, " B"]:
+        """Return the distance of each pair of pictures of which these are the `features`."""
+        texture, structure = self.stage_distances(a, b)
         return jnp.sum(texture + structure, axis=0)
 
     def stage_distances(
-        self, a01: Float[Array, "B H W 3"], b01: Float[Array, "B H W 3"]
+        self, a: Sequence[Float[Array, "B _h _w _C"]], b: Sequence[Float[Array, "B _h _w _C"]]
     ) -> tuple[Float[Array, "S B"], Float[Array, "S B"]]:
         """Return the parts of the distance that texture and structure of the picture and of each stage add.
 
         Texture is the similarity of the means of a channel, l(x, y) in the paper, and structure that of its positions,
         s(x, y). What is added is one minus these, in a form that rounding does not disturb: of means m and n,
         1 - (2 m n + c) / (m^2 + n^2 + c) is (m - n)^2 / (m^2 + n^2 + c), and likewise of variances and covariance.
+
+        Args:
+            a: The `features` of one picture.
+            b: Those of the other.
         """
         total = jnp.sum(self.alpha[...]) + jnp.sum(self.beta[...])
         texture, structure, start = [], [], 0
-        for x, y in zip(self.features(a01), self.features(b01), strict=True):
+        for x, y in zip(a, b, strict=True):
             part = slice(start, start + x.shape[-1])
             start = part.stop
             mean_x, mean_y = _mean(x), _mean(y)

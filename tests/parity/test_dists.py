@@ -31,7 +31,7 @@ def measure(params: Any, a: jax.Array, b: jax.Array) -> tuple[Any, ...]:
     network = NETWORK.bind(params)
 
     def distance(a):
-        texture, structure = network.stage_distances(a, b)
+        texture, structure = network.stage_distances(network.features(a), network.features(b))
         return jnp.sum(texture + structure), (texture[:, 0], structure[:, 0])
 
     (_, parts), gradient = jax.value_and_grad(distance, has_aux=True)(a)

@@ -4,7 +4,9 @@ import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,10 +51,18 @@ def test_lpips_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.
 
 
 def test_dists_takes_pictures_and_the_folder_of_its_weights(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(networks, "_compiled", lambda build, params: lambda a, b: a.sum() - b.sum() + params)
+    def compiled(build: object, params: int) -> Callable[..., Any]:
+        methods = {"features": np.sum, "feature_distance": lambda a, b: [a - b + params]}
+        return lambda method, *arguments: methods[method](*arguments)
+
+    monkeypatch.setattr(networks, "_compiled", compiled)
     monkeypatch.setattr(from_weights, "load_dists", lambda folder: len(Path(folder).name))
     white = np.full((2, 2, 3), 255, np.uint8)
     assert evaluation.dists(white, 0 * white, weights="of_dists") == 12 + 8
+    changing = white.copy()
+    assert evaluation.dists(changing, white, weights="of_dists") == 8
+    changing[:] = 0
+    assert evaluation.dists(changing, white, weights="of_dists") == 8 - 12
     with pytest.raises(UserError, match=r"got uint8 \[2, 2, 3\] and uint8 \[1, 2, 3\]; convert them"):
         evaluation.dists(white, white[:1], weights="of_dists")
 

@@ -38,15 +38,24 @@ def test_lpips_is_that_of_the_network_on_values_from_minus_one_to_one():
     assert (described["weights_sha256"], described["better"]) == ("1234", "lower")
 
 
-def test_dists_gets_values_from_zero_to_one(monkeypatch):
+def test_dists_gets_values_from_zero_to_one_and_the_features_of_an_original_once(monkeypatch):
+    calls = []
+
     def compiled(build: Any, params: str) -> Any:
         assert (nnx.eval_shape(lambda: build(nnx.Rngs(0))).stages, params) == (VGG16, "those in weights")
-        return lambda a, b: np.sum(a) - 10 * np.sum(b)
+
+        def call(method: str, *arguments: Any) -> Any:
+            calls.append(method)
+            return {"features": np.sum, "feature_distance": lambda a, b: [a - 10 * b]}[method](*arguments)
+
+        return call
 
     monkeypatch.setattr(networks, "_compiled", compiled)
     metric = Dists(lambda folder: f"those in {folder}", "weights", "5678")
     black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
     assert metric.measure(white, black, 0) == 12
+    assert metric.measure(white, white, 0) == 12 - 120
+    assert calls == ["features", "features", "feature_distance", "features", "feature_distance"]
     assert metric.measure(black, white, 0) == -120
     (described,) = describe_metrics([metric])
     assert (described["name"], described["weights_sha256"], described["better"]) == ("dists", "5678", "lower")
