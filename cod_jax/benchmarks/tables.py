@@ -7,6 +7,8 @@ from cod_jax.benchmarks.codec import CALLS, CODECS
 
 def table(report: dict[str, Any]) -> str:
     """A report as lines of text."""
+    if report["benchmark"] == "compare":
+        return "\n".join(_comparison_lines(report))
     system, load, model = report["system"], report["load_average"], report["model"]
     lines = [
         f"device: {system['device']}; {system['processor']}, {system['cores']} cores; jax {system['jax']}",
@@ -64,10 +66,33 @@ def _training_lines(report: dict[str, Any]) -> list[str]:
             f"  images per second: {result['images_per_second']:.2f}, without waiting between steps",
             f"  one step: {1e3 * step['median_seconds']:.1f} ms ({1e3 * step['min_seconds']:.1f} to "
             f"{1e3 * step['max_seconds']:.1f}), CPU time {1e3 * step['median_cpu_seconds']:.1f} ms",
+            f"  {_roofline(result)}",
             f"  compile: {result['compile_seconds']:.1f} s (CPU time {result['compile_cpu_seconds']:.1f} s)",
             f"  peak memory: {_gigabytes(result['peak_memory_bytes'])}" + _device_memory(result),
         ]
     return lines
+
+
+def _comparison_lines(report: dict[str, Any]) -> list[str]:
+    checkouts = report.get("checkouts", ["", ""])
+    lines = [
+        f"{name:6} {report[name]['median_seconds']:8.3f} s  {' '.join(filter(None, (report[name]['command'], where)))}"
+        for name, where in zip(("first", "second"), (f"({one})" if one else "" for one in checkouts), strict=True)
+    ]
+    low, high = report["interval"]
+    between = "too few pairs for an interval" if low is None else f"{low:.3f} to {high:.3f} with 95 % confidence"
+    pairs = len(report["first"]["seconds"])
+    return [*lines, f"second over first: {report['ratio']:.3f} ({between}, {pairs} pairs)"]
+
+
+def _roofline(result: dict[str, Any]) -> str:
+    reached, ceiling = result["roofline"], result["ceilings"]
+    return (
+        f"{reached['flops'] / 1e9:.2f} GFLOP at {reached['flops_per_second'] / 1e9:.1f} GFLOP/s, "
+        f"{100 * reached['share_of_matrix_product']:.0f} % of this device's matrix products "
+        f"({ceiling['flops_per_second'] / 1e9:.1f} GFLOP/s) and {100 * reached['share_of_roofline']:.0f} % of its "
+        f"roofline (copies at {ceiling['bytes_per_second'] / 1e9:.1f} GB/s)"
+    )
 
 
 def _device_memory(measured: dict[str, Any]) -> str:

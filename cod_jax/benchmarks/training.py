@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cod_jax.benchmarks import timing
+from cod_jax.benchmarks import ceilings, timing
 from cod_jax.benchmarks.process import in_own_process
 from cod_jax.errors import WorkError
 
@@ -55,7 +55,8 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         JSON values: "system", "model", "num_updates" of the objective and "result": its name as "update", sizes,
-        "loss_terms", the timing "step" of steps that are each waited for, "images_per_second" of as many steps that are
+        "loss_terms", the timing "step" of steps that are each waited for, the "ceilings" of the device and what a step
+        reaches of them as "roofline" (see `ceilings`), "images_per_second" of as many steps that are
         handed to the device without waiting, "compile_seconds", and of this process "peak_memory_bytes" and
         "peak_device_memory_bytes".
 
@@ -123,7 +124,7 @@ def _measure(
     import jax
     import numpy as np
 
-    from cod_jax.training.plan import compile_step
+    from cod_jax.training.plan import compile_step, step_flops
 
     pixels = np.random.default_rng(0).integers(0, 256, plan.batch_shape.shape, np.uint8)
     batch = {"image": jax.device_put(pixels, sharding)}
@@ -142,7 +143,9 @@ def _measure(
         step()
         jax.block_until_ready(metrics)
 
-    timings, _ = timing.time_calls({"step": step_to_the_end}, repeats)
+    # In turn, so that what disturbs the steps disturbs the ceilings too.
+    calls = {"step": step_to_the_end, **ceilings.calls(config.compute.dtype)}
+    timings, _ = timing.time_calls(calls, repeats)
     start = time.perf_counter()
     for _ in range(repeats):
         step()
@@ -153,12 +156,17 @@ def _measure(
             "expected a step with a finite loss and gradients to measure, got one that was skipped; change the config"
         )
     prefix = f"{scope}loss/"
+    ceiling = ceilings.rates(timings, jax.default_backend())
+    flops = step_flops(plan, config)[plan.objective.updates.index(update)]
+    reached = ceilings.compared(timings["step"]["median_seconds"], flops, ceilings.bytes_of(compiled), ceiling)
     return {
         "update": update.name,
         "image_size": config.data.image_size,
         "batch_size": config.batch_size,
         "loss_terms": sorted(name.removeprefix(prefix) for name in metrics if name.startswith(prefix)),
         "step": timings["step"],
+        "ceilings": ceiling,
+        "roofline": reached,
         "images_per_second": config.batch_size * repeats / seconds,
         "compile_seconds": compile_seconds,
         "compile_cpu_seconds": compile_cpu_seconds,

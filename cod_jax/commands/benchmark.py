@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from cod_jax import files
@@ -19,6 +20,8 @@ examples:
   cod benchmark codec --dtype bfloat16 --output codec.json
   cod benchmark train --config configs/compact.py one step of a training config
   cod benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
+  cod benchmark compare "cod decompress a.cod -o a.png --force" "djxl a.jxl b.png"
+  cod benchmark compare "cod compress a.png -o a.cod --force" --checkouts old new
 
 The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
 memory; "on device" are the compiled programs by themselves, with input and output on the device. "ratio" is plain over
@@ -28,7 +31,11 @@ picture, cold with an empty compilation cache and warm with a filled one.
 
 A training step is timed by itself, and images per second without waiting between steps, as in a training run. Frozen
 networks have random weights; a teacher must still be named (--config.objective.teacher=MODEL), because its folder
-describes its network. One device is measured; a training run reports the speed of all.
+describes its network. One device is measured; a training run reports the speed of all. Matrix products and copies are
+timed in turn with the steps: they are the ceilings of the device, and the share of the roofline is what a step reaches
+of the higher of both times.
+
+compare runs both commands in turn, and its ratio is the median over the pairs of the second's time over the first's.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)
@@ -63,13 +70,24 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--batch-size", type=positive, default=8, help="images per step, default 8")
     train.add_argument("--repeats", type=positive, default=10, help="measured steps of each kind, default 10")
     train.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
-    for subject in (codec, train):
+    compare = subjects.add_parser("compare", help="time two commands pair by pair")
+    compare.add_argument("first", metavar="COMMAND", help="a command line in quotes; no shell runs it")
+    compare.add_argument("second", metavar="COMMAND", nargs="?", help="the command that it is compared with")
+    compare.add_argument(
+        "--checkouts",
+        nargs=2,
+        metavar="DIR",
+        help="run one command with the package of the first checkout and with that of the second",
+    )
+    compare.add_argument("--repeats", type=positive, default=10, help="pairs that count, default 10")
+    compare.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
+    for subject in (codec, train, compare):
         subject.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _run(args: argparse.Namespace) -> int:
     load_before = os.getloadavg()
-    measured = _measure_codec(args) if args.subject == "codec" else _measure_training(args)
+    measured = {"codec": _measure_codec, "train": _measure_training, "compare": _compare}[args.subject](args)
     report = {
         "benchmark": args.subject,
         **measured,
@@ -92,6 +110,19 @@ def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
     source = {"model": args.model} if args.model else {"preset": args.preset}
     return report_on_codec(source, args.size or [_size(size) for size in SIZES], args.dtype, args.repeats)
+
+
+def _compare(args: argparse.Namespace) -> dict[str, Any]:
+    from cod_jax.benchmarks.pairs import compare_checkouts, compare_commands
+
+    if args.settings:
+        raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
+    if (args.second is None) == (args.checkouts is None):
+        raise UserError("expected two commands, or one command with --checkouts A B")
+    if args.checkouts is None:
+        return compare_commands(args.first, args.second, args.repeats)
+    first, second = map(Path, args.checkouts)
+    return compare_checkouts(first, second, args.first, args.repeats)
 
 
 def _measure_training(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Training loop, one program in the order of events."""
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import math
@@ -25,19 +24,19 @@ from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
-from cod_jax.training.flops import count_flops, peak_flops_per_second
+from cod_jax.training.flops import peak_flops_per_second
 from cod_jax.training.frozen import check_same, digests, placed
 from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
-from cod_jax.training.plan import Plan, build_objective, compile_step, make_plan
+from cod_jax.training.plan import Plan, compile_step, make_plan, step_flops
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
 from cod_jax.training.saved_models import load_meta
 from cod_jax.training.skipping import SkippedSteps
-from cod_jax.training.state import TrainState, chosen, replaced
+from cod_jax.training.state import TrainState
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
 from cod_jax.training.validation import build_validator
@@ -327,28 +326,8 @@ def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
         return Meter(config.batch_size, None, None)
-    # Utilisation does not count work that is repeated to save memory, so remat is off. Only the codec's attention on
-    # maps larger than a window is always repeated and counts twice. Float32 avoids fused attention, because the count
-    # would not see its products.
-    compute = dataclasses.replace(config.compute, remat="none", dtype="float32")
-    frozen = dataclasses.replace(config.frozen, dtype="float32")
-    objective = build_objective(dataclasses.replace(config, compute=compute, frozen=frozen))
-    flops = [_flops_of(plan, update) for update in objective.updates]
-    return Meter(
-        config.batch_size, sum(flops[i] for i in objective.schedule) // len(objective.schedule), peak * mesh.size
-    )
-
-
-def _flops_of(plan: Plan, update: Update) -> int:
-    """Return the operations of one gradient of an update."""
-    shapes, images = plan.shapes, plan.batch_shape
-    draws = jax.eval_shape(lambda key: plan.objective.draw(key, images.shape), jax.random.key(0))
-
-    def gradients(trained: Params, params: Params, *rest: Any) -> Any:
-        return jax.grad(lambda trained: update.loss(replaced(params, trained), *rest), has_aux=True)(trained)
-
-    trained = chosen(shapes.params, update.trains)
-    return count_flops(gradients, trained, shapes.params, shapes.buffers, plan.frozen_shapes, images, draws)
+    flops, schedule = step_flops(plan, config), plan.objective.schedule
+    return Meter(config.batch_size, sum(flops[index] for index in schedule) // len(schedule), peak * mesh.size)
 
 
 def _device_kind(mesh: Mesh) -> str:

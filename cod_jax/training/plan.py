@@ -11,9 +11,10 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from cod_jax.models.functional import Params
 from cod_jax.parallel import gathered, replicated, tree_shardings
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.flops import count_flops
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.objective import Objective, ObjectiveContext, Update
-from cod_jax.training.state import Optimizers, TrainState, init_state, state_axes
+from cod_jax.training.state import Optimizers, TrainState, chosen, init_state, replaced, state_axes
 from cod_jax.training.step import Batch, Metrics, make_update
 
 
@@ -121,3 +122,27 @@ def compile_step(
         out_shardings=(plan.shardings, replicated(batch.mesh)),
     )
     return jitted.lower(plan.shapes, plan.frozen_shapes, {"image": plan.batch_shape}).compile()
+
+
+def step_flops(plan: Plan, config: TrainConfig) -> list[int]:
+    """Return the operations of one gradient of each update, see `flops.count_flops`.
+
+    Work that is repeated to save memory does not count, so remat is off. Only the codec's attention on maps larger than
+    a window is always repeated and counts twice.
+    """
+    # Float32 avoids fused attention, because the count would not see its products.
+    compute = dataclasses.replace(config.compute, remat="none", dtype="float32")
+    frozen = dataclasses.replace(config.frozen, dtype="float32")
+    objective = build_objective(dataclasses.replace(config, compute=compute, frozen=frozen))
+    return [_flops_of(plan, update) for update in objective.updates]
+
+
+def _flops_of(plan: Plan, update: Update) -> int:
+    shapes, images = plan.shapes, plan.batch_shape
+    draws = jax.eval_shape(lambda key: plan.objective.draw(key, images.shape), jax.random.key(0))
+
+    def gradients(trained: Params, params: Params, *rest: Any) -> Any:
+        return jax.grad(lambda trained: update.loss(replaced(params, trained), *rest), has_aux=True)(trained)
+
+    trained = chosen(shapes.params, update.trains)
+    return count_flops(gradients, trained, shapes.params, shapes.buffers, plan.frozen_shapes, images, draws)

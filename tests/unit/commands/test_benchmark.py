@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cod_jax.benchmarks import ceilings
 from cod_jax.benchmarks.training import measure_training, random_params
 from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
@@ -41,6 +42,8 @@ TRAINING_RESULT = {
         "median_cpu_seconds": 0.9,
         "first_call_seconds": 0.5,
     },
+    "ceilings": {"flops_per_second": 8e10, "bytes_per_second": 1e10},
+    "roofline": ceilings.compared(0.5, 2e10, 1e9, {"flops_per_second": 8e10, "bytes_per_second": 1e10}),
     "images_per_second": 16.0,
     "compile_seconds": 20.0,
     "compile_cpu_seconds": 21.0,
@@ -168,6 +171,9 @@ def measured_training(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
         assert (result["image_size"], result["batch_size"]) == (32, 2)
         assert result["images_per_second"] > 0
         assert result["compile_seconds"] > 0
+        assert all(value > 0 for value in result["ceilings"].values())
+        assert result["roofline"]["flops_per_second"] == result["roofline"]["flops"] / result["step"]["median_seconds"]
+        assert 0 < result["roofline"]["share_of_matrix_product"] <= result["roofline"]["share_of_roofline"]
     return report["results"]
 
 
@@ -230,6 +236,8 @@ def test_the_table_of_training(monkeypatch, capsys):
     for part in ("1.5M parameters", "step of student", "commitment, flow", "16.00", "500.0 ms (400.0 to 600.0)"):
         assert part in table
     assert "peak memory: 1.50 GB\n" in table
+    # 20 GFLOP in half a second; the gigabyte takes a fifth of it to copy, and the products half.
+    assert "20.00 GFLOP at 40.0 GFLOP/s, 50 % of this device's matrix products (80.0 GFLOP/s) and 50 % of its" in table
     result["peak_device_memory_bytes"] = 7 * 10**9
     assert main(["benchmark", "train"]) == 0
     assert "peak memory: 1.50 GB, of the device 7.00 GB\n" in capsys.readouterr().out
