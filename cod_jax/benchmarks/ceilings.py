@@ -5,7 +5,10 @@ max(F / matrix rate, B / copy rate).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cod_jax.models.compute import Dtype
 
 # Side of the matrices, and numbers in the copied array: large enough to keep a device busy, and no larger.
 _CPU_SIZES = (1024, 2**24)
@@ -13,7 +16,7 @@ _ACCELERATOR_SIZES = (8192, 2**28)
 CEILINGS = ("matrix_product", "copy")
 
 
-def calls(dtype: str) -> dict[str, Callable[[], Any]]:
+def calls(dtype: "Dtype") -> dict[str, Callable[[], Any]]:
     """Return calls to time, by the names in `CEILINGS`; each returns when its work is done.
 
     Args:

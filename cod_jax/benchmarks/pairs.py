@@ -70,7 +70,7 @@ def compare_checkouts(first: Path, second: Path, command: str, repeats: int) -> 
 def _compare(jobs: Mapping[str, tuple[str, Mapping[str, str]]], repeats: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for pair in tqdm(range(repeats + 1), unit="pair", leave=False, disable=None):
-        for name in jobs if pair % 2 else reversed(jobs):
+        for name in jobs if pair % 2 else reversed(list(jobs)):
             taken = _run(*jobs[name])
             if pair:
                 seconds[name].append(taken)
