@@ -20,7 +20,7 @@ COMMAND = re.compile(
     rf"(?:python -m ((?:cod_jax|launch|data)\.[a-z]\w*)|\b(cod) (?=(?:{'|'.join(COMMANDS)})\b))"
     r"((?:\\\n|(?!, )[^`\n#])*)"
 )
-BENCHMARKS = ("codec", "train")
+BENCHMARKS = ("codec", "train", "compare")
 
 SETTINGS = [
     lite.get_config("1"),
@@ -67,6 +67,7 @@ def command_of(module: str) -> list[str]:
 
 def unknown_options(module: str, rest: str) -> list[str]:
     own, _, passed_on = rest.partition(" -- ")
+    own = re.sub('"[^"]*"', "", own)  # commands that another one is to run
     command = command_of(module)
     for word in own.split():
         if word not in (BENCHMARKS if command == ["benchmark"] else () if command else COMMANDS):
