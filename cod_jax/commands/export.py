@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--frozen-weights has no effect on this model, which has no autoencoder; leave it out")
     settings = training["config"]
     objective = from_mapping(ObjectiveConfig, upgraded(settings)["objective"], "config.objective")
-    choice = Choice(None, None, "the model was trained for one step")
+    choice = Choice(None, None if objective.can_guide else 1.0, "the model was trained for one step")
     if not objective.trains_one_step:
         choice = choose_decoding(settings.get("validation", {}), training.get("validation", {}))
     decoding = default_decoding(config, one_step=choice.steps is None)

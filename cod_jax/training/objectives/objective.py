@@ -72,6 +72,11 @@ class ObjectiveConfig(Part):
         """Whether models learn to decode in one step, which is how an export decodes then."""
         return True
 
+    @property
+    def can_guide(self) -> bool:
+        """Whether models have learned pictures without a condition, from which guidance leads away."""
+        return True
+
     def build(self, context: "ObjectiveContext") -> "Objective":
         """Return the objective.
 

@@ -66,6 +66,11 @@ class OneStepConfig(ObjectiveConfig):
         """Whether a pre-trained model is adapted."""
         return self.lora_rank > 0
 
+    @property
+    def can_guide(self) -> bool:
+        """Whether the model was pre-trained with pictures without a condition."""
+        return self.starts_from_model
+
     def build(self, context: ObjectiveContext) -> "OneStep":
         """Return the objective; see `ObjectiveConfig.build`."""
         return OneStep(self, context)

@@ -109,6 +109,8 @@ def test_wrong_usage(capsys):
         ({"one_step_weight": 0.0, "one_step_fraction": 0.1}, (), DecodingConfig(1, 3.0, "adams")),
         (SETTINGS["objective"], (), DecodingConfig(1, 3.0, "adams")),
         (SETTINGS["objective"], ("--steps", "1"), DecodingConfig(1, 3.0, "adams")),
+        ({"kind": "one_step"}, (), DecodingConfig(1, 3.0, "adams")),
+        ({"kind": "one_step", "lora_rank": 0}, (), DecodingConfig(1, 1.0, "adams")),
         (
             {"one_step_weight": 1.0, "one_step_fraction": 0.0},
             ("--steps", "50", "--guidance", "2", "--sampler", "euler"),
