@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Inline(Executor):
 
 
 @contextlib.contextmanager
-def in_this_process(number: int) -> Iterator[Executor]:
+def in_this_process(environments: Sequence[Mapping[str, str]]) -> Iterator[Executor]:
     """Stand in for `fresh_processes`."""
     yield Inline()
 

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -61,8 +61,8 @@ def evaluate(
         output: Folder of results. If it holds an evaluation of the same, that goes on.
         request: What to measure.
         force: Delete another evaluation in the output folder.
-        processes: Processes for other codecs and for measuring; by default one per core. A model runs in one, which
-            uses all cores.
+        processes: Processes for other codecs and for measuring; by default one per core. A model runs in one for each
+            GPU, or in one that uses all cores.
         command: The command line, for the reader of the results.
         report: Gets a sentence about the progress every half a minute, for logs; terminals have a bar.
 
@@ -77,7 +77,7 @@ def evaluate(
     source, folder = Path(images_folder).absolute(), Path(output)
     names = checked_pictures(source, folder, force=force)
     request.table()
-    with fresh_processes(1) as executor:
+    with fresh_processes([{}]) as executor:
         plan = make_plan(request, source, names, executor)
     created = _open_folder(folder, plan, force)
     with Records(folder / RECORDS_FILE) as records:
@@ -170,17 +170,19 @@ def _do_all(
 
     models = [[curve] for curve in plan.curves if curve.kind == "model"]
     others = [curve for curve in plan.curves if curve.kind != "model"]
-    parts = [(function, curves, 1) for curves in models for function in (encode, decode)]
-    parts += [(encode, others, processes), (decode, others, processes), (measure, plan.curves, processes)]
+    cores: list[Mapping[str, str]] = [{}] * processes
+    devices = list(plan.accelerators) or cores[:1]
+    parts = [(function, curves, devices) for curves in models for function in (encode, decode)]
+    parts += [(encode, others, cores), (decode, others, cores), (measure, plan.curves, cores)]
     if plan.patch_fid is not None:
         of_original, of_decoded, distance = _patch_fid_tasks(plan, plan.patch_fid, source, folder, records)
-        number = 1 if plan.one_process else processes
-        parts += [(of_original, plan.curves, number), (of_decoded, plan.curves, number)]
-        parts.append((distance, plan.curves, processes))
+        networks = list(plan.accelerators) or cores
+        parts += [(of_original, plan.curves, networks), (of_decoded, plan.curves, networks)]
+        parts.append((distance, plan.curves, cores))
     num_all = len(plan.pictures) * sum(len(curve.points) for _, curves, _ in parts for curve in curves)
     with tqdm(total=num_all, unit="step", leave=False, disable=None, smoothing=0) as bar:
         told, done = time.monotonic(), 0
-        for make, curves, number in parts:
+        for make, curves, environments in parts:
             tasks: dict[str, _Task] = {}
             for picture, curve, point in _everything(plan.pictures, curves):
                 task = make(curve, point, picture)
@@ -191,7 +193,7 @@ def _do_all(
                     tasks[task.name] = task
             if not tasks:
                 continue
-            with fresh_processes(min(number, len(tasks))) as executor:
+            with fresh_processes(environments[: len(tasks)]) as executor:
                 futures = {executor.submit(task.function, *task.arguments): name for name, task in tasks.items()}
                 try:
                     for future in as_completed(futures):

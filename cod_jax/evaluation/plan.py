@@ -18,6 +18,7 @@ from cod_jax.evaluation import baselines, coders
 from cod_jax.evaluation.allocated import check_set_rates
 from cod_jax.evaluation.metric_table import Described, Metric, with_metrics
 from cod_jax.evaluation.patch_fid import MIN_PATCHES, SIZES, PatchFid, num_patches, patch_size
+from cod_jax.evaluation.processes import one_device_each
 from cod_jax.evaluation.stages import Work, read_original
 
 
@@ -134,7 +135,8 @@ class Plan(NamedTuple):
         unreadable: Why pictures of the folder are left out, by name.
         curves: What codes them.
         patch_fid: Patch-FID with patches of the size that fits the pictures; None where it is not measured.
-        one_process: Whether its network runs in one process only, because it has a GPU or a TPU.
+        accelerators: Environment variables of the processes that run networks, one process for each GPU; () on a CPU,
+            whose cores all of them share.
         not_measured: Title and reason of each curve and metric that cannot be measured here, by name.
         facts: JSON values that go into the results: versions, machine, options.
     """
@@ -143,7 +145,7 @@ class Plan(NamedTuple):
     unreadable: Mapping[str, str]
     curves: tuple[Curve, ...]
     patch_fid: PatchFid | None
-    one_process: bool
+    accelerators: tuple[Mapping[str, str], ...]
     not_measured: Mapping[str, tuple[str, str]]
     facts: Mapping[str, Any]
 
@@ -195,7 +197,8 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         raise UserError(f"expected curves with different names, got {min(twice)} twice; rename one of the folders")
     pictures, unreadable = _read_pictures(source, names)
     patch_fid, too_few = _patch_fid(request.patch_fid, pictures)
-    one_process = patch_fid is not None and executor.submit(_has_accelerator).result()
+    needs_device = patch_fid is not None or bool(request.models)
+    accelerators = executor.submit(_accelerators).result() if needs_device else ()
     facts = {
         "versions": {
             "cod_jax": __version__,
@@ -206,13 +209,14 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         "options": {"metrics": [one.name for one in (*request.table(), *([patch_fid] if patch_fid else []))]},
     }
     not_measured = {**not_measured, **request.not_measured, **too_few}
-    return Plan(pictures, unreadable, tuple(curves), patch_fid, one_process, not_measured, facts)
+    return Plan(pictures, unreadable, tuple(curves), patch_fid, accelerators, not_measured, facts)
 
 
-def _has_accelerator() -> bool:
+def _accelerators() -> tuple[Mapping[str, str], ...]:
     import jax
 
-    return jax.default_backend() != "cpu"
+    platform = jax.default_backend()
+    return () if platform == "cpu" else tuple(one_device_each(platform, jax.local_device_count(), os.environ))
 
 
 def _patch_fid(

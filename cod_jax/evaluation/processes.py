@@ -7,8 +7,11 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+
+# What limits the devices of a process, for NVIDIA's and for AMD's.
+VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def num_cores() -> int:
@@ -16,22 +19,43 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def one_device_each(platform: str, number: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the environment variables of processes of which each sees one device; [{}] for a single process.
+
+    Args:
+        platform: JAX's name of the platform, "cpu", "gpu" or "tpu". The cores of a CPU are one device, and the chips of
+            a TPU host cannot be shared by processes.
+        number: How many devices this process sees.
+        environment: Its environment variables.
+    """
+    if platform != "gpu" or number < 2:
+        return [{}]
+    name = next((one for one in VISIBLE_DEVICES if one in environment), VISIBLE_DEVICES[0])
+    seen = environment.get(name, "").split(",") if environment.get(name) else list(map(str, range(number)))
+    return [{name: device.strip()} for device in seen[:number]]
+
+
 @contextlib.contextmanager
-def fresh_processes(number: int) -> Iterator[Executor]:
+def fresh_processes(environments: Sequence[Mapping[str, str]]) -> Iterator[Executor]:
     """Give an executor of new processes, which end with the block; what was not begun by then is given up.
 
     Args:
-        number: How many processes.
+        environments: Environment variables of each process, beside those of this one.
     """
-    pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _start)
+    context = multiprocessing.get_context("spawn")
+    waiting = context.SimpleQueue()
+    for environment in environments:
+        waiting.put(dict(environment))
+    pool = ProcessPoolExecutor(len(environments), context, _start, (waiting,))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start() -> None:
-    """Leave Ctrl-C and warnings to the parent, and end with it even if it is killed."""
+def _start(waiting: "multiprocessing.SimpleQueue[dict[str, str]]") -> None:
+    """Take an environment, leave Ctrl-C and warnings to the parent, and end with it even if it is killed."""
+    os.environ.update(waiting.get())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore", UserWarning)
     threading.Thread(target=_end_with_parent, daemon=True).start()
