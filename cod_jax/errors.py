@@ -1,6 +1,8 @@
 """Errors that a user can mend, and how their messages show what a file says."""
 
+import os
 import reprlib
+import sys
 
 # Longest text of a file that a message repeats, as a value and as a whole reason.
 _MAX_VALUE, _MAX_REASON = 80, 500
@@ -48,3 +50,19 @@ def stops_one_file(error: Exception) -> bool:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether the memory of the host or of a device was too small."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)  # the latter is JAX's
+
+
+def unusable_platform() -> UserError | None:
+    """Return why JAX cannot compute on the platform that it was told to, or None if it can."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    try:
+        jax.devices()
+    except Exception as error:  # noqa: BLE001 (each platform fails in its own way)
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return UserError(
+            f"JAX cannot compute here with JAX_PLATFORMS={platforms} ({reason_of(error)}); unset it, or set "
+            "JAX_PLATFORMS=cpu"
+        )
+    return None

@@ -15,9 +15,6 @@ from cod_jax.coding.sizes import RAISE_LIMIT, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 
-# Gradient steps; many more than help.
-MAX_EFFORT = 10_000
-
 UNCOVERED_GREY = 128
 
 
@@ -46,16 +43,6 @@ def check_source(image: Any) -> None:
     """
     if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
         raise UserError(f"expected a uint8 array or a Pillow image, got {type(image).__name__}")
-
-
-def check_effort(effort: Any) -> None:
-    """Refuse numbers of gradient steps that cannot be taken.
-
-    Raises:
-        UserError: It is not a whole number from 0 to 10000.
-    """
-    if isinstance(effort, bool) or not isinstance(effort, int) or not 0 <= effort <= MAX_EFFORT:
-        raise UserError(f"effort must be a whole number from 0 to {MAX_EFFORT}, got {effort!r}")
 
 
 def check_size(*, height: int, width: int, pitch: int, max_pixels: int, layout: stream.Layout) -> None:

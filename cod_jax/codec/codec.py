@@ -147,7 +147,7 @@ class Codec:
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
         is_list = isinstance(image, (list, tuple))
-        checks.check_effort(effort)
+        rates.check_effort(effort)
         rates.check_one(is_list, quality=quality, bpp=bpp, max_bytes=max_bytes, total_bytes=total_bytes)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)

@@ -6,6 +6,9 @@ from typing import Any
 
 from cod_jax.errors import UserError
 
+# Gradient steps; many more than help.
+MAX_EFFORT = 10_000
+
 
 def check_bits_per_pixel(bpp: Any) -> None:
     """Refuse limits that are not positive numbers.
@@ -15,6 +18,16 @@ def check_bits_per_pixel(bpp: Any) -> None:
     """
     if isinstance(bpp, bool) or not isinstance(bpp, int | float) or not 0 < bpp < math.inf:
         raise UserError(f"bits per pixel must be a positive number, got {bpp!r}")
+
+
+def check_effort(effort: Any) -> None:
+    """Refuse numbers of gradient steps that cannot be taken.
+
+    Raises:
+        UserError: It is not a whole number from 0 to 10000.
+    """
+    if isinstance(effort, bool) or not isinstance(effort, int) or not 0 <= effort <= MAX_EFFORT:
+        raise UserError(f"effort must be a whole number from 0 to {MAX_EFFORT}, got {effort!r}")
 
 
 def check_one(is_list: bool, **given: Any) -> None:

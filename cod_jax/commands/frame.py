@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NoReturn, cast
 
 from cod_jax import files
-from cod_jax.errors import UserError, WorkError
+from cod_jax.errors import UserError, WorkError, unusable_platform
 
 DONE, FAILED, NOTHING_TRIED, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
 EXIT_STATUS = """
@@ -169,6 +169,11 @@ def run(command: Command, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print_error(args.program, "interrupted")
         return INTERRUPTED
+    except Exception:
+        if (unusable := unusable_platform()) is None:
+            raise
+        fail(args, unusable)
+        return NOTHING_TRIED
     except SystemExit as stop:
         if stop.code not in (TERMINATED, HUNG_UP):
             raise

@@ -26,7 +26,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from cod_jax.model_folder.bundle import WEIGHTS_FILE
+    from cod_jax.model_folder.description import WEIGHTS_FILE
     from cod_jax.model_folder.search import SEARCH_PATH, model_folders
 
     found: list[dict[str, Any]] = []
@@ -51,8 +51,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _describe(folder: Path) -> dict[str, Any]:
     """Return JSON values about a model folder, without reading its weights."""
-    from cod_jax.model_folder.bundle import WEIGHTS_FILE, load_description
-    from cod_jax.model_folder.description import read_fingerprints
+    from cod_jax.model_folder.bundle import load_description
+    from cod_jax.model_folder.description import WEIGHTS_FILE, read_fingerprints
     from cod_jax.model_folder.included import FOLDER
 
     codec = load_description(folder)[0].codec

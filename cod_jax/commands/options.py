@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, get_args
 
-from cod_jax.codec.rates import check_bits_per_pixel
+from cod_jax.codec.rates import check_bits_per_pixel, check_effort
 from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
@@ -96,7 +96,7 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--effort",
-        type=int,
+        type=_checked(int, check_effort),
         default=0,
         metavar="N",
         help="gradient steps that improve each file, 0 (the default) to 10000; each takes about as long as three "

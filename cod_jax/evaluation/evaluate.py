@@ -123,6 +123,8 @@ def _open_folder(folder: Path, plan: Plan, force: bool) -> str:
             raise UserError(
                 f"{folder} holds an evaluation with other {other}; choose another output, or pass --force to delete it"
             )
+        if (folder / RECORDS_FILE).exists():
+            Records.check_unused(folder / RECORDS_FILE)
         shutil.rmtree(folder)
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     files.make_directory(folder)

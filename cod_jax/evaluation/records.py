@@ -8,6 +8,21 @@ from typing import Any, BinaryIO
 from cod_jax.errors import UserError
 
 
+def lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed, and return whether it was free; where there are no locks it is."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have none
+        pass
+    return True
+
+
 class Records:
     """A file to which lines of JSON are appended; each is written before the next piece of work counts as done.
 
@@ -18,12 +33,17 @@ class Records:
         path: The file; it is made if it is missing.
 
     Raises:
-        UserError: The file holds something else.
+        UserError: The file holds something else, or another process has it open.
         OSError: It cannot be read or written.
     """
 
     def __init__(self, path: Path):
-        content = path.read_bytes() if path.exists() else b""
+        self._file: BinaryIO = path.open("a+b")
+        if not lock(self._file):
+            self._file.close()
+            raise _in_use(path)
+        self._file.seek(0)
+        content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._found: dict[str, dict[str, Any]] = {}
         for number, line in enumerate(whole.splitlines(), 1):
@@ -31,10 +51,20 @@ class Records:
                 record = json.loads(line)
                 self._found[record.pop("work")] = record
             except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self._file.close()
                 raise UserError(f"{path}, line {number}: expected a record of an evaluation; use --force") from error
-        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(len(whole))
-        self._file.seek(len(whole))
+
+    @staticmethod
+    def check_unused(path: Path) -> None:
+        """Refuse a file that another process has open.
+
+        Raises:
+            UserError: One has.
+        """
+        with path.open("r+b") as file:
+            if not lock(file):
+                raise _in_use(path)
 
     def __enter__(self) -> "Records":
         return self
@@ -58,3 +88,7 @@ class Records:
         self._file.write(json.dumps({"work": work, **record}).encode() + b"\n")
         self._file.flush()
         self._found[work] = record
+
+
+def _in_use(path: Path) -> UserError:
+    return UserError(f"{path.parent} is in use by another evaluation; wait for it or choose another output")

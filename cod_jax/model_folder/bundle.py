@@ -25,7 +25,13 @@ from cod_jax.coding.fingerprints import fingerprint_with_prior
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError, quoted
 from cod_jax.model_folder.decoding import DecodingConfig
-from cod_jax.model_folder.description import DESCRIPTION_FILE, errors_that_name, read_description, to_json
+from cod_jax.model_folder.description import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    errors_that_name,
+    read_description,
+    to_json,
+)
 from cod_jax.model_folder.prior_file import load_prior, save_prior
 from cod_jax.model_folder.replacing import replaced_model
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
@@ -36,7 +42,6 @@ from cod_jax.models.functional import Functional, Params, check_fit
 from cod_jax.models.space import Space
 from cod_jax.runtime.arrays import open_tensors
 
-WEIGHTS_FILE = "weights.safetensors"
 # Before the names of the autoencoder's weights, as "codec" and "denoiser" are before those of the model's parts.
 AUTOENCODER = "autoencoder"
 

@@ -16,6 +16,7 @@ from cod_jax.plugins import PluginError
 
 FORMAT = "cod_jax model"
 VERSION = 1
+WEIGHTS_FILE = "weights.safetensors"
 # Descriptions have a few kilobytes.
 MAX_DESCRIPTION_BYTES = 2**20
 

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 from cod_jax.coding.entropy import Prior
 from cod_jax.errors import UserError
-from cod_jax.model_folder.description import read_description
+from cod_jax.model_folder.description import DESCRIPTION_FILE, WEIGHTS_FILE, read_description
 from cod_jax.model_folder.prior_file import PRIOR_FILE, read_prior
 from cod_jax.models import ModelConfig
+
+# What a model folder holds; the prior may be absent.
+FILES = frozenset({DESCRIPTION_FILE, WEIGHTS_FILE, PRIOR_FILE})
 
 
 class ReplacedModel(NamedTuple):
@@ -32,10 +35,16 @@ def replaced_model(path: str | os.PathLike[str], fingerprint: str) -> ReplacedMo
         fingerprint: 64 hex digits that name the weights of the new folder.
 
     Raises:
-        UserError: The folder there has a prior that was fitted to other weights, or cannot be read: nothing but its
-            removal by hand says that the files coded with it are not needed.
+        UserError: The folder there holds files that are no part of a model. Or it has a prior that was fitted to other
+            weights, or cannot be read: nothing but its removal by hand says that the files coded with it are not
+            needed.
     """
     folder = Path(path)
+    if folder.is_dir() and (foreign := sorted({one.name for one in folder.iterdir()} - FILES)):
+        raise UserError(
+            f"{folder} holds {', '.join(foreign[:3])}, which is no part of a model; move it away, or choose another "
+            "output"
+        )
     has_prior = (folder / PRIOR_FILE).is_file()
     old, own_tables, prior = "", False, None
     with contextlib.suppress(UserError, OSError):

@@ -34,7 +34,7 @@ from cod_jax.training.plan import Plan, compile_step, make_plan, step_flops
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
-from cod_jax.training.saved_models import load_meta
+from cod_jax.training.saved_models import check_whole, load_meta
 from cod_jax.training.skipping import SkippedSteps
 from cod_jax.training.state import TrainState
 from cod_jax.training.step import Metrics
@@ -227,6 +227,7 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
         return False
     try:
         meta = load_meta(workdir, step)
+        check_whole(workdir, step)
     except DamagedCheckpointError:
         return False  # the run goes on from an older checkpoint, and says so
     _check_same_model(config, workdir, meta)

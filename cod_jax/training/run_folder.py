@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax import files
-from cod_jax.errors import UserError, is_out_of_memory
+from cod_jax.errors import UserError, is_out_of_memory, unusable_platform
 from cod_jax.training.ranking import LOSS
 
 # What Orbax adds to the name of a checkpoint that is being written.
@@ -81,12 +81,17 @@ def naming_damage(directory: Path, step: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or unusable_platform() is not None:
             raise
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} does not exist; a run may have removed it meanwhile") from error
-        reason = f"the checkpoint of step {step} in {directory} is damaged ({reason_of(error)})"
+        reason = f"the checkpoint of step {step} in {directory} is damaged ({_without_details(error)})"
         raise DamagedCheckpointError(reason) from error
+
+
+def _without_details(error: Exception) -> str:
+    """Return the message of an error without the object that TensorStore puts at its end."""
+    return reason_of(error).partition(" See full TensorStore details")[0]
 
 
 def leave_out_closed_loops() -> None:

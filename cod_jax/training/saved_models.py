@@ -37,6 +37,18 @@ def load_meta(workdir: Path, step: int) -> dict[str, Any]:
     return read_meta(checkpoint_directory(workdir), step)
 
 
+def check_whole(workdir: Path, step: int) -> None:
+    """Check that no part of a checkpoint is missing; the arrays themselves are not read.
+
+    Raises:
+        DamagedCheckpointError: A part is missing.
+    """
+    folder = checkpoint_directory(workdir) / str(step)
+    missing = [name for name in ITEMS if not (folder / name).is_dir()]
+    if missing:
+        raise DamagedCheckpointError(f"the checkpoint of step {step} in {folder.parent} lacks {', '.join(missing)}")
+
+
 def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:
     """Return trained parameters and their moving average, with the training heads, by names such as "model/codec/...".
 

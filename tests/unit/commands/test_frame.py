@@ -131,6 +131,17 @@ def test_a_signal_ends_a_command_after_it_has_cleaned_up(
     assert cleaned == [True]
 
 
+def test_a_platform_that_cannot_be_used_is_one_line(tmp_path):
+    script = "import sys; from cod_jax.commands.main import main; sys.exit(main(['checkpoints', '--workdir', 'run']))"
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert "error: JAX cannot compute here with JAX_PLATFORMS=no_such_platform (" in done.stderr
+    assert done.stderr.endswith("; unset it, or set JAX_PLATFORMS=cpu\n")
+
+
 @each_command
 @pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError("No module named 'no'", name="no")])
 def test_a_bug_is_not_caught(cod: Cod, replace: Replace, name: str, error: Exception):

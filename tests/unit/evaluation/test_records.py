@@ -30,3 +30,18 @@ def test_another_file_is_refused(tmp_path: Path):
     (tmp_path / "records.jsonl").write_text('{"work": "a"}\nhello\n')
     with pytest.raises(UserError, match="line 2: expected a record of an evaluation"):
         Records(tmp_path / "records.jsonl")
+
+
+def test_a_second_process_is_refused(tmp_path: Path):
+    path = tmp_path / "result" / "records.jsonl"
+    path.parent.mkdir()
+    with Records(path) as records:
+        records.add("a", {"bytes": 1})
+        for attempt in (Records, Records.check_unused):
+            with pytest.raises(
+                UserError, match="result is in use by another evaluation; wait for it or choose another"
+            ):
+                attempt(path)
+    Records.check_unused(path)
+    with Records(path) as records:
+        assert records.get("a") == {"bytes": 1}

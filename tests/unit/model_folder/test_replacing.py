@@ -84,3 +84,10 @@ def test_a_description_is_read_without_the_weights(model: Path):
     with pytest.raises(UserError, match="damaged or of another model"):
         bundle.load_bundle(model, with_weights=False)
     assert tiny_bundle().config == outline.config
+
+
+def test_files_that_are_no_part_of_a_model_are_not_deleted(model: Path):
+    (model / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds note\.txt, which is no part of a model; move it away, or choose"):
+        save(model)
+    assert (model / "note.txt").read_text() == "mine"

@@ -1,11 +1,21 @@
 """Models read from a run, and the check of its checkpoints."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from cod_jax.training.checkpoint import CheckpointStore
+from cod_jax.training.checkpoint import ITEMS, CheckpointStore
 from cod_jax.training.initial import load_initial
-from cod_jax.training.saved_models import Weights, best_by, check_checkpoint, load_for_export, load_meta
+from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory
+from cod_jax.training.saved_models import (
+    Weights,
+    best_by,
+    check_checkpoint,
+    check_whole,
+    load_for_export,
+    load_meta,
+)
 from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_all, truncate_numbers
 
 
@@ -95,3 +105,13 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
     store.save(1, state, {"config": CONFIG, "data": {}}, None)
     store.close()
     assert check_checkpoint(tmp_path, 1) == ["ema/heads/k"]
+
+
+def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path: Path):
+    folder = checkpoint_directory(tmp_path) / "7"
+    for item in ITEMS:
+        (folder / item).mkdir(parents=True)
+    check_whole(tmp_path, 7)
+    (folder / "params").rmdir()
+    with pytest.raises(DamagedCheckpointError, match="the checkpoint of step 7 in .* lacks params"):
+        check_whole(tmp_path, 7)
