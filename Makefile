@@ -58,7 +58,7 @@ test: $(STAMP)
 LARGEST := tests/parity/test_transformers.py
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not soak" --durations=15 $(PYTEST_ARGS) --ignore=$(LARGEST)
+	$(BIN)/python -m pytest -m "slow and not soak" --durations=15 --numprocesses 2 --dist loadfile $(PYTEST_ARGS) --ignore=$(LARGEST)
 	$(BIN)/python -m pytest -m "slow and not soak" --durations=15 $(PYTEST_ARGS) $(LARGEST)
 
 soak: $(STAMP)

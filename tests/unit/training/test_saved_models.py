@@ -113,5 +113,5 @@ def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path: Path):
         (folder / item).mkdir(parents=True)
     check_whole(tmp_path, 7)
     (folder / "params").rmdir()
-    with pytest.raises(DamagedCheckpointError, match="the checkpoint of step 7 in .* lacks params"):
+    with pytest.raises(DamagedCheckpointError, match=r"the checkpoint of step 7 in .* lacks params"):
         check_whole(tmp_path, 7)
