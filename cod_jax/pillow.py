@@ -1,7 +1,7 @@
 """`.cod` files in Pillow: after `import cod_jax.pillow`, `Image.open` and `Image.save` know them.
 
     import cod_jax.pillow
-    cod_jax.pillow.register("models/lite")
+    cod_jax.pillow.register("compact")
     Image.open("photo.jpg").save("photo.cod")
     Image.open("photo.cod").show()
 
@@ -35,23 +35,26 @@ MIME_TYPE = "image/x-cod"
 _registered: dict[Path, int | None] = {}
 
 
-def register(model: str | os.PathLike[str], *, max_pixels: int | None = None) -> None:
+def register(model: str | os.PathLike[str] | None = None, *, max_pixels: int | None = None) -> None:
     """Make a model known, and the one to save with; its weights are read when they are needed.
 
     Args:
-        model: Model folder.
+        model: Model folder, compiled folder (which must be trusted), or name of an included model, as `cod_jax.load`
+            takes them; by default the included "compact".
         max_pixels: Larger pictures are neither loaded nor saved with the model; by default the limit of `cod_jax.load`,
             which also holds for the models that are found in COD_JAX_MODELS.
 
     Raises:
-        UserError: The path is not a model folder, or the limit is not from 1 to 2**27.
+        UserError: The path is not such a folder, or the limit is not from 1 to 2**27.
     """
     from cod_jax.model_folder.description import read_fingerprints
+    from cod_jax.model_folder.included import model_path
 
     if max_pixels is not None:
         max_pixels = checked_limit(max_pixels)
-    read_fingerprints(model)
-    path = Path(model).resolve()
+    path = model_path(model)
+    read_fingerprints(path)
+    path = path.resolve()
     _registered.pop(path, None)
     _registered[path] = max_pixels
 
@@ -121,10 +124,11 @@ def _find(file: container.Container) -> Path:
 
 
 def _load_codec(path: Path) -> "Codec":
-    from cod_jax.model_folder.description import DESCRIPTION_FILE, read_fingerprints
+    from cod_jax.model_folder.description import read_fingerprints
+    from cod_jax.model_folder.places import description_file
 
     fingerprint = read_fingerprints(path).folder
-    return _cached_codec(path, fingerprint, (path / DESCRIPTION_FILE).read_bytes(), _registered.get(path))
+    return _cached_codec(path, fingerprint, description_file(path).read_bytes(), _registered.get(path))
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ from cod_jax.codec.codec import Codec
 from cod_jax.coding.sizes import MAX_PIXELS
 from cod_jax.errors import UserError
 from cod_jax.model_folder.included import model_path
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
+from cod_jax.model_folder.places import is_compiled
 
 if TYPE_CHECKING:
     from cod_jax.model_folder.bundle import Bundle
@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str] | None = None, *, max_pixels: int = MAX_PI
             programs for this machine, or not the one of the SHA-256.
     """
     path = model_path(path if path is None else _checked_folder(path))
-    if (path / COMPILED_DESCRIPTION_FILE).is_file():
+    if is_compiled(path):
         return load_compiled(path, max_pixels=max_pixels, sha256=sha256)
     if sha256:
         raise UserError(

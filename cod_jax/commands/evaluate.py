@@ -157,6 +157,7 @@ def _run(args: argparse.Namespace) -> int:
         force=args.force,
         processes=args.processes,
         command=shlex.join(["cod", *sys.argv[1:]]),
+        against=earlier,
         report=functools.partial(frame.report, args.program),
     )
     for line in _lines(results, request.described()):

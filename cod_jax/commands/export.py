@@ -10,6 +10,7 @@ from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import REPLACE_MODEL, add_decoding_arguments, chosen_decoding
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_images
 from cod_jax.model_folder.places import DESCRIPTION_FILE
 
 EPILOG = """
@@ -50,6 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
     if args.images and not Path(args.images).is_dir():
         raise UserError(f"--images {args.images} is not a folder; give a folder of pictures")
+    if args.images and not find_images(args.images):
+        raise UserError(f"--images {args.images} holds no pictures; give a folder of {files.IMAGE_FORMATS} files")
 
     from cod_jax.model_folder.bundle import default_decoding, save_bundle
     from cod_jax.models import ModelConfig, build_model, unflatten_params

@@ -13,7 +13,7 @@ from cod_jax.commands.outputs import STREAM
 from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.included import model_path
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_FILE
+from cod_jax.model_folder.places import is_compiled
 
 EPILOG = """
 examples:
@@ -81,11 +81,13 @@ def _print_lines(lines: Sequence[tuple[str, str]], *, gap: bool) -> None:
 
 def _describe(name: str, layout: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return JSON values about what is at a path, and the same as titles and values for people."""
+    if not name:
+        raise UserError(f"the name of a file is empty; give a {compressed_files.SUFFIX} file or a model folder")
     path = None if name == STREAM else model_path(name)
     if path is not None and path.is_dir():
         from cod_jax.model_folder import describe
 
-        if (path / COMPILED_FILE).is_file():
+        if is_compiled(path):
             facts = describe.describe_compiled(path)
             return facts, _compiled_lines(path, facts)
         facts = describe.describe_model(path)
@@ -129,9 +131,18 @@ def _quality(data: bytes) -> dict[str, Any]:
     if model is None:
         return {"quality": None, "quality_levels": None}
     from cod_jax.coding.entropy.factorized import named_level
-    from cod_jax.model_folder.bundle import load_description
 
-    num_levels = load_description(model)[0].codec.symbols.num_levels
+    if is_compiled(model):
+        from cod_jax.runtime.folder import read_description
+
+        symbols = read_description(model).symbols
+        if symbols is None:  # in compiled folders of version 0.1
+            return {"quality": None, "quality_levels": None}
+    else:
+        from cod_jax.model_folder.bundle import load_description
+
+        symbols = load_description(model)[0].codec.symbols
+    num_levels = symbols.num_levels
     return {"quality": named_level(file.payload, num_levels) + 1, "quality_levels": num_levels}
 
 
@@ -188,6 +199,7 @@ def _compiled_lines(path: Path, facts: Mapping[str, Any]) -> list[tuple[str, str
     """Return titles and values for people."""
     return [
         ("compiled model", str(path)),
+        ("fingerprint", facts["fingerprint"]),
         ("fingerprint of weights", facts["weights_fingerprint"]),
         ("symbols", _symbols(facts)),
         ("platforms", ", ".join(facts["platforms"])),

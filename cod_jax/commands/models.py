@@ -14,10 +14,11 @@ examples:
   COD_JAX_MODELS=models:/data/models cod models
   cod models --json
 
-Models that come with the package are marked, and -m takes their names. COD_JAX_MODELS lists further model folders, and
-folders of model folders, with a colon between them (a semicolon on Windows). cod decompress and Pillow find the model
-of a .cod file among all of them: its files hold the first 8 digits of a model's fingerprint. Weights are not read, but
-a folder that lacks them is marked.
+Models that come with the package are marked, and -m takes their names. COD_JAX_MODELS lists further model folders,
+folders of model folders, and compiled folders, with a colon between them (a semicolon on Windows). Compiled folders
+must be trusted, so they are found only if they are named themselves. cod decompress and Pillow find the model of a .cod
+file among all of them: its files hold the first 8 digits of a model's fingerprint. Weights are not read, but a folder
+that lacks them is marked.
 """
 
 
@@ -54,7 +55,17 @@ def _describe(folder: Path) -> dict[str, Any]:
     from cod_jax.model_folder.bundle import load_description
     from cod_jax.model_folder.description import WEIGHTS_FILE, read_fingerprints
     from cod_jax.model_folder.included import FOLDER
+    from cod_jax.model_folder.places import is_compiled
 
+    if is_compiled(folder):
+        from cod_jax.model_folder.describe import describe_compiled
+
+        facts = describe_compiled(folder)
+        # Compiled folders of version 0.1 do not tell how many levels they have.
+        rate = f"{facts['quality_levels']} quality levels" if "quality_levels" in facts else "several quality levels"
+        if facts["bits_per_pixel"] is not None:
+            rate = f"{facts['bits_per_pixel']:.4g} bits per pixel"
+        return {"fingerprint": facts["fingerprint"], "rate": rate, "place": f"{folder} (compiled)", "complete": True}
     codec = load_description(folder)[0].codec
     bits = codec.nominal_bits_per_pixel
     rate = f"{codec.symbols.num_levels} quality levels" if bits is None else f"{bits:.4g} bits per pixel"

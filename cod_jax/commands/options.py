@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, get_args
 
+from cod_jax import files
 from cod_jax.codec.rates import check_bits_per_pixel, check_effort
 from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.sizes import checked_limit
@@ -149,7 +150,7 @@ def add_model_argument(parser: argparse.ArgumentParser, *, text: str = MODEL_TEX
 
 def named_model(text: str) -> str:
     """Return the path of the model folder that is meant, for options that take one or the name of an included one."""
-    return str(model_path(text))
+    return str(model_path(_checked(str, _check_model)(text)))
 
 
 def listed(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
@@ -189,6 +190,12 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> C
         return value
 
     return parse
+
+
+def _check_model(text: str) -> None:
+    if not text:
+        raise UserError("the name of the model is empty; give a model folder, or a name that cod models lists")
+    files.require_local(text)  # before it becomes a path, which looks otherwise
 
 
 def _check_quality(quality: int) -> None:

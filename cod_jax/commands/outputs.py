@@ -56,9 +56,12 @@ def plan_outputs(
         find: Lists the files below a folder, relative to it, if inputs may be folders; the outputs keep their tree.
 
     Raises:
-        UserError: The output is a file of another kind, one file for several inputs, or the same for two inputs, or
-            would replace an input; standard input or output beside other files; or a folder without such files.
+        UserError: The name of an input is empty; the output is a file of another kind, one file for several inputs, or
+            the same for two inputs, or would replace an input; standard input or output beside other files; or a folder
+            without such files.
     """
+    if "" in inputs:
+        raise UserError("the name of a file is empty; give the files to read")
     if STREAM in inputs or output == STREAM:
         return [_plan_stream(inputs, output, suffix)]
     sources, places = _expand(inputs, find)

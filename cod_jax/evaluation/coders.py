@@ -17,7 +17,7 @@ from cod_jax.coding.describe import describe_file
 from cod_jax.errors import UserError
 from cod_jax.model_folder import included
 from cod_jax.model_folder.decoding import checked_seed
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_FILE
+from cod_jax.model_folder.places import is_compiled
 
 Pixels = npt.NDArray[np.uint8]
 CARD = "README.md"
@@ -126,7 +126,7 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
     from cod_jax.model_folder.describe import describe_compiled, describe_model
 
     codec, path = model.codec(), Path(model.path)
-    facts = describe_compiled(path) if (path / COMPILED_FILE).is_file() else describe_model(path)
+    facts = describe_compiled(path) if is_compiled(path) else describe_model(path)
     used = []
     for chosen in decodings:
         decoding = codec.decoding.override(**{name: chosen.get(name) for name in ("steps", "guidance", "sampler")})

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, WorkError
 
 RATE: Mapping[str, Any] = {"name": "bpp", "title": "bits per pixel", "unit": "", "better": "lower"}
 
@@ -39,6 +39,30 @@ class Change(NamedTuple):
     worst: str
 
 
+def check_comparable(curves: Sequence[str], pictures: Mapping[str, str], earlier: Mapping[str, Any]) -> None:
+    """Refuse, before anything is measured, an evaluation that has nothing in common with an earlier one.
+
+    Args:
+        curves: Names of the curves that will be measured.
+        pictures: SHA-256 of each picture, by name.
+        earlier: The content of the earlier results.json.
+
+    Raises:
+        UserError: No curve has the same name in both, or no picture is the same.
+    """
+    names = [curve["name"] for curve in earlier["curves"]]
+    if not set(curves) & set(names):
+        raise UserError(
+            f"nothing can be compared with the earlier evaluation: this one has the curves {', '.join(curves)}, and "
+            f"the earlier one has {', '.join(names) or 'none'}; name the model folders alike"
+        )
+    if not any(pictures.get(image["name"]) == image.get("sha256", "") for image in earlier["images"]):
+        raise UserError(
+            "nothing can be compared with the earlier evaluation: no picture has the same name and content in both; "
+            "measure the same pictures"
+        )
+
+
 def compare(
     results: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> tuple[list[Change], list[dict[str, Any]], list[str]]:
@@ -53,7 +77,7 @@ def compare(
         because they are computed in another way.
 
     Raises:
-        UserError: The evaluations have nothing in common.
+        WorkError: The evaluations have nothing in common.
     """
     metrics, differing = _comparable(results, earlier)
     same = _same_pictures(results, earlier)
@@ -78,7 +102,10 @@ def compare(
                     for picture, (a, b) in known.items()
                 ]
     if not changes:
-        raise UserError("the two evaluations have no picture, curve and rate in common; compare others")
+        raise WorkError(
+            f"the two evaluations have no picture, curve and rate in common: this one has {_rates(results)}, and the "
+            f"earlier one has {_rates(earlier)}; measure the same pictures at the same rates"
+        )
     return changes, rows, differing
 
 
@@ -113,6 +140,12 @@ def summary(changes: Sequence[Change]) -> Iterator[str]:
                 f"{change.curve} {change.label}: {change.metric} {change.before:.6g} to {change.after:.6g}, {word}; "
                 f"{change.num_better} pictures better, {change.num_worse} worse{sure}"
             )
+
+
+def _rates(results: Mapping[str, Any]) -> str:
+    """Return the curves of an evaluation with their rates."""
+    curves = (f"{one['name']} ({', '.join(point['label'] for point in one['points'])})" for one in results["curves"])
+    return ", ".join(curves) or "no curves"
 
 
 def _change(

@@ -22,6 +22,7 @@ from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.allocated import allocated_curve
 from cod_jax.evaluation.bd import bd_rows
+from cod_jax.evaluation.compare import check_comparable
 from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_pictures
 from cod_jax.evaluation.patch_fid import PatchFid
 from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
@@ -52,6 +53,7 @@ def evaluate(
     force: bool = False,
     processes: int | None = None,
     command: str = "",
+    against: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda progress: None,
 ) -> dict[str, Any]:
     """Measure codecs on every picture below a folder and write the results.
@@ -64,21 +66,26 @@ def evaluate(
         processes: Processes for other codecs and for measuring; by default one per core. A model runs in one for each
             GPU, or in one that uses all cores.
         command: The command line, for the reader of the results.
+        against: The results of an earlier evaluation that this one will be compared with.
         report: Gets a sentence about the progress every half a minute, for logs; terminals have a bar.
 
     Returns:
         The content of results.json; infinite numbers are still infinite.
 
     Raises:
-        UserError: Something that was asked for cannot be used, or the output holds another evaluation.
+        UserError: Something that was asked for cannot be used, the output holds another evaluation, or nothing could
+            be compared with the earlier one.
         WorkError: No picture could be measured, or a process ended.
         OSError: A folder cannot be read or written.
     """
     source, folder = Path(images_folder).absolute(), Path(output)
-    names = checked_pictures(source, folder, force=force)
+    names = checked_pictures(images_folder, folder, force=force)  # named in messages as it was given
     request.table()
     with fresh_processes([{}]) as executor:
         plan = make_plan(request, source, names, executor)
+    if against is not None:
+        digests = {picture.name: picture.sha256 for picture in plan.pictures}
+        check_comparable([curve.name for curve in plan.curves], digests, against)
     created = _open_folder(folder, plan, force)
     with Records(folder / RECORDS_FILE) as records:
         _do_all(plan, request, source, folder, records, processes or num_cores(), report)

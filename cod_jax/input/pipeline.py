@@ -181,7 +181,13 @@ class TrainBatches(Iterator[Batch]):
 
 
 def build_train_batches(
-    config: DataConfig, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    source: Source | None = None,
 ) -> TrainBatches:
     """Build the training batches of one process.
 
@@ -194,6 +200,7 @@ def build_train_batches(
         seed: Number in [0, 2**32) that decides order, crops and flips.
         process_index: Number of this process, from 0.
         process_count: Number of processes, a divisor of `batch_size`.
+        source: `config.source`, if it is open already.
 
     Returns:
         Batches {"image": uint8 [batch_size // process_count, S, S, 3]}.
@@ -208,7 +215,7 @@ def build_train_batches(
         raise UserError(f"expected batch_size to be a positive multiple of {process_count} processes, got {batch_size}")
     if not 0 <= seed < 2**32:
         raise UserError(f"expected a seed from 0 to 2**32 - 1, got {seed}")
-    source = _open(config.source)
+    source = open_data(config.source) if source is None else source
     indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     if not indices:
         raise UserError(
@@ -247,13 +254,16 @@ def build_train_batches(
     return TrainBatches(dataset, usable, identity)
 
 
-def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, "num_images size size 3"]:
+def load_validation_images(
+    config: DataConfig, limit: int, source: Source | None = None
+) -> UInt8[np.ndarray, "num_images size size 3"]:
     """Load centre crops of the held-out images.
 
     Args:
         config: Where the images are; see `DataConfig.validation_source` and `validation_modulus`.
         limit: Largest number of images. When there are more, those that come first by the CRC-32 of their names are
             taken, so that it is the same mixture every time.
+        source: `config.source`, if it is open already.
 
     Returns:
         The crops [N, S, S, 3]; N is 0 when nothing is held out. Unusable images are left out and named in the log.
@@ -264,7 +274,8 @@ def load_validation_images(config: DataConfig, limit: int) -> UInt8[np.ndarray, 
     """
     if limit < 0:
         raise UserError(f"expected limit to be at least 0, got {limit}")
-    source = _open(config.validation_source or config.source)
+    if config.validation_source or source is None:
+        source = open_data(config.validation_source or config.source)
     train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     indices = train if config.validation_source else held_out
     indices = sorted(indices, key=lambda index: (name_checksum(source.names[index]), source.names[index]))
@@ -313,7 +324,13 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
     return changes
 
 
-def _open(path: str) -> Source:
+def open_data(path: str) -> Source:
+    """Open what `DataConfig.source` names, see `open_source`.
+
+    Raises:
+        FileNotFoundError: The source does not exist.
+        UserError: The name is empty, or the source cannot be used.
+    """
     if not path:
         raise UserError(
             "data.source is empty; set --config.data.source=FOLDER to a folder of photographs or shards, or tfds:NAME"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.model_folder.description import read_fingerprints
 from cod_jax.models.functional import count_params
 from cod_jax.runtime.folder import read_description
 
@@ -57,7 +58,7 @@ def describe_compiled(path: Path) -> dict[str, Any]:
     """Return what the folder of a compiled model holds.
 
     Returns:
-        JSON values: `weights_fingerprint` (64 hex digits), `pitch`, `codebook_bits` and `bits_per_pixel` as of a model
+        JSON values: `fingerprint`, `weights_fingerprint`, `pitch`, `codebook_bits` and `bits_per_pixel` as of a model
         folder, `symbol_channels` and `quality_levels` where the folder tells them, `platforms`, `programs` (how many),
         `file_bytes` (of all files together), `dtype`, `jax_version`, and `sha256`, which `cod_jax.load` takes.
 
@@ -68,6 +69,7 @@ def describe_compiled(path: Path) -> dict[str, Any]:
     symbols = about.symbols
     bits = symbols and symbols.bits
     return {
+        "fingerprint": read_fingerprints(path).folder,
         "weights_fingerprint": about.weights_fingerprint,
         "pitch": about.pitch,
         "codebook_bits": bits,

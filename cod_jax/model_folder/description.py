@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from cod_jax.coding.fingerprints import Fingerprints, fingerprint_with_prior
 from cod_jax.errors import UserError, quoted, reason_of
-from cod_jax.model_folder.places import DESCRIPTION_FILE, check_place
+from cod_jax.model_folder.places import DESCRIPTION_FILE, check_place, is_compiled
 from cod_jax.model_folder.prior_file import read_prior
 from cod_jax.plugins import PluginError
+from cod_jax.runtime import folder as compiled
 
 FORMAT = "cod_jax model"
 VERSION = 1
@@ -27,13 +28,16 @@ def to_json(values: Mapping[str, Any]) -> bytes:
 
 
 def read_fingerprints(path: str | os.PathLike[str]) -> Fingerprints:
-    """Return the fingerprints that files name a model folder by, without reading the weights.
+    """Return the fingerprints that files name a model folder or a compiled folder by, without reading the weights.
 
     Raises:
-        UserError: The path is not a model folder, or the folder is damaged or from another version.
+        UserError: The path is not such a folder, or the folder is damaged or from another version.
     """
     folder = Path(path)
-    weights = read_description(folder)["fingerprint"]
+    if is_compiled(folder):
+        weights = compiled.read_description(folder).weights_fingerprint
+    else:
+        weights = read_description(folder)["fingerprint"]
     return Fingerprints(fingerprint_with_prior(weights, read_prior(folder)), weights)
 
 

@@ -1,11 +1,22 @@
 """Tell model folders from other places, from outside: without JAX, and so at once."""
 
+import os
 from pathlib import Path
 
 from cod_jax.errors import UserError
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 
 DESCRIPTION_FILE = "model.json"
+
+
+def is_compiled(folder: Path) -> bool:
+    """Return whether a path is the folder of a compiled model."""
+    return os.path.isfile(folder / COMPILED_DESCRIPTION_FILE)  # Path.is_file raises if the folder may not be entered
+
+
+def description_file(folder: Path) -> Path:
+    """Return the file that describes a model folder, or a compiled one."""
+    return folder / (COMPILED_DESCRIPTION_FILE if is_compiled(folder) else DESCRIPTION_FILE)
 
 
 def check_place(folder: Path, *, compiled: bool = False) -> None:
@@ -23,7 +34,7 @@ def check_place(folder: Path, *, compiled: bool = False) -> None:
         raise UserError(
             f"model {folder} {what}; give a model folder written by cod export, or a name that cod models lists"
         )
-    if (folder / COMPILED_DESCRIPTION_FILE).is_file():
+    if is_compiled(folder):
         if compiled:
             return
         raise UserError(

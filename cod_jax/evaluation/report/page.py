@@ -108,6 +108,11 @@ def _viewer(
         image = results["images"][index]
         size = image["height"], image["width"]
         original = _inside(images_folder, image["name"])
+        if not original.exists():
+            raise UserError(
+                f"expected {image['name']}, which was measured, in {images_folder}, got no such file; name the folder "
+                "of the pictures that were measured"
+            )
         thumbnails.append(thumbnail(_read(original, size)))
         rows = [
             [
