@@ -33,12 +33,13 @@ class UsableImages:
     The replacements depend on the files alone, so every process and every resumed run agree.
 
     Attributes:
+        source: All images.
         skipped: Names of the unusable images met so far, each with the reason.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], config: DataConfig) -> None:
         self.skipped: dict[str, str] = {}
-        self._source = source
+        self.source = source
         self._indices = indices
         self._image_size = config.image_size
         # Large JPEG files may be decoded at reduced size if the smallest crop keeps twice the length it needs. Then the
@@ -52,11 +53,11 @@ class UsableImages:
     def load(self, position: int) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the image at a position, or None if it cannot be used."""
         index = self._indices[position]
-        name = self._source.names[index]
+        name = self.source.names[index]
         if name in self.skipped:
             return None
         try:
-            image_uint8 = images.to_uint8_rgb(self._source.read(index), name, warn=False, short_edge=self._short_edge)
+            image_uint8 = images.to_uint8_rgb(self.source.read(index), name, warn=False, short_edge=self._short_edge)
         except (UserError, OSError) as error:
             self.skipped[name] = str(error).removeprefix(f"{name}: ")
             return None
@@ -78,7 +79,7 @@ class UsableImages:
                 return image_uint8
         name, reason = next(iter(self.skipped.items()))
         raise UserError(
-            f"{self._source.location}: none of the {len(self)} files can be used (for example {name}: {reason}); "
+            f"{self.source.location}: none of the {len(self)} files can be used (for example {name}: {reason}); "
             "give larger or intact photographs, or set a smaller data.image_size"
         )
 
@@ -112,10 +113,12 @@ class TrainBatches(Iterator[Batch]):
 
     Attributes:
         num_images: Number of files or records in an epoch, including unusable ones.
+        source: Where they come from, the held-out images included.
     """
 
     def __init__(self, dataset: grain.IterDataset, usable: UsableImages, identity: dict[str, int]) -> None:
         self.num_images = len(usable)
+        self.source = usable.source
         self._usable = usable
         self._identity = identity
         self._iterator = iter(dataset)
@@ -215,7 +218,7 @@ def build_train_batches(
         raise UserError(f"expected batch_size to be a positive multiple of {process_count} processes, got {batch_size}")
     if not 0 <= seed < 2**32:
         raise UserError(f"expected a seed from 0 to 2**32 - 1, got {seed}")
-    source = open_data(config.source) if source is None else source
+    source = _open(config.source) if source is None else source
     indices, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     if not indices:
         raise UserError(
@@ -275,7 +278,7 @@ def load_validation_images(
     if limit < 0:
         raise UserError(f"expected limit to be at least 0, got {limit}")
     if config.validation_source or source is None:
-        source = open_data(config.validation_source or config.source)
+        source = _open(config.validation_source or config.source)
     train, held_out = split_by_name(source, 0 if config.validation_source else config.validation_modulus)
     indices = train if config.validation_source else held_out
     indices = sorted(indices, key=lambda index: (name_checksum(source.names[index]), source.names[index]))
@@ -324,13 +327,7 @@ def _describe_changes(then: Mapping[str, Any], now: Mapping[str, int]) -> list[s
     return changes
 
 
-def open_data(path: str) -> Source:
-    """Open what `DataConfig.source` names, see `open_source`.
-
-    Raises:
-        FileNotFoundError: The source does not exist.
-        UserError: The name is empty, or the source cannot be used.
-    """
+def _open(path: str) -> Source:
     if not path:
         raise UserError(
             "data.source is empty; set --config.data.source=FOLDER to a folder of photographs or shards, or tfds:NAME"

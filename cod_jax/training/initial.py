@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import build_train_batches
+from cod_jax.input.source import Source
 from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.included import model_path
 from cod_jax.models import flatten_params, unflatten_params
@@ -103,7 +104,9 @@ def check_start(config: TrainConfig) -> None:
         )
 
 
-def initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> TrainState:
+def initial_state(
+    config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mapping[str, Params], source: Source
+) -> TrainState:
     """Return a fresh state, or one with the parameters of `init_from`, of which no copy stays in host memory."""
     initial = _load_initial(config, plan.shapes) if config.init_from else None
     state = fresh_state(plan, key, frozen)
@@ -112,7 +115,7 @@ def initial_state(config: TrainConfig, plan: Plan, key: jax.Array, frozen: Mappi
         if not config.model.codec.fits_pictures:
             return state
         _logger.info("fitting the linear path of the fresh model to training pictures")
-        return with_initial(state, plan.shardings, load_fitted(config, state.params["model"]), trained, {})
+        return with_initial(state, plan.shardings, load_fitted(config, state.params["model"], source), trained, {})
     buffers = plan.objective.carried_buffers(state.buffers) if initial.has_bottleneck else {}
     return with_initial(state, plan.shardings, initial, trained, buffers)
 
@@ -180,7 +183,7 @@ def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[s
     return Initial(params, ema, grown, changed, unexpected)
 
 
-def load_fitted(config: TrainConfig, params: Params) -> Initial:
+def load_fitted(config: TrainConfig, params: Params, source: Source) -> Initial:
     """Return the parameters of a fresh model, fitted to training pictures; see `CodecConfig.fit`.
 
     Every process reads the same pictures, and all take the results of the first.
@@ -188,8 +191,9 @@ def load_fitted(config: TrainConfig, params: Params) -> Initial:
     Args:
         config: Settings of the run.
         params: Fresh parameters of the model.
+        source: The training pictures.
     """
-    batches = build_train_batches(config.data, batch_size=config.batch_size, seed=config.seed)
+    batches = build_train_batches(config.data, batch_size=config.batch_size, seed=config.seed, source=source)
     with contextlib.closing(batches):
         read = itertools.islice(batches, -(-_FITTED_IMAGES // config.batch_size))
         moments = patch_moments(image for batch in read for image in batch["image"])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from cod_jax import files
 from cod_jax.errors import UserError
-from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images, open_data
+from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, sharding_rows
 from cod_jax.training.checkpoint import CheckpointStore
@@ -126,7 +126,7 @@ def train(
             if config.init_from:
                 _logger.info("init_from is ignored, because the run has a checkpoint of its own")
         else:
-            start, state = 0, initial_state(config, plan, key, given)
+            start, state = 0, initial_state(config, plan, key, given, batches.source)
         # The caller keeps no copy either, so this frees the memory of the host.
         del given
 
@@ -265,16 +265,14 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> NamedSharding:
 
 def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
     """Return this process's training batches, and the held-out images."""
-    source = open_data(config.data.source)  # once, because a large folder takes long to search
     batches = build_train_batches(
         config.data,
         batch_size=config.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        source=source,
     )
-    held_out = load_validation_images(config.data, config.validation.num_wanted, source)
+    held_out = load_validation_images(config.data, config.validation.num_wanted, batches.source)
     _logger.info(
         "data: %d files for training and %d held-out images from %s",
         batches.num_images,

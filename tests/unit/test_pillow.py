@@ -18,9 +18,11 @@ from PIL import Image, UnidentifiedImageError
 import cod_jax
 from cod_jax import pillow
 from cod_jax.coding import container
+from cod_jax.model_folder import included
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.prior_file import save_prior
 from cod_jax.models import CodebookConfig
+from cod_jax.specialize.folder import write_compiled
 from tests.coding_fixtures import fitted
 from tests.model_fixtures import gradient_image, save_tiny_model, tiny_bundle, tiny_codec
 
@@ -142,6 +144,23 @@ def test_a_model_that_is_not_known_is_named(model: Path, monkeypatch):
     assert np.asarray(image).shape == (16, 16, 3)
     with pytest.raises(OSError, match=r"no model to save \.cod files with"):
         image.save(io.BytesIO(), "COD")
+
+
+def test_names_of_included_models_and_compiled_folders_are_registered(model: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(included, "FOLDER", model.parent)
+    monkeypatch.chdir(tmp_path)
+    pillow.register("tiny")
+    assert list(pillow._registered) == [model]
+    monkeypatch.setattr(included, "DEFAULT", "tiny")
+    monkeypatch.setattr(pillow, "_registered", {})
+    pillow.register()
+    assert list(pillow._registered) == [model]
+    write_compiled(tmp_path / "compiled", tiny_bundle(), platforms=["cpu"], dtype="float32")
+    pillow.register(tmp_path / "compiled")
+    saved = io.BytesIO()
+    Image.fromarray(gradient_image(16, 16)).save(saved, "COD")
+    assert np.asarray(Image.open(saved)).shape == (16, 16, 3)
+    assert pillow._load_codec(tmp_path / "compiled").engine.summary == "compiled, float32"
 
 
 def test_what_is_no_model_is_not_registered(model: Path, tmp_path: Path):

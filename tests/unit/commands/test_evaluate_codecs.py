@@ -72,6 +72,13 @@ def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
     for wrong in ("psnr", "psnr=nan", "psnr=-1"):
         assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", wrong)[2]
     assert "expected --against with --max-loss" in run(*arguments, "result", "--max-loss", "psnr=1")[2]
+    for curve in earlier["curves"]:
+        curve["name"] = "another"
+    (tmp_path / "old" / "results.json").write_text(json.dumps(earlier))
+    status, _, err = run(*arguments, "new", "--against", "old/results.json")
+    assert status == 2
+    assert "this one has the curves jpeg, jpeg-half, jpeg-quarter, and the earlier one has another" in err
+    assert not (tmp_path / "new").exists()
     (tmp_path / "old" / "results.json").write_text("{}")
     assert "is not the results.json of an evaluation" in run(*arguments, "x", "--against", "old/results.json")[2]
 

@@ -89,6 +89,15 @@ def test_a_missing_training_folder_is_one_line(calls, capsys, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_without_pictures_is_refused_before_anything_is_written(calls, capsys, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    arguments = ["export", "--workdir", str(tmp_path), "--output", str(tmp_path / "model")]
+    assert main([*arguments, "--images", str(tmp_path / "photos")]) == 2
+    assert "photos holds no pictures; give a folder of" in capsys.readouterr().err
+    assert not calls
+    assert not (tmp_path / "model").exists()
+
+
 def test_sigterm_leaves_nothing_behind(calls, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("safetensors.numpy.save", lambda _: signal.raise_signal(signal.SIGTERM))
     assert main(["export", "--workdir", str(tmp_path), "--output", str(tmp_path / "model")]) == 143

@@ -1,5 +1,6 @@
 """`cod info`."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import FactorizedConfig, build_model
 from cod_jax.specialize.folder import write_compiled
+from tests.coding_fixtures import fitted
 from tests.model_fixtures import (
     gradient_image,
     numpy_params,
@@ -192,6 +194,7 @@ def test_symbols_of_any_bottleneck_are_described(facts: dict[str, Any], text: st
     [
         ("cut.cod", "cut.cod: its checksum does not fit its content"),
         ("nothing.cod", "nothing.cod does not exist"),
+        ("", "the name of a file is empty"),
         ("photo.png", "photo.png: this is a PNG picture, not a .cod file; compress it first"),
         ("notes.txt", "notes.txt: this is not a .cod file; if it comes from a published CoD tool, name its layout"),
         ("empty.cod", "empty.cod: the file is empty"),
@@ -240,10 +243,12 @@ def test_facts_of_the_training_do_not_replace_what_was_found(cod: Cod, tmp_path:
 
 
 def test_a_compiled_model_is_described(cod: Cod, tmp_path: Path):
-    write_compiled(tmp_path / "compiled", tiny_bundle(), platforms=["cpu"], dtype="float32")
+    bundle = dataclasses.replace(tiny_bundle(), prior=fitted(16))
+    write_compiled(tmp_path / "compiled", bundle, platforms=["cpu"], dtype="float32")
     out = cod("info", "compiled").out
+    assert f"fingerprint             {bundle.symbol_coder().fingerprint}\n" in out
     assert "symbols                 4 bits for 16x16 pixels, 0.01562 bits per pixel\n" in out
     assert "platforms               cpu\n" in out
     facts = json.loads(cod("info", "compiled", "--json").out)
-    assert facts["weights_fingerprint"] == "0" * 64
+    assert facts["fingerprint"] == bundle.symbol_coder().fingerprint != facts["weights_fingerprint"] == "0" * 64
     assert (facts["programs"], facts["dtype"], facts["codebook_bits"]) == (4, "float32", 4)

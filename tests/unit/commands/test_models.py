@@ -1,21 +1,26 @@
 """`cod models`."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 from cod_jax.model_folder.bundle import load_bundle
-from tests.model_fixtures import save_tiny_model
+from cod_jax.model_folder.search import find_model
+from cod_jax.specialize.folder import write_compiled
+from tests.coding_fixtures import fitted
+from tests.model_fixtures import save_tiny_model, tiny_bundle
 from tests.unit.commands.conftest import Cod
 
 
-def test_models_are_listed_with_fingerprint_rate_and_place(cod: Cod, tmp_path: Path, monkeypatch):
+def test_models_are_listed_with_fingerprint_rate_and_place(cod: Cod, tmp_path: Path, monkeypatch, caplog):
     save_tiny_model(tmp_path / "one")
     save_tiny_model(tmp_path / "many" / "two")
     monkeypatch.setenv("COD_JAX_MODELS", os.pathsep.join(("one", "many", "nothing")))
     fingerprint = load_bundle("one").fingerprint
     result = cod("models")
     assert (result.status, result.err) == (0, "")
+    assert caplog.messages == ["COD_JAX_MODELS names nothing, which is not a folder; correct the variable"]
     assert result.out.splitlines() == [
         f"{fingerprint[:16]}  0.01562 bits per pixel  one",
         f"{fingerprint[:16]}  0.01562 bits per pixel  many/two",
@@ -26,6 +31,21 @@ def test_models_are_listed_with_fingerprint_rate_and_place(cod: Cod, tmp_path: P
         "place": "one",
         "complete": True,
     }
+
+
+def test_compiled_folders_are_listed_where_they_are_named_themselves(cod: Cod, tmp_path: Path, monkeypatch):
+    bundle = dataclasses.replace(tiny_bundle(), prior=fitted(16))
+    write_compiled(tmp_path / "many" / "compiled", bundle, platforms=["cpu"], dtype="float32")
+    # Even with a description of a model beside it, it would be loaded as a compiled one.
+    save_tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "model.json").rename(tmp_path / "many" / "compiled" / "model.json")
+    monkeypatch.setenv("COD_JAX_MODELS", "many")
+    assert cod("models").out == "no models found; name their folders in COD_JAX_MODELS\n"
+    assert find_model(bundle.symbol_coder().fingerprint[:8], "static") is None
+    monkeypatch.setenv("COD_JAX_MODELS", "many/compiled")
+    fingerprint = bundle.symbol_coder().fingerprint
+    assert cod("models").out == f"{fingerprint[:16]}  0.01562 bits per pixel  many/compiled (compiled)\n"
+    assert find_model(fingerprint[:8], "static") == Path("many/compiled")
 
 
 def test_a_folder_without_weights_is_marked(cod: Cod, tmp_path: Path, monkeypatch):

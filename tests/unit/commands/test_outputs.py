@@ -15,6 +15,8 @@ from PIL import Image
 
 from cod_jax import files, images
 from cod_jax.commands import frame
+from cod_jax.model_folder.bundle import load_bundle
+from cod_jax.specialize.folder import write_compiled
 from tests.conftest import REPOSITORY
 from tests.model_fixtures import gradient_image, load_tiny, save_tiny_model, tiny_codec
 from tests.unit.commands.conftest import Cod
@@ -76,13 +78,18 @@ def test_a_dash_goes_with_a_file_on_the_other_side(cod: Cod, photo: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["", "photo.png"], "the name of a file is empty"),
+        (["photo.png", "-m", ""], "the name of the model is empty"),
+        (["photo.png", "-m", "gs://bucket/model"], "gs://bucket/model is an address"),
         (["-", "photo.png"], "- is one stream but there are 2 inputs"),
         (["photo.png", "photo.png", "-o", "-"], "- is one stream but there are 2 inputs"),
         (["-", "-o", "out/"], "standard input has no name; give one ending in .cod with -o"),
         (["-", "-o", "x.png"], "end the name in .cod"),
     ],
 )
-def test_one_stream_is_one_file(cod: Cod, photo: Path, tmp_path: Path, arguments: list[str], message: str):
+def test_one_stream_is_one_file_and_names_are_checked(
+    cod: Cod, photo: Path, tmp_path: Path, arguments: list[str], message: str
+):
     result = cod("compress", "-m", "MODEL", *arguments)
     assert (result.status, result.out) == (2, "")
     assert message in result.err
@@ -285,6 +292,10 @@ def test_the_model_of_a_file_is_found(photo: Path, tmp_path: Path, monkeypatch, 
     assert "which is not in COD_JAX_MODELS; name its folder with -m" in capsys.readouterr().err
     monkeypatch.setenv("COD_JAX_MODELS", "models")
     assert main(["decompress", "photo.cod"]) == 0
+    assert capsys.readouterr().out == "photo.cod -> photo.decoded.png: 45x30\n"
+    write_compiled(tmp_path / "compiled", load_bundle("models/tiny"), platforms=["cpu"], dtype="float32")
+    monkeypatch.setenv("COD_JAX_MODELS", "compiled")
+    assert main(["decompress", "photo.cod", "--force"]) == 0
     assert capsys.readouterr().out == "photo.cod -> photo.decoded.png: 45x30\n"
     assert main(["decompress", "photo.cod", "--format", "legacy-lite"]) == 2
     assert "do not name their model" in capsys.readouterr().err

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from cod_jax.errors import UserError
-from cod_jax.evaluation.compare import compare, losses, summary
+from cod_jax.errors import UserError, WorkError
+from cod_jax.evaluation.compare import check_comparable, compare, losses, summary
 
 
 def results(psnr: dict[str, float | None], bpp: float = 0.1, **metric: Any) -> dict[str, Any]:
@@ -52,5 +52,14 @@ def test_only_what_is_the_same_is_compared():
     other = results({"a": 30.5, "b": 31.0})
     other["images"][1]["sha256"] = "another picture"
     assert compare(other, BEFORE)[0][1].num_images == 1
-    with pytest.raises(UserError, match="have no picture, curve and rate in common"):
+    with pytest.raises(WorkError, match=r"in common: this one has ours \(1\), and the earlier one has ours \(1\)"):
         compare(results({"x": 30.5}), BEFORE)
+
+
+def test_what_cannot_be_compared_is_refused_before_it_is_measured():
+    same = {name: name * 4 for name in "abcd"}
+    check_comparable(["mine", "ours"], {"a": same["a"], "x": ""}, BEFORE)
+    with pytest.raises(UserError, match="this one has the curves mine, and the earlier one has ours; name the model"):
+        check_comparable(["mine"], same, BEFORE)
+    with pytest.raises(UserError, match="no picture has the same name and content in both"):
+        check_comparable(["ours"], {"a": "another picture", "x": same["a"]}, BEFORE)

@@ -49,9 +49,11 @@ def test_a_batch_that_is_larger_than_the_set_is_noted(tmp_path, caplog, fewer: b
     settings = small_settings()
     settings["data"] |= {"source": str(write_photographs(tmp_path / "photos")), "validation_modulus": 0}
     settings["batch_size"] = 64 if fewer else 2
+    (tmp_path / "photos" / "unread.heic").touch()
     with contextlib.closing(_open_data(TrainConfig.from_dict(settings))[0]) as batches:
         assert 2 <= batches.num_images < 64
     assert ("so a batch holds files several times" in caplog.text) == fewer
+    assert caplog.text.count("unread.heic") == 1  # the folder is searched once for both parts
 
 
 @pytest.mark.slow
