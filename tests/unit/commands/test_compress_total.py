@@ -15,7 +15,7 @@ from tests.unit.commands.conftest import Cod
 def levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the tiny model three levels, at which each row of a picture takes one, two or three bytes."""
 
-    def compress_at_levels(self: Codec, image: np.ndarray, layout: str) -> list[Trial]:
+    def compress_at_levels(self: Codec, image: np.ndarray, *, effort: int, layout: str) -> list[Trial]:
         height = image.shape[0]
         return [Trial(level, bytes([level]) * level * height, 1000 * height // level**2) for level in (1, 2, 3)]
 
