@@ -1,6 +1,7 @@
 """The update step: accumulation, randomness, averages, and steps that are not finite."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def with_codebook(params: dict, codebook: jax.Array) -> dict:
 def objective() -> Pretrain:
     config = PretrainConfig(null_condition_probability=0.5, one_step_fraction=0.25)
     model = tiny_compact_config()
-    codec = dataclasses.replace(model.codec, bottleneck=CodebookConfig(bits=3))
+    codec: Any = model.codec
+    codec = dataclasses.replace(codec, bottleneck=CodebookConfig(bits=3))
     return Pretrain(config, ObjectiveContext(dataclasses.replace(model, codec=codec)))
 
 
