@@ -98,7 +98,11 @@ def alone(runner):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("8x1x1", marks=pytest.mark.slow), pytest.param("1x8x1", marks=pytest.mark.soak), "2x2x2"],
+    [
+        pytest.param("8x1x1", marks=pytest.mark.slow),
+        pytest.param("1x8x1", marks=pytest.mark.soak),
+        pytest.param("2x2x2", marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_agree_with_one(runner, alone, name):
     alone_state, alone = alone
@@ -119,6 +123,7 @@ def test_the_state_is_split_over_the_devices(runner):
     assert max(parts) == 4
 
 
+@pytest.mark.slow
 def test_a_step_takes_over_the_memory_of_the_old_state(runner):
     first, _ = runner.step("2x2x2", runner.start)
     runner.step("2x2x2", first)

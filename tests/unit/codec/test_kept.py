@@ -55,6 +55,7 @@ def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path
     assert list(cache.iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_a_changed_model_has_another_form_and_a_damaged_form_is_made_again(cache: Path, model: Path, tmp_path: Path):
     kept.load_kept(model)
     (folder,) = cache.iterdir()

@@ -77,6 +77,7 @@ def test_of_few_pictures_each_counts_at_every_level(photos: Path):
     assert len(unused) == 1
 
 
+@pytest.mark.slow
 def test_the_prior_of_a_factorized_model_gains_a_mode_at_every_level(tmp_path: Path, photos: Path, capsys):
     model = tmp_path / "compact"
     config = tiny_compact_config(step=0.1, num_levels=2)

@@ -88,6 +88,7 @@ def test_a_fitted_model_is_a_transform_codec(pitch: Literal[8, 16]):
     assert np.mean((decoded(config, fresh, images[0], 1) - image) ** 2) < 1.3 * best
 
 
+@pytest.mark.slow
 def test_mean_and_contrast_pass():
     config = tiny_compact_config(step=STEP)
     params = linear_path(fitted(config)[0])
