@@ -14,7 +14,7 @@ CLOSED = "a compiled model does not show what is inside it; load the model folde
 
 
 class SamplerStates(NamedTuple):
-    """What a sampler goes through on its way from noise to picture, in k steps.
+    """The path of a sampler from noise to picture, in k steps.
 
     Those of a batch have an axis B after the first one.
 

@@ -4,6 +4,7 @@ The first command with a model makes its compiled form, as `cod compile` does, f
 and import neither Flax nor the model's code. Only what takes one step runs so; for anything else the model is loaded.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,7 +22,7 @@ from cod_jax import plugins
 from cod_jax.codec.codec import Codec
 from cod_jax.codec.compiled_engine import CompiledEngine
 from cod_jax.codec.engine import Engine
-from cod_jax.codec.loading import load
+from cod_jax.codec.loading import from_bundle, load
 from cod_jax.coding.sizes import MAX_PIXELS
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
@@ -36,7 +37,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class KeptEngine(Engine):
-    """A model whose steps alone are compiled already; see `Engine`.
+    """A model that takes single steps by compiled programs, and is loaded for anything else; see `Engine`.
 
     Args:
         folder: Its model folder.
@@ -113,9 +114,7 @@ def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
         return _open(path, kept, description, max_pixels)
     except (UserError, OSError):  # absent, or damaged
         shutil.rmtree(kept, ignore_errors=True)
-    if not _make(path, kept):
-        return load(path, max_pixels=max_pixels)
-    return _open(path, kept, description, max_pixels)
+    return _make(path, kept, description, max_pixels)
 
 
 def _has_plugins(model: Mapping[str, Any]) -> bool:
@@ -130,22 +129,26 @@ def _open(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) 
     return Codec(engine, max_pixels=max_pixels)
 
 
-def _make(path: Path, kept: Path) -> bool:
-    """Write the compiled form of a model; return whether it is there."""
+def _make(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) -> Codec:
+    """Write the compiled form of a model and load it, or load the model if it cannot be written."""
     from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.specialize.folder import write_compiled
 
     bundle = load_bundle(path)
     try:
-        write_compiled(kept, bundle, platforms=[current_platform()], dtype="float32")
-    except FileExistsError:  # another process was faster
-        return True
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            write_compiled(kept, bundle, platforms=[current_platform()], dtype="float32")
+        _drop_oldest(kept.parent)
+        return _open(path, kept, description, max_pixels)
     except (UserError, OSError):  # a model that cannot be compiled, or no room
-        return False
-    others = sorted(kept.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
-    for old in others[:-MAX_KEPT]:
+        return from_bundle(bundle, max_pixels=max_pixels)
+
+
+def _drop_oldest(folder: Path) -> None:
+    # Names with a dot are of folders that other processes are writing.
+    forms = [one for one in folder.iterdir() if not one.name.startswith(".")]
+    for old in sorted(forms, key=lambda one: one.stat().st_mtime)[:-MAX_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-    return True
 
 
 def _key(path: Path) -> str:

@@ -335,7 +335,7 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
     if not any(point["images"] for curve in curves for point in curve["points"]):
         name, reason = next(iter(curves[0]["points"][0]["failed"].items()))
         raise WorkError(f"no picture could be measured; the first of {len(plan.pictures)}: {name}: {reason}")
-    # The rates of the set are no part of the plan, because they need no work: others can be asked for later.
+    # The rates of the set are not part of the plan, because they need no work: others can be asked for later.
     sizes = {picture.name: picture.width * picture.height for picture in plan.pictures}
     models = [curve for curve in curves if curve["kind"] == "model"] if request.set_rates else []
     for model in models:

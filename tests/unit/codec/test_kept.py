@@ -41,7 +41,7 @@ def model(tmp_path_factory) -> Path:
 def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path, model: Path, monkeypatch):
     first = kept.load_kept(model)
     (folder,) = cache.iterdir()
-    monkeypatch.setattr(kept, "_make", lambda *paths: pytest.fail("it is there already"))
+    monkeypatch.setattr(kept, "_make", lambda *arguments: pytest.fail("it is there already"))
     second, plain = kept.load_kept(model), cod_jax.load(model)
     image = gradient_image(30, 45)
     data = plain.compress(image)
