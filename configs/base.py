@@ -144,6 +144,11 @@ def get_config() -> config_dict.ConfigDict:
             "init_weights": "ema",  # start from a run's moving average; "raw" continues parameters and average
             "init_fresh": (),  # patterns of parameters that may stay fresh, for example ("codec/decoder/up/*",)
             "max_consecutive_skipped": 20,  # number of steps in a row without finite gradients that stops the run
+            "limits": {
+                "step_seconds": 3600.0,  # longest time without a step before the stacks are printed; 0 is forever
+                "join_seconds": 300,  # longest time in which all processes have to start
+                "heartbeat_seconds": 100,  # a process without a sign of life for so long counts as lost
+            },
         }
     )
 

@@ -1,6 +1,7 @@
 """`cod train`: train a codec or resume its training."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="change a setting; a tuple is written as --config.FIELD=\"('a', 'b')\"",
     )
+    parser.add_argument(
+        "--profile",
+        type=_steps,
+        metavar="steps=A..B",
+        help="trace these steps, for the tab Profile of TensorBoard (needs the package xprof)",
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
     parser.add_argument(
         "--coordinator-address", "--coordinator_address", metavar="HOST:PORT", help="address of the first process"
@@ -64,6 +71,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--num-processes", "--num_processes", type=int, metavar="N", help="how many processes the run has"
     )
     parser.add_argument("--process-id", "--process_id", type=int, metavar="I", help="number of this process, from 0")
+
+
+def _steps(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"steps=(\d+)\.\.(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"expected the first and the last step, such as steps=100..110, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _epilog() -> str:
@@ -90,11 +104,21 @@ def _run(args: argparse.Namespace) -> int:
     with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):
         from cod_jax.evaluation.metric_table import named_metrics
         from cod_jax.interop.frozen_networks.by_name import load_frozen
+        from cod_jax.models.fields import from_mapping
         from cod_jax.parallel.processes import join_processes
+        from cod_jax.training.config import LimitsConfig
         from cod_jax.training.start import run_stages
 
-        join_processes(args.distributed, args.coordinator_address, args.num_processes, args.process_id)
-        run_stages(stages, Path(args.workdir), load_frozen, named_metrics)
+        limits = from_mapping(LimitsConfig, next(iter(stages.values())).get("limits", {}), "config.limits")
+        join_processes(
+            args.distributed,
+            args.coordinator_address,
+            args.num_processes,
+            args.process_id,
+            join_seconds=limits.join_seconds,
+            heartbeat_seconds=limits.heartbeat_seconds,
+        )
+        run_stages(stages, Path(args.workdir), load_frozen, named_metrics, args.profile)
     return frame.DONE
 
 

@@ -1,17 +1,36 @@
-"""Join the other processes of a run."""
+"""Join the other processes of a run, and leave when one of them is lost."""
 
+import contextlib
 import ipaddress
+import logging
 import os
 import re
 import socket
+import threading
+from collections.abc import Iterator
 
 import jax
 
 from cod_jax.errors import UserError
 
+_logger = logging.getLogger(__name__)
+
+# What the libraries that exchange arrays say when another process is gone.
+_LOST = re.compile(
+    r"Gloo \w+ failed|NCCL|Connection (closed|reset) by peer|coordination service|heartbeat", re.IGNORECASE
+)
+# Status of work that failed after it had begun, and of one that was never tried.
+_FAILED, _NOTHING_TRIED = 1, 2
+
 
 def join_processes(
-    distributed: bool, coordinator_address: str | None, num_processes: int | None, process_id: int | None
+    distributed: bool,
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    join_seconds: int = 300,
+    heartbeat_seconds: int = 100,
 ) -> None:
     """Start `jax.distributed` if this process is one of several.
 
@@ -20,6 +39,9 @@ def join_processes(
         coordinator_address: HOST:PORT of the first process.
         num_processes: How many processes there are.
         process_id: Number of this process, from 0.
+        join_seconds: Longest time to wait for the others. Then a line on standard error says so, and the process ends.
+        heartbeat_seconds: Time after which a process without a sign of life counts as lost. JAX then ends the others;
+            it is also how long a process that has failed waits for the others at its end.
 
     Raises:
         UserError: The arguments are incomplete, or the processes do not find each other.
@@ -33,14 +55,62 @@ def join_processes(
     # Processes exchange arrays in this way on CPUs; other devices do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(
-            coordinator_address, num_processes, process_id, coordinator_bind_address=_bind_address(coordinator_address)
-        )
+        with _giving_up_after(join_seconds):
+            jax.distributed.initialize(
+                coordinator_address,
+                num_processes,
+                process_id,
+                coordinator_bind_address=_bind_address(coordinator_address),
+                # JAX would end the process with a stack trace of its own; it never comes to that.
+                initialization_timeout=2 * join_seconds,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=heartbeat_seconds,
+            )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
             "--process-id"
         ) from error
+
+
+@contextlib.contextmanager
+def leaving_with_lost_processes() -> Iterator[None]:
+    """End this process at once if the block fails because another process of the run is gone.
+
+    Nothing can be saved then, because the arrays are spread over all processes, and a tidy end would wait for the lost
+    one.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or not _LOST.search(str(error)):
+            raise
+        _logger.error(
+            "error: process %d of %d lost another one (%s); the same command resumes from the newest checkpoint",
+            jax.process_index(),
+            jax.process_count(),
+            _last_line(error),
+        )
+        os._exit(_FAILED)
+
+
+@contextlib.contextmanager
+def _giving_up_after(seconds: float | int) -> Iterator[None]:
+    """End the process with a line if the block takes longer."""
+
+    def give_up() -> None:
+        text = f"the other processes have not all joined within {seconds:g} s; start all of them, see that they reach "
+        text += "the coordinator's address, or set limits.join_seconds"
+        os.write(2, f"cod train: error: {text}\n".encode())
+        os._exit(_NOTHING_TRIED)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _bind_address(coordinator_address: str | None) -> str | None:

@@ -117,6 +117,26 @@ class ValidationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LimitsConfig:
+    """Settings of how long a process waits before it gives up.
+
+    Attributes:
+        step_seconds: Longest time in which nothing moves: no step ends, and no other phase of the run. Then all stacks
+            are printed, and the process ends with status 1. 0 waits forever.
+        join_seconds: Longest time in which all processes of a run have to start.
+        heartbeat_seconds: Time after which a process without a sign of life counts as lost, and the others end.
+    """
+
+    step_seconds: float = 3600.0
+    join_seconds: int = 300
+    heartbeat_seconds: int = 100
+
+    def __post_init__(self):
+        require_at_least(self, 0, "step_seconds")
+        require_at_least(self, 1, "join_seconds", "heartbeat_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """All settings of a run except its folder; configs/base.py lists the fields with their defaults.
 
@@ -143,6 +163,7 @@ class TrainConfig:
             from the average.
         init_fresh: Wildcard patterns of parameters that keep their fresh values if `init_from` does not fit them.
         max_consecutive_skipped: Number of steps in a row without finite gradients that stops the run.
+        limits: How long a process waits before it gives up.
     """
 
     model: ModelConfig
@@ -165,6 +186,7 @@ class TrainConfig:
     init_weights: Literal["ema", "raw"]
     init_fresh: tuple[str, ...]
     max_consecutive_skipped: int
+    limits: LimitsConfig = LimitsConfig()
 
     def __post_init__(self):
         require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")

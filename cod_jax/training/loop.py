@@ -22,15 +22,18 @@ from cod_jax.errors import UserError
 from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, sharding_rows
+from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
 from cod_jax.training.flops import peak_flops_per_second
 from cod_jax.training.frozen import check_same, digests, placed
+from cod_jax.training.goodput import STEPPING, WAITING, WallTime
 from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
 from cod_jax.training.plan import Plan, compile_step, make_plan, step_flops
+from cod_jax.training.profile import Profile
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
@@ -40,6 +43,7 @@ from cod_jax.training.state import TrainState
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
 from cod_jax.training.validation import build_validator
+from cod_jax.training.watchdog import watchdog
 from cod_jax.training.writers import TensorBoardWriter
 
 _logger = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ def train(
     load_frozen: Callable[[], Mapping[str, Params]] = dict,
     load_metrics: MetricLoader = no_metrics,
     progress: bool = False,
+    profile_steps: tuple[int, int] | None = None,
 ) -> bool:
     """Train until the last step or until told to stop, from the last checkpoint in `workdir` if there is one.
 
@@ -70,6 +75,8 @@ def train(
             `config.frozen_names` and the teacher. It is called only if there are steps to do.
         load_metrics: Function that returns the metrics of `config.validation.metrics`.
         progress: Whether to draw a progress bar on standard error.
+        profile_steps: First and last step to trace; the trace of the first process is written beside the TensorBoard
+            files.
 
     Returns:
         Whether the next stage may start, because the last step is done and nothing told the process to stop.
@@ -93,7 +100,9 @@ def train(
     batch = _check_batch(config, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     _logger.info("devices: %d x %s, processes: %d, mesh: %s", mesh.size, _device_kind(mesh), jax.process_count(), axes)
+    is_first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
+        clock = WallTime(workdir if is_first else None, stack.enter_context(watchdog(config.limits.step_seconds)))
         batches, validation_images = _open_data(config)
         stack.callback(batches.close)
 
@@ -107,6 +116,7 @@ def train(
         metrics = load_metrics(config.validation.metrics)
         validate = build_validator(config, plan, validation_images, metrics, key, mesh, batch)
 
+        clock.begin("restoring")
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         kept = config.checkpoint
         store = CheckpointStore(
@@ -122,15 +132,18 @@ def train(
         resumed = store.restore_newest(shapes, shardings, check)
         if resumed is not None:
             start, state = resumed
+            clock.resumed(start)
             _logger.info("resumed after step %d of %d", start, config.total_steps)
             if config.init_from:
                 _logger.info("init_from is ignored, because the run has a checkpoint of its own")
         else:
+            clock.begin("starting")
             start, state = 0, initial_state(config, plan, key, given, batches.source)
+            clock.resumed(start)
         # The caller keeps no copy either, so this frees the memory of the host.
         del given
 
-        writer = TensorBoardWriter(workdir / "tensorboard" if jax.process_index() == 0 else None, first_step=start + 1)
+        writer = TensorBoardWriter(workdir / "tensorboard" if is_first else None, first_step=start + 1)
         stack.callback(writer.close)
         keep_results(workdir, start)
         table = parameter_overview.make_table(sharding_rows(shapes.params, shardings.params))
@@ -140,13 +153,14 @@ def train(
             writer.texts(0, {"parameters": f"```\n{table}\n```"})
 
         _logger.info("preparing the step; compiling takes a minute or more, unless it is in the compilation cache")
+        clock.begin("compiling")
         begin = time.monotonic()
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
-        report = Report(writer, config.total_steps, kept.best_by)
+        report = Report(writer, config.total_steps, kept.best_by, config.data.num_threads)
         skipped = SkippedSteps(plan.objective.updates, config.max_consecutive_skipped)
-        meter = _build_meter(plan, config, mesh)
+        meter = _build_meter(clock, plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))
         bar = stack.enter_context(
             tqdm(total=config.total_steps, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
@@ -163,17 +177,23 @@ def train(
                 if not skipped.look(*queued.popleft()):
                     raise skipped.error(back())
 
+        profile = Profile(workdir / "tensorboard" if is_first else None, profile_steps, settle=lambda: look(0))
+        stack.callback(profile.close)
+        # Last, so that it leaves before anything above waits for a process that is gone.
+        stack.enter_context(leaving_with_lost_processes())
+        clock.begin(STEPPING)
         done, stopping, due = start, False, False
         for done in range(start + 1, config.total_steps + 1):
             store.check()
-            with meter.waiting():
-                local = next(batches)
-            # Decided on the host, because each update is a program of its own.
-            index = schedule[(done - 1) % len(schedule)]
-            state, metrics = updates[index](state, frozen_params, global_batch(local, batch))
-            window.append(metrics)
-            queued.append((done, plan.objective.updates[index], metrics))
-            look(_STEPS_AHEAD)
+            with profile.step(done):
+                with clock.phase(WAITING):
+                    local = next(batches)
+                # Decided on the host, because each update is a program of its own.
+                index = schedule[(done - 1) % len(schedule)]
+                state, metrics = updates[index](state, frozen_params, global_batch(local, batch))
+                window.append(metrics)
+                queued.append((done, plan.objective.updates[index], metrics))
+                look(_STEPS_AHEAD)
             bar.update()
 
             is_last = done == config.total_steps
@@ -181,11 +201,12 @@ def train(
             if done % config.log.every_steps == 0 or is_last or stopping:
                 values = jax.device_get(window)
                 report.training(done, values, meter.report(len(window)), batches.skipped)
+                report.time(done, clock)
                 window.clear()
             measured: dict[str, float] | None = None
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
-                with meter.paused():
+                with clock.phase("validating"):
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
@@ -193,23 +214,27 @@ def train(
             is_validated = measured is not None
             due = due or done % config.checkpoint.every_steps == 0 or is_validated or is_last or stopping
             if due:
-                with meter.paused():
-                    look(0)
+                look(0)
+                with clock.phase("saving"):
                     # A state that no finite gradient follows may be useless, so it never replaces a good one. The save
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
                         store.save(done, state, {**meta, "validation": measured or {}}, measured)
+                        clock.saved(done)
                         due = False
             if stopping and not is_last:
                 what = "not saving the skipped step" if due else "saving step"
                 _logger.info("told to stop: %s %d; the same command resumes", what, done)
                 break
-        store.wait()
+        with clock.phase("saving"):
+            store.wait()
         if due and done == config.total_steps:
             raise skipped.error(f"the last step is one of them, so it is not saved; raise total_steps, and {back()}")
         if not due:
             _logger.info("saved step %d in %s", done, store.directory)
+        report.time(done, clock)
+        _logger.info("%s", clock.summary())
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("end of training")
         # The signal may have come during the last validation.
@@ -322,13 +347,13 @@ def _report_parameters(shapes: TrainState, shardings: Any, table: str, workdir: 
     _logger.info("parameters: %s; the state takes %s MiB per device; listed in %s", parts, f"{per_device:,.1f}", file)
 
 
-def _build_meter(plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
+def _build_meter(clock: WallTime, plan: Plan, config: TrainConfig, mesh: Mesh) -> Meter:
     """Return the meter, with utilisation if the peak rate of the devices is known."""
     peak = peak_flops_per_second(_device_kind(mesh))
     if peak is None:
-        return Meter(config.batch_size, None, None)
+        return Meter(clock, config.batch_size, None, None)
     flops, schedule = step_flops(plan, config), plan.objective.schedule
-    return Meter(config.batch_size, sum(flops[index] for index in schedule) // len(schedule), peak * mesh.size)
+    return Meter(clock, config.batch_size, sum(flops[index] for index in schedule) // len(schedule), peak * mesh.size)
 
 
 def _device_kind(mesh: Mesh) -> str:

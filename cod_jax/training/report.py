@@ -1,11 +1,13 @@
 """Log lines and TensorBoard records of a run."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cod_jax.training import memory
+from cod_jax.training.goodput import WallTime
 from cod_jax.training.ranking import DEFAULT
 from cod_jax.training.writers import TensorBoardWriter
 
@@ -13,6 +15,9 @@ _logger = logging.getLogger(__name__)
 
 # Counters, of which the last value of an interval is reported instead of the mean.
 _COUNTERS = ("skipped", "consecutive_skipped")
+# Share of the time, and number of reports in a row with it, from which advice on waiting for data is given. The first
+# report includes the start of the threads.
+_LONG_WAIT, _NUM_LONG_WAITS = 0.1, 3
 
 
 class Report:
@@ -22,9 +27,14 @@ class Report:
         writer: Writer of the TensorBoard files.
         total_steps: Number of steps of the run, for the log lines.
         best_by: Name of the number of the validation that ranks the checkpoints, which its log lines show.
+        num_threads: Threads that read images, for advice if the steps wait for them.
     """
 
-    def __init__(self, writer: TensorBoardWriter, total_steps: int, best_by: str = DEFAULT):
+    def __init__(
+        self, writer: TensorBoardWriter, total_steps: int, best_by: str = DEFAULT, num_threads: int | None = None
+    ):
+        self._num_threads = num_threads
+        self._waits = 0
         self._best_by = best_by
         self._writer = writer
         self._total_steps = total_steps
@@ -51,7 +61,8 @@ class Report:
         self._left_out = set(left_out)
         self._writer.scalars(step, values)
         self._writer.scalars(step, {f"speed/{name}": value for name, value in speed.items()})
-        self._writer.scalars(step, {"data/images_left_out": float(len(left_out)), **memory.in_use()})
+        in_use = memory.in_use()
+        self._writer.scalars(step, {"data/images_left_out": float(len(left_out)), **in_use})
         parts = [
             *(_summary(scope, values) for scope in dict.fromkeys(map(_scope, values)) if f"{scope}loss" in values),
             f"{speed['images_per_second']:.3g} images/s",
@@ -62,7 +73,24 @@ class Report:
             parts.append(f"{100 * speed['model_flops_utilisation']:.1f} % of peak")
         if values["skipped"]:
             parts.append(f"steps skipped so far: {values['skipped']:.0f}")
+        if (peak := in_use.get("memory/peak_bytes_in_use")) is not None:
+            parts.append(f"at most {peak / 2**30:.1f} GiB of device memory")
         _logger.info("step %d/%d: %s", step, self._total_steps, ", ".join(parts))
+        self._advise(speed["data_wait_share"])
+
+    def time(self, step: int, clock: WallTime) -> None:
+        """Write how the wall time was spent so far; see `WallTime`."""
+        self._writer.scalars(step, {f"time/{name}": value for name, value in clock.scalars().items()})
+        clock.write()
+
+    def _advise(self, waiting: float) -> None:
+        """Say once what to do if the steps keep waiting for data."""
+        self._waits = self._waits + 1 if waiting > _LONG_WAIT else 0
+        if self._waits == _NUM_LONG_WAITS and self._num_threads is not None:
+            _logger.warning(
+                "the steps wait for data %.0f %% of the time: %s", 100 * waiting, _advice(self._num_threads)
+            )
+            self._num_threads = None
 
     def validation(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
         """Write the results of a validation, as `Validator` returns them."""
@@ -81,6 +109,18 @@ class Report:
         formats.setdefault(self._best_by, f"{self._best_by} {{:.6g}}")
         parts = [text.format(scalars[name]) for name, text in formats.items() if name in scalars]
         _logger.info("validation after step %d: %s", step, ", ".join(parts))
+
+
+def _advice(num_threads: int) -> str:
+    """Return what makes reading faster."""
+    # Of this process: under Slurm that is less than the machine has.
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_threads < num_cores:
+        return f"set --config.data.num_threads={num_cores}, the number of cores here; it is {num_threads}"
+    return (
+        f"all {num_cores} cores read already; make shards with cod prepare, of images just larger than the crops, or "
+        "give the process more cores"
+    )
 
 
 def average(window: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.files import make_directory
 from cod_jax.models.functional import Params
+from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.loop import check, is_finished, train
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
@@ -33,6 +34,7 @@ def run_stages(
     workdir: Path,
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
     load_metrics: MetricLoader = no_metrics,
+    profile_steps: tuple[int, int] | None = None,
 ) -> None:
     """Train one stage after the other; finished stages are skipped, and an unfinished one is resumed.
 
@@ -43,6 +45,7 @@ def run_stages(
         workdir: Run folder. Each stage starts from the one before.
         load_frozen: Function that reads frozen networks, given their names and a folder.
         load_metrics: Function that returns metrics of the validation, given their classes.
+        profile_steps: First and last step to trace, in each stage; see `loop.train`.
 
     Raises:
         UserError: Settings cannot be used, or another run is using the folder.
@@ -54,8 +57,9 @@ def run_stages(
     is_new = not workdir.exists()
     try:
         make_directory(workdir)
-        with _alone(workdir), _log_to(workdir / LOG_FILE if is_first else None):
-            _run_unfinished(runs, load_frozen, load_metrics)
+        log = workdir / (LOG_FILE if is_first else f"train.{jax.process_index()}.log")
+        with _alone(workdir), _log_to(log, everything=is_first), leaving_with_lost_processes():
+            _run_unfinished(runs, load_frozen, load_metrics, profile_steps)
     except (UserError, OSError):
         if is_first and is_new:
             for directory in dict.fromkeys((*(directory for _, directory in runs), workdir)):
@@ -67,6 +71,7 @@ def _run_unfinished(
     runs: list[tuple[TrainConfig, Path]],
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
     load_metrics: MetricLoader,
+    profile_steps: tuple[int, int] | None,
 ) -> None:
     """Train the stages that are not finished."""
     is_first = jax.process_index() == 0
@@ -83,7 +88,14 @@ def _run_unfinished(
             return {**networks, "teacher": load_teacher(teacher)} if teacher else networks
 
         show = is_first and sys.stderr.isatty()
-        if not train(config, directory, load_frozen=load, load_metrics=load_metrics, progress=show):
+        if not train(
+            config,
+            directory,
+            load_frozen=load,
+            load_metrics=load_metrics,
+            progress=show,
+            profile_steps=profile_steps,
+        ):
             break
 
 
@@ -103,9 +115,10 @@ def _remove_if_empty(workdir: Path) -> None:
     checkpoints = checkpoint_directory(workdir)
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()
-    if workdir.is_dir() and {path.name for path in workdir.iterdir()} <= {LOG_FILE, LOCK_FILE}:
-        (workdir / LOG_FILE).unlink(missing_ok=True)
-        (workdir / LOCK_FILE).unlink(missing_ok=True)
+    logs = {path.name for path in workdir.glob("train*.log")}
+    if workdir.is_dir() and {path.name for path in workdir.iterdir()} <= {*logs, LOCK_FILE}:
+        for name in (*logs, LOCK_FILE):
+            (workdir / name).unlink(missing_ok=True)
         workdir.rmdir()
 
 
@@ -182,18 +195,21 @@ class _FileHandler(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def _log_to(file: Path | None) -> Iterator[None]:
-    """Send the package's log to the terminal and a file, or without a file only warnings to the terminal.
+def _log_to(file: Path, *, everything: bool = True) -> Iterator[None]:
+    """Send the package's log to the terminal and a file.
 
     What ends the run is the last line of the file. The terminal gets it from the command.
+
+    Args:
+        file: File of this process's log.
+        everything: Whether the terminal gets more than warnings, of which there is one for all processes of a run.
     """
     logger = logging.getLogger("cod_jax")
-    handlers: list[logging.Handler] = [_TerminalHandler()]
-    if file is not None:
-        handlers.append(_FileHandler(file, encoding="utf-8", errors="backslashreplace"))
+    handlers: list[logging.Handler] = [_TerminalHandler(logging.INFO if everything else logging.WARNING)]
+    handlers.append(_FileHandler(file, encoding="utf-8", errors="backslashreplace"))
     previous = logger.level, logger.propagate
     logger.propagate = False
-    logger.setLevel(logging.INFO if file is not None else logging.WARNING)
+    logger.setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)

@@ -4,11 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cod_jax.launch.local import trainer_commands
+from cod_jax.training.run_folder import steps_of
 from tests.training_fixtures import REPOSITORY, one_device, run_trainer, small_arguments, write_photographs
 
 # Without a validation, which would have to be compiled three times; the slow test has one.
@@ -89,3 +93,86 @@ def test_two_processes_validate_like_one_and_leave_a_checkpoint_for_one(photogra
     resumed = run_trainer(small_arguments(two, photographs, **{**settings, "total_steps": 3}), env=two_devices())
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after step 2 of 3" in resumed.stdout
+
+
+HEARTBEAT_SECONDS = 10
+
+
+def started(arguments: list[str], folder: Path) -> Iterator[subprocess.Popen]:
+    """Two processes without a launcher, as on a pod, each with a file for its output."""
+    for index, command in enumerate(trainer_commands(2, arguments)):
+        with (folder / f"output{index}").open("wb") as output:
+            yield subprocess.Popen(command, cwd=REPOSITORY, env=one_device(), stdout=output, stderr=output)
+
+
+def wait_for(file: Path, text: str, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while text not in file.read_text(errors="replace"):
+        assert time.monotonic() < deadline, file.read_text(errors="replace")
+        time.sleep(0.1)
+
+
+ADDING = """
+import logging, sys, time
+import jax
+from jax.experimental import multihost_utils
+from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes
+logging.basicConfig(format="%(message)s")
+join_processes(True, sys.argv[1], 2, int(sys.argv[2]), heartbeat_seconds=10)
+with leaving_with_lost_processes():
+    for step in range(10000):
+        multihost_utils.process_allgather(jax.numpy.int32(step))
+        print("step", step, flush=True)
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_process_ends_in_time_when_one_is_killed(tmp_path, victim):
+    (address,) = [word.partition("=")[2] for word in trainer_commands(1, [])[0] if "coordinator" in word]
+    processes = []
+    for index in (0, 1):
+        command = [sys.executable, "-c", ADDING, address, str(index)]
+        with (tmp_path / f"output{index}").open("wb") as output:
+            processes.append(subprocess.Popen(command, env=one_device(), stdout=output, stderr=output))
+    try:
+        wait_for(tmp_path / "output0", "step 3", 60)
+        processes[victim].kill()
+        assert processes[1 - victim].wait(timeout=3 * HEARTBEAT_SECONDS) != 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    text = (tmp_path / f"output{1 - victim}").read_text()
+    # Where the first process was, the one that all are connected to, JAX may be quicker and end the other itself.
+    assert f"error: process {1 - victim} of 2 lost another one (" in text or (
+        victim == 0 and "This most likely indicates that another task died" in text
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", [" step 6/", "preparing the step"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_in_time_and_the_run_goes_on(photographs, tmp_path, victim, when):
+    run = tmp_path / "run"
+    settings = {**SETTINGS, "checkpoint__every_steps": 3, "limits__heartbeat_seconds": HEARTBEAT_SECONDS}
+    processes = list(started(small_arguments(run, photographs, **{**settings, "total_steps": 1_000_000}), tmp_path))
+    try:
+        wait_for(tmp_path / "output0", when)
+        processes[victim].kill()
+        assert processes[1 - victim].wait(timeout=3 * HEARTBEAT_SECONDS) not in (0, None)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if victim == 1 and "step 6" in when:
+        assert "error: process 0 of 2 lost another one (" in (run / "train.log").read_text()
+    assert "data: " in (run / "train.1.log").read_text()
+    saved = max(steps_of(run), default=0)
+    arguments = small_arguments(run, photographs, **{**settings, "total_steps": saved + 2})
+    processes = list(started(arguments, tmp_path))
+    assert [process.wait(timeout=300) for process in processes] == [0, 0], (tmp_path / "output0").read_text()
+    text = (tmp_path / "output0").read_text()
+    assert f"resumed after step {saved} of" in text or not saved
+    assert " in 2 starts" in text

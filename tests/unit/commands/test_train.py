@@ -35,6 +35,11 @@ from tests.training_fixtures import CONFIG
         ([f"--config={CONFIG}", "--workdir=w", "--config.model=None"], "--config.model"),
         ([f"--config={CONFIG}", "--workdir=w", "--flagfile=missing"], "unrecognized arguments: --flagfile=missing"),
         ([f"--config={CONFIG}", "--workdir=w", "--steps=3"], "unrecognized arguments: --steps=3"),
+        (
+            [f"--config={CONFIG}", "--workdir=w", "--profile=3..1"],
+            "expected the first and the last step",
+        ),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.limits.join_seconds=0"], "join_seconds must be at least 1"),
         ([f"--config={CONFIG}", "--workdir=w", "more"], "unrecognized arguments: more"),
         (
             [f"--config={CONFIG}", "--workdir=w", "--process_id=0"],

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import jax
 import pytest
 
-from cod_jax.parallel.processes import join_processes
+from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes
 
 
 @pytest.fixture
@@ -38,3 +42,53 @@ def test_a_name_that_only_this_machine_takes_for_itself_decides_nothing(bind_add
 def test_a_variable_decides_where_the_coordinator_listens(bind_address, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "[::]:1234")
     assert bind_address("localhost:1234") is None
+
+
+def test_the_limits_of_a_run_are_those_of_jax(monkeypatch):
+    given = {}
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **options: given.update(options))
+    join_processes(True, None, None, None, join_seconds=40, heartbeat_seconds=20)
+    assert given["heartbeat_timeout_seconds"] == given["shutdown_timeout_seconds"] == 20
+    assert given["initialization_timeout"] > 40
+
+
+def test_processes_that_do_not_come_are_a_line_in_time():
+    program = """
+import time, jax
+from cod_jax.parallel.processes import join_processes
+jax.distributed.initialize = lambda *_, **__: time.sleep(60)
+join_processes(True, None, None, None, join_seconds=0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cod train: error: the other processes have not all joined within 0.1 s; start all of them")
+
+
+LOST = "UNKNOWN: Gloo AllGather failed: [external/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:919"
+
+
+@pytest.mark.parametrize(
+    ("error", "processes", "leaves"),
+    [
+        (ValueError(LOST), 2, True),
+        (RuntimeError("INTERNAL: NCCL operation ncclAllReduce failed: remote process exited"), 2, True),
+        (ValueError(LOST), 1, False),
+        (ValueError("a bug"), 2, False),
+    ],
+)
+def test_a_lost_process_ends_the_others_at_once_with_a_line(monkeypatch, caplog, error, processes, leaves):
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit if leaves else type(error)), leaving_with_lost_processes():
+        raise error
+    if leaves:
+        (record,) = caplog.records
+        assert record.getMessage().startswith("error: process 0 of 2 lost another one (")
+        assert "the same command resumes from the newest checkpoint" in record.getMessage()
+    else:
+        assert not caplog.records

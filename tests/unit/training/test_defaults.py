@@ -18,7 +18,7 @@ BASE = TrainConfig.from_dict(base.get_config().to_dict())
 DIFFERENT_ON_PURPOSE = {("compute", "dtype")}
 
 
-@pytest.mark.parametrize("part", ["model", "objective", "optimizer", "ema", "data", "compute", "mesh"])
+@pytest.mark.parametrize("part", ["model", "objective", "optimizer", "ema", "data", "compute", "mesh", "limits"])
 def test_base_has_the_defaults_of_the_descriptions(part):
     given = getattr(BASE, part)
     default = type(given)()

@@ -46,3 +46,24 @@ def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, c
         "0.5 s/step, 25 % waiting for data"
     )
     assert last.endswith("40.0 % of peak")
+
+
+@pytest.mark.parametrize(
+    ("threads", "advice"),
+    [(1, "set --config.data.num_threads=2, the number of cores here; it is 1"), (2, "cod prepare")],
+)
+def test_a_run_that_keeps_waiting_for_data_says_once_what_to_do(tmp_path, caplog, monkeypatch, threads, advice):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    report = Report(TensorBoardWriter(tmp_path), total_steps=20, num_threads=threads)
+    for step, share in enumerate([0.5, 0.5, 0.0, 0.3, 0.3, 0.25, 0.3, 0.3, 0.3], 1):
+        report.training(step, [metrics(step)], SPEED | {"data_wait_share": share}, {})
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert line.startswith("the steps wait for data 25 % of the time: ")
+    assert advice in line
+
+
+def test_the_memory_of_the_fullest_device_is_in_the_line(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("cod_jax.training.memory.in_use", lambda: {"memory/peak_bytes_in_use": 3.5 * 2**30})
+    with caplog.at_level(logging.INFO, "cod_jax"):
+        Report(TensorBoardWriter(tmp_path), total_steps=10).training(1, [metrics(1)], SPEED, {})
+    assert caplog.records[-1].getMessage().endswith(", at most 3.5 GiB of device memory")

@@ -95,6 +95,14 @@ def test_a_log_on_a_full_disk_prints_no_tracebacks(capsys):
     assert captured.err == ""
 
 
+def test_other_processes_log_under_their_number_and_show_warnings_only(tmp_path, capsys):
+    with _log_to(tmp_path / "train.3.log", everything=False):
+        logging.getLogger("cod_jax").info("begun")
+        logging.getLogger("cod_jax").warning("odd")
+    assert [line.split()[1] for line in (tmp_path / "train.3.log").read_text().splitlines()] == ["begun", "odd"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["odd"]
+
+
 def test_frozen_networks_are_read_by_each_stage_and_kept_by_none(tmp_path, monkeypatch):
     alive = []
 
