@@ -57,11 +57,13 @@ def start(objective: Objective) -> tuple[TrainState, dict, dict]:
     assert all(jax.tree.leaves(checked))
     params = jax.tree.map(jnp.asarray, numpy_params(shapes.params))
     if "lora" in params:
-        params["lora"] = {n: {**part, "b": jnp.zeros_like(part["b"])} for n, part in params["lora"].items()}
+        second = {name: jnp.asarray(np.zeros(part["b"].shape, np.float32)) for name, part in params["lora"].items()}
+        params["lora"] = {name: {**part, "b": second[name]} for name, part in params["lora"].items()}
     networks = {name: network.shapes for name, network in objective.frozen.items()}
     frozen = jax.tree.map(jnp.asarray, numpy_params(networks, seed=3))
     params |= objective.parts_from(frozen)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # From numpy, because `jnp.zeros` compiles a program for each shape.
+    zeros = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
     state = dataclasses.replace(
         zeros,
         params=params,

@@ -43,6 +43,7 @@ def test_tables_that_cannot_be_coded_with_are_refused():
             AboveModel.from_tables(FORMAT, {"counts": damaged})
 
 
+@pytest.mark.slow
 def test_a_model_folder_names_it_and_its_files_are_read(tmp_path, capfd):
     model, photographs = tmp_path / "model", tmp_path / "photos"
     save_tiny_model(model)

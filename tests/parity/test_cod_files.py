@@ -1,4 +1,7 @@
-"""Files of the published tools: decoded as they decode them, and written with the same bytes."""
+"""Files of the published tools: decoded as they decode them, and written with the same bytes.
+
+All are slow; the quick tests read such files in `tests/golden`, and compare the networks in `test_one_step`.
+"""
 
 from pathlib import Path
 
@@ -11,9 +14,7 @@ from cod_jax.model_folder.bundle import Bundle
 from tests.parity.cases import Case, cases
 
 
-@pytest.mark.parametrize(
-    ("folder", "name"), cases("cod_file_lite_*", fast=("cod_file_lite_ds32_b4_70x100_not_multiple",))
-)
+@pytest.mark.parametrize(("folder", "name"), cases("cod_file_lite_*"))
 def test_file_of_the_published_cod_lite_tool(folder: Path, name: str):
     case = Case(name, folder)
     model = load_reference(case.meta["class"], case.config, case.weights())

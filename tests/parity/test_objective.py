@@ -62,7 +62,8 @@ def build(case: Case, one_step_weight: float) -> tuple[Pretrain, dict, Inputs, P
     return objective, params, inputs, draws
 
 
-FAST = ("repa_trainer_dconv_pred_x", "repa_trainer_pixnerdit", "repa_trainer_ddt_latent")
+# The network that `test_transformers` and `test_dconv` leave to the slow tests.
+FAST = ("repa_trainer_ddt_latent",)
 
 
 @pytest.mark.parametrize("one_step_weight", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])

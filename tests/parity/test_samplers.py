@@ -57,10 +57,7 @@ def test_sampler_on_an_affine_field_matches_the_published_one(name):
     assert_close(np.moveaxis(np.asarray(result), -1, 1), ANALYTIC.arrays[f"{name}__result"], tolerance, tolerance)
 
 
-FAST = ("sampler_adam2_pixnerdit_small_64x64",)
-
-
-@pytest.mark.parametrize(("folder", "name"), cases("sampler_*", fast=FAST))
+@pytest.mark.parametrize(("folder", "name"), cases("sampler_*"))
 def test_sampler_on_the_published_network(folder: Path, name: str):
     case = Case(name, folder)
     model = load_reference(case.meta["class"].split(" ")[0], case.config, case.weights())

@@ -16,6 +16,8 @@ from tests.model_fixtures import gradient_image, save_tiny_model
 # What examples call the things of their readers.
 MODEL, COMPILED, PHOTO, PHOTOS = "MODEL", "COMPILED", "photo.jpg", "photos"
 EXAMPLES = {name_of(page): found for page in PAGES if (found := blocks(page, "python"))}
+# Pages whose examples use the codec in many ways, each of which is compiled.
+SLOW = {"docs/codec.md", "docs/compiled.md"}
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_there_are_examples():
     assert all(os.linesep not in example.not_run for found in EXAMPLES.values() for example in found)
 
 
-@pytest.mark.parametrize("page", EXAMPLES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in EXAMPLES])
 def test_the_examples_of_a_page_run_one_after_the_other(page: str, reader: Path):
     if any(COMPILED in example.code for example in EXAMPLES[page]):
         assert cod(["compile", "--model", MODEL, "--output", COMPILED, "--platforms", "cpu"]) == 0

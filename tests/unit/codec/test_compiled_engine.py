@@ -86,6 +86,7 @@ def test_bfloat16_stays_close(tmp_path: Path, compiled_codec: Codec):
     assert rounded.encode(gradient_image(32, 48)).shape == (2, 3, 1)
 
 
+@pytest.mark.slow
 def test_the_prior_comes_along(tmp_path: Path):
     counts = np.full(16, 2048, np.int32)
     counts[3] += 2**16 - counts.sum()

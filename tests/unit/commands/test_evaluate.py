@@ -142,7 +142,7 @@ def test_names_that_are_no_text_are_measured_and_named(run, tmp_path: Path):
     assert [row["name"] for row in rows_of(tmp_path)] == [name]
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_tables(run, photos: Path, tmp_path, monkeypatch, stop):
     assert run(*ARGUMENTS)[0] == 0
     whole = {name: (tmp_path / "result" / name).read_bytes() for name in ("per_image.csv", "summary.csv")}

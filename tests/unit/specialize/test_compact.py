@@ -116,4 +116,4 @@ def test_a_compiled_folder_does_what_the_model_does(tmp_path: Path):
     assert container.read(data).mode == "predictive"
     assert levels_apart(compiled.decompress(data), plain.decompress(data, steps=1)) <= 1
     # The model itself takes any number of steps.
-    assert plain.decompress(data, steps=3, guidance=2.0).shape == plain.decompress(data, steps=20).shape == (40, 21, 3)
+    assert plain.decompress(data, steps=3, guidance=2.0).shape == (40, 21, 3)

@@ -39,7 +39,12 @@ def without_modulation(params):
     return {**params, "denoiser": {**params["denoiser"], "blocks": {"block": blank}}}
 
 
-@pytest.mark.parametrize("config", [tiny_model_config(), tiny_pixel_config()], ids=["dconv", "pixnerdit"])
+@pytest.mark.parametrize(
+    "config",
+    # That of the other kind is run by the tests of compiled models, too.
+    [tiny_model_config(), pytest.param(tiny_pixel_config(), marks=pytest.mark.slow)],
+    ids=["dconv", "pixnerdit"],
+)
 def test_the_folded_decoder_is_the_model(config):
     params = numpy_params(build_model(config).shapes)
     expected = whole_model(config, params)

@@ -28,7 +28,7 @@ from tests.unit.specialize.decoders import decoder
 
 @pytest.mark.parametrize(
     ("config", "platforms"),
-    [(tiny_model_config(), ("cpu", "cuda", "tpu")), (tiny_pixel_config(), ("cuda",))],
+    [(tiny_model_config(), ("cuda", "tpu")), pytest.param(tiny_pixel_config(), ("cuda",), marks=pytest.mark.slow)],
     ids=["dconv", "pixnerdit"],
 )
 def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[Platform, ...]):

@@ -63,10 +63,10 @@ def test_latents_are_samples_whose_mean_is_the_autoencoders(images, frozen):
     assert draws.autoencoder_noise is not None
     assert draws.noise.shape == draws.autoencoder_noise.shape == (2, 4, 4, 4)
     prepare = jax.jit(objective.prepare)
-    assert objective.space.functional is not None
-    moments = objective.space.functional.bind(frozen["autoencoder"]).encode_moments(
-        images.astype(jnp.float32) / 127.5 - 1
-    )
+    autoencoder = objective.space.functional
+    assert autoencoder is not None
+    encode = jax.jit(lambda params, image: autoencoder.bind(params).encode_moments(image))
+    moments = encode(frozen["autoencoder"], images.astype(jnp.float32) / 127.5 - 1)
     still = prepare(frozen, images, draws._replace(autoencoder_noise=jnp.zeros_like(draws.noise)))
     np.testing.assert_allclose(still.values, moments.mean * LATENT_SCALE, rtol=1e-4, atol=1e-6)
     inputs = prepare(frozen, images, draws)
