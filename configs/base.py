@@ -56,6 +56,7 @@ def get_config() -> config_dict.ConfigDict:
                     "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
                     "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
                 },
+                "freeze": (),  # patterns of the model's parameters that stay, such as ("codec/*",)
                 "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
             },
             "optimizer": {

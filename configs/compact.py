@@ -4,16 +4,20 @@
     cod export --workdir runs/compact --output models/compact --images PHOTOS
 
 A fresh model is a transform codec fitted to the photographs, and training improves it. One model has eight quality
-levels; `:levels=1` trains the fourth alone. With `:size=small` the model has 0.9 million parameters, encoding takes 0.9
-and decoding 2.7 thousand multiplications per pixel; with `base` 2.7 million, 3 and 9; with `large` 12.7 million, 14
-and 35.
+levels; `:levels=1` trains the fourth alone. `:objective=pretrain` also trains all other times of the flow, so that the
+same files decode in many steps, with more texture; with `--config.init_from=compact` and
+`--config.objective.freeze='("codec/*",)'` the codec of the included model stays as it is. With `:size=small` the model
+has 0.9 million parameters, encoding takes 0.9 and decoding 2.7 thousand multiplications per pixel; with `base` 2.7
+million, 3 and 9; with `large` 12.7 million, 14 and 35.
 """
+
+from typing import Any
 
 from ml_collections import config_dict
 
 from configs import base, presets
 
-OPTIONS = {"size": ("base", "small", "large"), "levels": ("8", "1")}
+OPTIONS = {"size": ("base", "small", "large"), "levels": ("8", "1"), "objective": ("one_step", "pretrain")}
 SIZES = {
     "small": {"hidden": 128, "latents": 96, "encoder_blocks": 1, "blocks": 1, "refined": 32, "refine_blocks": 1},
     "base": {"hidden": 192, "latents": 160, "encoder_blocks": 2, "blocks": 2, "refined": 48, "refine_blocks": 2},
@@ -21,13 +25,15 @@ SIZES = {
 }
 # Lambda from the lowest quality to the best, each 0.6 times the one before.
 RATE_WEIGHTS = tuple(round(0.24 * 0.6**level, 6) for level in range(8))
+# Weight of the picture of one step against the flow, which alone would leave it worse.
+ONE_STEP_WEIGHT = 10.0
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """Return the settings of a run from scratch.
 
     Args:
-        argument: "size=small", "base" (by default) or "large", and "levels=8" or "1".
+        argument: "size=small", "base" (by default) or "large"; "levels=8" or "1"; "objective=one_step" or "pretrain".
     """
     chosen = presets.options(argument, OPTIONS)
     size = presets.choose("size", chosen["size"], SIZES)
@@ -52,20 +58,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             num_refine_blocks=size["refine_blocks"],
         ),
     )
-    base.replace_objective(
-        config,
-        presets.one_step_objective(
-            lora_rank=0,
-            reconstruction=presets.reconstruction_losses(
-                l1_weight=0.0,
-                lpips_vgg_weight=0.0,
-                lpips_alex_weight=0.0,
-                feature_alignment_weight=0.0,
-                squared_error_weight=1.0,
-            ),
-            bottleneck=presets.factorized_training(rate_weights=rate_weights, level_balance=0.5),
-        ),
-    )
+    base.replace_objective(config, _objective(chosen["objective"], rate_weights))
     base.apply(
         config,
         {
@@ -88,3 +81,26 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         },
     )
     return config
+
+
+def _objective(kind: str, rate_weights: tuple[float, ...]) -> dict[str, Any]:
+    """Return the fields of the objective."""
+    if kind == "pretrain":
+        weights = tuple(ONE_STEP_WEIGHT * weight for weight in rate_weights)
+        return presets.pretrain_objective(
+            reconstruction_weight=0.0,
+            one_step_weight=ONE_STEP_WEIGHT,
+            one_step_noise_level=0.0,
+            bottleneck=presets.factorized_training(rate_weights=weights, level_balance=0.5),
+        )
+    return presets.one_step_objective(
+        lora_rank=0,
+        reconstruction=presets.reconstruction_losses(
+            l1_weight=0.0,
+            lpips_vgg_weight=0.0,
+            lpips_alex_weight=0.0,
+            feature_alignment_weight=0.0,
+            squared_error_weight=1.0,
+        ),
+        bottleneck=presets.factorized_training(rate_weights=rate_weights, level_balance=0.5),
+    )

@@ -230,9 +230,15 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
         "lora_alpha": 32.0,  # scale of the adaptations times their rank
         "adapt_pixel_condition": False,  # also adapt the map from the condition to every pixel
         "bottleneck": codebook_training(),
+        "freeze": (),  # patterns of the model's parameters that stay, such as ("codec/*",)
         "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
     }
     return {**defaults, **fields}
+
+
+def pretrain_objective(**fields: Any) -> dict[str, Any]:
+    """Return all fields of pre-training in configs/base.py, with some changed."""
+    return {**base.get_config().to_dict()["objective"], **fields}
 
 
 def distill_objective(**fields: Any) -> dict[str, Any]:

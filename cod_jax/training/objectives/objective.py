@@ -1,7 +1,8 @@
 """Interface between the trainer and objectives."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from cod_jax.errors import UserError
 from cod_jax.models import CoD
 from cod_jax.models.bottlenecks import BottleneckTraining
 from cod_jax.models.compute import ComputeConfig
@@ -38,6 +40,31 @@ class Update(NamedTuple):
     loss: Callable[[Params, Buffers, Params, jax.Array, Any], tuple[jax.Array, LossOutput]]
     optimizer: OptimizerConfig
     settings: str = "optimizer"
+
+
+def without_frozen(names: Iterable[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of parameters that train, which are those that no pattern names.
+
+    Args:
+        names: Names of parameters, as `flatten_params` gives them; the model's begin with "model/".
+        patterns: Shell-style patterns of the model's names without "model/", such as "codec/*".
+
+    Raises:
+        UserError: A pattern names no parameter, or nothing is left to train.
+    """
+    trained = list(names)
+    for pattern in patterns:
+        named = set(fnmatch.filter(trained, f"model/{pattern}"))
+        if not named:
+            of_model = sorted({"/".join(name.split("/")[1:3]) for name in trained if name.startswith("model/")})
+            raise UserError(
+                f"objective.freeze: no parameter that trains is named {pattern!r}; expected a pattern such as "
+                f"{of_model[0] + '/*'!r}; the model's parts are {', '.join(of_model)}"
+            )
+        trained = [name for name in trained if name not in named]
+    if not any(name.startswith("model/") for name in trained):
+        raise UserError("objective.freeze names all parameters of the model; leave some to train")
+    return tuple(trained)
 
 
 class ObjectiveConfig(Part):

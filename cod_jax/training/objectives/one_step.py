@@ -21,7 +21,13 @@ from cod_jax.models.space import Space
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig
-from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
+from cod_jax.training.objectives.objective import (
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+    Update,
+    without_frozen,
+)
 from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
 
 # These parameters train fully. Every other linear map is adapted, and the rest stays.
@@ -42,6 +48,7 @@ class OneStepConfig(ObjectiveConfig):
         adapt_pixel_condition: Whether to adapt the linear map from the condition to every pixel, which the published
             code leaves as it is.
         bottleneck: Training settings of the bottleneck.
+        freeze: Patterns of the model's parameters that stay as they are, see `without_frozen`.
         losses: Loss terms of other packages.
     """
 
@@ -51,6 +58,7 @@ class OneStepConfig(ObjectiveConfig):
     lora_alpha: float = 32.0
     adapt_pixel_condition: bool = False
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
+    freeze: tuple[str, ...] = ()
     losses: tuple[LossTermConfig, ...] = ()
 
     def __post_init__(self):
@@ -121,7 +129,7 @@ class OneStep(Objective):
             or not config.lora_rank
             or any(fnmatch.fnmatchcase(name.removeprefix("model/"), pattern) for pattern in TRAINED_IN_FULL)
         ]
-        self.updates = (Update("model", tuple(trained), self.loss, context.optimizer),)
+        self.updates = (Update("model", without_frozen(trained, config.freeze), self.loss, context.optimizer),)
 
     def init_params(self, key: jax.Array) -> Params:
         """Return fresh parameters; the adaptations add nothing at first."""

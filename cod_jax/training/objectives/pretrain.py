@@ -23,7 +23,13 @@ from cod_jax.nn.embeddings import patchify
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
-from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
+from cod_jax.training.objectives.objective import (
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+    Update,
+    without_frozen,
+)
 
 TERMS = ("flow", "reconstruction", "one_step", "feature_alignment", "condition_alignment")
 # Validation uses these quantiles of the standard normal distribution, the middles of four equal parts.
@@ -48,6 +54,7 @@ class PretrainConfig(ObjectiveConfig):
         one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training. The published value is 1;
             one-step decoding uses 0.
         bottleneck: Training settings of the bottleneck.
+        freeze: Patterns of the model's parameters that stay as they are, see `without_frozen`.
         losses: Loss terms of other packages, on the pictures of the extra pass at t = 0.
     """
 
@@ -62,6 +69,7 @@ class PretrainConfig(ObjectiveConfig):
     one_step_fraction: float = 0.0
     one_step_noise_level: float = 1.0
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
+    freeze: tuple[str, ...] = ()
     losses: tuple[LossTermConfig, ...] = ()
 
     def __post_init__(self):
@@ -187,7 +195,7 @@ class Pretrain(Objective):
         self.updates = (
             Update(
                 "model",
-                tuple(flatten_params(self.axes)),
+                without_frozen(flatten_params(self.axes), config.freeze),
                 lambda params, _, frozen, image_uint8, draws: self.loss(params, frozen, image_uint8, draws),
                 context.optimizer,
             ),
