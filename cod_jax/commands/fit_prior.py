@@ -6,7 +6,7 @@ from pathlib import Path
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_model_argument
+from cod_jax.commands.options import add_model_argument, positive
 from cod_jax.model_folder import places
 
 EPILOG = f"""
@@ -34,6 +34,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="fit an entropy model of another package instead",
     )
     parser.add_argument(
+        "--network-steps",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="also train small networks that predict symbols, N steps for each group of channels; see below",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
         help="replace the model's prior; files coded with the old one need the old folder",
@@ -47,8 +54,8 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.codec import from_bundle
     from cod_jax.model_folder.fitting import fit
 
-    options = {"entropy_model": args.entropy_model, "force": args.force}
-    for line in fit(args.model, args.images, lambda bundle: from_bundle(bundle).encode, **options):
+    given = {"entropy_model": args.entropy_model, "network_steps": args.network_steps, "force": args.force}
+    for line in fit(args.model, args.images, lambda bundle: from_bundle(bundle).encode, **given):
         frame.say(line)
     return frame.DONE
 

@@ -24,6 +24,8 @@ from cod_jax.plugins import resolve
 CROP, CROP_STEP = 512, 128
 # More would take more than a gigabyte to fit to. Of many channels so many count.
 MAX_SYMBOLS = 2**21
+# Networks learn from more.
+MAX_NETWORK_SYMBOLS = 6 * MAX_SYMBOLS
 MAX_CHANNELS = 16
 HELD_OUT_EVERY = 10
 # From a picture [H, W, 3] and the keyword level to symbols [h, w, C].
@@ -44,6 +46,7 @@ def fit(
     make_encode: Callable[[Bundle], Encode],
     *,
     entropy_model: str = "",
+    network_steps: int = 0,
     force: bool = False,
 ) -> list[str]:
     """Fit the prior of a model and write it into its folder.
@@ -53,6 +56,7 @@ def fit(
         folder: Folder of pictures.
         make_encode: Makes of a model the function that returns the symbols of a picture, `Codec.encode`.
         entropy_model: "package.module:Class" of an entropy model of another package; by default those of this one.
+        network_steps: Steps of training for the networks of mode "predictive", of each group of channels; 0 makes none.
         force: Replace the prior that the folder has.
 
     Returns:
@@ -88,7 +92,8 @@ def fit(
     num_levels = config.codec.symbols.num_levels
     # An entropy model of another package learns from the best quality alone.
     levels = range(num_levels) if custom is None else [num_levels - 1]
-    samples = list(_encode_centres(make_encode(bundle), Path(folder), names, levels, unused))
+    most = MAX_NETWORK_SYMBOLS if network_steps else MAX_SYMBOLS
+    samples = list(_encode_centres(make_encode(bundle), Path(folder), names, levels, most, unused))
     if not samples:
         raise WorkError(f"none of the {len(names)} pictures can be used, for example {unused[0]}; give others")
     held_out = [sample for sample in samples if sample.picture % HELD_OUT_EVERY == HELD_OUT_EVERY - 1]
@@ -96,7 +101,8 @@ def fit(
     grids, fitted_levels = [sample.symbols for sample in fitted], [sample.level for sample in fitted]
     if custom is None:
         bottleneck = bottleneck_of(config, bundle.params)
-        prior = bottleneck.fit_prior(grids, fitted_levels, config.codec.symbols, tables)
+        options = {"network_steps": network_steps} if network_steps else {}
+        prior = bottleneck.fit_prior(grids, fitted_levels, config.codec.symbols, tables, **options)
     else:
         prior = Prior.of(custom.fit(grids, config.codec.symbols))
     # What cannot be coded with is not saved.
@@ -125,9 +131,9 @@ def _load_to_fit(model: Path) -> tuple[Bundle, Mapping[str, np.ndarray]]:
 
 
 def _encode_centres(
-    encode: Encode, folder: Path, names: Sequence[str], levels: Sequence[int], unused: list[str]
+    encode: Encode, folder: Path, names: Sequence[str], levels: Sequence[int], most: int, unused: list[str]
 ) -> Iterator[Sample]:
-    """Yield the symbols of pictures until there are enough, each at one level after the other where there are few.
+    """Yield the symbols of pictures until there are `most`, each at one level after the other where there are few.
 
     Pictures that cannot be used are named in `unused`, with the reason.
     """
@@ -135,7 +141,7 @@ def _encode_centres(
     for turn in range(len(levels)):
         usable: list[str] = []
         for name in tqdm(names, unit="picture", leave=False, disable=None):
-            if num_symbols >= MAX_SYMBOLS:
+            if num_symbols >= most:
                 return
             try:
                 centre = _read_centre(folder / name)

@@ -20,6 +20,7 @@ from cod_jax.coding.entropy.context import NUM_CLASSES
 from cod_jax.coding.entropy.elias_gamma import bits_of_numbers, decode_numbers
 from cod_jax.coding.entropy.factorized import named_level
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_layout
+from cod_jax.coding.entropy.predictive_network import Network, network_layout, own_inputs
 from cod_jax.coding.entropy.predictive_terms import (
     NUM_MEAN_TERMS,
     NUM_SOURCES,
@@ -95,6 +96,7 @@ class PredictiveModel(EntropyModel):
             NUM_SPREAD_TERMS].
         spread_limits: Where the next wider distribution begins, increasing [NUM_SPREADS - 1].
         outcomes: Probability of a 1 at each node in units of 2^-16 [NUM_SPREADS, NUM_FRACTIONS, NUM_NODES].
+        network: Networks that correct the weighted sums; None where there are none.
     """
 
     mode: ClassVar[Mode] = "predictive"
@@ -103,6 +105,7 @@ class PredictiveModel(EntropyModel):
     spread_weights: npt.NDArray[np.int32]
     spread_limits: npt.NDArray[np.int32]
     outcomes: npt.NDArray[np.uint16]
+    network: Network | None = None
 
     @classmethod
     def from_tables(cls, symbols: SymbolFormat, tables: Tables) -> "PredictiveModel | None":
@@ -120,12 +123,16 @@ class PredictiveModel(EntropyModel):
             raise UserError("the prior holds a negative spread or a probability of zero")
         if (np.diff(own["spread_limits"]) < 0).any():
             raise UserError("expected the spread limits of the prior to increase")
-        return cls(**own)
+        of_network = network_layout(symbols)
+        if not set(of_network) & set(tables):
+            return cls(**own)
+        check_layout(tables, of_network, symbols)
+        return cls(**own, network=Network(**{name: tables[name] for name in of_network}))
 
     @classmethod
     def largest_tables(cls, symbols: SymbolFormat) -> dict[str, int]:
         """Return the sizes of the tables; see `EntropyModel.largest_tables`."""
-        layout = table_layout(symbols) if symbols.bits is None else {}
+        layout = {**table_layout(symbols), **network_layout(symbols)} if symbols.bits is None else {}
         return {name: math.prod(shape) for name, (shape, _) in layout.items()}
 
     @property
@@ -135,7 +142,8 @@ class PredictiveModel(EntropyModel):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tables by name."""
-        return dict(vars(self))
+        tables = {name: table for name, table in vars(self).items() if name != "network"}
+        return {**tables, **(vars(self.network) if self.network else {})}
 
     def encode(self, symbols: npt.NDArray[np.int32], level: int) -> bytes:
         """Code symbols of the level; see `EntropyModel.encode`."""
@@ -161,7 +169,7 @@ class PredictiveModel(EntropyModel):
         again = RangeEncoder()
         decoder = RangeDecoder(data[len(self._named(level)) :], again)
         known, nodes = Known(np.zeros((rows, columns, len(self.sources)), np.int32)), self._nodes()
-        for batch, coded in self._predictions(known, level):
+        for batch, coded in self.predictions(known, level):
             known.set(batch, coded.base + _decode_differences(decoder, nodes, coded))
         return known.symbols(), level, self._named(level) + again.finish()
 
@@ -182,7 +190,7 @@ class PredictiveModel(EntropyModel):
         """Return the bits that each symbol, or another in its place, takes while all others [h, w, C] stay."""
         known = Known(symbols)
         coded = [np.empty(symbols.shape, np.int32) for _ in range(3)]
-        for batch, (base, mirrored, rows) in self._predictions(known, level):
+        for batch, (base, mirrored, rows) in self.predictions(known, level):
             for array, values in zip(coded, (base, np.where(mirrored, -1, 1), rows), strict=True):
                 known.put(array, batch, values)
         return Costs(self._bits_by_difference(), *coded)
@@ -220,29 +228,46 @@ class PredictiveModel(EntropyModel):
         if symbols.shape[-1] != len(self.sources):
             raise UserError(f"expected symbols of {len(self.sources)} channels, got {symbols.shape[-1]}")
         known, nodes = Known(symbols), self._nodes()
-        for batch, coded in self._predictions(known, level):
+        for batch, coded in self.predictions(known, level):
             for coded_bits in _bits_of_differences(known.at(batch) - coded.base, nodes, coded):
                 yield batch, *coded_bits
 
-    def _predictions(self, known: Known, level: int) -> Iterator[tuple[ChannelBatch, Coded]]:
+    def predictions(self, known: Known, level: int) -> Iterator[tuple[ChannelBatch, Coded]]:
         """Yield the batches with how their symbols are coded; after each its symbols must be known."""
+        network = self.network.of_picture(known, level) if self.network else None
         for batch in known.batches():
             group = slice(batch.first, batch.last)
             weights = self.mean_weights[level, batch.kind, group], self.spread_weights[level, batch.kind, group]
-            parts = [weighted(*weights, known.terms(part, self.sources[group])) for part in batch.parts()]
-            value, spread = (np.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True))
-            yield batch, coded_by(self.spread_limits, value, spread)
+            parts: list[tuple[Numbers, Numbers]] = []
+            for part in batch.parts():
+                terms = known.terms(part, self.sources[group])
+                value, spread = weighted(*weights, terms)
+                place = places(self.spread_limits, spread)
+                if network:
+                    move, step = network.corrections(part, own_inputs(place, eighths(value), terms), spread)
+                    value, place = value + move, np.clip(place + step, 0, NUM_SPREADS - 1)
+                parts.append((value, place))
+            yield batch, coded_by(*(np.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True)))
 
 
-def coded_by(spread_limits: npt.NDArray[np.int32], value: Numbers, spread: Numbers) -> Coded:
-    """Return how the symbols of a batch are coded, given their weighted sums [G, n] of whole numbers; flattened."""
-    unit = float(1 << (WEIGHT_BITS - FRACTION_BITS))
-    eighths = np.floor(value.reshape(-1) / unit + 0.5)
-    np.clip(eighths, -_LARGEST_PREDICTION, _LARGEST_PREDICTION, out=eighths)
-    base = np.floor(eighths / FRACTION + 0.5)
-    fraction = (eighths - FRACTION * base).astype(np.int64)
-    place = np.searchsorted(spread_limits.astype(np.float64), spread.reshape(-1), side="right")
-    return Coded(base.astype(np.int64), fraction < 0, place * NUM_FRACTIONS + np.abs(fraction))
+def eighths(value: Numbers) -> Numbers:
+    """Return predicted values in eighths, given weighted sums of whole numbers."""
+    rounded = np.floor(value / float(1 << (WEIGHT_BITS - FRACTION_BITS)) + 0.5)
+    return np.clip(rounded, -_LARGEST_PREDICTION, _LARGEST_PREDICTION)
+
+
+def places(spread_limits: npt.NDArray[np.int32], spread: Numbers) -> Numbers:
+    """Return the numbers of the distributions, given weighted sums of whole numbers."""
+    return np.searchsorted(spread_limits.astype(np.float64), spread, side="right").astype(np.float64)
+
+
+def coded_by(value: Numbers, place: Numbers) -> Coded:
+    """Return how the symbols of a batch are coded, given what predicts them and the spreads' numbers [G, n]; flat."""
+    predicted = eighths(value.reshape(-1))
+    base = np.floor(predicted / FRACTION + 0.5)
+    fraction = (predicted - FRACTION * base).astype(np.int64)
+    rows = place.reshape(-1).astype(np.int64) * NUM_FRACTIONS + np.abs(fraction)
+    return Coded(base.astype(np.int64), fraction < 0, rows)
 
 
 def table_layout(symbols: SymbolFormat) -> dict[str, tuple[tuple[int, ...], type[np.integer]]]:

@@ -3,12 +3,14 @@
 Fitting may use floats, and may come out differently on another machine: what it makes is frozen as integers.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from cod_jax.coding.entropy.predictive import (
     MAX_UNARY,
@@ -18,6 +20,7 @@ from cod_jax.coding.entropy.predictive import (
     WEIGHT_BITS,
     PredictiveModel,
     coded_by,
+    places,
     table_layout,
 )
 from cod_jax.coding.entropy.predictive_terms import NUM_SOURCES, Known, Terms, channel_groups
@@ -30,6 +33,8 @@ MAX_OBSERVATIONS = 2**14
 # Inverse variance of the weights of a prediction.
 MEAN_PRECISION = 2.0
 SPREAD_ITERATIONS = 40
+# Positions at which outcomes are counted again once there are networks.
+MAX_RECOUNTED = 2**17
 # A difference counts as at least this much, so that a channel of zeros has a spread.
 SMALLEST_DIFFERENCE = 0.02
 # The spreads at which the distributions change are even in the logarithm.
@@ -51,7 +56,7 @@ class _Observed(NamedTuple):
 
 
 def fit_predictive(
-    grids: Sequence[npt.NDArray[np.int32]], levels: Sequence[int], symbols: SymbolFormat
+    grids: Sequence[npt.NDArray[np.integer]], levels: Sequence[int], symbols: SymbolFormat, *, network_steps: int = 0
 ) -> PredictiveModel:
     """Fit the model.
 
@@ -59,11 +64,13 @@ def fit_predictive(
         grids: Symbols of pictures [h, w, C], of equal or different sizes; the more the better.
         levels: Quality level of each of them.
         symbols: Their format.
+        network_steps: Steps of training for the networks of each group of channels; 0 makes none. Networks need the
+            extra "train".
 
     Raises:
         UserError: There are no symbols of one of the levels.
     """
-    of_level: dict[int, list[npt.NDArray[np.int32]]] = defaultdict(list)
+    of_level: dict[int, list[npt.NDArray[np.integer]]] = defaultdict(list)
     for grid, level in zip(grids, levels, strict=True):
         of_level[level].append(grid)
     if missing := sorted(set(range(symbols.num_levels)) - set(of_level)):
@@ -82,17 +89,39 @@ def fit_predictive(
             tables["mean_weights"][level, kind, first:last] = mean
             tables["spread_weights"][level, kind, first:last] = spread
             sums = _weighted(mean, observed.means), _weighted(spread, observed.spreads)
-            coded = coded_by(tables["spread_limits"], *sums)
+            coded = coded_by(sums[0], places(tables["spread_limits"], sums[1]))
             differences = observed.symbols.reshape(-1) - coded.base
             _count(counts, coded.rows, np.where(coded.mirrored, -differences, differences))
     tables["outcomes"] = _probabilities(counts.reshape(NUM_SPREADS, NUM_FRACTIONS, NUM_NODES, 2))
-    return PredictiveModel(**tables)
+    model = PredictiveModel(**tables)
+    if not network_steps:
+        return model
+    from cod_jax.coding.entropy.network_fitting import fit_network
+
+    network = fit_network(model, grids, levels, symbols, steps=network_steps)
+    return _recounted(dataclasses.replace(model, network=network), grids, levels)
 
 
-def _choose_sources(grids: Sequence[npt.NDArray[np.int32]], num_channels: int) -> npt.NDArray[np.int16]:
+def _recounted(
+    model: PredictiveModel, grids: Sequence[npt.NDArray[np.integer]], levels: Sequence[int]
+) -> PredictiveModel:
+    """Return the model with the outcomes that its own predictions have, on some of the grids."""
+    counts = np.zeros((NUM_SPREADS * NUM_FRACTIONS, NUM_NODES, 2))
+    num_positions = sum(grid.shape[0] * grid.shape[1] for grid in grids)
+    pairs = list(zip(grids, levels, strict=True))[:: -(-num_positions // MAX_RECOUNTED)]
+    for grid, level in tqdm(pairs, unit="picture", leave=False, disable=None):
+        known = Known(grid)
+        for batch, coded in model.predictions(known, level):
+            differences = known.at(batch) - coded.base
+            _count(counts, coded.rows, np.where(coded.mirrored, -differences, differences))
+    outcomes = _probabilities(counts.reshape(NUM_SPREADS, NUM_FRACTIONS, NUM_NODES, 2))
+    return dataclasses.replace(model, outcomes=outcomes)
+
+
+def _choose_sources(grids: Sequence[npt.NDArray[np.integer]], num_channels: int) -> npt.NDArray[np.int16]:
     """Return for each channel the channels before its group that tell most about it, in value or in magnitude."""
-    values = np.concatenate([grid.reshape(-1, num_channels) for grid in grids])
-    values = values[:: max(1, len(values) // 2**17)].astype(np.float64)
+    every = max(1, sum(grid.size for grid in grids) // num_channels // 2**17)
+    values = np.concatenate([grid.reshape(-1, num_channels)[::every] for grid in grids]).astype(np.float64)
     likeness = np.maximum(_SIGNED_PREFERENCE * _correlations(values), _correlations(np.minimum(np.abs(values), 6)))
     sources = np.full((num_channels, NUM_SOURCES), -1, np.int16)
     for first, last in channel_groups(num_channels):
@@ -108,7 +137,7 @@ def _correlations(values: _Floats) -> _Floats:
 
 
 def _observations(
-    grids: Sequence[npt.NDArray[np.int32]], sources: npt.NDArray[np.int16]
+    grids: Sequence[npt.NDArray[np.integer]], sources: npt.NDArray[np.int16]
 ) -> dict[tuple[int, int, int], _Observed]:
     """Return what is observed of each class of batches and group of channels (class, first, last)."""
     found: dict[tuple[int, int, int], list[_Observed]] = defaultdict(list)

@@ -90,7 +90,7 @@ class Known:
         symbols: All symbols [h, w, C]; in decoding those not known yet are zero.
     """
 
-    def __init__(self, symbols: npt.NDArray[np.int32]) -> None:
+    def __init__(self, symbols: npt.NDArray[np.integer]) -> None:
         self._rows, self._columns, self._channels = symbols.shape
         # The border is zero, and so is the channel after the last, which stands for no source.
         values = np.zeros((self._channels + 1, self._rows + 1, self._columns + 1))
@@ -113,6 +113,20 @@ class Known:
                 yield ChannelBatch(first, last, kind, place, neighbours)
             self._energy = self._energy + _energies(self._values[first:last]).sum(axis=0)
             self._energy_around = self._sums_around(self._energy)
+
+    @property
+    def num_places(self) -> int:
+        """Positions of the flat grid, with its border."""
+        return self._values.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Positions of a row of the flat grid, with its border."""
+        return self._columns + 1
+
+    def values(self, first: int, last: int) -> Numbers:
+        """Return the symbols of channels at all places [last - first, num_places]; the border is zero."""
+        return self._values[first:last]
 
     def _sums_around(self, energy: Numbers) -> Numbers:
         """Return sums over 3x3 positions; the border stays zero."""

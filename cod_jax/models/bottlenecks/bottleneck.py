@@ -94,6 +94,8 @@ class Bottleneck(SymbolMap):
         levels: Sequence[int],
         symbols: SymbolFormat,
         tables: Mapping[str, np.ndarray],
+        *,
+        network_steps: int = 0,
     ) -> Prior:
         """Return the tables that suit the symbols of some pictures: by default those for the symbols of a codebook.
 
@@ -102,10 +104,17 @@ class Bottleneck(SymbolMap):
             levels: Quality level of each of them.
             symbols: Their format.
             tables: The tables that come from training, see `entropy_tables`.
+            network_steps: Steps of training for networks that predict symbols; 0 makes none.
 
         Raises:
-            UserError: There is no such entropy model for these symbols, or there are too few pictures.
+            UserError: There is no such entropy model for these symbols, it has no networks, or there are too few
+                pictures.
         """
+        if network_steps:
+            raise UserError(
+                f"expected symbols of a factorized bottleneck to train networks for, got {symbols}; leave out "
+                "--network-steps"
+            )
         if symbols.bits is None:
             raise UserError(f"no entropy model of this package can be fitted to {symbols}; name an --entropy-model")
         each = jnp.arange(symbols.size, dtype=jnp.int32)[None, :, None, None]

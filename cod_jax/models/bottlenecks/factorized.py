@@ -292,9 +292,12 @@ class ScalarQuantizer(_Bins, Bottleneck):
         levels: Sequence[int],
         symbols: SymbolFormat,
         tables: Mapping[str, np.ndarray],
+        *,
+        network_steps: int = 0,
     ) -> Prior:
         """Return the tables of mode "predictive" beside those of the densities; see `Bottleneck.fit_prior`."""
-        return Prior({**tables, **fit_predictive(grids, levels, symbols).arrays()})
+        fitted = fit_predictive(grids, levels, symbols, network_steps=network_steps)
+        return Prior({**tables, **fitted.arrays()})
 
     def layers(self) -> list[DensityLayer]:
         """Return the densities of the latents."""
