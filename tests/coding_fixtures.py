@@ -7,6 +7,7 @@ import numpy as np
 from cod_jax.coding.entropy import ChannelTables, PredictiveModel, Prior, SymbolFormat
 from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.coding.entropy.predictive_fitting import fit_predictive
+from cod_jax.coding.entropy.predictive_network import Network, network_layout
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.coding.symbols import LARGEST_SYMBOL
 
@@ -68,3 +69,16 @@ def predictive(num_channels: int = 6, num_levels: int = 2) -> PredictiveModel:
     levels = [level for level in range(num_levels) for _ in range(4)]
     grids = [related_channels(24, 32, num_channels, level, seed) for seed, level in enumerate(levels, 1)]
     return fit_predictive(grids, levels, channels(num_channels, num_levels))
+
+
+@functools.cache
+def random_network(num_channels: int, num_levels: int) -> Network:
+    """Return networks of mode predictive with random weights, about as large as those of training."""
+    generator = np.random.default_rng(12)
+    sizes = {"network_in": 300, "network_hidden": 600, "network_out": 1500, "network_out_bias": 2**20}
+    return Network(
+        **{
+            name: generator.normal(0, sizes.get(name, 2**14), shape).astype(kind)
+            for name, (shape, kind) in network_layout(channels(num_channels, num_levels)).items()
+        }
+    )

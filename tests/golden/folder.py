@@ -25,10 +25,10 @@ VERSION_0_1 = FOLDER / "version_0_1.tar.xz"
 PICTURE = "picture_raw"
 
 
-def golden_channel_coder(mode: Literal["factorized", "predictive"]) -> SymbolCoder:
-    """The coder of the golden file of a mode, with three channels and two levels; its tables lie in a folder."""
+def golden_channel_coder(name: Literal["factorized", "predictive", "networks"]) -> SymbolCoder:
+    """The coder of a golden file with three channels and two levels; its tables lie in a folder of its name."""
     symbols = SymbolFormat(3, -LARGEST_SYMBOL, LARGEST_SYMBOL, num_levels=2)
-    return SymbolCoder("0" * 64, PITCH, symbols, load_prior(FOLDER / mode, symbols))
+    return SymbolCoder("0" * 64, PITCH, symbols, load_prior(FOLDER / name, symbols))
 
 
 def golden_coder() -> SymbolCoder:

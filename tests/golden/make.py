@@ -4,6 +4,7 @@ They show that files of earlier versions stay readable. Whoever adds one for a n
 this, and all others must come out as they were.
 """
 
+import dataclasses
 import json
 from typing import Literal
 
@@ -13,7 +14,7 @@ from cod_jax import images
 from cod_jax.coding import container, stream
 from cod_jax.coding.entropy import FactorizedModel, Prior
 from cod_jax.model_folder.prior_file import save_prior
-from tests.coding_fixtures import channel_tables, fitted, predictive, related_channels, smooth_grid
+from tests.coding_fixtures import channel_tables, fitted, predictive, random_network, related_channels, smooth_grid
 from tests.golden.folder import (
     BITS,
     FOLDER,
@@ -56,17 +57,23 @@ def main() -> None:
     save_prior(FOLDER / "factorized", Prior.of(densities))
     if not (FOLDER / "predictive").exists():  # fitting may give other numbers on another machine
         save_prior(FOLDER / "predictive", Prior.of(densities, predictive(3)))
+    if not (FOLDER / "networks").exists():
+        save_prior(FOLDER / "networks", Prior.of(dataclasses.replace(predictive(3), network=random_network(3, 2))))
     spread_out = np.rint(np.random.default_rng(10).standard_cauchy((4, 6, 3)) * 4).astype(np.int32)
     related = related_channels(9, 13, 3, level=1, seed=11)
     related[1, 1, 1] = 400  # one so far off that its excess is coded
-    channels: dict[Literal["factorized", "predictive"], np.ndarray] = {"factorized": spread_out, "predictive": related}
-    for mode, symbols in channels.items():
+    channels: dict[Literal["factorized", "predictive", "networks"], np.ndarray] = {
+        "factorized": spread_out,
+        "predictive": related,
+        "networks": related,
+    }
+    for name, symbols in channels.items():
         height, width = symbols.shape[0] * PITCH - 5, symbols.shape[1] * PITCH - 3
-        data = golden_channel_coder(mode).encode(symbols, height=height, width=width, level=1)
-        if container.read(data).mode != mode:
-            raise ValueError(f"the symbols for {mode} took mode {container.read(data).mode}")
-        (FOLDER / f"{mode}.cod").write_bytes(data)
-        facts[mode] = {
+        data = golden_channel_coder(name).encode(symbols, height=height, width=width, level=1)
+        if container.read(data).mode != {"networks": "predictive"}.get(name, name):
+            raise ValueError(f"the symbols for {name} took mode {container.read(data).mode}")
+        (FOLDER / f"{name}.cod").write_bytes(data)
+        facts[name] = {
             "layout": "cod",
             "height": height,
             "width": width,

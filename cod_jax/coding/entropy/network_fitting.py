@@ -185,11 +185,11 @@ def _train(
 
 def _bits(weights: _Weights, mean: jax.Array, ratio: float, batch: _Observed) -> jax.Array:
     """Return the bits of the symbols of a position, if their distributions were logistic."""
-    x = batch.inputs.astype(jnp.float32) / LOG_UNIT - mean
+    x = batch.inputs.astype(jnp.float32) / LOG_UNIT - mean[None]
     hidden = x @ weights["network_in"] + weights["network_levels"][batch.level] + weights["network_kinds"][batch.kind]
     hidden = jax.nn.relu(hidden)
-    hidden = jax.nn.relu(hidden @ weights["network_hidden"].T + weights["network_hidden_bias"])
-    out = jnp.einsum("nw,gow->ngo", hidden, weights["network_out"]) + weights["network_out_bias"]
+    hidden = jax.nn.relu(hidden @ weights["network_hidden"].T + weights["network_hidden_bias"][None])
+    out = jnp.einsum("nw,gow->ngo", hidden, weights["network_out"]) + weights["network_out_bias"][None]
     errors = batch.symbols - batch.value - out[..., 0] * batch.reach
     scales = LOGISTIC_SCALE * batch.spread * ratio ** out[..., 1]
     # By symmetry, where both ends of the bin are on the same side of the middle.

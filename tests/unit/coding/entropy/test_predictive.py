@@ -116,7 +116,7 @@ def test_predictions_are_those_of_the_documented_sums():
     at = next(at for at in known.batches() if (at.first, at.kind) == (4, 3) and at.place[0] == 5 * row)
     weights = model.mean_weights[1, 3, 4:6], model.spread_weights[1, 3, 4:6]
     values, spreads = predictive_terms.weighted(*weights, known.terms(at, model.sources[4:6]))
-    coded = predictive.coded_by(model.spread_limits, values, spreads)
+    coded = predictive.coded_by(values, predictive.places(model.spread_limits, spreads))
     assert (values[0, 0], spreads[0, 0]) == (value, spread)
     eighths = (value + 256) // 512
     base = (eighths + 4) // 8
