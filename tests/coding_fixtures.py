@@ -1,6 +1,7 @@
 """Grids of symbols and tables that code them."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -76,9 +77,8 @@ def random_network(num_channels: int, num_levels: int) -> Network:
     """Return networks of mode predictive with random weights, about as large as those of training."""
     generator = np.random.default_rng(12)
     sizes = {"network_in": 300, "network_hidden": 600, "network_out": 1500, "network_out_bias": 2**20}
-    return Network(
-        **{
-            name: generator.normal(0, sizes.get(name, 2**14), shape).astype(kind)
-            for name, (shape, kind) in network_layout(channels(num_channels, num_levels)).items()
-        }
-    )
+    layout = network_layout(channels(num_channels, num_levels))
+    tables: dict[str, Any] = {
+        name: generator.normal(0, sizes.get(name, 2**14), shape).astype(kind) for name, (shape, kind) in layout.items()
+    }
+    return Network(**tables)

@@ -56,7 +56,7 @@ class _Observed(NamedTuple):
 
 
 def fit_predictive(
-    grids: Sequence[npt.NDArray[np.integer]], levels: Sequence[int], symbols: SymbolFormat, *, network_steps: int = 0
+    grids: Sequence[npt.NDArray[np.integer]], levels: Sequence[int], symbols: SymbolFormat
 ) -> PredictiveModel:
     """Fit the model.
 
@@ -64,8 +64,6 @@ def fit_predictive(
         grids: Symbols of pictures [h, w, C], of equal or different sizes; the more the better.
         levels: Quality level of each of them.
         symbols: Their format.
-        network_steps: Steps of training for the networks of each group of channels; 0 makes none. Networks need the
-            extra "train".
 
     Raises:
         UserError: There are no symbols of one of the levels.
@@ -93,19 +91,19 @@ def fit_predictive(
             differences = observed.symbols.reshape(-1) - coded.base
             _count(counts, coded.rows, np.where(coded.mirrored, -differences, differences))
     tables["outcomes"] = _probabilities(counts.reshape(NUM_SPREADS, NUM_FRACTIONS, NUM_NODES, 2))
-    model = PredictiveModel(**tables)
-    if not network_steps:
-        return model
-    from cod_jax.coding.entropy.network_fitting import fit_network
-
-    network = fit_network(model, grids, levels, symbols, steps=network_steps)
-    return _recounted(dataclasses.replace(model, network=network), grids, levels)
+    return PredictiveModel(**tables)
 
 
-def _recounted(
+def recounted(
     model: PredictiveModel, grids: Sequence[npt.NDArray[np.integer]], levels: Sequence[int]
 ) -> PredictiveModel:
-    """Return the model with the outcomes that its own predictions have, on some of the grids."""
+    """Return the model with the outcomes that its own predictions have, on some of the grids.
+
+    Args:
+        model: The model; its networks decide where outcomes are counted.
+        grids: Symbols of pictures [h, w, C].
+        levels: Quality level of each of them.
+    """
     counts = np.zeros((NUM_SPREADS * NUM_FRACTIONS, NUM_NODES, 2))
     num_positions = sum(grid.shape[0] * grid.shape[1] for grid in grids)
     pairs = list(zip(grids, levels, strict=True))[:: -(-num_positions // MAX_RECOUNTED)]

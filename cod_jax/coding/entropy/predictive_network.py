@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
+import threadpoolctl  # pyright: ignore[reportMissingTypeStubs]
 
 from cod_jax.coding.entropy.context import NUM_CLASSES
 from cod_jax.coding.entropy.predictive_terms import NUM_PAIRS, ChannelBatch, Known, Numbers, Terms, channel_groups
@@ -132,7 +132,7 @@ class PictureNetwork:
         """
         number = self._groups.index((batch.first, batch.last))
         # Products this small take ten times as long on several threads where other programs use the processor too.
-        with _libraries().limit(limits=1, user_api="blas"):
+        with _libraries().limit(limits=1, user_api="blas"):  # pyright: ignore[reportUnknownMemberType]
             if self._group is None or self._group.number != number:
                 self._group = self._of_group(number)
             out = self._group.outputs(batch, own)

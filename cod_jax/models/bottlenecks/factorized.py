@@ -296,7 +296,12 @@ class ScalarQuantizer(_Bins, Bottleneck):
         network_steps: int = 0,
     ) -> Prior:
         """Return the tables of mode "predictive" beside those of the densities; see `Bottleneck.fit_prior`."""
-        fitted = fit_predictive(grids, levels, symbols, network_steps=network_steps)
+        fitted = fit_predictive(grids, levels, symbols)
+        if network_steps:
+            # Optax comes with the extra "train".
+            from cod_jax.models.bottlenecks.network_fitting import with_network
+
+            fitted = with_network(fitted, grids, levels, symbols, steps=network_steps)
         return Prior({**tables, **fitted.arrays()})
 
     def layers(self) -> list[DensityLayer]:

@@ -1,4 +1,4 @@
-"""The networks of mode "predictive", and training them."""
+"""The networks of mode "predictive"."""
 
 import dataclasses
 import math
@@ -9,9 +9,8 @@ import pytest
 import threadpoolctl
 
 from cod_jax.coding.entropy import PredictiveModel, predictive
-from cod_jax.coding.entropy.predictive_fitting import fit_predictive
 from cod_jax.coding.entropy.predictive_network import Network, network_layout, signed_logs
-from cod_jax.coding.entropy.predictive_terms import Known, channel_groups, weighted
+from cod_jax.coding.entropy.predictive_terms import Known, weighted
 from cod_jax.coding.symbols import LARGEST_SYMBOL
 from cod_jax.errors import UserError
 from tests.coding_fixtures import channels, random_network, related_channels
@@ -136,20 +135,3 @@ def test_tables_are_those_of_the_layout():
     assert again is not None
     symbols = related_channels(5, 6, 6)
     assert again.encode(symbols, 1) == _model().encode(symbols, 1)
-
-
-@pytest.mark.slow
-def test_training_makes_files_smaller():
-    # The second channel is zero where the first is far from it, which no sum with positive weights can say.
-    def grid(seed: int) -> np.ndarray:
-        generator = np.random.default_rng(seed)
-        first = generator.integers(-3, 4, (32, 32))
-        second = np.where(abs(first) > 1, 0, generator.integers(-9, 10, (32, 32)))
-        return np.stack([first, second], axis=-1).astype(np.int32)
-
-    grids = [grid(seed) for seed in range(12)]
-    without = fit_predictive(grids, [0] * 12, channels(2, 1))
-    trained = fit_predictive(grids, [0] * 12, channels(2, 1), network_steps=150)
-    assert len(channel_groups(2)) == 2
-    data = _comes_back(trained, grid(99), 0)
-    assert len(data) < 0.9 * len(without.encode(grid(99), 0))

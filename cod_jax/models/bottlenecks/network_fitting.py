@@ -3,6 +3,7 @@
 Training uses floats, and may come out differently on another machine: what it makes is frozen as integers.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from cod_jax.coding.entropy.context import NUM_CLASSES
 from cod_jax.coding.entropy.predictive import PredictiveModel, eighths, places
+from cod_jax.coding.entropy.predictive_fitting import recounted
 from cod_jax.coding.entropy.predictive_network import (
     LARGEST_MOVE,
     LOG_UNIT,
@@ -76,18 +78,18 @@ class _Observed(NamedTuple):
     kind: npt.NDArray[Any]
 
 
-def fit_network(
+def with_network(
     model: PredictiveModel,
     grids: Sequence[npt.NDArray[np.integer]],
     levels: Sequence[int],
     symbols: SymbolFormat,
     *,
     steps: int,
-) -> Network:
-    """Return networks that correct what the model expects.
+) -> PredictiveModel:
+    """Return the model with networks that correct what it expects.
 
     Args:
-        model: The fitted model; its own networks are not looked at.
+        model: The fitted model, without networks.
         grids: Symbols of pictures [h, w, C].
         levels: Quality level of each of them.
         symbols: Their format.
@@ -101,7 +103,8 @@ def fit_network(
         for name, array in _train(observed, symbols.num_levels, ratio, steps, jax.random.key(number)).items():
             found[name].append(array)
     joined = {name: JOIN[name](arrays) for name, arrays in found.items()}
-    return Network(**as_tables(joined, network_layout(symbols)))
+    network = Network(**as_tables(joined, network_layout(symbols)))
+    return recounted(dataclasses.replace(model, network=network), grids, levels)
 
 
 def _observe(
