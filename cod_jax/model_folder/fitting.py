@@ -64,7 +64,7 @@ def fit(
 
     Raises:
         UserError: The model comes with the package or already has a fitted prior, the folder holds no pictures, or the
-            entropy model is unknown, cannot be fitted or gives tables that cannot be coded with.
+            entropy model is unknown, has no networks, cannot be fitted or gives tables that cannot be coded with.
         WorkError: None of the pictures can be used.
         OSError: A folder cannot be read or written.
     """
@@ -78,6 +78,12 @@ def fit(
     custom = resolve(entropy_model, EntropyModel, trusted=True) if entropy_model else None
     if custom is not None and getattr(custom.fit, "__func__", None) is EntropyModel.fit.__func__:
         raise UserError(f"{entropy_model} cannot be fitted to pictures; define its class method fit")
+    if network_steps and (custom is not None or config.codec.symbols.bits is not None):
+        symbols = entropy_model or str(config.codec.symbols)
+        raise UserError(
+            f"expected a model with a factorized bottleneck to train networks for, got {symbols}; leave out "
+            "--network-steps"
+        )
     if (Path(model) / PRIOR_FILE).exists() and not force:
         raise UserError(
             f"{model} has a prior, and files coded with it need it; pass --force to replace it, or copy the model "

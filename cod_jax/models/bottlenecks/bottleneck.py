@@ -111,10 +111,7 @@ class Bottleneck(SymbolMap):
                 pictures.
         """
         if network_steps:
-            raise UserError(
-                f"expected symbols of a factorized bottleneck to train networks for, got {symbols}; leave out "
-                "--network-steps"
-            )
+            raise UserError(f"expected symbols of a factorized bottleneck to train networks for, got {symbols}")
         if symbols.bits is None:
             raise UserError(f"no entropy model of this package can be fitted to {symbols}; name an --entropy-model")
         each = jnp.arange(symbols.size, dtype=jnp.int32)[None, :, None, None]

@@ -28,6 +28,7 @@ from cod_jax.models.bottlenecks.bottleneck import (
     SymbolMap,
 )
 from cod_jax.models.bottlenecks.densities import DensityLayer, bits_per_value, coding_tables, init_density, quantiles
+from cod_jax.models.bottlenecks.network_fitting import with_network
 from cod_jax.models.fields import require, require_range
 from cod_jax.models.functional import Functional, Params
 
@@ -298,9 +299,6 @@ class ScalarQuantizer(_Bins, Bottleneck):
         """Return the tables of mode "predictive" beside those of the densities; see `Bottleneck.fit_prior`."""
         fitted = fit_predictive(grids, levels, symbols)
         if network_steps:
-            # Optax comes with the extra "train".
-            from cod_jax.models.bottlenecks.network_fitting import with_network
-
             fitted = with_network(fitted, grids, levels, symbols, steps=network_steps)
         return Prior({**tables, **fitted.arrays()})
 

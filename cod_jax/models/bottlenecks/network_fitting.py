@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import optax
+from jax.example_libraries import optimizers
 from tqdm import tqdm
 
 from cod_jax.coding.entropy.context import NUM_CLASSES
@@ -167,19 +167,19 @@ def _train(
         "network_out": jnp.zeros((num_channels, 2, WIDTH)),
         "network_out_bias": jnp.zeros((num_channels, 2)),
     }
-    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+    # Optax comes with the extra "train" only.
+    begin, update, weights_of = optimizers.adam(lambda step: LEARNING_RATE * jnp.cos(jnp.pi / 2 * step / steps) ** 2)
 
     @jax.jit
-    def step(weights: _Weights, state: optax.OptState, batch: _Observed) -> tuple[_Weights, optax.OptState]:
-        gradients = jax.grad(_bits)(weights, mean, ratio, batch)
-        updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(weights, updates), state  # pyright: ignore[reportReturnType]
+    def advance(step: Any, state: Any, batch: _Observed) -> Any:
+        return update(step, jax.grad(_bits)(weights_of(state), mean, ratio, batch), state)
 
-    state = optimizer.init(weights)
+    state = begin(weights)
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key_order)))
-    for _ in range(steps):
+    for step in range(steps):
         chosen = draw.integers(0, len(observed.level), BATCH_SIZE)
-        weights, state = step(weights, state, _Observed(*(array[chosen] for array in observed)))
+        state = advance(jnp.asarray(step), state, _Observed(*(array[chosen] for array in observed)))
+    weights = weights_of(state)
     trained = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     trained["network_levels"] -= np.asarray(mean, np.float64) @ trained["network_in"]
     trained["network_in"] /= LOG_UNIT

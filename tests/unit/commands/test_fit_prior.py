@@ -71,7 +71,7 @@ def test_of_few_pictures_each_counts_at_every_level(photos: Path):
     unused: list[str] = []
     (photos / "1.png").write_text("no picture")
     names, encode = ["1.png", "2.png", "3.png"], lambda image_uint8, level: np.full((8, 8, 1), level)
-    samples = list(fitting._encode_centres(encode, photos, names, range(3), unused))
+    samples = list(fitting._encode_centres(encode, photos, names, range(3), fitting.MAX_SYMBOLS, unused))
     assert [sample[1:] for sample in samples] == [(0, 0), (1, 1), (1, 0), (2, 1), (2, 0), (0, 1)]
     assert all(np.all(sample.symbols == sample.level) for sample in samples)
     assert len(unused) == 1
@@ -160,6 +160,21 @@ def test_an_entropy_model_that_cannot_be_fitted_is_refused_before_pictures_are_e
     kind = f"{__name__}:NotFitted"
     assert main(["fit-prior", "--model", str(model), "--images", "nothing", "--entropy-model", kind]) == 2
     assert f"{kind} cannot be fitted to pictures; define its class method fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ([], "got symbols of 4 bits"),
+        (["--entropy-model", "examples.own_entropy_model:AboveModel"], "got examples.own"),
+    ],
+)
+def test_networks_are_for_factorized_bottlenecks(model: Path, photos: Path, capsys, options: list[str], got: str):
+    arguments = ["--model", str(model), "--images", str(photos), "--network-steps", "9"]
+    assert main(["fit-prior", *arguments, *options]) == 2
+    error = capsys.readouterr().err
+    assert f"expected a model with a factorized bottleneck to train networks for, {got}" in error
+    assert "leave out --network-steps" in error
 
 
 def test_tables_that_cannot_be_coded_with_leave_the_prior_as_it_was(model: Path, photos: Path, capsys, monkeypatch):
