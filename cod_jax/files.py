@@ -68,19 +68,27 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = Tr
         raise UserError(f"{path} is not a regular file; choose another output")
     make_directory(target.parent)
     with _temporary(target) as temporary:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:  # the system does not say which file did not fit on a full disk
-            error.filename = os.fspath(path)
-            raise
+        with _naming(path), temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         if replace:
             _keep_owner_and_mode(target, temporary)
             os.replace(temporary, target)
         else:
             _move_to_free_name(temporary, target)
+
+
+def append(file: io.FileIO, data: bytes) -> None:
+    """Write bytes at the end of a file that was opened without a buffer.
+
+    Raises:
+        OSError: They cannot all be written; the file may end in some of them.
+    """
+    left = memoryview(data)
+    with _naming(str(file.name)):
+        while left:
+            left = left[file.write(left) :]
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -288,6 +296,16 @@ def without_suffixes(paths: Sequence[Path]) -> list[Path]:
         if not clashing:
             return short
         kept |= clashing
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file in errors of writing it: the system does not say which one did not fit on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def _refuse_dash(path: str | os.PathLike[str]) -> None:

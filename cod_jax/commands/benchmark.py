@@ -9,7 +9,7 @@ from typing import Any
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import named_model, positive
+from cod_jax.commands.options import add_list, named_model, positive
 from cod_jax.errors import UserError
 
 EPILOG = """
@@ -51,7 +51,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--model", type=named_model, metavar="DIR", help="a model folder of a compact model, CoD-Lite or pixel CoD"
     )
-    codec.add_argument("--size", type=_size, nargs="+", metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}")
+    add_list(
+        codec, "--size", _size, default=map(_size, SIZES), metavar="WIDTHxHEIGHT", help=f"default {' '.join(SIZES)}"
+    )
     codec.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -109,7 +111,7 @@ def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
     if args.settings:
         raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
     source = {"model": args.model} if args.model else {"preset": args.preset}
-    return report_on_codec(source, args.size or [_size(size) for size in SIZES], args.dtype, args.repeats)
+    return report_on_codec(source, args.size, args.dtype, args.repeats)
 
 
 def _compare(args: argparse.Namespace) -> dict[str, Any]:

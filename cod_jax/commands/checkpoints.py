@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ Reads every checkpoint completely, of every stage if the run has stages, and pri
 the validation that ranks it. The best is the one that cod export takes. The exit status is 1 if one is damaged. A run
 that resumes sets damaged checkpoints aside by itself and goes on from an older one.
 """
+
+# How long a checkpoint that cannot be read may take to disappear, if a run is removing it.
+REMOVAL_SECONDS = 2.0
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +41,13 @@ def _run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(
             f"{checkpoint_directory(workdir)} holds no finished checkpoint; give the --workdir of a run that saved one"
         )
-    readable = [
+    found = [
         _report(folder, step, name, is_best=step == best)
         for folder in folders
         for name, best in [_best(folder, steps[folder])]
         for step in steps[folder]
     ]
+    readable = [one for one in found if one is not None]
     frame.say(f"{sum(readable)} of {len(readable)} checkpoints can be read")
     return frame.DONE if all(readable) else frame.FAILED
 
@@ -62,8 +67,8 @@ def _best(workdir: Path, steps: Sequence[int]) -> tuple[str, int | None]:
     return name, best_step(ranked, name) if ranked else None
 
 
-def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool:
-    """Print a line about a checkpoint, and return whether it can be read."""
+def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool | None:
+    """Print a line about a checkpoint, and return whether it can be read, None if a run has removed it meanwhile."""
     from cod_jax.training.ranking import DEFAULT, LOSS
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_numbers
     from cod_jax.training.saved_models import check_checkpoint
@@ -74,6 +79,9 @@ def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool:
         numbers = stored_numbers(folder.parent, step)
         size = size_bytes(folder)
     except (DamagedCheckpointError, FileNotFoundError) as error:
+        if _is_going(folder):
+            frame.say(f"{folder}: a run has removed it meanwhile")
+            return None
         frame.say(str(error))
         return False
     validated = [f"validation loss {numbers[LOSS]:.4f}"] if LOSS in numbers else []
@@ -86,6 +94,14 @@ def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool:
         facts.append(f"NaN or infinity in {len(not_finite)} arrays, such as {not_finite[0]}")
     frame.say(f"{folder}: {', '.join(facts)}")
     return True
+
+
+def _is_going(folder: Path) -> bool:
+    """Return whether a folder that could not be read is being removed, which a run does file by file."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while folder.is_dir() and time.monotonic() < deadline:
+        time.sleep(REMOVAL_SECONDS / 20)
+    return not folder.is_dir()
 
 
 COMMAND = Command("check which checkpoints of a run can be read", _add_options, _run, EPILOG, device="shared")

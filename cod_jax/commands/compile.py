@@ -6,7 +6,7 @@ from pathlib import Path
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_model_argument
+from cod_jax.commands.options import add_list, add_model_argument, one_of
 from cod_jax.model_folder import places
 from cod_jax.runtime.folder import DESCRIPTION_FILE
 
@@ -33,10 +33,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
+    add_list(
+        parser,
         "--platforms",
-        nargs="+",
-        choices=(*PLATFORMS, "rocm"),
+        one_of((*PLATFORMS, "rocm")),
         default=PLATFORMS,
         metavar="NAME",
         help="platforms to run on: cpu, cuda, tpu, rocm; default: cpu cuda tpu",
@@ -59,14 +59,13 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.specialize.folder import write_compiled
 
     bundle = load_bundle(args.model)
-    platforms = list(dict.fromkeys(args.platforms))
-    description = write_compiled(args.output, bundle, platforms=platforms, dtype=args.dtype, force=args.force)
+    description = write_compiled(args.output, bundle, platforms=args.platforms, dtype=args.dtype, force=args.force)
     num_bytes = sum(facts.num_bytes for facts in description.files.values())
     if bundle.decoding.num_steps > 1:
         frame.say(f"note: the model decodes in {bundle.decoding.num_steps} steps by default; compiled, it takes one")
     frame.say(
-        f"wrote {args.output}: {args.dtype} for {', '.join(platforms)}, {len(description.programs)} programs and the "
-        f"weights in {num_bytes / 1e6:.1f} MB, fingerprint {bundle.symbol_coder().fingerprint[:16]}"
+        f"wrote {args.output}: {args.dtype} for {', '.join(args.platforms)}, {len(description.programs)} programs and "
+        f"the weights in {num_bytes / 1e6:.1f} MB, fingerprint {bundle.symbol_coder().fingerprint[:16]}"
     )
     frame.say(f"sha256 {description.sha256}")
     return frame.DONE

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -13,11 +14,11 @@ from cod_jax.commands.options import (
     MODEL_TEXT,
     add_decoding_arguments,
     add_limit_argument,
+    add_list,
     add_qualities_argument,
     add_seed_argument,
     bits_per_pixel,
     chosen_decoding,
-    listed,
     named_model,
     positive,
 )
@@ -41,6 +42,7 @@ everything, report.html, per_image.csv (a row per curve, rate and picture), summ
 files/ and decoded/. If the command is stopped, the same command goes on. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF,
 AVIF; no animations) are found in the folder and all its subfolders. A folder of another codec's results has a subfolder
 for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo with any other suffix.
+Values of a list have commas or spaces between them.
 A metric of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md
 says how each number is computed.
 """
@@ -60,22 +62,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
     parser.add_argument("--force", action="store_true", help="delete another evaluation in the output folder")
     add_qualities_argument(parser)
-    parser.add_argument(
+    add_list(
+        parser,
         "--set-bpp",
-        type=listed(bits_per_pixel),
-        default=[],
-        metavar="X,...",
+        bits_per_pixel,
+        metavar="X",
         help="also measure each model at these bits per pixel over all pictures together, with the level of each "
         "picture chosen so that the squared error over all pixels is small",
     )
     add_decoding_arguments(parser, default="the model's", several_steps=True)
     add_seed_argument(parser)
     add_limit_argument(parser)
-    parser.add_argument(
+    add_list(
+        parser,
         "--baselines",
-        type=listed(str),
-        default=[],
-        metavar="NAME,...",
+        str,
+        metavar="NAME",
         help="other codecs to measure on the same pictures: jpeg, mozjpeg, webp, avif, jxl, or all",
     )
     parser.add_argument(
@@ -102,11 +104,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="results.json of an earlier evaluation: tell what got better or worse, in the mean and for each picture",
     )
-    parser.add_argument(
+    add_list(
+        parser,
         "--max-loss",
-        type=_losses,
-        default={},
-        metavar="NAME=X,...",
+        _loss,
+        metavar="NAME=X",
         help="with --against: exit with status 1 if a mean got worse by more than X, such as psnr=0.05,bpp=0.001",
     )
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
@@ -136,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
         models=args.model,
         qualities=args.quality,
         set_rates=sorted(args.set_bpp),
-        steps=decoding.pop("steps", [None]),
+        steps=decoding.pop("steps"),
         decoding=decoding,
         baselines=list(FORMATS) if args.baselines == ["all"] else args.baselines,
         results=args.files,
@@ -196,18 +198,16 @@ def _networks(weights: str | None) -> tuple[list[Any], Any, dict[str, tuple[str,
     return list(measured.values()), patch_fid, not_measured
 
 
-def _losses(text: str) -> dict[str, float]:
-    """Return the allowed loss of each metric."""
-    allowed = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            allowed[name.strip()] = float(value)
-        except ValueError:
-            value = "nan"
-        if not float(value) >= 0:
-            raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER from 0, such as psnr=0.05, got {part!r}")
-    return allowed
+def _loss(text: str) -> tuple[str, float]:
+    """Return a metric and its allowed loss."""
+    name, _, value = text.partition("=")
+    try:
+        allowed = float(value)
+    except ValueError:
+        allowed = math.nan
+    if not allowed >= 0:
+        raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER from 0, such as psnr=0.05, got {text!r}")
+    return name.strip(), allowed
 
 
 def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace) -> int:
@@ -221,7 +221,7 @@ def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argpar
         frame.say(line)
     for name in differing:
         frame.say(f"{name} is computed in another way than in {args.against}, and was not compared")
-    too_much = losses(changes, args.max_loss)
+    too_much = losses(changes, dict(args.max_loss))
     for sentence in too_much:
         frame.print_error(args.program, sentence)
     return frame.FAILED if too_much else frame.DONE

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NoReturn, cast
 
 from cod_jax import files
+from cod_jax.commands.full_disk import full_disk
 from cod_jax.errors import UserError, WorkError, unusable_platform
 
 DONE, FAILED, NOTHING_TRIED, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
@@ -25,6 +27,16 @@ exit status:
 """
 # Errors that say that a path on the command line cannot be used; other errors of the system stop work under way.
 UNUSABLE_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# JAX's warning about a program, such as "Error writing ... for 'jit_f': OSError: [Errno 28] No space left on device".
+_CACHE_WARNING = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry .*?: \w+: (?:\[Errno \d+\] )?(.*)", re.DOTALL
+)
+_CACHE_TEXTS = {
+    "writing": "compiled programs cannot be kept in {place} ({reason}), so they are compiled each time",
+    "reading": "compiled programs in {place} are damaged ({reason}), so they are compiled again; remove that folder",
+}
+# Options that name the place where a command writes.
+_OUTPUTS = ("output", "workdir")
 # What the extras of pyproject.toml install beside the base, by the name of the import.
 EXTRAS = {
     "absl": "train",
@@ -157,7 +169,7 @@ def run(command: Command, args: argparse.Namespace) -> int:
         with files.clean_exit_on_sigterm(), _warnings_as_lines(args.program):
             return command.run(args)
     except (UserError, OSError) as error:
-        fail(args, error)
+        fail(args, _full_disk(error, args) or error)
         tried = isinstance(error, WorkError) or (isinstance(error, OSError) and not isinstance(error, UNUSABLE_PATH))
         return FAILED if tried else NOTHING_TRIED
     except ModuleNotFoundError as error:
@@ -169,7 +181,10 @@ def run(command: Command, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print_error(args.program, "interrupted")
         return INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if (full := _full_disk(error, args)) is not None:
+            fail(args, full)
+            return FAILED
         if (unusable := unusable_platform()) is None:
             raise
         fail(args, unusable)
@@ -179,6 +194,11 @@ def run(command: Command, args: argparse.Namespace) -> int:
             raise
         print_error(args.program, "terminated")
         return int(stop.code)
+
+
+def _full_disk(error: Exception, args: argparse.Namespace) -> WorkError | None:
+    """Return the error about a full disk, None if something else stopped the command."""
+    return full_disk(error, [place for name in _OUTPUTS if isinstance(place := getattr(args, name, None), str)])
 
 
 @contextlib.contextmanager
@@ -283,10 +303,19 @@ def _set_up_jax(device: Literal["none", "shared", "whole"]) -> None:
 @contextlib.contextmanager
 def _warnings_as_lines(program: str) -> Iterator[None]:
     """Print warnings for users as lines, also those in the log, and leave those for programmers out."""
+    told: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, UserWarning):
-            _write_line(files.printable(f"{program}: warning: {message}"), sys.stderr)
+        if not issubclass(category, UserWarning):
+            return
+        text = str(message)
+        if of_cache := _CACHE_WARNING.fullmatch(text):  # about each program
+            place = os.environ.get("JAX_COMPILATION_CACHE_DIR", "the cache")
+            text = _CACHE_TEXTS[of_cache[1]].format(place=place, reason=of_cache[2])
+            if text in told:
+                return
+            told.add(text)
+        _write_line(files.printable(f"{program}: warning: {text}"), sys.stderr)
 
     usual = logging.lastResort
     with warnings.catch_warnings():

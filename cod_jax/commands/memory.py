@@ -6,6 +6,7 @@ import os
 
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
+from cod_jax.commands.options import add_list
 
 EPILOG = """
 examples:
@@ -20,9 +21,7 @@ devices and adds what it needs on top of that: only an estimate for other device
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings, as for cod train")
-    parser.add_argument(
-        "--mesh", type=_mesh, nargs="+", default=[(1, 1, 1)], metavar="DxFxT", help="device meshes; default 1x1x1"
-    )
+    add_list(parser, "--mesh", _mesh, default=[(1, 1, 1)], metavar="DxFxT", help="device meshes; default 1x1x1")
     parser.add_argument("--compile", action="store_true", help="compile the step too, for virtual CPU devices")
 
 

@@ -1,7 +1,8 @@
 """Options that several commands have."""
 
 import argparse
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 from cod_jax import files
@@ -26,13 +27,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str, sev
         several_steps: Whether --steps takes several numbers, and so is a list.
     """
     one = _checked(int, checked_steps)
-    parser.add_argument(
-        "--steps",
-        type=listed(one) if several_steps else one,
-        metavar="N,..." if several_steps else "N",
-        help=f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, more give texture if the model "
-        f"learned to sample{'; several are measured one after the other' if several_steps else ''}; default: {default}",
+    text = (
+        f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, more give texture if the model "
+        f"learned to sample{'; several are measured one after the other' if several_steps else ''}; default: {default}"
     )
+    if several_steps:
+        add_list(parser, "--steps", one, metavar="N", help=text, default=[None])
+    else:
+        parser.add_argument("--steps", type=one, metavar="N", help=text)
     parser.add_argument(
         "--guidance",
         type=_checked(float, checked_guidance),
@@ -123,13 +125,8 @@ def add_quality_argument(parser: Any) -> None:
 
 def add_qualities_argument(parser: argparse.ArgumentParser) -> None:
     """Add --quality for several levels, as a list."""
-    parser.add_argument(
-        "--quality",
-        type=listed(_checked(int, _check_quality)),
-        default=[],
-        metavar="Q,...",
-        help="levels of models that have several: 1 makes the smallest files; default: all",
-    )
+    text = "levels of models that have several: 1 makes the smallest files; default: all"
+    add_list(parser, "--quality", _checked(int, _check_quality), metavar="Q", help=text)
 
 
 def add_format_argument(parser: argparse.ArgumentParser) -> None:
@@ -153,13 +150,54 @@ def named_model(text: str) -> str:
     return str(model_path(_checked(str, _check_model)(text)))
 
 
-def listed(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """Return a parser of values with commas between them, none of them twice."""
+def add_list(
+    parser: argparse.ArgumentParser,
+    name: str,
+    parse: Callable[[str], Any],
+    *,
+    metavar: str,
+    help: str,
+    default: Iterable[Any] = (),
+) -> None:
+    """Add an option of several values, with spaces, commas or both between them, of which none counts twice.
 
-    def parse_all(text: str) -> list[Any]:
-        return list(dict.fromkeys(parse(part.strip()) for part in text.split(",")))
+    Args:
+        parser: What to add it to.
+        name: The option, such as "--steps".
+        parse: Parser of one value; its errors are those of argparse.
+        metavar: What one value is called.
+        help: What the values mean.
+        default: The values where the option is left out.
+    """
 
-    return parse_all
+    def parse_word(text: str) -> list[Any]:
+        return [parse(part.strip()) for part in text.split(",") if part.strip()]
+
+    parser.add_argument(
+        name, nargs="+", type=parse_word, action=_Joined, default=list(default), metavar=metavar, help=help
+    )
+
+
+class _Joined(argparse.Action):
+    """Action that stores the values of all words in one list."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """Store the values of an option."""
+        joined = list(dict.fromkeys(itertools.chain.from_iterable(values)))
+        if not joined:
+            raise argparse.ArgumentError(self, "expected at least one value, got none")
+        setattr(namespace, self.dest, joined)
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Return a parser of a value of `add_list` that must be one of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names)}, got {text!r}")
+        return text
+
+    return parse
 
 
 def positive(text: str) -> int:

@@ -18,7 +18,8 @@ examples:
   cod train --config configs/lite.py --workdir runs/lite --config.data.source=photos --config.mesh.fsdp=8
 
 A run that is told to stop during its steps, by SIGTERM or Ctrl-C, saves and exits with 0; the same command resumes from
-the newest checkpoint in the run folder. Before the first step there is nothing to save: it exits with 130 or 143.
+the newest checkpoint in the run folder. A second signal changes nothing, and a third ends the process without the save.
+Before the first step there is nothing to save: it exits with 130 or 143.
 `cod settings --config FILE` lists the options after the colon, and all fields. To watch a run: tensorboard --logdir DIR
 
 The option "all" of a file with stages runs them one after the other in DIR/stage1, DIR/stage2, ... Finished stages are

@@ -3,24 +3,11 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
+from cod_jax import files
 from cod_jax.errors import UserError
-
-
-def lock(file: BinaryIO) -> bool:
-    """Lock a file until it is closed, and return whether it was free; where there are no locks it is."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have none
-        pass
-    return True
+from cod_jax.locks import lock
 
 
 class Records:
@@ -38,7 +25,8 @@ class Records:
     """
 
     def __init__(self, path: Path):
-        self._file: BinaryIO = path.open("a+b")
+        # Without a buffer, which would be written once more when the file is closed on a full disk.
+        self._file = path.open("a+b", buffering=0)
         if not lock(self._file):
             self._file.close()
             raise _in_use(path)
@@ -85,8 +73,7 @@ class Records:
             work: Its name.
             record: JSON values; numbers may be infinite.
         """
-        self._file.write(json.dumps({"work": work, **record}).encode() + b"\n")
-        self._file.flush()
+        files.append(self._file, json.dumps({"work": work, **record}).encode() + b"\n")
         self._found[work] = record
 
 

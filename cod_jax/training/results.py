@@ -36,8 +36,8 @@ def append_result(workdir: Path, step: int, scalars: Mapping[str, float]) -> Non
         OSError: The file cannot be written.
     """
     if jax.process_index() == 0:
-        with (workdir / RESULTS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        with (workdir / RESULTS_FILE).open("ab", buffering=0) as file:
+            files.append(file, json.dumps({"step": step, **scalars}).encode() + b"\n")
 
 
 def read_results(workdir: Path) -> list[dict[str, Any]]:

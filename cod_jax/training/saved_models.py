@@ -38,15 +38,21 @@ def load_meta(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def check_whole(workdir: Path, step: int) -> None:
-    """Check that no part of a checkpoint is missing; the arrays themselves are not read.
+    """Check a checkpoint that is not going to be restored.
+
+    A single process reads all of it. The state of several processes may be too large for the memory of one, so there
+    only missing parts are found.
 
     Raises:
-        DamagedCheckpointError: A part is missing.
+        DamagedCheckpointError: A part is missing or cannot be read.
+        FileNotFoundError: It is gone.
     """
     folder = checkpoint_directory(workdir) / str(step)
     missing = [name for name in ITEMS if not (folder / name).is_dir()]
     if missing:
         raise DamagedCheckpointError(f"the checkpoint of step {step} in {folder.parent} lacks {', '.join(missing)}")
+    if jax.process_count() == 1:
+        check_checkpoint(workdir, step)
 
 
 def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.files import make_directory
+from cod_jax.locks import lock
 from cod_jax.models.functional import Params
 from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.training.config import TrainConfig
@@ -144,28 +144,20 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 def _lock_all(stack: contextlib.ExitStack, workdir: Path) -> Path | None:
     """Lock a folder, its stages and the run that it is a stage of; return the first that another run is using."""
-    if not _lock(stack, workdir, fcntl.LOCK_EX):
+    if not _lock(stack, workdir):
         return workdir
     # In this order, because a stage that starts meanwhile looks at the folder around it last.
     for stage in sorted(file.parent for file in workdir.glob(f"stage*/{LOCK_FILE}")):
-        if not _lock(stack, stage, fcntl.LOCK_EX):
+        if not _lock(stack, stage):
             return stage
     around = workdir.resolve().parent
     is_stage = workdir.resolve().name.startswith("stage") and (around / LOCK_FILE).exists()
-    return around if is_stage and not _lock(stack, around, fcntl.LOCK_SH) else None
+    return around if is_stage and not _lock(stack, around, shared=True) else None
 
 
-def _lock(stack: contextlib.ExitStack, folder: Path, kind: int) -> bool:
+def _lock(stack: contextlib.ExitStack, folder: Path, *, shared: bool = False) -> bool:
     """Lock a folder until the stack is closed, and return whether it was free."""
-    file = stack.enter_context((folder / LOCK_FILE).open("a"))
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some network file systems have no locks, so users must not start two runs in one folder there.
-        pass
-    return True
+    return lock(stack.enter_context((folder / LOCK_FILE).open("a")), shared=shared)
 
 
 class _TerminalHandler(logging.Handler):

@@ -1,6 +1,7 @@
 """Signals that stop a run: SIGTERM or Ctrl-C end it after the current step, with a checkpoint."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -35,7 +36,7 @@ def exit_when_told(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
-    """Give an event that is set when this process is told to stop; a second signal acts as usual.
+    """Give an event that is set when this process is told to stop; later signals are for `_insisting`.
 
     Only the main thread can catch signals; elsewhere the event is never set. Under `jax.distributed` all processes have
     to stop at the same step, so use `CheckpointStore.reached_preemption` there.
@@ -45,10 +46,11 @@ def stop_event() -> Iterator[threading.Event]:
         yield event
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    count = itertools.count(1)
 
     def stop(number: int, _frame: object) -> None:
         event.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        _insisting(number, next(count))
 
     for number in previous:
         signal.signal(number, stop)
@@ -61,18 +63,31 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interrupt_as_termination() -> Iterator[None]:
-    """Turn the first Ctrl-C into SIGTERM, which jax.distributed catches; a second one acts as usual."""
+    """Turn the first Ctrl-C into SIGTERM, which jax.distributed catches; later ones are for `_insisting`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = signal.getsignal(signal.SIGINT)
+    count = itertools.count(1)
 
-    def terminate(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, previous)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def terminate(number: int, _frame: object) -> None:
+        if (times := next(count)) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        _insisting(number, times)
 
     signal.signal(signal.SIGINT, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _insisting(number: int, times: int) -> None:
+    """Answer the second signal with a line and end the process at the third one.
+
+    Schedulers and launchers send the same signal more than once, and the save under way should not be lost to that.
+    """
+    if times == 2:
+        os.write(2, b"told to stop already: the step is being saved; a third signal ends the process without that\n")
+    elif times > 2:
+        os._exit(128 + number)

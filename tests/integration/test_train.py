@@ -221,7 +221,7 @@ def test_a_save_that_fails_stops_the_run_with_one_line(photographs, tmp_path):
     done = subprocess.run([*limited, *small_arguments(workdir, photographs, **fields)], check=False, **options)
     assert done.returncode == 1
     *warned, line = done.stderr.splitlines()
-    assert all("persistent compilation cache" in warning for warning in warned)  # those files are too long as well
+    assert all("compiled programs cannot be kept in" in warning for warning in warned)  # those files are too long too
     assert "the checkpoint of step 3 cannot be saved in" in line
     assert line.removeprefix("cod train: ") in (workdir / "train.log").read_text().splitlines()[-1]
     assert not list(workdir.glob("checkpoints/*"))

@@ -33,6 +33,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "files",
             "image_search",
             "images",
+            "locks",
             "nn",
             "parallel",
             "plugins",

@@ -8,9 +8,8 @@ import numpy as np
 from cod_jax.features.dists import DISTS
 from cod_jax.features.trunk import VGG16, Stage
 from cod_jax.interop.frozen_networks.files import OfficialFile, load_official
-from cod_jax.interop.frozen_networks.lpips import VGG16_FILE, trunk_rules
-from cod_jax.interop.layouts import Layout
-from cod_jax.interop.naming import Rule, params_from_state_dict, published_entries
+from cod_jax.interop.frozen_networks.lpips import CHANNELS, VGG16_FILE, params_on_trunk
+from cod_jax.interop.naming import Rule
 from cod_jax.models.functional import Functional, Params
 
 DISTS_FILES = (
@@ -22,7 +21,6 @@ DISTS_FILES = (
         sha256=("f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",),
     ),
 )
-_WEIGHTS = Layout(lambda array: array[0, :, 0, 0], lambda array: array[None, :, None, None])
 
 
 def load_dists(folder: str | Path, *, otherwise: str = "") -> Params:
@@ -53,7 +51,5 @@ def dists_params_from_state_dict(state_dict: Mapping[str, np.ndarray], stages: S
     Raises:
         UserError: The arrays do not fit; the message lists what is missing, unexpected, or of another shape.
     """
-    shapes = Functional(lambda rngs: DISTS(stages, dtype="float32", rngs=rngs)).shapes
-    given = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
-    rules = [Rule("alpha|beta", r"\g<0>", _WEIGHTS), *trunk_rules(stages)]
-    return params_from_state_dict(shapes, published_entries(shapes, rules), given)
+    network = Functional(lambda rngs: DISTS(stages, dtype="float32", rngs=rngs))
+    return params_on_trunk(network, stages, Rule("alpha|beta", r"\g<0>", CHANNELS), state_dict)

@@ -48,7 +48,7 @@ LPIPS_FILES = {
 }
 STAGES = {"vgg": VGG16, "alex": ALEXNET}
 # A vector there is the kernel of a 1x1 convolution with one output.
-_WEIGHTS = Layout(lambda array: array[0, :, 0, 0], lambda array: array[None, :, None, None])
+CHANNELS = Layout(lambda array: array[0, :, 0, 0], lambda array: array[None, :, None, None])
 
 
 def load_lpips(folder: str | Path, trunk: Literal["vgg", "alex"] = "vgg", *, otherwise: str = "") -> Params:
@@ -84,13 +84,31 @@ def lpips_params_from_state_dict(state_dict: Mapping[str, np.ndarray], stages: S
     Raises:
         UserError: The arrays do not fit; the message lists what is missing, unexpected, or of another shape.
     """
-    shapes = Functional(lambda rngs: LPIPS(stages, dtype="float32", rngs=rngs)).shapes
+    network = Functional(lambda rngs: LPIPS(stages, dtype="float32", rngs=rngs))
+    return params_on_trunk(network, stages, Rule(r"weights/(\d+)", r"lin\1.model.1.weight", CHANNELS), state_dict)
+
+
+def params_on_trunk(
+    network: Functional, stages: Sequence[Stage], rule: Rule, state_dict: Mapping[str, np.ndarray]
+) -> Params:
+    """Return our parameters of a network that weighs the channels of a trunk.
+
+    Args:
+        network: The network.
+        stages: Its trunk.
+        rule: The naming of the weights of its channels.
+        state_dict: Arrays by published name; those of the classifier behind the trunk are not used.
+
+    Raises:
+        UserError: The arrays do not fit.
+    """
     given = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
-    rules = [Rule(r"weights/(\d+)", r"lin\1.model.1.weight", _WEIGHTS), *trunk_rules(stages)]
-    return params_from_state_dict(shapes, published_entries(shapes, rules), given)
+    return params_from_state_dict(
+        network.shapes, published_entries(network.shapes, [rule, *_trunk_rules(stages)]), given
+    )
 
 
-def trunk_rules(stages: Sequence[Stage]) -> Rules:
+def _trunk_rules(stages: Sequence[Stage]) -> Rules:
     """Return the naming of a trunk's convolutions: a published list, in which activations and poolings count."""
     rules: list[Rule] = []
     conv = index = 0

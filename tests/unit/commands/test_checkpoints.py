@@ -1,4 +1,8 @@
+import shutil
+import threading
+
 from cod_jax.commands.main import main
+from cod_jax.training import saved_models
 from cod_jax.training.checkpoint import CheckpointStore
 from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_all
 
@@ -17,6 +21,28 @@ def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
     *_, damaged, last = capsys.readouterr().out.splitlines()
     assert damaged.startswith(f"the checkpoint of step 3 in {tmp_path}/stage2/checkpoints is damaged (")
     assert last == "2 of 3 checkpoints can be read"
+
+
+def test_a_checkpoint_that_a_run_removes_meanwhile_is_not_damaged(tmp_path, capsys, monkeypatch):
+    save_all(tmp_path, {1: None, 2: None}).close()
+    folder = tmp_path / "checkpoints" / "1"
+    remove_numbers(folder)  # the first files are gone
+    removal = threading.Timer(0.1, shutil.rmtree, [folder])
+    check = saved_models.check_checkpoint
+
+    def check_checkpoint(workdir, step):
+        try:
+            return check(workdir, step)
+        finally:
+            if step == 1:
+                removal.start()
+
+    monkeypatch.setattr(saved_models, "check_checkpoint", check_checkpoint)
+    assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == f"{folder}: a run has removed it meanwhile"
+    assert second.endswith("checkpoints/2: 0.0 MB, not validated")
+    assert last == "1 of 1 checkpoints can be read"
 
 
 def test_the_number_that_ranks_the_checkpoints_is_named(tmp_path, capsys):

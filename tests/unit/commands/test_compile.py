@@ -66,7 +66,7 @@ def test_other_models_are_refused_and_leave_nothing(tmp_path, capsys):
     ("arguments", "status", "message"),
     [
         ([], 2, "required: -m/--model, --output"),
-        (["--model", "m", "--output", "c", "--platforms", "abacus"], 2, "invalid choice: 'abacus'"),
+        (["--model", "m", "--output", "c", "--platforms", "abacus"], 2, "expected cpu, cuda, tpu, rocm, got 'abacus'"),
         (["--model", "m", "--output", "c", "--dtype", "float16"], 2, "invalid choice: 'float16'"),
         (["--model", "missing", "--output", "c"], 2, "missing does not exist"),
     ],

@@ -97,7 +97,9 @@ def test_an_unknown_option_is_one_line_and_status_2(cod: Cod, name: str, replace
         (FileNotFoundError(2, "No such file or directory", "photos"), 2, "photos: No such file or directory"),
         (FileExistsError("out already exists"), 2, "out already exists"),
         (WorkError("none of 3 pictures can be used"), 1, "none of 3 pictures can be used"),
-        (OSError(28, "No space left on device", "a\x1b.png"), 1, r"a\x1b.png: No space left on device"),
+        (OSError(5, "Input/output error", "a\x1b.png"), 1, r"a\x1b.png: Input/output error"),
+        (OSError(28, "No space left on device"), 1, ": make room, and run the command again"),
+        (RuntimeError("write failed: No space left on device"), 1, ": make room, and run the command again"),
         (ModuleNotFoundError("No module named 'grain'", name="grain.python"), 2, "pip install 'cod_jax[train]'"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -168,6 +170,25 @@ def test_warnings_for_users_are_lines_and_others_are_left_out(cod: Cod, replace:
     replace(name, run)
     result = cod(name)
     assert result == (0, "", f"cod {name}: warning: photo.png: transparency\\nwas composited\n")
+
+
+def test_warnings_about_compiled_programs_are_told_once(cod: Cod, replace: Replace, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "cache")
+
+    def run(args):
+        for name in ("jit_f", "jit_g"):
+            entry = f"persistent compilation cache entry for '{name}'"
+            warnings.warn(f"Error writing {entry}: OSError: [Errno 28] No space left on device", stacklevel=2)
+            warnings.warn(f"Error reading {entry}: error: Error -5 while decompressing data", stacklevel=2)
+        return 0
+
+    replace("info", run)
+    assert cod("info").err.splitlines() == [
+        "cod info: warning: compiled programs cannot be kept in cache (No space left on device), so they are compiled "
+        "each time",
+        "cod info: warning: compiled programs in cache are damaged (Error -5 while decompressing data), so they are "
+        "compiled again; remove that folder",
+    ]
 
 
 def test_warnings_in_the_log_are_lines_too_each_printed_once(cod: Cod, replace: Replace, monkeypatch):

@@ -1,5 +1,6 @@
 """The log of an evaluation."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,22 @@ def test_what_was_written_is_found_again_and_half_a_line_is_not(tmp_path: Path):
     path.write_bytes(whole)
     with Records(path) as records:
         assert (records.get("a"), records.get("b"), records.get("c")) == ({"psnr": float("inf")}, {"bytes": 3}, None)
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Records(path) as records:
+        records.add("first", {})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30, hard))
+        try:
+            with pytest.raises(OSError, match="File too large") as caught:
+                records.add("second", {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(path)
+    with Records(path) as records:
+        assert (records.get("first"), records.get("second")) == ({}, None)
 
 
 def test_another_file_is_refused(tmp_path: Path):

@@ -1,11 +1,12 @@
 """Models read from a run, and the check of its checkpoints."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cod_jax.training.checkpoint import ITEMS, CheckpointStore
+from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.initial import load_initial
 from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory
 from cod_jax.training.saved_models import (
@@ -108,10 +109,12 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
 
 
 def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path: Path):
+    save_all(tmp_path, {7: None}).close()
     folder = checkpoint_directory(tmp_path) / "7"
-    for item in ITEMS:
-        (folder / item).mkdir(parents=True)
     check_whole(tmp_path, 7)
-    (folder / "params").rmdir()
+    truncate_numbers(folder)
+    with pytest.raises(DamagedCheckpointError, match=r"the checkpoint of step 7 in .* is damaged"):
+        check_whole(tmp_path, 7)
+    shutil.rmtree(folder / "params")
     with pytest.raises(DamagedCheckpointError, match=r"the checkpoint of step 7 in .* lacks params"):
         check_whole(tmp_path, 7)
