@@ -1,5 +1,6 @@
 """An evaluation of small pictures, as `cod evaluate` writes it, with numbers that no codec made."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,15 @@ def write_evaluation(folder: Path, num_pictures: int = 5, names: list[str] | Non
         "versions": {"cod_jax": "0.2", "jax": "0.10"},
         "machine": {"processor": "a processor", "cores": 2, "memory_bytes": 8_000_000_000},
         "protocol": {"images": "whole", "rate": "bytes of the file"},
-        "images": [{"name": name, "width": SIZE[1], "height": SIZE[0], "sha256": "ab" * 32} for name in names],
+        "images": [
+            {
+                "name": name,
+                "width": SIZE[1],
+                "height": SIZE[0],
+                "sha256": hashlib.sha256((source / name).read_bytes()).hexdigest(),
+            }
+            for name in names
+        ],
         "metrics": [
             {"name": "psnr", "title": "PSNR", "unit": "dB", "better": "higher", "protocol": "mean of pictures"},
             {

@@ -127,9 +127,11 @@ def _run(args: argparse.Namespace) -> int:
         places.check_place(Path(model), compiled=True)
 
     from cod_jax.evaluation.baselines import FORMATS
+    from cod_jax.evaluation.compare import check_losses
     from cod_jax.evaluation.evaluate import evaluate
     from cod_jax.evaluation.plan import Request
     from cod_jax.evaluation.report.page import write_report
+    from cod_jax.evaluation.results import describe_metrics, few_scales_note
 
     earlier = read_results(args.against) if args.against else None
     decoding = chosen_decoding(args)
@@ -140,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
         set_rates=sorted(args.set_bpp),
         steps=decoding.pop("steps"),
         decoding=decoding,
-        baselines=list(FORMATS) if args.baselines == ["all"] else args.baselines,
+        baselines=list(FORMATS) if "all" in args.baselines else args.baselines,
         results=args.files,
         metrics=args.metric,
         networks=networks,
@@ -150,8 +152,12 @@ def _run(args: argparse.Namespace) -> int:
     )
     if not (args.model or args.baselines or args.files):
         raise UserError("expected --model, --baselines or --files, got none of them; say what to measure")
-    if args.max_loss and not args.against:
+    if args.max_loss and earlier is None:
         raise UserError("expected --against with --max-loss, got none; name the results.json to compare with")
+    if earlier is not None:
+        of_pictures = {metric.name for metric in request.table()}
+        described = [metric for metric in describe_metrics(request.table()) if metric["name"] in of_pictures]
+        check_losses(dict(args.max_loss), described, earlier)
     results = evaluate(
         args.images,
         args.output,
@@ -164,6 +170,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     for line in _lines(results, request.described()):
         frame.say(line)
+    if few := few_scales_note(results):
+        frame.say(f"note: MS-SSIM: {few}")
     if not args.no_report:
         write_report(args.output, args.images, Path(args.output) / REPORT_FILE)
     frame.say(f"see {args.output if args.no_report else Path(args.output) / REPORT_FILE}")

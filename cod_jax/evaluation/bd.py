@@ -38,8 +38,9 @@ class Delta(NamedTuple):
 def bd_delta(rates: Numbers, qualities: Numbers, other_rates: Numbers, other_qualities: Numbers) -> Delta:
     """Compare a curve with another: BD-rate and BD-metric.
 
-    Numbers that rest on little are not computed: both curves need four points, whose quality rises with the rate, and
-    must share half of the range of the shorter one, in quality for the rate and in log rate for the quality.
+    Numbers that rest on little are not computed: both curves need four points of different rates, whose quality rises
+    with the rate. They must share half of the range of the shorter one, in quality for the rate and in log rate for the
+    quality.
 
     Args:
         rates: Bits per pixel.
@@ -55,6 +56,8 @@ def bd_delta(rates: Numbers, qualities: Numbers, other_rates: Numbers, other_qua
     for name, curve in (("it", ours), ("the other curve", others)):
         if len(curve) < MIN_POINTS:
             return Delta(reason=f"{name} has {len(curve)} points, and {MIN_POINTS} are needed")
+        if np.any(curve[:, 0] <= 0) or np.any(np.diff(curve[:, 0]) <= 0):
+            return Delta(reason=f"{name} has several points of one rate, or one of rate 0")
         if not np.all(np.isfinite(curve)) or np.any(np.diff(curve[:, 1]) <= 0):
             return Delta(reason=f"the quality of {name} does not rise with the rate everywhere")
     low, high = _common(ours[:, 1], others[:, 1])

@@ -63,6 +63,26 @@ def check_comparable(curves: Sequence[str], pictures: Mapping[str, str], earlier
         )
 
 
+def check_losses(
+    allowed: Mapping[str, float], metrics: Sequence[Mapping[str, Any]], earlier: Mapping[str, Any]
+) -> None:
+    """Refuse, before anything is measured, an allowed loss of what will not be compared.
+
+    Args:
+        allowed: The largest mean loss of each metric.
+        metrics: What will be measured on each picture, as in the results.
+        earlier: The content of the earlier results.json.
+
+    Raises:
+        UserError: A metric is not among those that both evaluations measure, in the same way.
+    """
+    known = [metric["name"] for metric in _comparable({"metrics": metrics}, earlier)[0]]
+    if unknown := allowed.keys() - set(known):
+        raise UserError(
+            f"expected a loss of {', '.join(known)}, got {min(unknown)}; name what both evaluations measure in one way"
+        )
+
+
 def compare(
     results: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> tuple[list[Change], list[dict[str, Any]], list[str]]:
@@ -91,8 +111,8 @@ def compare(
                 for picture in same
                 if picture in before and picture in after
             }
-            known = {picture: (a, b) for picture, (a, b) in pairs.items() if a is not None and b is not None}
-            known = {picture: pair for picture, pair in known.items() if all(map(math.isfinite, pair))}
+            # The earlier file may hold anything in the place of a number.
+            known = {picture: pair for picture, pair in pairs.items() if all(map(_is_number, pair))}
             if known:
                 gains = {picture: sign * (b - a) for picture, (a, b) in known.items()}
                 changes.append(_change(curve, label, name, known, gains))
@@ -114,14 +134,8 @@ def losses(changes: Sequence[Change], allowed: Mapping[str, float]) -> list[str]
 
     Args:
         changes: See `compare`.
-        allowed: The largest mean loss of each metric, in its unit.
-
-    Raises:
-        UserError: A metric was not compared.
+        allowed: The largest mean loss of each metric, in its unit; see `check_losses`.
     """
-    known = {change.metric for change in changes}
-    if unknown := allowed.keys() - known:
-        raise UserError(f"expected a loss of {', '.join(sorted(known))}, got {min(unknown)}; name what was measured")
     return [
         f"{change.curve} {change.label}: {change.metric} went from {change.before:.6g} to {change.after:.6g}, a loss "
         f"of {-change.gain:.3g}, and {allowed[change.metric]:g} is allowed"
@@ -146,6 +160,10 @@ def _rates(results: Mapping[str, Any]) -> str:
     """Return the curves of an evaluation with their rates."""
     curves = (f"{one['name']} ({', '.join(point['label'] for point in one['points'])})" for one in results["curves"])
     return ", ".join(curves) or "no curves"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _change(
@@ -185,13 +203,17 @@ def _comparable(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> tuple
     old = {metric["name"]: metric for metric in earlier["metrics"]}
     both = [metric for metric in results["metrics"] if metric["name"] in old]
     how = ("protocol", "weights_sha256")
-    same = [metric for metric in both if all(metric[key] == old[metric["name"]][key] for key in how)]
+    same = [metric for metric in both if all(metric.get(key) == old[metric["name"]].get(key) for key in how)]
     return [RATE, *same], [metric["name"] for metric in both if metric not in same]
 
 
 def _same_pictures(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
-    old = {image["name"]: image["sha256"] for image in earlier["images"]}
-    return [image["name"] for image in results["images"] if old.get(image["name"]) == image["sha256"]]
+    old = {image["name"]: image.get("sha256") for image in earlier["images"]}
+    return [
+        image["name"]
+        for image in results["images"]
+        if (digest := image.get("sha256")) is not None and old.get(image["name"]) == digest
+    ]
 
 
 def _common_points(

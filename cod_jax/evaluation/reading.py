@@ -17,13 +17,15 @@ _SHAPE = {
     "versions?": dict,
     "machine?": dict,
     "protocol?": dict,
-    "images": [{"name": str, "width": int, "height": int}],
+    "images": [{"name": str, "width": int, "height": int, "sha256?": str}],
     "metrics": [{"name": str, "title": str, "better": str}],
     "not_measured?": [{"name": str, "title": str, "reason": str}],
     "curves": [{"name": str, "kind": str, "title": str, "about": dict, "points": [_POINT]}],
     "bd?": [{"curve": str, "against": str, "metric": str}],
     "failed?": dict,
 }
+# Any length of a file has fewer.
+_MAX_DIGITS = 20
 _NAMES = {dict: "an object", str: "text", int: "an integer", list: "a list"}
 _EMPTY = {"versions": dict, "machine": dict, "protocol": dict, "not_measured": list, "bd": list, "failed": dict}
 
@@ -45,7 +47,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"expected the {RESULTS_FILE} of an evaluation, got {file}, which does not exist")
     try:
-        results = json.loads(files.read_bytes(file), parse_constant=_finite, parse_float=_finite)
+        results = json.loads(files.read_bytes(file), parse_constant=_finite, parse_float=_finite, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not the {RESULTS_FILE} of an evaluation ({error}); give another file") from error
     if not isinstance(results, dict) or "format" not in results:
@@ -64,6 +66,11 @@ def _finite(text: str) -> float | None:
     """Return a number of a file, None in the place of infinity and of what is not a number."""
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def _integer(text: str) -> int | float | None:
+    """Return an integer of a file; one of very many digits as another number."""
+    return int(text) if len(text) < _MAX_DIGITS else _finite(text)
 
 
 def _check(value: Any, shape: Any, place: str) -> None:

@@ -37,7 +37,10 @@ class Records:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 record = json.loads(line)
-                self._found[record.pop("work")] = record
+                work = record.pop("work")
+                # What failed is tried again: there may have been too little memory.
+                if "error" not in record:
+                    self._found[work] = record
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self._file.close()
                 raise UserError(f"{path}, line {number}: expected a record of an evaluation; use --force") from error

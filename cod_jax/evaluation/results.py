@@ -11,6 +11,7 @@ from typing import Any
 from cod_jax import files
 from cod_jax.evaluation.compare import Change
 from cod_jax.evaluation.metric_table import Described, Metric, Number, summarize
+from cod_jax.losses.similarity import SCALE_WEIGHTS
 
 TABLE_FILE, SUMMARY_FILE, BD_FILE = "per_image.csv", "summary.csv", "bd.csv"
 # Seconds differ from run to run, so no table has them.
@@ -97,6 +98,22 @@ def mean_of(rows: Sequence[Mapping[str, Any]], num_pixels: Sequence[int], table:
         if all(name in row for row in rows):
             mean[name] = math.fsum(row[name] for row in rows) / len(rows)
     return mean
+
+
+def few_scales_note(results: Mapping[str, Any]) -> str:
+    """Return a sentence about pictures that are too small for the usual MS-SSIM; "" where there are none."""
+    small = {
+        image["name"]
+        for _, point in _points(results)
+        for image in point["images"]
+        if isinstance(scales := image.get("ms_ssim_scales"), int) and scales < len(SCALE_WEIGHTS)
+    }
+    if not small:
+        return ""
+    return (
+        f"Pictures with a side below 161 pixels, measured at fewer than five scales: {len(small)} of "
+        f"{len(results['images'])}. Such values are not comparable with the usual ones."
+    )
 
 
 def per_image_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:

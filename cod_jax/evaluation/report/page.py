@@ -19,6 +19,7 @@ from cod_jax.evaluation.reading import read_results
 from cod_jax.evaluation.report import choice
 from cod_jax.evaluation.report.columns import in_columns, short
 from cod_jax.evaluation.report.pictures import Pixels, store, thumbnail
+from cod_jax.evaluation.results import few_scales_note
 
 TEMPLATE = Path(__file__).parent / "template"
 # In the order in which they are joined; all are one function of the page.
@@ -90,7 +91,14 @@ def _numbers(results: Mapping[str, Any]) -> dict[str, Any]:
         ]
         curves.append({**curve, "family": family, "points": points})
     main = choice.shown_curves(results["curves"])
-    return {**results, "curves": curves, "main": main}
+    few = few_scales_note(results)
+    metrics = [
+        {**metric, "protocol": f"{metric.get('protocol') or ''} {few}".strip()}
+        if metric["name"] == "ms_ssim"
+        else metric
+        for metric in results["metrics"]
+    ]
+    return {**results, "curves": curves, "main": main, "metrics": metrics}
 
 
 def _viewer(
@@ -113,7 +121,13 @@ def _viewer(
                 f"expected {image['name']}, which was measured, in {images_folder}, got no such file; name the folder "
                 "of the pictures that were measured"
             )
-        thumbnails.append(thumbnail(_read(original, size)))
+        pixels = _read(original, size)
+        if image.get("sha256") and hashlib.sha256(original.read_bytes()).hexdigest() != image["sha256"]:
+            raise UserError(
+                f"expected {original} as it was measured, got another file of this name; name the folder of the "
+                "pictures that were measured"
+            )
+        thumbnails.append(thumbnail(pixels))
         rows = [
             [
                 {"curve": one.curve, "point": one.point, "picture": number_of(_inside(evaluation, one.decoded), size)}

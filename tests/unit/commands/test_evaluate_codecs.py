@@ -72,6 +72,9 @@ def test_an_earlier_evaluation_is_compared(run, photos: Path, tmp_path: Path):
     for wrong in ("psnr", "psnr=nan", "psnr=-1"):
         assert "expected METRIC=NUMBER" in run(*arguments, "result", "--max-loss", wrong)[2]
     assert "expected --against with --max-loss" in run(*arguments, "result", "--max-loss", "psnr=1")[2]
+    status, _, err = run(*arguments, "new", "--against", "old/results.json", "--max-loss", "psnr_pooled=1")
+    assert status == 2
+    assert "expected a loss of bpp, psnr, ms_ssim, wasserstein, got psnr_pooled; name what both" in err
     for curve in earlier["curves"]:
         curve["name"] = "another"
     (tmp_path / "old" / "results.json").write_text(json.dumps(earlier))

@@ -48,6 +48,9 @@ def test_a_curve_that_needs_half_the_rate():
     [
         (RATES[:3], QUALITIES[:3], "it has 3 points, and 4 are needed"),
         (RATES, (25, 28, 27.5, 34), "the quality of it does not rise with the rate everywhere"),
+        ((0.1, 0.2, 0.2, 0.4), QUALITIES, "it has several points of one rate, or one of rate 0"),
+        ((0.2, 0.2, 0.2, 0.2), QUALITIES, "it has several points of one rate, or one of rate 0"),
+        ((0.0, 0.1, 0.2, 0.4), QUALITIES, "it has several points of one rate, or one of rate 0"),
         (RATES, (35, 36, 37, 38), "the curves share 0% of the qualities of the shorter one, and 50% are needed"),
         (RATES, (31.5, 33, 36, 38), "the curves share 38% of the qualities of the shorter one, and 50% are needed"),
     ],

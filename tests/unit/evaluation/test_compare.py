@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from cod_jax.errors import UserError, WorkError
-from cod_jax.evaluation.compare import check_comparable, compare, losses, summary
+from cod_jax.evaluation.compare import check_comparable, check_losses, compare, losses, summary
 
 
 def results(psnr: dict[str, float | None], bpp: float = 0.1, **metric: Any) -> dict[str, Any]:
@@ -41,8 +41,23 @@ def test_a_loss_beyond_what_is_allowed_is_named():
     assert losses(changes, {"psnr": 0.2, "bpp": 0}) == []
     (sentence,) = losses(changes, {"psnr": 0.05})
     assert sentence == "ours 1: psnr went from 31 to 30.9, a loss of 0.1, and 0.05 is allowed"
-    with pytest.raises(UserError, match="expected a loss of bpp, psnr, got ssim"):
-        losses(changes, {"ssim": 0.1})
+
+
+def test_a_loss_of_what_is_not_compared_is_refused_before_it_is_measured():
+    metrics = BEFORE["metrics"]
+    check_losses({"psnr": 0.1, "bpp": 0}, metrics, BEFORE)
+    with pytest.raises(UserError, match="expected a loss of bpp, psnr, got ssim; name what both evaluations measure"):
+        check_losses({"ssim": 0.1}, metrics, BEFORE)
+    with pytest.raises(UserError, match="expected a loss of bpp, got psnr"):
+        check_losses({"psnr": 0.1}, results({}, protocol="in another way")["metrics"], BEFORE)
+
+
+@pytest.mark.parametrize("value", ["high", True, [], float("nan")])
+def test_what_is_no_number_in_an_earlier_file_is_not_compared(value: Any):
+    earlier = results({"a": value, "b": 31.0})
+    del earlier["metrics"][0]["weights_sha256"], earlier["images"][0]["sha256"]
+    changes, _, _ = compare(results({"a": 30.0, "b": 31.0}), earlier)
+    assert {change.metric: change.num_images for change in changes} == {"bpp": 1, "psnr": 1}
 
 
 def test_only_what_is_the_same_is_compared():

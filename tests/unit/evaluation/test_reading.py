@@ -60,6 +60,8 @@ def test_a_missing_and_a_damaged_file_are_refused(tmp_path: Path):
 
 def test_numbers_that_are_not_finite_are_none(tmp_path: Path):
     results = _read(
-        tmp_path, json.dumps(RESULTS)[:-1] + ', "bd": [], "machine": {"a": NaN, "b": 1e999, "c": -Infinity}}'
+        tmp_path,
+        json.dumps(RESULTS)[:-1]
+        + f', "bd": [], "machine": {{"a": NaN, "b": 1e999, "c": -Infinity, "d": {"9" * 5000}}}}}',
     )
-    assert results["machine"] == {"a": None, "b": None, "c": None}
+    assert results["machine"] == {"a": None, "b": None, "c": None, "d": None}

@@ -27,6 +27,18 @@ def test_what_was_written_is_found_again_and_half_a_line_is_not(tmp_path: Path):
         assert (records.get("a"), records.get("b"), records.get("c")) == ({"psnr": float("inf")}, {"bytes": 3}, None)
 
 
+def test_what_failed_is_done_again(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    with Records(path) as records:
+        records.add("first", {"error": "no memory"})
+        assert records.get("first") == {"error": "no memory"}
+    with Records(path) as records:
+        assert records.get("first") is None
+        records.add("first", {"bytes": 3})
+    with Records(path) as records:
+        assert records.get("first") == {"bytes": 3}
+
+
 def test_a_full_disk_names_the_file(tmp_path: Path):
     path = tmp_path / "records.jsonl"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

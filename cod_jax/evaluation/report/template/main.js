@@ -56,16 +56,17 @@ function masthead(node) {
   );
 }
 
-/** The first model's bytes at equal quality against each codec at full size. */
+/** The first model's bytes at equal quality against each codec, at that of its sizes which takes the fewest. */
 function headlines(model) {
   if (!model) return [];
-  const firsts = curves
-    .filter((curve) => curve.variant === 0 && !report.main.includes(curve.index))
-    .map((curve) => curve.name);
+  const others = curves.filter((curve) => !report.main.includes(curve.index));
   const found = [];
-  for (const against of firsts) {
-    const one = report.bd.find((bd) => bd.curve === model.name && bd.against === against && isNumber(bd.rate_percent));
-    if (one) found.push([one, curves.find((curve) => curve.name === against)]);
+  for (const family of new Set(others.map((curve) => curve.family))) {
+    const rivals = others
+      .filter((curve) => curve.family === family)
+      .map((curve) => [report.bd.find((bd) => bd.curve === model.name && bd.against === curve.name), curve])
+      .filter(([one]) => isNumber(one?.rate_percent));
+    if (rivals.length) found.push(rivals.reduce((a, b) => (b[0].rate_percent > a[0].rate_percent ? b : a)));
   }
   return found
     .slice(0, 4)

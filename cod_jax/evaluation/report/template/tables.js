@@ -238,6 +238,9 @@ function savingsSection() {
     return el("sup", {}, String(notes.indexOf(reason) + 1));
   };
   const title = (name) => (titles[name] ? curveName(titles[name]) : name);
+  const rows = [...pairs.values()];
+  const known = rows.filter((row) => metrics.some(({ name }) => isNumber(row[name]?.rate_percent)));
+  const without = rows.filter((row) => !known.includes(row));
   const table = sortedTable(
     "BD-rate",
     [
@@ -263,13 +266,19 @@ function savingsSection() {
         },
       })),
     ],
-    [...pairs.values()],
+    known,
   );
+  const reasons = new Map();
+  for (const row of without) {
+    const pair = `${titles[row.curve]?.title ?? row.curve} against ${titles[row.against]?.title ?? row.against}`;
+    const reason = metrics.map(({ name }) => row[name]?.reason).find(Boolean) ?? "there are no numbers";
+    reasons.set(reason, [...(reasons.get(reason) ?? []), pair]);
+  }
   return section(
     "savings",
     "BD-rate",
     "Bytes more or less at equal quality, averaged over the qualities that both curves reach, which are given in small print. Negative is better.",
-    table,
+    known.length > 0 ? table : el("p", { class: "empty" }, "No two curves can be compared."),
     notes.length > 0 &&
       el(
         "details",
@@ -279,6 +288,17 @@ function savingsSection() {
           "ol",
           {},
           notes.map((text) => el("li", {}, text)),
+        ),
+      ),
+    reasons.size > 0 &&
+      el(
+        "details",
+        { class: "notes" },
+        el("summary", {}, `Pairs of curves without any number: ${without.length}`),
+        el(
+          "ul",
+          {},
+          [...reasons].map(([reason, names]) => el("li", {}, `${names.join("; ")}: ${reason}`)),
         ),
       ),
   );

@@ -155,6 +155,28 @@ def test_without_avif_pictures_are_jpeg(monkeypatch: pytest.MonkeyPatch):
     assert [way.image_format for way in pictures.encodings()][:2] == ["WEBP", "JPEG"]
 
 
+def test_another_picture_of_the_same_name_is_refused(tmp_path: Path):
+    evaluation, source, _ = write_evaluation(tmp_path, num_pictures=1)
+    (photo,) = source.iterdir()
+    images.save_png(photo, 255 - images.to_uint8_rgb(photo))
+    with pytest.raises(UserError, match=f"expected {photo} as it was measured, got another file of this name"):
+        write_report(evaluation, source, tmp_path / "report.html")
+
+
+def test_the_page_says_that_pictures_are_too_small_for_ms_ssim(tmp_path: Path):
+    evaluation, source, results = write_evaluation(tmp_path, num_pictures=2)
+    results["metrics"].append({"name": "ms_ssim", "title": "MS-SSIM", "better": "higher", "protocol": "As usual."})
+    for number, row in enumerate(results["curves"][0]["points"][0]["images"]):
+        row |= {"ms_ssim": 0.9, "ms_ssim_scales": 4 + number}
+    (evaluation / "results.json").write_text(json.dumps(results))
+    write_report(evaluation, source, tmp_path / "report.html")
+    found = Tags((tmp_path / "report.html").read_text(encoding="utf-8")).script(id="data")
+    protocol = json.loads(found[0])["metrics"][-1]["protocol"]
+    assert protocol.startswith(
+        "As usual. Pictures with a side below 161 pixels, measured at fewer than five scales: 1 of 2. Such"
+    )
+
+
 def test_a_picture_of_another_size_is_named(written: tuple[Path, Path, dict[str, Any], str], tmp_path: Path):
     evaluation, source, *_ = written
     other = tmp_path / "photos"
