@@ -182,13 +182,12 @@ class DINOv2(nnx.Module):
 
     def _run(self, x: Float[Array, "B N C"], keep: bool) -> tuple[jax.Array, Any]:
         """Return the tokens after the last block, and those after every block if `keep`."""
-        graphdef, state = nnx.split(self.blocks.block)
 
-        def body(carry: jax.Array, layer):
-            after = nnx.merge(graphdef, layer)(carry)
+        def body(carry: jax.Array, block: Block, _: jax.Array):
+            after = block(carry)
             return after, after if keep else None
 
-        return jax.lax.scan(body, x, state)
+        return self.blocks.scan(body, x)
 
     def _resize_cells(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H2 W2 3"]:
         require_multiple(x, CELL)

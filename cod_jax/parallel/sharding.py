@@ -1,8 +1,11 @@
 """Shardings from logical axis names: a parameter names its axes, and a table maps names to mesh axes."""
 
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -13,6 +16,10 @@ from cod_jax.errors import UserError
 
 # Logical axis name -> mesh axis, None (not split), or alternatives, of which the first that fits is taken.
 Rules = Mapping[str, str | Sequence[str | None] | None]
+
+# Logical axis along which equal blocks are stacked.
+LAYERS = "layers"
+_gathering: ContextVar[tuple[Rules, Mesh | AbstractMesh] | None] = ContextVar("gathering", default=None)
 
 
 def spec(
@@ -74,8 +81,11 @@ def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(tuple(batch_axes)))
 
 
-def gathered(params: Any, shardings: Any) -> Any:
+def gathered(params: Any, shardings: Any, axes: Any = None) -> Any:
     """Gather a tree of parameters inside a jitted function, and undo their split over "fsdp".
+
+    Blocks that are stacked along the axis "layers" stay as they are if `axes` is given: `gathering_blocks` gathers them
+    one after the other.
 
     Left to itself, the partitioner may split activations where the batch and a kernel want the same mesh axis. On a
     mesh of 2 x 2 x 2 devices it then computed wrong convolutions (jax 0.10.2, an error of order one behind a strided
@@ -84,14 +94,68 @@ def gathered(params: Any, shardings: Any) -> Any:
     Args:
         params: Parameters.
         shardings: Shardings of the parameters between steps.
+        axes: Logical names of their axes; None gathers everything.
     """
+    leaves, structure = jax.tree.flatten(shardings)
+    names = [()] * len(leaves) if axes is None else structure.flatten_up_to(axes)
+    kept = [one if LAYERS in name else _without_fsdp(one) for one, name in zip(leaves, names, strict=True)]
+    return jax.lax.with_sharding_constraint(params, structure.unflatten(kept))
 
-    def strip(sharding: NamedSharding) -> NamedSharding:
-        return NamedSharding(
-            sharding.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
-        )
 
-    return jax.lax.with_sharding_constraint(params, jax.tree.map(strip, shardings))
+@contextlib.contextmanager
+def gathering_blocks(rules: Rules, mesh: Mesh | AbstractMesh) -> Iterator[None]:
+    """Gather stacked blocks one after the other in what is traced inside; see `gather_block`.
+
+    So a device never holds all parameters of the blocks. It holds those of one, and of the next where the compiler
+    fetches them ahead.
+    """
+    token = _gathering.set((rules, mesh))
+    try:
+        yield
+    finally:
+        _gathering.reset(token)
+
+
+def gathers_blocks() -> bool:
+    """Return whether blocks are gathered one after the other in what is being traced."""
+    return _gathering.get() is not None
+
+
+def gather_block(x: jax.Array, axes: Sequence[str]) -> jax.Array:
+    """Gather a parameter of one block inside the loop over blocks, if `gathering_blocks` says so.
+
+    The gradient is split again at once: each device keeps the sum of its share.
+
+    Args:
+        x: The parameter.
+        axes: Logical name of each dimension, without "layers".
+    """
+    if (given := _gathering.get()) is None:
+        return x
+    rules, mesh = given
+    split = NamedSharding(mesh, spec("parameter of a block", x.shape, axes, rules, mesh))
+    whole = _without_fsdp(split)
+    return x if whole == split else _gather(x, split, whole)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, split: NamedSharding, whole: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(x, split), whole)
+
+
+def _gather_forward(x: jax.Array, split: NamedSharding, whole: NamedSharding) -> tuple[jax.Array, None]:
+    return _gather(x, split, whole), None
+
+
+def _gather_backward(split: NamedSharding, _whole: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, split),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _without_fsdp(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec)))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

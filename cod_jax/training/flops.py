@@ -28,6 +28,19 @@ PEAK_FLOPS_PER_SECOND = {
     "TPU v6 lite": 918e12,
 }
 
+# Bytes per second that one of these devices sends to its neighbours, over all its links together and in one direction,
+# from the vendors' data sheets: NVLink of GPUs within a machine, the interconnect of TPUs.
+SENT_BYTES_PER_SECOND = {
+    "NVIDIA A100": 300e9,
+    "NVIDIA H100": 450e9,
+    "NVIDIA H200": 450e9,
+    "NVIDIA B200": 900e9,
+    "TPU v4": 300e9,
+    "TPU v5 lite": 200e9,
+    "TPU v5p": 600e9,
+    "TPU v6 lite": 448e9,
+}
+
 
 def peak_flops_per_second(device_kind: str) -> float | None:
     """Return the peak bfloat16 rate of a device by its `device_kind`, or None if it is unknown."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from cod_jax.models.functional import Params
-from cod_jax.parallel import gathered, replicated, tree_shardings
+from cod_jax.parallel import gathered, gathering_blocks, replicated, tree_shardings
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.flops import count_flops
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
@@ -28,7 +28,8 @@ class Plan:
         shapes: Abstract training state.
         shardings: Shardings of the state.
         frozen_shapes: Abstract parameters of the frozen networks, in the dtype of their computation.
-        frozen_shardings: Shardings of these parameters.
+        frozen_axes: Logical axis names of these parameters.
+        frozen_shardings: Shardings of them.
         batch_shape: Abstract batch of images.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     shapes: TrainState
     shardings: Any
     frozen_shapes: Params
+    frozen_axes: Params
     frozen_shardings: Any
     batch_shape: jax.ShapeDtypeStruct
 
@@ -70,6 +72,7 @@ def make_plan(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Plan:
         shapes=shapes,
         shardings=tree_shardings(shapes, state_axes(objective, optimizers), rules, mesh),
         frozen_shapes=frozen_shapes,
+        frozen_axes=frozen_axes,
         frozen_shardings=tree_shardings(frozen_shapes, frozen_axes, frozen_rules, mesh),
         batch_shape=jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
     )
@@ -111,8 +114,8 @@ def compile_step(
         config.ema,
         config.accumulation_steps,
         gather=lambda params, frozen: (
-            gathered(params, plan.shardings.params),
-            gathered(frozen, plan.frozen_shardings),
+            gathered(params, plan.shardings.params, plan.objective.axes),
+            gathered(frozen, plan.frozen_shardings, plan.frozen_axes),
         ),
     )
     jitted = jax.jit(
@@ -121,7 +124,9 @@ def compile_step(
         in_shardings=(plan.shardings, plan.frozen_shardings, {"image": batch}),
         out_shardings=(plan.shardings, replicated(batch.mesh)),
     )
-    return jitted.lower(plan.shapes, plan.frozen_shapes, {"image": plan.batch_shape}).compile()
+    with gathering_blocks(config.sharding.rules, batch.mesh):
+        lowered = jitted.lower(plan.shapes, plan.frozen_shapes, {"image": plan.batch_shape})
+    return lowered.compile()
 
 
 def step_flops(plan: Plan, config: TrainConfig) -> list[int]:

@@ -11,6 +11,7 @@ from cod_jax.parallel import (
     MeshConfig,
     batch_sharding,
     gathered,
+    gathering_blocks,
     global_batch,
     make_mesh,
     replicated,
@@ -70,10 +71,10 @@ class Runner:
                 self.optimizer,
                 schedule,
                 self.config.ema,
-                gather=lambda params, frozen: (gathered(params, shardings.params), frozen),
+                gather=lambda params, frozen: (gathered(params, shardings.params, self.objective.axes), frozen),
             )
             self._steps[name] = jax.jit(
-                update,
+                gathering_blocks(self.config.sharding.rules, batch.mesh)(update),
                 donate_argnums=0,
                 in_shardings=(shardings, {}, {"image": batch}),
                 out_shardings=(shardings, everywhere),

@@ -2,8 +2,11 @@ import jax
 import pytest
 
 from cod_jax.commands.main import main
+from cod_jax.commands.memory import _describe
 from cod_jax.parallel import AXES, MeshConfig, abstract_mesh
+from cod_jax.parallel.collectives import Traffic
 from cod_jax.training.config import TrainConfig
+from cod_jax.training.memory import Step
 from cod_jax.training.plan import make_plan
 from configs import base, pixel, tiny
 from tests.training_fixtures import CONFIG
@@ -45,6 +48,8 @@ def test_xl_fits_256_devices_by_shape_alone():
     [
         (["--mesh", "1x8"], "expected data x fsdp x tensor, such as 1x8x1, got '1x8'"),
         (["--mesh", "0x1x1"], "at least one device"),
+        (["--on", "NVIDIA H200"], "--on needs the compiled step; add --compile"),
+        (["--on", "Abacus", "--compile"], "expected --on to be one of NVIDIA A100, "),
         (["--steps", "3"], "unrecognized arguments: --steps"),
         (["--config.batch_siz=3"], "did you mean --config.batch_size"),
         (
@@ -56,3 +61,18 @@ def test_xl_fits_256_devices_by_shape_alone():
 def test_unusable_arguments_are_refused(arguments, message, capsys):
     assert main(["memory", f"--config={CONFIG}", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_time_of_a_step_follows_from_its_products_and_what_it_sends(capsys):
+    # 8 devices of 989e12 operations per second at 40 %, and 450e9 bytes per second.
+    step = Step(2**20, [Traffic("all-gather", 3, 9 * 10**9), Traffic("all-reduce", 1, 9 * 10**8)], 8 * 989e12 * 0.04)
+    _describe((1, 8, 1), step, "NVIDIA H200", 0.4, 86_400_000)
+    sent, predicted = capsys.readouterr().out.splitlines()
+    assert sent == (
+        "1x8x1: each device sends 9,441.4 MiB in a step (3 all-gather 8,583.1, 1 all-reduce 858.3); "
+        "3,996 operations per byte sent"
+    )
+    assert predicted == (
+        "1x8x1 of NVIDIA H200: 0.1 s of products at 40 % of their peak and 0.022 s of sending, so 0.1 to 0.122 s a "
+        "step, 100 to 122 days for 86,400,000 steps"
+    )
