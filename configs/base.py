@@ -95,6 +95,7 @@ def get_config() -> config_dict.ConfigDict:
             },
             "batch_size": 128,  # images per step over all devices and processes
             "accumulation_steps": 1,  # parts of a batch computed one after the other
+            "images_per_device": 0,  # most images that a device computes at once, in more parts if need be; 0 is all
             "total_steps": 600_000,
             "seed": 0,
             "compute": {

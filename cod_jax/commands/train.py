@@ -64,6 +64,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="steps=A..B",
         help="trace these steps, for the tab Profile of TensorBoard (needs the package xprof)",
     )
+    parser.add_argument(
+        "--status-when-stopped",
+        type=int,
+        default=frame.DONE,
+        metavar="N",
+        help="exit status of a run that saved because it was told to stop; default: 0. Where a scheduler takes 0 for "
+        "the end of the run, give another one",
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
     parser.add_argument(
         "--coordinator-address", "--coordinator_address", metavar="HOST:PORT", help="address of the first process"
@@ -119,8 +127,8 @@ def _run(args: argparse.Namespace) -> int:
             join_seconds=limits.join_seconds,
             heartbeat_seconds=limits.heartbeat_seconds,
         )
-        run_stages(stages, Path(args.workdir), load_frozen, named_metrics, args.profile)
-    return frame.DONE
+        finished = run_stages(stages, Path(args.workdir), load_frozen, named_metrics, args.profile)
+    return frame.DONE if finished else args.status_when_stopped
 
 
 COMMAND = Command(

@@ -149,6 +149,8 @@ class TrainConfig:
         data: Training and held-out images.
         batch_size: Images per step over all devices and processes.
         accumulation_steps: Parts of a batch that are computed one after the other.
+        images_per_device: Largest number of images that a device computes at once. A batch then has as many parts as
+            the devices of the run need, at least `accumulation_steps`. 0 sets no limit.
         total_steps: Steps of the whole run.
         seed: Root of all randomness, including the order of the data.
         compute: Settings of the computation; parameters, their average and the losses are always float32.
@@ -187,9 +189,11 @@ class TrainConfig:
     init_fresh: tuple[str, ...]
     max_consecutive_skipped: int
     limits: LimitsConfig = LimitsConfig()
+    images_per_device: int = 0
 
     def __post_init__(self):
         require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
+        require_at_least(self, 0, "images_per_device")
         for path in (self.init_from, self.frozen.weights, self.objective.teacher):
             require_local(path)
         require(0 <= self.seed < 2**32, f"seed must be between 0 and 2^32 - 1, got {self.seed}")
@@ -210,6 +214,28 @@ class TrainConfig:
         """Names of the frozen networks that come from weight files, such as "autoencoder" and "dinov2"."""
         autoencoder = ("autoencoder",) if self.model.has_learned_autoencoder else ()
         return (*autoencoder, *self.objective.frozen_names)
+
+    def shared_by(self, num_shards: int) -> "TrainConfig":
+        """Return the settings with the `accumulation_steps` that `images_per_device` asks for.
+
+        The batch stays what it is, so a run may go on with fewer devices, and later with more.
+
+        Args:
+            num_shards: Number of devices that share a batch.
+
+        Raises:
+            UserError: No number of parts fits the batch and the devices.
+        """
+        if not self.images_per_device:
+            return self
+        for parts in range(self.accumulation_steps, self.batch_size + 1):
+            size, rest = divmod(self.batch_size, parts)
+            if not rest and not size % num_shards and size <= self.images_per_device * num_shards:
+                return dataclasses.replace(self, accumulation_steps=parts)
+        raise UserError(
+            f"expected a batch_size that {num_shards} devices can share in parts of at most {self.images_per_device} "
+            f"images each, got {self.batch_size}; use a multiple of {num_shards}, or another number of devices"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, in the form that checkpoints store."""

@@ -21,7 +21,7 @@ from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
-from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, sharding_rows
+from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, num_batch_shards, sharding_rows
 from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.training.checkpoint import CheckpointStore
 from cod_jax.training.config import TrainConfig, changed_fields, flatten
@@ -97,7 +97,7 @@ def train(
     if latest_step(workdir) is None:
         check_start(config)
     mesh = make_mesh(config.mesh)
-    batch = _check_batch(config, mesh)
+    config, batch = _check_batch(config, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     _logger.info("devices: %d x %s, processes: %d, mesh: %s", mesh.size, _device_kind(mesh), jax.process_count(), axes)
     is_first = jax.process_index() == 0
@@ -272,7 +272,7 @@ def check(config: TrainConfig, load_metrics: MetricLoader = no_metrics) -> None:
         OSError: Something cannot be read.
     """
     mesh = make_mesh(config.mesh)
-    batch = _check_batch(config, mesh)
+    config, batch = _check_batch(config, mesh)
     plan = make_plan(config, mesh)
     batches, held_out = _open_data(config)
     with contextlib.closing(batches):
@@ -281,11 +281,12 @@ def check(config: TrainConfig, load_metrics: MetricLoader = no_metrics) -> None:
         next(batches)
 
 
-def _check_batch(config: TrainConfig, mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch, after checking the batch size."""
+def _check_batch(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, NamedSharding]:
+    """Return the settings with the parts of a batch that these devices take, and the sharding of each part."""
     batch = batch_sharding(mesh, config.sharding.batch)
+    config = config.shared_by(num_batch_shards(batch))
     check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
-    return batch
+    return config, batch
 
 
 def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:

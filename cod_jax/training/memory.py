@@ -6,7 +6,15 @@ from typing import Any
 
 import jax
 
-from cod_jax.parallel import MeshConfig, abstract_mesh, batch_sharding, check_batch_size, make_mesh, sharding_rows
+from cod_jax.parallel import (
+    MeshConfig,
+    abstract_mesh,
+    batch_sharding,
+    check_batch_size,
+    make_mesh,
+    num_batch_shards,
+    sharding_rows,
+)
 from cod_jax.parallel.collectives import Traffic, traffic
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.plan import compile_step, make_plan, step_flops
@@ -69,8 +77,9 @@ def compiled(config: TrainConfig, mesh: tuple[int, int, int]) -> Step:
         UserError: The settings do not fit the mesh.
     """
     where = make_mesh(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
-    plan = make_plan(config, where)
     batch = batch_sharding(where, config.sharding.batch)
+    config = config.shared_by(num_batch_shards(batch))
+    plan = make_plan(config, where)
     check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
     steps: list[Any] = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
     sent = [traffic(step.as_text()) for step in steps]

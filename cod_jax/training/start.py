@@ -35,7 +35,7 @@ def run_stages(
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
     load_metrics: MetricLoader = no_metrics,
     profile_steps: tuple[int, int] | None = None,
-) -> None:
+) -> bool:
     """Train one stage after the other; finished stages are skipped, and an unfinished one is resumed.
 
     JAX looks for its devices here. If the start fails, a new folder without results is removed.
@@ -46,6 +46,9 @@ def run_stages(
         load_frozen: Function that reads frozen networks, given their names and a folder.
         load_metrics: Function that returns metrics of the validation, given their classes.
         profile_steps: First and last step to trace, in each stage; see `loop.train`.
+
+    Returns:
+        Whether the last stage is finished. Otherwise the run was told to stop.
 
     Raises:
         UserError: Settings cannot be used, or another run is using the folder.
@@ -59,7 +62,7 @@ def run_stages(
         make_directory(workdir)
         log = workdir / (LOG_FILE if is_first else f"train.{jax.process_index()}.log")
         with _alone(workdir), _log_to(log, everything=is_first), leaving_with_lost_processes():
-            _run_unfinished(runs, load_frozen, load_metrics, profile_steps)
+            return _run_unfinished(runs, load_frozen, load_metrics, profile_steps)
     except (UserError, OSError):
         if is_first and is_new:
             for directory in dict.fromkeys((*(directory for _, directory in runs), workdir)):
@@ -72,8 +75,8 @@ def _run_unfinished(
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
     load_metrics: MetricLoader,
     profile_steps: tuple[int, int] | None,
-) -> None:
-    """Train the stages that are not finished."""
+) -> bool:
+    """Train the stages that are not finished, and return whether all are in the end."""
     is_first = jax.process_index() == 0
     unfinished = [run for run in runs if not is_finished(*run)]
     for config, _ in unfinished[1:]:
@@ -96,7 +99,8 @@ def _run_unfinished(
             progress=show,
             profile_steps=profile_steps,
         ):
-            break
+            return False
+    return True
 
 
 def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[TrainConfig, Path]]:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from cod_jax.errors import UserError
 from cod_jax.training.config import TrainConfig, changed_fields
 from configs import base, tiny, tiny_one_step
 
@@ -135,3 +136,19 @@ def test_a_folder_of_a_prepared_dataset_is_a_local_path():
 def test_validation_every_0_steps_is_never():
     assert config_with(validation__every_steps=0).validation.num_wanted == 0
     assert config_with(validation__every_steps=5).validation.num_wanted == 64
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "limit", "shards", "parts"),
+    [(64, 0, 8, 1), (64, 8, 8, 1), (64, 8, 4, 2), (64, 8, 1, 8), (96, 8, 3, 4), (96, 8, 6, 2), (96, 7, 6, 4)],
+)
+def test_fewer_devices_compute_the_same_batch_in_more_parts(batch_size, limit, shards, parts):
+    config = TrainConfig.from_dict(base.get_config().to_dict() | {"batch_size": batch_size, "images_per_device": limit})
+    shared = config.shared_by(shards)
+    assert (shared.batch_size, shared.accumulation_steps) == (batch_size, parts)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused():
+    config = TrainConfig.from_dict(base.get_config().to_dict() | {"batch_size": 64, "images_per_device": 8})
+    with pytest.raises(UserError, match="that 7 devices can share in parts of at most 8 images each, got 64"):
+        config.shared_by(7)
