@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec import allocation, checks, memory, rates
+from cod_jax.codec import allocation, checks, diffc, memory, rates
 from cod_jax.codec.batches import in_batches
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
@@ -251,6 +251,7 @@ class Codec:
         sampler: Sampler | None = None,
         seed: int = 0,
         layout: stream.Layout = "cod",
+        coded_steps: int | None = None,
     ) -> npt.NDArray[np.uint8]: ...
 
     @overload
@@ -263,9 +264,10 @@ class Codec:
         sampler: Sampler | None = None,
         seed: int = 0,
         layout: stream.Layout = "cod",
+        coded_steps: int | None = None,
     ) -> list[npt.NDArray[np.uint8]]: ...
 
-    def decompress(self, data, *, steps=None, guidance=None, sampler=None, seed=0, layout="cod"):
+    def decompress(self, data, *, steps=None, guidance=None, sampler=None, seed=0, layout="cod", coded_steps=None):
         """Decompress what `compress`, or a published tool, made with this model.
 
         Steps, guidance and sampler are as the model folder says unless they are given, see `decoding`. With the same
@@ -282,6 +284,7 @@ class Codec:
             sampler: "euler" or "adams".
             seed: Number of the noise, 0 to 2^63 - 1; it has no effect on one step. All files of a list have the same.
             layout: "cod", or the layout of a published tool, see `compress`.
+            coded_steps: For files of mode diffc: go so many of their steps only, from 0; all by default.
 
         Returns:
             Pixels uint8 [H, W, 3]; for a list, a list of them. In files of the published tools the last H mod pitch
@@ -297,9 +300,12 @@ class Codec:
         is_list = isinstance(data, (list, tuple))
         pictures = checks.for_each(parse, data if is_list else [data], named=is_list)
         decode = functools.partial(self._decode, decoding=decoding, seed=seed)
-        all_symbols = [picture.symbols for picture in pictures]
-        levels = [picture.level for picture in pictures]
-        decoded = in_batches(decode, all_symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
+
+        def plain(some: Sequence[stream.CodedPicture]) -> list[np.ndarray]:
+            symbols, levels = [picture.symbols for picture in some], [picture.level for picture in some]
+            return in_batches(decode, symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
+
+        decoded = diffc.decode_among(self._engine, pictures, plain, decoding, coded_steps, named=is_list)
         cropped = [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
         return cropped if is_list else cropped[0]
 

@@ -11,6 +11,7 @@ from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
 
 CLOSED = "a compiled model does not show what is inside it; load the model folder that it was made from"
+NO_WALK = "mode diffc needs the model folder, got a compiled one; use the model folder that it was made from"
 
 
 class SamplerStates(NamedTuple):
@@ -93,7 +94,7 @@ class Engine(abc.ABC):
         Equal symbols and settings give equal pictures, wherever in a batch they are.
         """
 
-    # What only the model's own code can show.
+    # What only the model's own code can show or do.
 
     def latents(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the latents [B, H / pitch, W / pitch, F] of pictures [B, H, W, 3], before they are quantised.
@@ -124,3 +125,36 @@ class Engine(abc.ABC):
             UserError: The model is compiled.
         """
         raise UserError(CLOSED)
+
+    def values(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what the denoiser makes of pictures [B, H, W, 3]: pixels in [-1, 1], or latents [B, h, w, c].
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(NO_WALK)
+
+    def estimate(
+        self, x_t: npt.NDArray[np.float32], t: float, condition: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return what the model expects at the end of the path from x_t at the timestep t [B, h, w, c], unguided.
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(NO_WALK)
+
+    def finish(
+        self,
+        x_t: npt.NDArray[np.float32],
+        t: float,
+        condition: npt.NDArray[np.float32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures [B, H, W, 3] at the end of the sampler's path from x_t at the timestep t.
+
+        Raises:
+            UserError: The model is compiled.
+        """
+        raise UserError(NO_WALK)

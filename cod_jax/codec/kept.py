@@ -88,6 +88,31 @@ class KeptEngine(Engine):
         """Return the pictures of symbols; see `Engine.decode`."""
         return self._engine(decoding).decode(symbols, levels, decoding, seed)
 
+    def condition(self, symbols: npt.NDArray[np.int32], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Return the conditions of symbols; see `Engine.condition`."""
+        return self._model.condition(symbols, levels)
+
+    def values(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what the denoiser makes of pictures; see `Engine.values`."""
+        return self._model.values(images_uint8)
+
+    def estimate(
+        self, x_t: npt.NDArray[np.float32], t: float, condition: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return what the model expects at the end of the path; see `Engine.estimate`."""
+        return self._model.estimate(x_t, t, condition)
+
+    def finish(
+        self,
+        x_t: npt.NDArray[np.float32],
+        t: float,
+        condition: npt.NDArray[np.float32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures at the end of the path; see `Engine.finish`."""
+        return self._model.finish(x_t, t, condition, levels, decoding)
+
     def _engine(self, decoding: DecodingConfig | None) -> Engine:
         return self._compiled if decoding is None or decoding.num_steps == 1 else self._model
 

@@ -13,7 +13,16 @@ from cod_jax import images
 from cod_jax.codec.engine import Engine, SamplerStates
 from cod_jax.codec.refinement import Refinement
 from cod_jax.diffusion.noise import seed_words, seeded_noise
-from cod_jax.diffusion.samplers import SamplerPath, sample, sample_path
+from cod_jax.diffusion.samplers import (
+    ORDER,
+    PathSteps,
+    SamplerPath,
+    follow,
+    path_steps,
+    sample,
+    sample_path,
+    sampling_timesteps,
+)
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import Bundle
 from cod_jax.model_folder.decoding import DecodingConfig
@@ -70,6 +79,13 @@ class ModelEngine(Engine):
         with_path = _make_decode(bundle.config, functional, space, with_path=True)
         self._decode_with_path = jax.jit(with_path, static_argnames=static)
         self._functional, self._training = functional, bundle.training
+
+        def values(autoencoder, images_uint8):
+            return space.encode(autoencoder, images.unit_to_signed(images.uint8_to_unit(images_uint8)))
+
+        self._values = jax.jit(values)
+        self._estimate = jax.jit(_make_estimate(functional))
+        self._finish = jax.jit(_make_finish(functional, space), static_argnames="guided")
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Accept all settings."""
@@ -130,6 +146,42 @@ class ModelEngine(Engine):
         """Return what `decode` goes through; see `Engine.sampler_states`."""
         return SamplerStates(*map(np.asarray, self._run(self._decode_with_path, symbols, levels, decoding, seed)))
 
+    def values(self, images_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what the denoiser makes of pictures; see `Engine.values`."""
+        with jax.default_matmul_precision(self._precision):
+            return np.asarray(self._values(self._autoencoder, images_uint8), np.float32)
+
+    def estimate(
+        self, x_t: npt.NDArray[np.float32], t: float, condition: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return what the model expects at the end of the path; see `Engine.estimate`."""
+        with jax.default_matmul_precision(self._precision):
+            return np.asarray(self._estimate(self._params, x_t, np.float32(t), condition))
+
+    def finish(
+        self,
+        x_t: npt.NDArray[np.float32],
+        t: float,
+        condition: npt.NDArray[np.float32],
+        levels: npt.NDArray[np.int32],
+        decoding: DecodingConfig,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the pictures at the end of the path; see `Engine.finish`."""
+        timesteps = t + (1 - t) * sampling_timesteps(decoding.num_steps)
+        steps = path_steps(timesteps.astype(np.float32), order=ORDER if decoding.sampler == "adams" else 1)
+        with jax.default_matmul_precision(self._precision):
+            finished = self._finish(
+                self._params,
+                self._autoencoder,
+                x_t,
+                condition,
+                levels,
+                steps,
+                np.float32(decoding.guidance_scale),
+                guided=decoding.guidance_scale != 1.0 and bool(steps.is_guided.any()),
+            )
+            return np.asarray(finished)
+
     def _run(
         self,
         program: Callable[..., Any],
@@ -176,8 +228,7 @@ def _make_decode(
             return states_of(autoencoder, path) if with_path else pixels_of(autoencoder, values)
         unconditional = None
         if guided:
-            z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE))
-            unconditional = model.codec.decode(model.codec.quantize(z, level=levels).values)
+            unconditional = _null_condition(model, image_shape, levels)
         # The same noise for all pictures, so that each is decoded as it is alone.
         noise = seeded_noise(words, config.values_shape((1, *image_shape[1:])))
         found = (sample_path if with_path else sample)(
@@ -202,3 +253,44 @@ def _make_decode(
         return path.timesteps, path.states, pictures, estimates
 
     return decode
+
+
+def _null_condition(model: CoD, image_shape: tuple[int, ...], levels: jax.Array) -> jax.Array:
+    z = model.codec.encode(jnp.full(image_shape, NULL_CONDITION_VALUE))
+    return model.codec.decode(model.codec.quantize(z, level=levels).values)
+
+
+def _head_by_rows(rows: int, columns: int) -> bool:
+    """Return whether a pixel head saves memory, for a grid of condition cells; see `WHOLE_HEAD_PIXELS`."""
+    return jax.default_backend() == "cpu" or rows * columns * PATCH_SIZE**2 > WHOLE_HEAD_PIXELS
+
+
+def _make_estimate(functional: Functional[CoD]) -> Callable[..., Any]:
+    """Return a function of parameters, state, timestep and condition; see `Engine.estimate`."""
+
+    def estimate(params, x_t, t, condition):
+        by_rows = _head_by_rows(*condition.shape[1:3])
+        times = jnp.full(x_t.shape[:1], t)
+        return x_t + (1 - t) * functional.bind(params).velocity(x_t, times, condition, by_rows=by_rows)
+
+    return estimate
+
+
+def _make_finish(functional: Functional[CoD], space: Space) -> Callable[..., Any]:
+    """Return a function of parameters, a state, and what decides how it goes on; see `Engine.finish`."""
+
+    def finish(params, autoencoder, x_t, condition, levels, steps: PathSteps, guidance_scale, *, guided):
+        model = functional.bind(params)
+        batch, rows, columns, _ = condition.shape
+        image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
+        finished = follow(
+            functools.partial(model.velocity, by_rows=_head_by_rows(rows, columns)),
+            x_t,
+            condition,
+            _null_condition(model, image_shape, levels) if guided else None,
+            steps,
+            guidance_scale=guidance_scale if guided else 1.0,
+        )
+        return images.signed_to_uint8(space.decode(autoencoder, finished))
+
+    return finish

@@ -13,8 +13,9 @@ from cod_jax.coding import checksum
 from cod_jax.coding.other_formats import explain_picture
 from cod_jax.errors import UserError
 
-# Files hold the place of their mode in this list; "custom" is coded by the entropy model that the model's prior names.
-Mode = Literal["raw", "static", "context", "factorized", "custom", "predictive"]
+# Files hold the place of their mode in this list; "custom" is coded by the entropy model that the model's prior names,
+# "diffc" by another mode and the steps of `walk`.
+Mode = Literal["raw", "static", "context", "factorized", "custom", "predictive", "diffc"]
 
 Layout = Literal["cod", "legacy-lite", "legacy-cod"]
 """This container, or one of the layouts of the published tools."""

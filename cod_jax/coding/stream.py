@@ -14,6 +14,7 @@ from cod_jax.coding.entropy import EntropyModel, Prior, entropy_models
 from cod_jax.coding.fingerprints import Fingerprints, OtherModelError, fingerprint_with_prior
 from cod_jax.coding.sizes import RAISE_LIMIT, ceil_grid, check_grid, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.coding.walk import Walk, read_walk, write_walk
 from cod_jax.errors import UserError
 
 
@@ -30,6 +31,7 @@ class CodedPicture:
             have no symbols.
         level: Quality level, from 0.
         mode: How the symbols are coded.
+        walk: The steps that lead on from the symbols, in a file of mode diffc.
     """
 
     height: int
@@ -38,6 +40,7 @@ class CodedPicture:
     covers_all: bool
     level: int = 0
     mode: container.Mode = "raw"
+    walk: Walk | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,7 @@ class SymbolCoder:
         width: int,
         level: int = 0,
         layout: Layout = DEFAULT_LAYOUT,
+        steps: Walk | None = None,
     ) -> bytes:
         """Write a picture's symbols as a file.
 
@@ -114,6 +118,7 @@ class SymbolCoder:
             level: Quality level that the symbols are of, from 0.
             layout: The container, in which the shortest payload of the model's entropy models is taken, the first of
                 equal ones; or a published layout, which has one only.
+            steps: Steps that lead on from the symbols, which make a file of mode diffc; for the container.
 
         Raises:
             UserError: A side is out of range, the grid has another size, a symbol is out of range, or the layout has
@@ -128,6 +133,8 @@ class SymbolCoder:
         payloads = [_payload(model, symbols, level) for model in self.models]
         payload, model = min(zip(payloads, self.models, strict=True), key=lambda item: len(item[0]))
         mode: container.Mode = model.mode
+        if steps is not None:
+            mode, payload = "diffc", write_walk(mode, payload, steps)
         name = container.model_id(self.fingerprints.of_mode(mode))
         return container.write(container.Container(height, width, mode, name, payload))
 
@@ -161,8 +168,12 @@ class SymbolCoder:
                 f"{width}x{height} is more than the limit of {max_pixels} pixels; if the file is to be trusted, "
                 f"{RAISE_LIMIT}"
             )
+        steps = None
+        if file.mode == "diffc":
+            mode, payload, steps = read_walk(file.payload)
+            file = dataclasses.replace(file, mode=mode, payload=payload)
         symbols, level = self._decode_payload(file)
-        return CodedPicture(height, width, symbols, covers_all=True, level=level, mode=file.mode)
+        return CodedPicture(height, width, symbols, covers_all=True, level=level, mode=file.mode, walk=steps)
 
     def symbol_bits(self, picture: CodedPicture) -> npt.NDArray[np.float64]:
         """Return the bits that each symbol [h, w, C] takes in the file of a picture.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpy.polynomial import polynomial
 
 from cod_jax.diffusion.flow import guide, shift_time
@@ -17,9 +17,8 @@ from cod_jax.errors import UserError
 
 Method = Literal["euler", "adams"]
 VelocityFunction = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-# State and velocities; what changes from step to step.
+# State and velocities.
 _Carry = tuple[jax.Array, jax.Array]
-_Inputs = tuple[jax.Array, ...]
 
 # Settings that every codec has.
 ORDER, LAST_STEP = 2, 0.04
@@ -38,6 +37,22 @@ class SamplerPath(NamedTuple):
     timesteps: jax.Array
     states: jax.Array
     estimates: jax.Array
+
+
+class PathSteps(NamedTuple):
+    """What a sampler needs to know of each of its S steps; arrays of NumPy, or traced ones.
+
+    Attributes:
+        timesteps: Timestep at its beginning [S].
+        lengths: What it adds to the timestep [S].
+        is_guided: Whether guidance applies to it [S].
+        weights: Weights of the last velocities, oldest first [S, order].
+    """
+
+    timesteps: Float[Array | np.ndarray, " S"]
+    lengths: Float[Array | np.ndarray, " S"]
+    is_guided: Bool[Array | np.ndarray, " S"]
+    weights: Float[Array | np.ndarray, "S order"]
 
 
 def sampling_timesteps(
@@ -85,6 +100,43 @@ def adams_bashforth_coefficients(timesteps: Float[np.ndarray, " N"], order: int)
     return coefficients.astype(np.float32)
 
 
+def path_steps(
+    timesteps: Float[np.ndarray, " N"],
+    *,
+    order: int = ORDER,
+    guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
+) -> PathSteps:
+    """Return the steps of a sampler between timesteps, for `follow`.
+
+    Args:
+        timesteps: From the first, such as 0, to 1.
+        order: Velocities that an Adams step combines; 1 makes Euler steps.
+        guidance_interval: Open interval of t where guidance applies.
+    """
+    low, high = guidance_interval
+    starts = timesteps[:-1]
+    inside = (starts > low) & (starts < high)
+    return PathSteps(starts, np.diff(timesteps), inside, adams_bashforth_coefficients(timesteps, order))
+
+
+def follow(
+    velocity: VelocityFunction,
+    x_t: Float[Array, "B ..."],
+    condition: Float[Array, "B ..."],
+    unconditional: Float[Array, "B ..."] | None,
+    steps: PathSteps,
+    *,
+    guidance_scale: float | jax.Array = 1.0,
+) -> Float[Array, "B ..."]:
+    """Carry a state along the velocity field over some steps, in float32; arguments as those of `sample`.
+
+    Raises:
+        UserError: Guidance lacks a null condition.
+    """
+    step, start, inputs = _solver(velocity, x_t, condition, unconditional, steps, guidance_scale)
+    return jax.lax.scan(lambda carry, of_step: (step(carry, of_step)[0], None), start, inputs)[0][0]
+
+
 def sample(
     velocity: VelocityFunction,
     noise: Float[Array, "B ..."],
@@ -123,17 +175,12 @@ def sample(
     """
     if order < 1:
         raise UserError(f"expected order to be at least 1, got {order}")
-    step, start, inputs = _solver(
-        velocity,
-        noise,
-        condition,
-        unconditional,
-        timesteps=sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift),
+    steps = path_steps(
+        sampling_timesteps(num_steps, last_step=last_step, time_shift=time_shift),
         order=1 if method == "euler" else order,
-        guidance_scale=guidance_scale,
         guidance_interval=guidance_interval,
     )
-    return jax.lax.scan(lambda carry, of_step: (step(carry, of_step)[0], None), start, inputs)[0][0]
+    return follow(velocity, noise, condition, unconditional, steps, guidance_scale=guidance_scale)
 
 
 def sample_path(
@@ -152,16 +199,8 @@ def sample_path(
         UserError: As `sample` does.
     """
     timesteps = sampling_timesteps(num_steps)
-    step, start, inputs = _solver(
-        velocity,
-        noise,
-        condition,
-        unconditional,
-        timesteps=timesteps,
-        order=1 if method == "euler" else ORDER,
-        guidance_scale=guidance_scale,
-        guidance_interval=GUIDANCE_INTERVAL,
-    )
+    steps = path_steps(timesteps, order=1 if method == "euler" else ORDER)
+    step, start, inputs = _solver(velocity, noise, condition, unconditional, steps, guidance_scale)
     _, (states, estimates) = jax.lax.scan(step, start, inputs)
     return SamplerPath(jnp.asarray(timesteps), jnp.concatenate([start[0][None], states]), estimates)
 
@@ -171,12 +210,9 @@ def _solver(
     noise: jax.Array,
     condition: jax.Array,
     unconditional: jax.Array | None,
-    *,
-    timesteps: Float[np.ndarray, " N"],
-    order: int,
+    steps: PathSteps,
     guidance_scale: float | jax.Array,
-    guidance_interval: tuple[float, float],
-) -> tuple[Callable[[_Carry, _Inputs], tuple[_Carry, tuple[jax.Array, jax.Array]]], _Carry, _Inputs]:
+) -> tuple[Callable[[_Carry, PathSteps], tuple[_Carry, tuple[jax.Array, jax.Array]]], _Carry, PathSteps]:
     """Return the three arguments of a scan over the steps; each gives the state after it and the estimate before it.
 
     The carry is the state and the last `order` velocities.
@@ -185,10 +221,6 @@ def _solver(
     if guided and unconditional is None:
         raise UserError(f"guidance_scale is {guidance_scale}, which needs an unconditional condition; pass one")
 
-    coefficients = adams_bashforth_coefficients(timesteps, order)
-    low, high = guidance_interval
-    inside = (timesteps[:-1] > low) & (timesteps[:-1] < high)
-    scales = jnp.where(inside, guidance_scale, 1.0).astype(jnp.float32)
     batch = noise.shape[0]
     both = jnp.concatenate([unconditional, condition]) if guided and unconditional is not None else condition
 
@@ -198,14 +230,14 @@ def _solver(
         v = velocity(jnp.concatenate([x, x]), jnp.full((2 * batch,), t), both).astype(jnp.float32)
         return guide(v[:batch], v[batch:], scale)
 
-    def step(carry: _Carry, inputs: _Inputs) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
+    def step(carry: _Carry, inputs: PathSteps) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
         x, history = carry
-        t, length, scale, weights = inputs
+        t, length, is_guided, weights = map(jnp.asarray, inputs)
+        scale = jnp.where(is_guided, guidance_scale, 1.0).astype(jnp.float32)
         history = jnp.concatenate([history[1:], evaluate(x, t, scale)[None]])
         after = x + length * jnp.tensordot(weights, history, axes=1)
         return (after, history), (after, x + (1 - t) * history[-1])
 
     x = noise.astype(jnp.float32)
-    start = (x, jnp.zeros((order, *x.shape), jnp.float32))
-    inputs = (timesteps[:-1], np.diff(timesteps), scales, coefficients)
-    return step, start, tuple(map(jnp.asarray, inputs))
+    start = (x, jnp.zeros((steps.weights.shape[1], *x.shape), jnp.float32))
+    return step, start, PathSteps(*map(jnp.asarray, steps))
