@@ -7,6 +7,8 @@ counter can overflow, however many numbers there are.
 # jax.numpy is typed in part only.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ _MIDDLE = 64 * 510 + 31
 # Fitted so that the variance is 1 and the largest error of the distribution function 0.0003.
 _POLYNOMIAL = (13668, 1500, 2326)
 
-Word = UInt32[Array | np.ndarray | np.generic, "..."]
+Word = UInt32[Array, "..."]
 
 
 def threefry2x32(key: tuple[Word, Word], counter: tuple[Word, Word]) -> tuple[Word, Word]:
@@ -46,16 +48,16 @@ def threefry2x32(key: tuple[Word, Word], counter: tuple[Word, Word]) -> tuple[Wo
     return x, y
 
 
-def normal_from_word(word: Word) -> Int32[Array, "..."]:
+def normal_from_word(random: Word) -> Int32[Array, "..."]:
     """Return a normal number in units of 2^-12 for each random word, in integers of 32 bits.
 
     The sum of a word's four bytes is nearly normal. Six bits of a product fill the gaps between sums, and an odd
     polynomial corrects the tails. The largest number is 4.2; the distribution function is within 0.0003 of the normal
     one.
     """
-    pairs = (word & np.uint32(0x00FF00FF)) + ((word >> np.uint32(8)) & np.uint32(0x00FF00FF))
+    pairs = (random & np.uint32(0x00FF00FF)) + ((random >> np.uint32(8)) & np.uint32(0x00FF00FF))
     total = (pairs + (pairs >> np.uint32(16))) & np.uint32(0x3FF)
-    dither = (word * np.uint32(_DITHER)) >> np.uint32(26)
+    dither = (random * np.uint32(_DITHER)) >> np.uint32(26)
     x = ((total << np.uint32(6)) + dither).astype(jnp.int32) - np.int32(_MIDDLE)
     square = (x * x) >> np.int32(15)
     first, second, third = map(np.int32, _POLYNOMIAL)
@@ -68,27 +70,28 @@ def words(step: Word, stream: Word, row: Word, num_words: int) -> UInt32[Array, 
     """Return random words [..., num_words] of the key (step, stream): number j is word j mod 2 of (row, j div 2).
 
     Args:
-        step: First word of the key.
-        stream: Second word of the key, [...].
+        step: First word of the key, [].
+        stream: Second word of the key, of the shape of the row.
         row: First word of the counter, [...].
         num_words: How many words of each row.
     """
     pairs = jnp.arange(-(-num_words // 2), dtype=jnp.uint32)
-    row, stream = (jnp.asarray(x, jnp.uint32)[..., None] for x in (row, stream))
-    shape = jnp.broadcast_shapes(row.shape, stream.shape, (1,) * (row.ndim - 1) + pairs.shape)
-    pairs = pairs.reshape((1,) * (len(shape) - 1) + pairs.shape)
-    counter = (jnp.broadcast_to(row, shape), jnp.broadcast_to(pairs, shape))
-    both = jnp.stack(threefry2x32((jnp.asarray(step, jnp.uint32), stream), counter), axis=-1)
-    return both.reshape(*shape[:-1], 2 * shape[-1])[..., :num_words]
+    shape = (*row.shape, pairs.size)
+    counter = (jnp.broadcast_to(row[..., None], shape), jnp.broadcast_to(pairs.reshape(*[1] * row.ndim, -1), shape))
+    both = jnp.stack(threefry2x32((step, stream[..., None]), counter), axis=-1)
+    return both.reshape(*row.shape, 2 * pairs.size)[..., :num_words]
 
 
 def host_words(step: int, stream: int, num_words: int) -> UInt32[np.ndarray, " N"]:
     """Return the words of row 0 of a key as an array of the host."""
-    return np.asarray(_words_of_row(np.uint32(step), np.uint32(stream), num_words=num_words))
+    return np.asarray(_words_of_row(word(step), word(stream), num_words=num_words))
 
 
+def word(number: int) -> UInt32[Array, ""]:
+    """Return a number from 0 to 2^32 - 1 as a word on the device."""
+    return jnp.asarray(np.uint32(number))
+
+
+@functools.partial(jax.jit, static_argnames="num_words")
 def _words_of_row(step: Word, stream: Word, *, num_words: int) -> UInt32[Array, " N"]:
-    return words(step, stream, jnp.zeros((), jnp.uint32), num_words)
-
-
-_words_of_row = jax.jit(_words_of_row, static_argnames="num_words")
+    return words(step, stream, word(0), num_words)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from cod_jax.coding.gaussian import UNIT, host_words, normal_from_word, threefry2x32, words
+from cod_jax.coding.gaussian import UNIT, host_words, normal_from_word, threefry2x32, word, words
 
 # Second words of keys; codebooks have the numbers below.
 SIGNS, MASKS, ROTATION, ORDER, PROJECTION = (2**31 + number for number in range(5))
@@ -65,34 +65,35 @@ def draw(layout: Layout, step: int, indices: Int[np.ndarray, " C"]) -> Float[np.
         indices: Candidate of each chunk, from 0.
     """
     rows = indices.astype(np.uint32) ^ _masks(layout, step)
-    of_positions = np.asarray(_draw(np.uint32(step), rows, layout=layout))
+    of_positions = np.asarray(_draw(word(step), jnp.asarray(rows), layout=layout))
     drawn = np.empty(layout.num_values, np.float32)
     drawn[_order(layout.num_values)] = np.roll(of_positions, _rotation(layout, step))
     return drawn
 
 
-def choose(layout: Layout, step: int, mean: Float[np.ndarray, " N"]) -> Int[np.ndarray, " C"]:
+def choose(layout: Layout, step: int, mean: Float[np.ndarray, " N"], *, tilt: float = 1.0) -> Int[np.ndarray, " C"]:
     """Return for each chunk the number of a candidate that is distributed like mean + noise of variance 1.
 
     The number is that of the first arrival (Li and El Gamal 2018, "Strong functional representation lemma"): the
-    candidate with the smallest arrival time over its likelihood ratio. Equal arguments give equal numbers. With fewer
-    than 2^(KL + a few) candidates the sample is drawn a little towards zero.
+    candidate with the smallest arrival time over its likelihood ratio. Equal arguments give equal numbers. The sample
+    is exact with many more than 2^KL candidates. With fewer its mean is too small, and a tilt above 1 makes up for it.
 
     Args:
         layout: How the values are divided.
         step: Number of the step, from 1.
         mean: Wanted mean, in units of the noise.
+        tilt: Power to which the likelihood ratio is raised.
 
     Returns:
         int32, 0 to 2^bits - 1.
     """
     by_position = np.roll(mean[_order(layout.num_values)], -_rotation(layout, step))
-    signs = np.asarray(_signs(np.uint32(step), num_values=layout.num_values))
+    signs = np.asarray(_signs(word(step), num_values=layout.num_values))
     whole = -(-layout.length // 2) * 2
     values = min(_VALUES, whole)
     length = -(-whole // values) * values
     shifts = np.zeros(length * layout.num_chunks, np.float32)
-    shifts[: layout.num_values] = by_position * signs * np.float32(UNIT)
+    shifts[: layout.num_values] = by_position * signs * np.float32(tilt * UNIT)
     shifts = shifts.reshape(length, layout.num_chunks)
     masks, shared = _masks(layout, step), min(layout.sharing, layout.num_chunks)
     arrivals = np.random.Generator(np.random.Philox(key=step))
@@ -107,7 +108,7 @@ def choose(layout: Layout, step: int, mean: Float[np.ndarray, " N"]) -> Int[np.n
         log_times = np.full((2**layout.bits, shared), 0.0, np.float32)
         log_times[:, :num_here] = np.log(np.take_along_axis(times, rows.astype(np.int64), axis=0))
         pieces = of_book.reshape(-1, values // 2, 2, shared)
-        best = np.asarray(_best(np.uint32(step), np.uint32(book), pieces, log_times))
+        best = np.asarray(_best(word(step), word(book), jnp.asarray(pieces), jnp.asarray(log_times)))
         chosen[here] = best[:num_here].astype(np.uint32) ^ masks[here]
     return chosen
 
@@ -146,13 +147,12 @@ def _rotation(layout: Layout, step: int) -> int:
 
 @functools.partial(jax.jit, static_argnames="num_values")
 def _start(*, num_values: int) -> Float[Array, " N"]:
-    zero = jnp.zeros((), jnp.uint32)
-    return normal_from_word(words(zero, zero, zero, num_values)).astype(jnp.float32) * np.float32(UNIT)
+    return normal_from_word(words(word(0), word(0), word(0), num_values)).astype(jnp.float32) * np.float32(UNIT)
 
 
 @functools.partial(jax.jit, static_argnames="num_values")
 def _signs(step: UInt32[Array, ""], *, num_values: int) -> Float[Array, " N"]:
-    found = words(step, jnp.uint32(SIGNS), jnp.zeros((), jnp.uint32), num_values)
+    found = words(step, word(SIGNS), word(0), num_values)
     return jnp.where(found >> np.uint32(31), np.float32(-1), np.float32(1))
 
 
@@ -186,9 +186,9 @@ def _best(
         def piece(place: jax.Array, scores: jax.Array) -> jax.Array:
             pairs = place.astype(jnp.uint32) * np.uint32(half) + jnp.arange(half, dtype=jnp.uint32)
             counter = (jnp.broadcast_to(rows[:, None], (block_rows, half)), jnp.broadcast_to(pairs, (block_rows, half)))
-            for word, of_word in zip(threefry2x32((step, book), counter), (0, 1), strict=True):
-                numbers = normal_from_word(word).astype(jnp.float32)
-                scores = scores + jnp.dot(numbers, shifts[place, :, of_word], precision=jax.lax.Precision.HIGHEST)
+            for of_pair, random in enumerate(threefry2x32((step, book), counter)):
+                numbers = normal_from_word(random).astype(jnp.float32)
+                scores = scores + jnp.dot(numbers, shifts[place, :, of_pair], precision=jax.lax.Precision.HIGHEST)
             return scores
 
         scores = jax.lax.fori_loop(0, num_pieces, piece, jnp.zeros((block_rows, num_chunks), jnp.float32))

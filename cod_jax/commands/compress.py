@@ -11,7 +11,7 @@ from cod_jax import files
 from cod_jax.commands import compressed_files, frame
 from cod_jax.commands.conversion import Converter, add_conversion_arguments, convert_files
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_rate_arguments, chosen_rate
+from cod_jax.commands.options import add_mode_arguments, add_rate_arguments, check_mode, chosen_rate
 from cod_jax.errors import UserError, WorkError
 from cod_jax.image_search import find_images
 from cod_jax.model_folder.included import model_path
@@ -30,6 +30,8 @@ examples:
   cod compress -m MODEL photos/*.jpg -o out/    writes out/NAME.cod for each
   cod compress -m MODEL -r photos -o out        writes out/FOLDER/NAME.cod for all pictures below photos
   cod compress -m MODEL - < photo.jpg > photo.cod
+  cod compress -m MODEL photo.jpg --mode diffc --bpp 0.02   at any rate, with a model that samples
+  cod compress -m MODEL photo.jpg --mode diffc --steps 20
 
 Pictures are {files.IMAGE_FORMATS} files; animations are refused.
 Transparency is composited on white. Where names differ in their suffix only, files keep it: a.jpg.cod and a.png.cod.
@@ -41,9 +43,11 @@ Transparency is composited on white. Where names differ in their suffix only, fi
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_conversion_arguments(parser, compressed_files.SUFFIX, model_text="default: the included model compact")
     add_rate_arguments(parser)
+    add_mode_arguments(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
+    check_mode(args)
     args.model = str(model_path(args.model))
 
     def check(codec: Any) -> None:
@@ -65,7 +69,12 @@ def _run(args: argparse.Namespace) -> int:
         facts = {"width": width, "height": height}
         if args.total_bytes is not None:
             return codec.compress_at_levels(image_uint8, effort=args.effort, layout=args.format), facts
-        data = codec.compress(image_uint8, **chosen_rate(args), layout=args.format)
+        if args.mode == "diffc":
+            from cod_jax.codec import diffc
+
+            data = diffc.compress(codec, image_uint8, bpp=args.bpp, steps=args.steps, quality=args.quality)
+        else:
+            data = codec.compress(image_uint8, **chosen_rate(args), layout=args.format)
         return data, facts | _rate(data, facts)
 
     def settle(found: list[Any]) -> tuple[str, list[tuple[bytes, dict[str, Any]]]]:

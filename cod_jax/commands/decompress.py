@@ -8,7 +8,7 @@ from typing import Any
 from cod_jax.commands import compressed_files
 from cod_jax.commands.conversion import Converter, add_conversion_arguments, convert_files
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_decoding_arguments, add_seed_argument, chosen_decoding
+from cod_jax.commands.options import add_decoding_arguments, add_seed_argument, chosen_decoding, whole_number
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_files
 
@@ -27,6 +27,7 @@ examples:
   cod decompress -m MODEL - < photo.cod > back.png
   cod decompress -m MODEL photo.cod --steps 1   as close to the original as the model can
   cod decompress -m MODEL photo.cod --steps 25 --seed 7
+  cod decompress photo.cod --coded-steps 10     a file of mode diffc, after 10 of its steps
 
 Decompress with the model that compressed. With two or more steps a picture starts from noise: another seed gives
 another texture, and the same seed the same picture on any device, up to rounding. cod info MODEL shows the defaults of
@@ -42,6 +43,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_decoding_arguments(parser, default="the model's")
     add_seed_argument(parser)
+    parser.add_argument(
+        "--coded-steps",
+        type=whole_number,
+        metavar="K",
+        help="of files of mode diffc, go only the first K of their steps, from 0; default: all",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -53,7 +60,9 @@ def _run(args: argparse.Namespace) -> int:
 
         from cod_jax import images
 
-        image_uint8 = codec.decompress(content, layout=args.format, **chosen_decoding(args))
+        image_uint8 = codec.decompress(
+            content, layout=args.format, coded_steps=args.coded_steps, **chosen_decoding(args)
+        )
         info = PngImagePlugin.PngInfo()
         for key, text in SOFTWARE.items():
             info.add_text(key, text)

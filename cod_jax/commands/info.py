@@ -115,7 +115,8 @@ def _describe_file(path: Path | None, layout: Any) -> dict[str, Any]:
         )
     data = compressed_files.read(path)
     facts = describe_file(data, layout=layout)
-    return {**facts, **_quality(data)} if facts["mode"] in ("factorized", "predictive") else facts
+    symbols_mode = facts.get("symbols_mode", facts["mode"])
+    return {**facts, **_quality(data)} if symbols_mode in ("factorized", "predictive") else facts
 
 
 def _quality(data: bytes) -> dict[str, Any]:
@@ -131,6 +132,9 @@ def _quality(data: bytes) -> dict[str, Any]:
     if model is None:
         return {"quality": None, "quality_levels": None}
     from cod_jax.coding.entropy.factorized import named_level
+    from cod_jax.coding.walk import read_walk
+
+    payload = read_walk(file.payload)[1] if file.mode == "diffc" else file.payload
 
     if is_compiled(model):
         from cod_jax.runtime.folder import read_description
@@ -143,7 +147,7 @@ def _quality(data: bytes) -> dict[str, Any]:
 
         symbols = load_description(model)[0].codec.symbols
     num_levels = symbols.num_levels
-    return {"quality": named_level(file.payload, num_levels) + 1, "quality_levels": num_levels}
+    return {"quality": named_level(payload, num_levels) + 1, "quality_levels": num_levels}
 
 
 def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -154,6 +158,11 @@ def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         known = facts["quality"] is not None
         text = f"{facts['quality']} of {facts['quality_levels']}" if known else "shown if COD_JAX_MODELS has the model"
         quality = [("quality", text)]
+    steps = []
+    if "coded_steps" in facts:
+        symbols = f"{facts['symbols_bytes']} bytes, mode {facts['symbols_mode']}"
+        told = f"{facts['coded_steps']} of {facts['chunks']} chunks, down to {100 * facts['noise']:.3g} % of noise"
+        steps = [("symbols", symbols), ("steps", told)]
     return [
         ("file", name),
         ("format", layout),
@@ -161,6 +170,7 @@ def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model", facts["model"] or "not named; decompress with the one that compressed"),
         ("mode", facts["mode"]),
         *quality,
+        *steps,
         ("size", f"{facts['file_bytes']} bytes, {facts['bits_per_pixel']:.4g} bits per pixel"),
         ("payload", f"{facts['payload_bytes']} bytes"),
     ]

@@ -107,6 +107,44 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --mode and the --steps of mode diffc; `check_mode` looks at them."""
+    parser.add_argument(
+        "--mode",
+        choices=("symbols", "diffc"),
+        default="symbols",
+        help="symbols: the model's symbols alone, for the model's decoder. diffc: symbols of the lowest quality, or "
+        "that of --quality, and then steps of the reverse diffusion, at any rate; for models that were trained to "
+        "sample. It takes --bpp or --steps, and some seconds a step; default: symbols",
+    )
+    parser.add_argument(
+        "--steps",
+        type=_checked(int, checked_steps),
+        metavar="K",
+        help=f"in mode diffc, code K steps, 1 to {MAX_STEPS}, of about 0.0005 bits per pixel each",
+    )
+
+
+def check_mode(args: argparse.Namespace) -> None:
+    """Refuse options that do not go with the mode.
+
+    Raises:
+        UserError: With the option to leave out or to add.
+    """
+    if args.mode == "symbols":
+        if args.steps is not None:
+            raise UserError("--steps is for --mode diffc; add that, or leave it out")
+        return
+    if (args.bpp is None) == (args.steps is None):
+        raise UserError("--mode diffc takes one of --bpp and --steps; give one of them")
+    unused = {"--max-bytes": args.max_bytes, "--total-bytes": args.total_bytes, "--effort": args.effort or None}
+    for name, value in unused.items():
+        if value is not None:
+            raise UserError(f"{name} does not go with --mode diffc; leave it out, or give --bpp")
+    if args.format != DEFAULT_LAYOUT:
+        raise UserError(f"--mode diffc writes the layout {DEFAULT_LAYOUT} only; leave --format out")
+
+
 def chosen_rate(args: argparse.Namespace) -> dict[str, Any]:
     """Return the chosen quality or limit, and the effort, as `Codec.compress` takes them for one picture."""
     return {"quality": args.quality, "bpp": args.bpp, "max_bytes": args.max_bytes, "effort": args.effort}
@@ -204,6 +242,13 @@ def positive(text: str) -> int:
     """Return a positive whole number, for options that take one."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """Return a whole number from 0, for options that take one."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
