@@ -68,10 +68,7 @@ def step_length(grade: int) -> int:
 
 def nearest_grade(units: float) -> int:
     """Return the grade whose length is nearest to a number of units, in proportion; within those that there are."""
-    exact = math.log2(max(units, _EIGHTH) / _EIGHTH)
-    start = _EIGHTH * int(exact)
-    near = range(max(0, start - 1), min(_LARGEST_GRADE, start + _EIGHTH + 1) + 1)
-    return min(near, key=lambda grade: abs(math.log(step_length(grade) / max(units, 1e-9))))
+    return min(range(_LARGEST_GRADE + 1), key=lambda grade: abs(math.log(step_length(grade) / max(units, 1.0))))
 
 
 def state_check(projections: npt.NDArray[np.float64]) -> bytes:
@@ -117,7 +114,7 @@ def read_walk(payload: bytes) -> tuple[Mode, bytes, Walk]:
     if number >= len(_SYMBOL_MODES):
         raise UserError(f"its symbols are coded in mode {number}, which this cod_jax does not know; use a newer one")
     mode = _SYMBOL_MODES[number]
-    symbols_payload = reader.take(reader.number(len(payload)))
+    symbols_payload = reader.take(reader.number(2**28))
     layout = reader.take(1)[0]
     bits, padding = (layout >> 4) + 1, layout & 15
     num_chunks, num_steps = reader.number(MAX_CHUNKS), reader.number(MAX_STEPS)
