@@ -11,6 +11,7 @@ from cod_jax.coding.entropy.predictive_fitting import fit_predictive
 from cod_jax.coding.entropy.predictive_network import Network, network_layout
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.coding.symbols import LARGEST_SYMBOL
+from cod_jax.coding.walk import Walk
 
 
 def codebook(bits: int) -> SymbolFormat:
@@ -82,3 +83,11 @@ def random_network(num_channels: int, num_levels: int) -> Network:
         name: generator.normal(0, sizes.get(name, 2**14), shape).astype(kind) for name, (shape, kind) in layout.items()
     }
     return Network(**tables)
+
+
+def some_walk(num_steps: int = 12, num_chunks: int = 9, seed: int = 0) -> Walk:
+    """Return steps of mode diffc as encoders take them, with 2^12 candidates."""
+    generator = np.random.default_rng(seed)
+    grades = tuple((60 + np.cumsum(generator.integers(-1, 2, num_steps))).tolist())
+    indices = (2 ** (12 * generator.random((num_steps, num_chunks)))).astype(np.int32) - 1
+    return Walk(12, 4, grades, indices, b"\x80\x81\x7f\x00")

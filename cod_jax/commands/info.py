@@ -161,7 +161,8 @@ def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = []
     if "coded_steps" in facts:
         symbols = f"{facts['symbols_bytes']} bytes, mode {facts['symbols_mode']}"
-        told = f"{facts['coded_steps']} of {facts['chunks']} chunks, down to {100 * facts['noise']:.3g} % of noise"
+        chunks = "1 chunk" if facts["chunks"] == 1 else f"{facts['chunks']} chunks"
+        told = f"{facts['coded_steps']} of {chunks}, down to {100 * facts['noise']:.3g} % of noise"
         steps = [("symbols", symbols), ("steps", told)]
     return [
         ("file", name),

@@ -58,8 +58,9 @@ def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
     require(picture.symbols.shape[:2] == grid, "the symbols do not cover the picture")
     first, last = coder.symbols.first, coder.symbols.last
     require(first <= picture.symbols.min() <= picture.symbols.max() <= last, "a symbol is not of the model")
-    again = coder.encode(picture.symbols, height=picture.height, width=picture.width, level=picture.level)
-    same_mode = container.read(again).mode == container.read(data).mode
+    size = {"height": picture.height, "width": picture.width, "level": picture.level}
+    again = coder.encode(picture.symbols, **size, steps=picture.walk)
+    same_mode = coder.decode(again, max_pixels=MAX_PIXELS).mode == picture.mode
     require(again == data if same_mode else len(again) <= len(data), "a picture was read that is not written so")
 
 

@@ -14,7 +14,15 @@ from cod_jax import images
 from cod_jax.coding import container, stream
 from cod_jax.coding.entropy import FactorizedModel, Prior
 from cod_jax.model_folder.prior_file import save_prior
-from tests.coding_fixtures import channel_tables, fitted, predictive, random_network, related_channels, smooth_grid
+from tests.coding_fixtures import (
+    channel_tables,
+    fitted,
+    predictive,
+    random_network,
+    related_channels,
+    smooth_grid,
+    some_walk,
+)
 from tests.golden.folder import (
     BITS,
     FOLDER,
@@ -48,6 +56,9 @@ def main() -> None:
             raise ValueError(f"the symbols for {name} took mode {container.read(data).mode}")
         (FOLDER / f"{name}.cod").write_bytes(data)
         facts[name] = {"layout": layout, "height": height, "width": width, "symbols": symbols_hash(symbols)}
+    # Its steps have a test of their own, so it is not among the facts.
+    diffc = golden_coder().encode(uniform, height=107, width=157, steps=some_walk())
+    (FOLDER / "diffc.cod").write_bytes(diffc)
     wide = np.zeros((1, 300, 1), np.int32)
     (FOLDER / "wide.cod").write_bytes(golden_coder().encode(wide, height=1, width=4800))
     facts["wide"] = {"layout": "cod", "height": 1, "width": 4800, "symbols": symbols_hash(wide)}

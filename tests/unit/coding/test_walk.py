@@ -13,15 +13,10 @@ from cod_jax.coding import walk
 from cod_jax.coding.range_coder import TOTAL
 from cod_jax.coding.walk import Walk, read_walk, write_walk
 from cod_jax.errors import UserError
+from tests.coding_fixtures import some_walk
+from tests.golden.folder import FOLDER, golden_coder
 
 SYMBOLS = b"\x07symbols"
-
-
-def _example(num_steps: int = 12, num_chunks: int = 9, seed: int = 0) -> Walk:
-    generator = np.random.default_rng(seed)
-    grades = tuple((60 + np.cumsum(generator.integers(-1, 2, num_steps))).tolist())
-    indices = (2 ** (12 * generator.random((num_steps, num_chunks)))).astype(np.int32) - 1
-    return Walk(12, 4, grades, indices, b"\x80\x81\x7f\x00")
 
 
 def _equal(one: Walk, other: Walk) -> bool:
@@ -49,7 +44,7 @@ def test_every_walk_comes_back(bits, padding, shape, first, changes, seed, check
 
 
 def test_the_bytes_are_as_documented():
-    steps = dataclasses.replace(_example(3, 200), bits=12, padding=4)
+    steps = dataclasses.replace(some_walk(3, 200), bits=12, padding=4)
     data = write_walk("static", b"ab" * 100, steps)
     head = b"\x01" + b"\xc8\x01" + b"ab" * 100 + b"\xb4" + b"\xc8\x01" + b"\x03" + b"\x80\x81\x7f\x00"
     assert data.startswith(head)
@@ -57,8 +52,18 @@ def test_the_bytes_are_as_documented():
     assert zlib.crc32(data[len(head) :]) == 2415008806
 
 
+def test_files_of_earlier_versions_stay_readable():
+    data = (FOLDER / "diffc.cod").read_bytes()
+    picture = golden_coder().decode(data, max_pixels=2**20)
+    assert picture.walk is not None
+    assert _equal(picture.walk, some_walk())
+    assert golden_coder().encode(picture.symbols, height=107, width=157, steps=picture.walk) == data
+    plain = golden_coder().decode((FOLDER / "raw.cod").read_bytes(), max_pixels=2**20)
+    np.testing.assert_array_equal(picture.symbols, plain.symbols)
+
+
 def test_an_index_takes_about_the_bits_of_its_zipf_probability():
-    steps = _example(40, 50)
+    steps = some_walk(40, 50)
     exponent = 1 + 1 / (8 + math.log(math.e + 1) / math.e)
     weights = np.arange(1, 2**12 + 1.0) ** -exponent
     expected = -np.log2(weights[steps.indices] / weights.sum()).sum() / 8
@@ -96,13 +101,13 @@ def test_grades_grow_by_eighths_of_a_doubling():
 
 @pytest.mark.parametrize("kept", [0, 1, 5, 20, 24])
 def test_seeds_that_are_cut_off_are_refused(kept: int):
-    data = write_walk("raw", SYMBOLS, _example())
+    data = write_walk("raw", SYMBOLS, some_walk())
     with pytest.raises(UserError, match=r"cut off|cannot stand for"):
         read_walk(data[:kept])
 
 
 def test_most_cut_off_seeds_are_refused_and_others_give_other_steps():
-    steps = _example(30, 20)
+    steps = some_walk(30, 20)
     data = write_walk("raw", SYMBOLS, steps)
     for cut in range(1, 12):
         try:
@@ -120,7 +125,7 @@ def test_most_cut_off_seeds_are_refused_and_others_give_other_steps():
     ],
 )
 def test_steps_that_no_encoder_takes_are_refused(change: dict, message: str):
-    steps = dataclasses.replace(_example(2, 3), **change)
+    steps = dataclasses.replace(some_walk(2, 3), **change)
     counts = walk.octave_counts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk, "octave_counts", lambda bits, padding: counts(bits, min(padding, bits - 1)))
@@ -130,7 +135,7 @@ def test_steps_that_no_encoder_takes_are_refused(change: dict, message: str):
 
 
 def test_other_numbers_are_refused():
-    data = write_walk("raw", SYMBOLS, _example())
+    data = write_walk("raw", SYMBOLS, some_walk())
     with pytest.raises(UserError, match="coded in mode 6, which this cod_jax does not know"):
         read_walk(b"\x06" + data[1:])
     at = 2 + len(SYMBOLS) + 1

@@ -210,7 +210,21 @@ def test_transparency_is_a_warning_of_one_line(cod: Cod, tmp_path: Path):
             ["decompress", "-m", "MODEL", "a.cod", "--seed", "-1"],
             "expected seed to be a whole number from 0 to 2^63 - 1, got -1",
         ),
-        (["compress", "-m", "MODEL", "a.png", "--steps", "2"], "unrecognized arguments: --steps 2"),
+        (["compress", "-m", "MODEL", "a.png", "--steps", "2"], "--steps is for --mode diffc; add that"),
+        (["compress", "-m", "MODEL", "a.png", "--mode", "diffc"], "--mode diffc takes one of --bpp and --steps"),
+        (
+            ["compress", "a.png", "--mode", "diffc", "--bpp", "1", "--steps", "2"],
+            "--mode diffc takes one of --bpp and --steps",
+        ),
+        (
+            ["compress", "a.png", "--mode", "diffc", "--steps", "2", "--max-bytes", "9"],
+            "--max-bytes does not go with --mode diffc",
+        ),
+        (
+            ["compress", "a.png", "--mode", "diffc", "--steps", "2", "--format", "legacy-lite"],
+            "--mode diffc writes the layout cod only",
+        ),
+        (["decompress", "a.cod", "--coded-steps", "-1"], "--coded-steps: expected a whole number, got '-1'"),
         (["compress", "-m", "MODEL", "a.png", "--quality", "0"], "quality must be at least 1, got 0"),
         (["compress", "a.png", "--quality", "1", "--bpp", "0.1"], "--bpp: not allowed with argument --quality"),
         (["compress", "a.png", "--bpp", "0"], "bits per pixel must be a positive number, got 0"),
