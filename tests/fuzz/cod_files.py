@@ -4,6 +4,8 @@ An input is a fault if it raises anything but a `UserError`, gives symbols that 
 without being what is written for what it gives.
 """
 
+from typing import Any
+
 from cod_jax.coding import bits as bit_packing
 from cod_jax.coding import container, legacy, sizes, stream
 from cod_jax.errors import UserError
@@ -58,7 +60,7 @@ def check_picture(data: bytes, coder: stream.SymbolCoder) -> None:
     require(picture.symbols.shape[:2] == grid, "the symbols do not cover the picture")
     first, last = coder.symbols.first, coder.symbols.last
     require(first <= picture.symbols.min() <= picture.symbols.max() <= last, "a symbol is not of the model")
-    size = {"height": picture.height, "width": picture.width, "level": picture.level}
+    size: dict[str, Any] = {"height": picture.height, "width": picture.width, "level": picture.level}
     again = coder.encode(picture.symbols, **size, steps=picture.walk)
     same_mode = coder.decode(again, max_pixels=MAX_PIXELS).mode == picture.mode
     require(again == data if same_mode else len(again) <= len(data), "a picture was read that is not written so")
