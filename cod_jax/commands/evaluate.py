@@ -125,6 +125,8 @@ def _run(args: argparse.Namespace) -> int:
     checked_pictures(args.images, args.output, force=args.force)
     for model in args.model:
         places.check_place(Path(model), compiled=True)
+    if args.weights and not Path(args.weights).is_dir():
+        raise UserError(f"--weights {args.weights} is not a folder; name the one that holds the weight files")
 
     from cod_jax.evaluation.baselines import FORMATS
     from cod_jax.evaluation.compare import check_losses
@@ -170,6 +172,14 @@ def _run(args: argparse.Namespace) -> int:
     )
     for line in _lines(results, request.described()):
         frame.say(line)
+    for missing in results["not_measured"]:
+        # Without --weights nobody asked for the metrics that need them.
+        if (
+            args.weights
+            or missing["name"] in args.baselines
+            or ("all" in args.baselines and missing["name"] in FORMATS)
+        ):
+            frame.say(f"not measured: {missing['title']}: {missing['reason']}")
     if few := few_scales_note(results):
         frame.say(f"note: MS-SSIM: {few}")
     if not args.no_report:

@@ -1,6 +1,7 @@
 """The command `cod`, run in this process."""
 
 import functools
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,8 @@ def photos(tmp_path) -> Path:
 @pytest.fixture
 def run(cod: Cod, monkeypatch) -> Cod:
     """Run `cod evaluate` in this process."""
+    # Here, because a command prints warnings, also that of beartype about annotations of Flax.
+    importlib.import_module("cod_jax.interop.frozen_networks")
     monkeypatch.setattr("cod_jax.evaluation.evaluate.fresh_processes", in_this_process)
     monkeypatch.setattr("cod_jax.model_folder.describe.describe_model", lambda path: {"parameters": 7})
     monkeypatch.setattr(stages, "_warm", set())

@@ -33,7 +33,11 @@ def test_other_codecs_and_their_results_are_measured_on_the_same_pictures(run, p
 
 def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("cod_jax.evaluation.baselines.missing", lambda name: "no such wheel")
-    assert run(*ARGUMENTS, "--baselines", "jxl")[0] == 0
+    status, out, _ = run(*ARGUMENTS, "--baselines", "jxl")
+    assert status == 0
+    assert [line for line in out.splitlines() if line.startswith("not measured")] == [
+        "not measured: jxl: no such wheel"
+    ]
     jxl, lpips, dists, fid = results_of(tmp_path)["not_measured"]
     assert jxl == {"name": "jxl", "title": "jxl", "reason": "no such wheel"}
     assert lpips["reason"] == "no weight files are given; name their folder with --weights"
@@ -41,7 +45,10 @@ def test_a_codec_that_is_not_installed_is_listed(run, photos: Path, tmp_path: Pa
         ("DISTS", lpips["reason"]),
         ("patch-FID", lpips["reason"]),
     ]
-    assert run(*ARGUMENTS, "--weights", "photos", "--baselines", "jxl")[0] == 0
+    status, out, _ = run(*ARGUMENTS, "--weights", "photos", "--baselines", "jxl")
+    assert status == 0
+    assert "\nnot measured: DISTS: DISTS needs vgg16-397923af.pth" in out
+    assert "--weights nowhere is not a folder; name" in run(*ARGUMENTS, "--weights", "nowhere")[2]
     lpips, dists, fid = (one["reason"] for one in results_of(tmp_path)["not_measured"][1:])
     assert lpips.startswith("LPIPS with AlexNet needs alexnet-owt-7be5be79.pth or ")
     assert dists.startswith("DISTS needs vgg16-397923af.pth, and there is none in photos; download it from https://")
