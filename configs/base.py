@@ -83,6 +83,7 @@ def get_config() -> config_dict.ConfigDict:
             "data": {
                 # Folder of pictures, ArrayRecord file or folder, or "tfds:NAME[:SPLIT]", a dataset that
                 # tensorflow-datasets has prepared as ArrayRecord files ("tfds:/its/folder[:SPLIT]" by its folder).
+                # Or a mixture of these: "mix:WEIGHT=SOURCE,WEIGHT=SOURCE".
                 "source": "",
                 "validation_source": "",  # the same for held-out images; "" holds out some files of the source
                 "validation_modulus": 20,  # one file in this many is held out; 0 holds out none

@@ -15,9 +15,10 @@ class DataConfig:
     """Source of the images, and how they are cropped.
 
     Attributes:
-        source: One of three kinds. A folder of pictures (`files.IMAGE_FORMATS`), searched with all folders below
+        source: One of four kinds. A folder of pictures (`files.IMAGE_FORMATS`), searched with all folders below
             it. A folder or file of ArrayRecord shards made by `cod prepare`. Or "tfds:NAME[:SPLIT]", a
-            dataset that tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`.
+            dataset that tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`. Or
+            "mix:WEIGHT=SOURCE,WEIGHT=SOURCE", a mixture of these with shares of the training images.
         validation_source: The same for validation. If empty, a part of `source` is held out instead.
         validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) is
             divisible by this number; 0 holds nothing out. The name of a dataset's record is its file and its place

@@ -225,12 +225,13 @@ def build_train_batches(
             f"{config.source}: all {len(held_out)} files fall into validation; "
             "give more images or set data.validation_modulus=0"
         )
-    usable = UsableImages(source, indices, config)
+    epoch = source.epoch(indices)
+    usable = UsableImages(source, epoch, config)
     usable.load_or_next(0)
     # Crops are drawn before the batch is divided among the processes, so they depend on the place in the whole batch.
     # Batching before the slice gives each process consecutive rows of it.
     dataset = (
-        grain.MapDataset.range(len(indices))
+        grain.MapDataset.range(len(epoch))
         .seed(seed)
         .shuffle()
         .repeat()
@@ -243,11 +244,11 @@ def build_train_batches(
             )
         )
     )
-    names = "\n".join(source.names[index] for index in indices)
+    names = "\n".join(source.names[index] for index in epoch)
     identity = {
         "batch_size": batch_size,
         "seed": seed,
-        "num_images": len(indices),
+        "num_images": len(epoch),
         "names_crc32": zlib.crc32(os.fsencode(names)),
         **source.identity(indices),
     }

@@ -41,6 +41,10 @@ class Source:
         del indices
         return {}
 
+    def epoch(self, indices: Sequence[int]) -> Sequence[int]:
+        """Return the images of an epoch, given those to train on; a source may repeat some."""
+        return indices
+
     def read(self, index: int) -> bytes:
         """Return the encoded image at an index, in a format that Pillow reads.
 

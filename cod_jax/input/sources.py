@@ -11,7 +11,7 @@ import grain
 from cod_jax import files
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_images
-from cod_jax.input import records, tfds_source
+from cod_jax.input import mixture, records, tfds_source
 from cod_jax.input.source import Source
 from cod_jax.plugins import is_plugin, resolve
 
@@ -115,7 +115,7 @@ class RecordSource(Source):
 
 
 def open_source(path: str) -> Source:
-    """Open a folder of images, a folder of ArrayRecord shards, a single shard, "tfds:NAME", or a class of one's own.
+    """Open a folder of images, ArrayRecord shards, "tfds:NAME", a mixture of these, or a class of one's own.
 
     Args:
         path: The place, or "package.module:Class" with an optional ":ARGUMENT"; see `Source`.
@@ -130,6 +130,9 @@ def open_source(path: str) -> Source:
         return resolve(kind, Source, trusted=True)(argument)
     if path.startswith(tfds_source.PREFIX):
         return tfds_source.TfdsSource(path)
+    if path.startswith(mixture.PREFIX):
+        return mixture.MixedSource(path, open_source)
+    files.require_local(path)
     location = Path(path)
     if location.is_file() and location.name.endswith(records.SHARD_SUFFIX):
         return RecordSource(path)
@@ -144,7 +147,7 @@ def _split_kind(path: str) -> tuple[str, str]:
     """Take "package.module:Class:ARGUMENT" apart; of any other text both parts are empty."""
     module, *rest = path.split(":", 2)
     kind = ":".join((module, *rest[:1]))
-    is_other = path.startswith(tfds_source.PREFIX) or not is_plugin(kind)
+    is_other = path.startswith((tfds_source.PREFIX, mixture.PREFIX)) or not is_plugin(kind)
     return ("", "") if is_other else (kind, rest[1] if len(rest) > 1 else "")
 
 
