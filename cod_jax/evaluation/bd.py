@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cod_jax.errors import UserError
+
 METHOD = "pchip"
 MIN_POINTS, MIN_SHARE = 4, 0.5
 
@@ -47,15 +49,22 @@ def bd_delta(rates: Numbers, qualities: Numbers, other_rates: Numbers, other_qua
         qualities: The metric at these rates; higher is better.
         other_rates: Those of the curve that it is compared with.
         other_qualities: Its qualities.
+
+    Raises:
+        UserError: A curve has another number of rates than of qualities.
     """
+    for ours, theirs in ((rates, qualities), (other_rates, other_qualities)):
+        if len(ours) != len(theirs):
+            raise UserError(f"expected a quality for each rate, got {len(ours)} rates and {len(theirs)} qualities")
     if importlib.util.find_spec("bjontegaard") is None:
         return Delta(reason="bjontegaard is not installed; pip install 'cod_jax[eval]'")
     import bjontegaard
 
     ours, others = _sorted(rates, qualities), _sorted(other_rates, other_qualities)
-    for name, curve in (("it", ours), ("the other curve", others)):
+    for name, curve in (("the curve", ours), ("the other curve", others)):
         if len(curve) < MIN_POINTS:
-            return Delta(reason=f"{name} has {len(curve)} points, and {MIN_POINTS} are needed")
+            points = "1 point" if len(curve) == 1 else f"{len(curve)} points"
+            return Delta(reason=f"{name} has {points}, and {MIN_POINTS} are needed")
         if np.any(curve[:, 0] <= 0) or np.any(np.diff(curve[:, 0]) <= 0):
             return Delta(reason=f"{name} has several points of one rate, or one of rate 0")
         if not np.all(np.isfinite(curve)) or np.any(np.diff(curve[:, 1]) <= 0):

@@ -29,11 +29,13 @@ def frechet_distance(a: Features, b: Features) -> float:
         The distance, in float64; 0 for equal sets.
 
     Raises:
-        UserError: A set has fewer than two samples, or they have different features.
+        UserError: A set has fewer than two samples, they have different features, or some are not finite.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise UserError(f"expected two sets of at least two features of one length, got {a.shape} and {b.shape}")
     a, b = a.astype(np.float64), b.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise UserError("expected finite features, got NaN or infinity; look for the pictures that they are of")
     means = a.mean(axis=0), b.mean(axis=0)
     centred = [(x - mean[None]) / np.sqrt(len(x) - 1) for x, mean in zip((a, b), means, strict=True)]
     traces = sum(np.sum(x**2) for x in centred)
@@ -64,7 +66,13 @@ def patch_corners(height: int, width: int, size: int) -> npt.NDArray[np.int32]:
 
 
 def patches(picture: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Return the patches [N, size, size, 3] of a picture [H, W, 3]; none of one that is smaller."""
+    """Return the patches [N, size, size, 3] of a picture [H, W, 3]; none of one that is smaller.
+
+    Raises:
+        UserError: The size is not a positive number.
+    """
+    if size < 1:
+        raise UserError(f"expected patches of at least one pixel, got {size}")
     corners = patch_corners(picture.shape[0], picture.shape[1], size).tolist()
     cut = [picture[row : row + size, column : column + size] for row, column in corners]
     return np.stack(cut) if cut else np.empty((0, size, size, 3), np.uint8)

@@ -25,25 +25,26 @@ def mean_squared_error(reference: Pixels, image: Pixels) -> float:
     return float(np.mean((reference.astype(np.float64) - image.astype(np.float64)) ** 2))
 
 
-def psnr(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> float:
+def psnr(reference: Pixels, image: Pixels, *, data_range: float | None = None) -> float:
     """Compute the peak signal-to-noise ratio in dB over all pixels and channels.
 
     Args:
         reference: Original [H, W, C].
         image: Decoded picture of the same shape.
-        data_range: Difference between white and black: 255 for uint8, 1 for image01.
+        data_range: Difference between white and black: 1 for image01. Integers have 255 by default, and of
+            floating-point values it must be said.
 
     Returns:
         10 log10(data_range^2 / mean squared error); infinity for equal pictures.
 
     Raises:
-        UserError: The shapes differ, or only one of the two is uint8.
+        UserError: The shapes differ, only one of the two is uint8, or the range is not known.
     """
     reference, image = _pair(reference, image)
-    return float(psnr_per_image(reference[None], image[None], data_range=data_range)[0])
+    return float(psnr_per_image(reference[None], image[None], data_range=_range_of(reference, image, data_range))[0])
 
 
-def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> float:
+def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float | None = None) -> float:
     """Compute the multi-scale structural similarity (Wang et al. 2003, equation 7), the mean over the channels.
 
     Five scales with an 11x11 Gaussian window of sigma 1.5, without padding. Between scales 2x2 means are taken; an odd
@@ -56,21 +57,38 @@ def ms_ssim(reference: Pixels, image: Pixels, *, data_range: float = 255.0) -> f
     Args:
         reference: Original [H, W, C].
         image: Decoded picture of the same shape.
-        data_range: Difference between white and black: 255 for uint8, 1 for image01.
+        data_range: Difference between white and black: 1 for image01. Integers have 255 by default, and of
+            floating-point values it must be said.
 
     Returns:
         A value in [0, 1]; 1 for equal pictures.
 
     Raises:
-        UserError: The shapes differ, or only one of the two is uint8.
+        UserError: The shapes differ, only one of the two is uint8, or the range is not known.
     """
     reference, image = _pair(reference, image)
+    data_range = _range_of(reference, image, data_range)
     # Channel by channel, because the windowed moments of a large picture in float64 are five times its size.
     channels = [
         ms_ssim_per_image(*(_signed(x[None, ..., channel, None], data_range) for x in (reference, image)))
         for channel in range(reference.shape[-1])
     ]
     return float(np.mean(channels))
+
+
+def _range_of(reference: Any, image: Any, data_range: float | None) -> float:
+    """Return the difference between white and black.
+
+    Raises:
+        UserError: It is not a positive number, or it is not said and the values do not say it.
+    """
+    if data_range is None:
+        if not all(np.issubdtype(pixels.dtype, np.integer) for pixels in (reference, image)):
+            raise UserError("expected data_range with floating-point values, got none; give 1 for values from 0 to 1")
+        return 255.0
+    if not 0 < data_range < np.inf:
+        raise UserError(f"expected data_range to be a positive number, got {data_range}; give 1 for values from 0 to 1")
+    return float(data_range)
 
 
 def _signed(x: Pixels, data_range: float) -> npt.NDArray[np.float64]:

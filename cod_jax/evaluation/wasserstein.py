@@ -52,8 +52,10 @@ def wasserstein_distortion(
         A value from 0 for equal pictures, in squared 8-bit values; lower is better.
 
     Raises:
-        UserError: The shapes differ, or the pictures are not uint8.
+        UserError: The shapes differ, the pictures are not uint8, or `num_levels` is negative.
     """
+    if num_levels < 0:
+        raise UserError(f"expected num_levels to be at least 0, got {num_levels}")
     if original.shape != decoded.shape:
         raise UserError(f"expected two pictures of one shape [H, W, 3], got {original.shape} and {decoded.shape}")
     return distance(*(window_statistics(picture, num_levels=num_levels) for picture in (original, decoded)))

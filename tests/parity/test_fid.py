@@ -46,6 +46,10 @@ def test_equal_sets_have_no_distance():
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
     with pytest.raises(UserError, match="at least two features"):
         frechet_distance(features[:1], features)
+    with pytest.raises(UserError, match="expected finite features"):
+        frechet_distance(features * np.nan, features)
+    with pytest.raises(UserError, match="expected patches of at least one pixel, got 0"):
+        patches(np.zeros((4, 4, 3), np.uint8), 0)
 
 
 @pytest.mark.parametrize("name", [name for name in CASE.arrays.files if name.endswith("_yx")])

@@ -26,7 +26,7 @@ def test_other_codecs_and_their_results_are_measured_on_the_same_pictures(run, p
     (theirs,) = results["curves"][-1]["points"]
     assert theirs["mean"]["num_lossless"] == 3
     assert "bpp" not in theirs["mean"]
-    assert {row["reason"] for row in results["bd"]} == {"it has 0 points, and 4 are needed"}
+    assert {row["reason"] for row in results["bd"]} == {"the curve has 0 points, and 4 are needed"}
     assert [row["curve"] for row in rows_of(tmp_path, "bd.csv")][:1] == ["theirs"]
     assert (tmp_path / "result" / "plots" / "rate_psnr.svg").read_bytes().startswith(b"<?xml")
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cod_jax.errors import UserError
 from cod_jax.evaluation.bd import bd_delta, bd_rows
 
 # The JCT-VC reference sheet's own examples, with the BD-rates that it shows; also among the tests of Netflix's VMAF.
@@ -46,11 +47,11 @@ def test_a_curve_that_needs_half_the_rate():
 @pytest.mark.parametrize(
     ("rates", "qualities", "reason"),
     [
-        (RATES[:3], QUALITIES[:3], "it has 3 points, and 4 are needed"),
-        (RATES, (25, 28, 27.5, 34), "the quality of it does not rise with the rate everywhere"),
-        ((0.1, 0.2, 0.2, 0.4), QUALITIES, "it has several points of one rate, or one of rate 0"),
-        ((0.2, 0.2, 0.2, 0.2), QUALITIES, "it has several points of one rate, or one of rate 0"),
-        ((0.0, 0.1, 0.2, 0.4), QUALITIES, "it has several points of one rate, or one of rate 0"),
+        (RATES[:3], QUALITIES[:3], "the curve has 3 points, and 4 are needed"),
+        (RATES, (25, 28, 27.5, 34), "the quality of the curve does not rise with the rate everywhere"),
+        ((0.1, 0.2, 0.2, 0.4), QUALITIES, "the curve has several points of one rate, or one of rate 0"),
+        ((0.2, 0.2, 0.2, 0.2), QUALITIES, "the curve has several points of one rate, or one of rate 0"),
+        ((0.0, 0.1, 0.2, 0.4), QUALITIES, "the curve has several points of one rate, or one of rate 0"),
         (RATES, (35, 36, 37, 38), "the curves share 0% of the qualities of the shorter one, and 50% are needed"),
         (RATES, (31.5, 33, 36, 38), "the curves share 38% of the qualities of the shorter one, and 50% are needed"),
     ],
@@ -88,3 +89,8 @@ def test_models_are_compared_with_everything_else():
     for row in rows:
         expected = {("ours", "theirs"): -50, ("theirs", "ours"): 100, ("theirs", "jpeg"): -50}
         assert row["rate_percent"] == pytest.approx(expected.get((row["curve"], row["against"]), -75)), row
+
+
+def test_a_rate_without_a_quality_is_refused():
+    with pytest.raises(UserError, match="expected a quality for each rate, got 4 rates and 3 qualities"):
+        bd_delta(RATES, QUALITIES, RATES, QUALITIES[:3])

@@ -97,6 +97,16 @@ def test_pictures_of_different_shapes_are_refused(measure):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8))
 
 
+@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ms_ssim])
+def test_the_range_of_floating_point_values_must_be_said(measure):
+    image01 = np.full((16, 16, 3), 0.5)
+    with pytest.raises(UserError, match="expected data_range with floating-point values, got none; give 1 for"):
+        measure(image01, image01)
+    for data_range in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UserError, match="expected data_range to be a positive number"):
+            measure(image01, image01, data_range=data_range)
+
+
 def test_pictures_of_different_ranges_are_refused():
     reference, image = _pair(16, 16)
     for metric in (metrics.psnr, metrics.ms_ssim, metrics.mean_squared_error):

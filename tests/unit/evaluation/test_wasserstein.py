@@ -70,3 +70,9 @@ def test_it_grows_with_the_error_and_knows_the_shape():
         wasserstein_distortion(noise(0), noise(0)[:-1])
     with pytest.raises(UserError, match=r"expected a picture uint8 \[H, W, 3\], got uint8 \(4, 4\)"):
         window_statistics(np.zeros((4, 4), np.uint8))
+
+
+def test_a_negative_window_is_refused():
+    picture = np.full((20, 30, 3), 90, np.uint8)
+    with pytest.raises(UserError, match="expected num_levels to be at least 0, got -1"):
+        wasserstein_distortion(picture, picture, num_levels=-1)
