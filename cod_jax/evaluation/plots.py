@@ -1,6 +1,7 @@
 """Plots of results: every metric over the rate, and perception over distortion."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,13 +30,14 @@ def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappin
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    is_log = x["name"] == "bpp", y["better"] == "lower"
     # Names of elements are random otherwise.
     with mpl.rc_context({"svg.hashsalt": "cod_jax", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9, 6), layout="constrained")
         axes = figure.add_subplot()
         for curve in curves:
-            means = [point["mean"] for point in curve["points"]]
-            pairs = [(mean[x["name"]], mean[y["name"]]) for mean in means if _has(mean, x["name"], y["name"])]
+            found = [(point["mean"].get(x["name"]), point["mean"].get(y["name"])) for point in curve["points"]]
+            pairs = [pair for pair in found if all(map(_can_be_drawn, pair, is_log))]
             if pairs:
                 is_ours = curve["kind"] != "baseline"
                 axes.plot(
@@ -47,19 +49,18 @@ def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappin
                     label=curve["title"],
                 )
         axes.set(xlabel=_title(x), ylabel=_title(y))
-        if x["name"] == "bpp":
-            axes.set_xscale("log")
-        if y["better"] == "lower":
-            axes.set_yscale("log")
+        if axes.lines:
+            axes.set(xscale="log" if is_log[0] else "linear", yscale="log" if is_log[1] else "linear")
+            axes.legend(fontsize=8)
         axes.grid(visible=True, which="both", alpha=0.25)
-        axes.legend(fontsize=8)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 
-def _has(mean: Mapping[str, Any], *names: str) -> bool:
-    return all(mean.get(name) is not None for name in names)
+def _can_be_drawn(value: float | None, is_log: bool) -> bool:
+    """Return whether a value has a place on an axis: a picture that came back without any error may have none."""
+    return value is not None and math.isfinite(value) and not (is_log and value <= 0)
 
 
 def _title(metric: Mapping[str, Any]) -> str:

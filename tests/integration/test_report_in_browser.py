@@ -1,5 +1,6 @@
 """The report in a real browser: divider, keys, charts, tables, phones, contrast, and hostile names."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,3 +196,19 @@ def test_it_prints(opened: Any, tmp_path: Path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     opened.emulate_media(media="print")
     assert not opened.locator("nav").is_visible()
+
+
+def test_a_model_without_rivals_is_shown_beside_the_original(browser: Any, tmp_path: Path):
+    evaluation, source, results = write_evaluation(tmp_path)
+    results |= {"curves": results["curves"][:1], "bd": []}
+    (evaluation / "results.json").write_text(json.dumps(results))
+    write_report(evaluation, source, tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("html.ready", timeout=5000)
+    assert [page.locator(f".tag.{side}").text_content() for side in ("left", "right")] == [
+        "Original",
+        "compact (1 step)",
+    ]
+    assert "Each other codec" not in page.locator("#pictures").text_content()
+    page.close()

@@ -114,8 +114,8 @@ function viewerSection() {
     const entry = entries[state.entry],
       image = imageOf(entry),
       all = choices();
-    state.left = Math.min(state.left, all.length - 1);
-    state.right = Math.min(state.right, all.length - 1);
+    // A picture may lack what another one has; then the original stands in its place.
+    for (const side of ["left", "right"]) if (state[side] >= all.length) state[side] = 0;
     const chosen = [all[state.left], all[state.right]];
     const visible = state.swapped ? [chosen[1], chosen[0]] : chosen;
     stage.style.setProperty("--ratio", image.width / image.height);
@@ -358,7 +358,9 @@ function viewerSection() {
   const node = section(
     "pictures",
     "Pictures",
-    `Each other codec is shown by its best file, by ${report.metrics[0].title}, that has at most 10\u00a0% more bytes than that of the model, coded at whatever size; or else by its smallest.`,
+    entries.some((entry) => entry.rows.some((row) => row.length > 1))
+      ? `Each other codec is shown by its best file, by ${report.metrics[0].title}, that has at most 10\u00a0% more bytes than that of the model, coded at whatever size; or else by its smallest.`
+      : "Move the divider to compare the original with the decoded picture.",
     el(
       "div",
       { class: "viewer" },
@@ -381,7 +383,7 @@ function viewerSection() {
   );
   // At first the rate in the middle, beside a picture of the baseline.
   state.row = Math.min(1, Math.max(0, entries[0].rows.length - 1));
-  state.left = Math.min(2, choices().length - 1);
+  state.left = choices().length > 2 ? 2 : 0;
   return {
     node,
     show,
