@@ -48,6 +48,7 @@ def get_config() -> config_dict.ConfigDict:
                 "condition_alignment_weight": 0.0,  # condition with DINOv2's features; 0.5 in the published recipes
                 "alignment_block": 8,  # block whose output is aligned; 1 is the first
                 "one_step_weight": 0.0,  # extra pass at t = 0; 0 switches it off
+                "one_step_ms_ssim_weight": 0.0,  # 1 - MS-SSIM of the pictures of that pass
                 "one_step_fraction": 0.0,  # share of images trained at t = 0
                 "one_step_noise_level": 1.0,  # scale of the noise at t = 0
                 "bottleneck": {

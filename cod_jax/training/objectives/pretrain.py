@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from cod_jax.diffusion.flow import expand, flow_target, interpolate, sample_timesteps
 from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
+from cod_jax.losses.similarity import ms_ssim_per_image
 from cod_jax.losses.terms import cosine_distance_per_image, masked_mean, squared_error_per_image, weighted_sum
 from cod_jax.models import build_model
 from cod_jax.models.bottlenecks import BottleneckTraining, CodebookTraining, Draws
@@ -31,7 +32,7 @@ from cod_jax.training.objectives.objective import (
     without_frozen,
 )
 
-TERMS = ("flow", "reconstruction", "one_step", "feature_alignment", "condition_alignment")
+TERMS = ("flow", "reconstruction", "one_step", "one_step_ms_ssim", "feature_alignment", "condition_alignment")
 # Validation uses these quantiles of the standard normal distribution, the middles of four equal parts.
 VALIDATION_TIMES = tuple(statistics.NormalDist().inv_cdf((part + 0.5) / 4) for part in range(4))
 
@@ -50,6 +51,7 @@ class PretrainConfig(ObjectiveConfig):
         condition_alignment_weight: Weight of aligning the condition with DINOv2's features; 0 switches it off.
         alignment_block: Number of the denoiser's block whose features are aligned; 1 is the first.
         one_step_weight: Weight of the extra pass at t = 0 (unified training of the released code); 0 switches it off.
+        one_step_ms_ssim_weight: Weight of 1 - MS-SSIM of the pictures of the extra pass.
         one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
         one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training. The published value is 1;
             one-step decoding uses 0.
@@ -66,6 +68,7 @@ class PretrainConfig(ObjectiveConfig):
     condition_alignment_weight: float = 0.0
     alignment_block: int = 8
     one_step_weight: float = 0.0
+    one_step_ms_ssim_weight: float = 0.0
     one_step_fraction: float = 0.0
     one_step_noise_level: float = 1.0
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
@@ -79,9 +82,11 @@ class PretrainConfig(ObjectiveConfig):
         require_at_least(self, 0, *weights, "one_step_noise_level")
         require_at_least(self, 1, "alignment_block")
         require(self.time_shift > 0, f"time_shift must be positive, got {self.time_shift}")
+        on_pictures = [name for name in ("losses", "one_step_ms_ssim_weight") if getattr(self, name)]
         require(
-            not self.losses or self.one_step_weight > 0,
-            "one_step_weight must be above 0 with losses, which need the extra pass at t = 0, got 0",
+            not on_pictures or self.one_step_weight > 0,
+            f"one_step_weight must be above 0 with {' and '.join(on_pictures)}, on pictures of the extra pass at t = 0, "
+            "got 0",
         )
 
     @property
@@ -150,9 +155,9 @@ class Pretrain(Objective):
                 f"alignment_block must be at most {model_config.denoiser.num_blocks}, the number of the denoiser's "
                 f"blocks, got {config.alignment_block}; choose an earlier block or set feature_alignment_weight to 0"
             )
-        if config.losses and model_config.is_latent:
+        if (config.losses or config.one_step_ms_ssim_weight) and model_config.is_latent:
             raise UserError(
-                f"objective.losses compare pictures and need a denoiser on pixels, got kind "
+                "objective.losses and one_step_ms_ssim_weight compare pictures and need a denoiser on pixels, got kind "
                 f"{model_config.denoiser.kind}, which works on latents; leave them out"
             )
         self.model_config, self.config = model_config, config
@@ -176,8 +181,9 @@ class Pretrain(Objective):
             self.bottleneck.name: self.bottleneck.weight,
             **{loss.NAME: loss.weight for loss in self.losses},
         }
-        if config.one_step_weight > 0:
-            self.weights["one_step"] = config.one_step_weight
+        for name in ("one_step", "one_step_ms_ssim"):
+            if (weight := getattr(config, f"{name}_weight")) > 0:
+                self.weights[name] = weight
         for name in ("feature_alignment", "condition_alignment"):
             if (weight := getattr(config, f"{name}_weight")) > 0:
                 self.weights[name] = weight
@@ -275,6 +281,10 @@ class Pretrain(Objective):
         if config.one_step_weight > 0:
             one_step = model.one_step(condition, config.one_step_noise_level * draws.noise)
             terms["one_step"] = jnp.mean(importance * squared_error_per_image(one_step, values))
+            if config.one_step_ms_ssim_weight > 0:
+                terms["one_step_ms_ssim"] = jnp.mean(
+                    importance * (1 - jnp.asarray(ms_ssim_per_image(one_step, values)))
+                )
             terms |= {loss.NAME: jnp.mean(importance * loss(one_step, values)) for loss in self.losses}
         output = self.bottleneck.output(terms, quantized, keep, z, draws.bottleneck)
         return weighted_sum(terms, self.weights), output
