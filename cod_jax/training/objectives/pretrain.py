@@ -85,7 +85,7 @@ class PretrainConfig(ObjectiveConfig):
         on_pictures = [name for name in ("losses", "one_step_ms_ssim_weight") if getattr(self, name)]
         require(
             not on_pictures or self.one_step_weight > 0,
-            f"one_step_weight must be above 0 with {' and '.join(on_pictures)}, on pictures of the extra pass at t = 0, "
+            f"one_step_weight must be above 0 with {' and '.join(on_pictures)}, which concern the extra pass at t = 0, "
             "got 0",
         )
 

@@ -9,6 +9,7 @@ import pytest
 
 from cod_jax.features.dinov2 import DINOv2Config
 from cod_jax.features.sd_vae import LATENT_SCALE, SDVAEConfig
+from cod_jax.losses.similarity import ms_ssim_per_image
 from cod_jax.models import DDTConfig
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.objective import ObjectiveContext
@@ -94,7 +95,8 @@ def test_an_alignment_block_that_does_not_exist_is_refused():
 @pytest.mark.slow
 def test_extra_pass_at_zero_is_a_term_of_its_own(images):
     unified = Pretrain(
-        PretrainConfig(one_step_weight=2.0, one_step_noise_level=0.0), ObjectiveContext(tiny_model_config())
+        PretrainConfig(one_step_weight=2.0, one_step_ms_ssim_weight=3.0, one_step_noise_level=0.0),
+        ObjectiveContext(tiny_model_config()),
     )
     params = start(unified)[0].params
     draws = unified.draw(jax.random.key(0), images.shape)._replace(drop=jnp.ones((len(images),)))
@@ -105,8 +107,10 @@ def test_extra_pass_at_zero_is_a_term_of_its_own(images):
     decoded = model.one_step(model.codec.decode(z_q))
     np.testing.assert_allclose(output.terms["one_step"], jnp.mean((decoded - (2 * image01 - 1)) ** 2), rtol=1e-4)
     terms = output.terms
+    difference = 1 - jnp.mean(jnp.asarray(ms_ssim_per_image(decoded, 2 * image01 - 1)))
+    np.testing.assert_allclose(terms["one_step_ms_ssim"], difference, rtol=1e-4)
     expected = terms["flow"] + terms["reconstruction"] + 0.25 * terms["commitment"] + 2 * terms["one_step"]
-    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    np.testing.assert_allclose(total, expected + 3 * terms["one_step_ms_ssim"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,10 @@ def test_extra_pass_at_zero_is_a_term_of_its_own(images):
         ({"null_condition_probability": 1.5}, r"null_condition_probability must be in \[0, 1\], got 1.5"),
         ({"one_step_weight": -1.0}, "one_step_weight must be at least 0, got -1.0"),
         ({"time_shift": 0.0}, "time_shift must be positive, got 0.0"),
+        (
+            {"one_step_ms_ssim_weight": 0.1},
+            "one_step_weight must be above 0 with one_step_ms_ssim_weight, which concern",
+        ),
     ],
 )
 def test_objective_refuses_unusable_values(fields, message):
