@@ -69,9 +69,10 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--frozen-weights has no effect on this model, which has no autoencoder; leave it out")
     settings = training["config"]
     objective = from_mapping(ObjectiveConfig, upgraded(settings)["objective"], "config.objective")
-    choice = Choice(None, None if objective.can_guide else 1.0, "the model was trained for one step")
-    if not objective.trains_one_step:
-        choice = choose_decoding(settings.get("validation", {}), training.get("validation", {}))
+    choice = choose_decoding(settings.get("validation", {}), training.get("validation", {}))
+    if objective.trains_one_step:
+        guidance = choice.guidance if objective.can_guide else 1.0
+        choice = Choice(None, guidance, "the model was trained for one step")
     decoding = default_decoding(config, one_step=choice.steps is None)
     decoding = decoding.override(steps=choice.steps, guidance=choice.guidance).override(**chosen_decoding(args))
     fingerprint = save_bundle(

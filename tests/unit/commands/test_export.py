@@ -1,5 +1,6 @@
 """From a run folder to a model folder."""
 
+import dataclasses
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,11 @@ def test_the_validation_chooses_the_steps(stub_run, capsys, psnr, options, expec
     assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
     assert saved["decoding"] == expected
     assert said in capsys.readouterr().out
+    # A model trained for one step too keeps that, and takes the guidance for more.
+    objective = {**SETTINGS["objective"], "one_step_weight": 1.0}
+    saved = stub_run(tiny_pixel_config(), measured=measured, validation=settings, objective=objective)
+    assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
+    assert saved["decoding"] == dataclasses.replace(expected, num_steps=1)
 
 
 @pytest.mark.parametrize("options", [(), ("--frozen-weights", "elsewhere")])
