@@ -61,7 +61,7 @@ def get_config() -> config_dict.ConfigDict:
                 "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
             },
             "optimizer": {
-                "kind": "adamw",
+                "kind": "adamw",  # or "muon", for the matrices of blocks; it also has "momentum", by default 0.95
                 "learning_rate": 1e-4,
                 "warmup_steps": 0,
                 "schedule": "constant",  # or "cosine", or "tenth": a tenth of the rate in the second half

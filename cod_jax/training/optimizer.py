@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from cod_jax.models.fields import Part, require, require_at_least
 
 Schedule = Literal["constant", "cosine", "tenth"]
 _RUNNING_NORM_DECAY = 0.99
+MUON_RMS = 0.2
 
 
 class OptimizerConfig(Part):
@@ -23,7 +24,10 @@ class OptimizerConfig(Part):
         learning_rate: Peak learning rate.
     """
 
-    FAMILY: ClassVar[Mapping[str, str]] = {"adamw": "cod_jax.training.optimizer:AdamWConfig"}
+    FAMILY: ClassVar[Mapping[str, str]] = {
+        "adamw": "cod_jax.training.optimizer:AdamWConfig",
+        "muon": "cod_jax.training.optimizer:MuonConfig",
+    }
     learning_rate: float
 
     def build(self) -> optax.GradientTransformation:
@@ -80,9 +84,13 @@ class AdamWConfig(OptimizerConfig):
         return optax.chain(
             *([clip_by_running_norm(self.relative_clip)] if self.relative_clip > 0 else []),
             optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip > 0 else optax.identity(),
-            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            self.build_direction(),
             optax.add_decayed_weights(self.weight_decay) if self.weight_decay > 0 else optax.identity(),
         )
+
+    def build_direction(self) -> optax.GradientTransformation:
+        """Return the transformation of clipped gradients into a direction, before weight decay."""
+        return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
     def build_schedule(self, total_steps: int) -> optax.Schedule:
         """Return the learning rate as a function of the step, counted from 0."""
@@ -99,6 +107,43 @@ class AdamWConfig(OptimizerConfig):
         # The rise starts above zero, because a step with rate zero would be lost.
         rise = optax.linear_schedule(self.learning_rate / self.warmup_steps, self.learning_rate, self.warmup_steps)
         return optax.join_schedules([rise, main], [self.warmup_steps])
+
+
+@dataclasses.dataclass(frozen=True)
+class MuonConfig(AdamWConfig):
+    """Settings of Muon (Jordan 2024) for the matrices of blocks; all other parameters have AdamW's direction.
+
+    Updates of matrices are orthogonalised by Newton-Schulz iterations and have the root mean square `MUON_RMS`, about
+    that of AdamW's, so one learning rate serves both (Liu et al. 2025, equation 4).
+
+    Attributes:
+        kind: Name of this kind of optimizer.
+        momentum: Decay of the average of gradients that is orthogonalised, with Nesterov's step.
+    """
+
+    kind: Literal["muon"] = "muon"  # pyright: ignore[reportIncompatibleVariableOverride]
+    momentum: float = 0.95
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+
+    def build_direction(self) -> optax.GradientTransformation:
+        """Return the transformation of clipped gradients into a direction, before weight decay."""
+
+        def dimensions(updates: optax.Updates) -> Any:
+            # The first axis counts the blocks.
+            return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(1, 2), updates)
+
+        def kinds(params: Mapping[str, jax.Array]) -> dict[str, str]:
+            return {n: "matrix" if "/block/" in n and x.ndim == 3 else "other" for n, x in params.items()}
+
+        muon = optax.chain(
+            optax.contrib.scale_by_muon(beta=self.momentum, weight_dimension_numbers=dimensions),
+            # An orthogonal matrix [n, m] has the root mean square max(n, m)^-0.5.
+            optax.stateless(lambda tree, _: jax.tree.map(lambda x: MUON_RMS * max(x.shape[1:]) ** 0.5 * x, tree)),
+        )
+        return optax.partition({"matrix": muon, "other": super().build_direction()}, kinds)
 
 
 class RunningNormState(NamedTuple):

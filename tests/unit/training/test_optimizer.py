@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.training.optimizer import AdamWConfig, EmaConfig, clip_by_running_norm
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig, MuonConfig, clip_by_running_norm
 
 
 def test_average_warms_up_so_that_short_runs_forget_their_start():
@@ -62,3 +62,36 @@ def test_the_relative_clip_leaves_the_state_of_other_runs_as_it_was():
     assert len(clipped) == len(plain) + 2
     with pytest.raises(ValueError, match=r"relative_clip must be at least 0, got -1\.0"):
         AdamWConfig(relative_clip=-1.0)
+
+
+def test_muon_orthogonalises_the_matrices_of_blocks_and_leaves_the_rest_to_adam():
+    generator = np.random.default_rng(0)
+    shapes = {
+        "model/blocks/block/mlp/kernel": (2, 6, 16),
+        "model/blocks/block/mlp/bias": (2, 16),
+        "model/blocks/block/depthwise/kernel": (2, 3, 3, 6),
+        "model/out/kernel": (6, 16),
+    }
+    gradients = {name: jnp.asarray(generator.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    found, expected = (
+        optimizer.build().update(gradients, optimizer.build().init(gradients), gradients)[0]
+        for optimizer in (MuonConfig(), AdamWConfig())
+    )
+    for name in shapes:
+        if name != "model/blocks/block/mlp/kernel":
+            np.testing.assert_array_equal(found[name], expected[name])
+    for gradient, direction in zip(
+        *(tree["model/blocks/block/mlp/kernel"] for tree in (gradients, found)), strict=True
+    ):
+        left, _, right = np.linalg.svd(gradient, full_matrices=False)
+        # Newton-Schulz iterations bring all singular values near to one.
+        singular = np.linalg.svd(direction, compute_uv=False) / (0.2 * 4)
+        assert singular.min() > 0.6
+        assert singular.max() < 1.3
+        assert np.sum(direction * (left @ right)) > 0.9 * np.linalg.norm(direction) * np.linalg.norm(left @ right)
+        assert 0.14 < np.sqrt(np.mean(direction**2)) < 0.26
+
+
+def test_settings_of_muon_are_checked():
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\), got 1.0"):
+        MuonConfig(momentum=1.0)
