@@ -135,8 +135,12 @@ class MuonConfig(AdamWConfig):
             # The first axis counts the blocks.
             return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(1, 2), updates)
 
-        def kinds(params: Mapping[str, jax.Array]) -> dict[str, str]:
-            return {n: "matrix" if "/block/" in n and x.ndim == 3 else "other" for n, x in params.items()}
+        def kind(path: tuple[Any, ...], array: jax.Array) -> str:
+            of_block = "/block/" in jax.tree_util.keystr(path, simple=True, separator="/")
+            return "matrix" if of_block and array.ndim == 3 else "other"
+
+        def kinds(params: optax.Params) -> Any:
+            return jax.tree_util.tree_map_with_path(kind, params)
 
         muon = optax.chain(
             optax.contrib.scale_by_muon(beta=self.momentum, weight_dimension_numbers=dimensions),

@@ -72,10 +72,13 @@ def state_axes(objective: Objective, optimizers: Optimizers) -> TrainState:
     optimizer_axes = {
         update.name: optax.tree.map_params(
             optimizers[update.name],
-            lambda _, axes: axes,
+            # An optimizer of several kinds leaves out the parameters of the others.
+            lambda leaf, axes: leaf if isinstance(leaf, optax.MaskedNode) else axes,
             jax.eval_shape(optimizers[update.name].init, chosen(shapes, update.trains)),
             chosen(objective.axes, update.trains),
-            transform_non_params=lambda _: (),
+            # Counters and coefficients are whole on every device, as the key is.
+            transform_non_params=lambda leaf: ("key",) * leaf.ndim,
+            is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
         )
         for update in objective.updates
     }

@@ -1,11 +1,15 @@
 """Learning-rate schedules and the moving average's decay."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cod_jax.training.optimizer import AdamWConfig, EmaConfig, MuonConfig, clip_by_running_norm
+from cod_jax.training.optimizer import AdamWConfig, EmaConfig, MuonConfig, OptimizerConfig, clip_by_running_norm
+from cod_jax.training.state import init_state, state_axes
+from tests.objective_fixtures import one_step
 
 
 def test_average_warms_up_so_that_short_runs_forget_their_start():
@@ -64,6 +68,11 @@ def test_the_relative_clip_leaves_the_state_of_other_runs_as_it_was():
         AdamWConfig(relative_clip=-1.0)
 
 
+def _direction(optimizer: OptimizerConfig, gradients: dict[str, jax.Array]) -> Any:
+    transformation = optimizer.build()
+    return transformation.update(gradients, transformation.init(gradients), gradients)[0]
+
+
 def test_muon_orthogonalises_the_matrices_of_blocks_and_leaves_the_rest_to_adam():
     generator = np.random.default_rng(0)
     shapes = {
@@ -73,16 +82,11 @@ def test_muon_orthogonalises_the_matrices_of_blocks_and_leaves_the_rest_to_adam(
         "model/out/kernel": (6, 16),
     }
     gradients = {name: jnp.asarray(generator.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
-    found, expected = (
-        optimizer.build().update(gradients, optimizer.build().init(gradients), gradients)[0]
-        for optimizer in (MuonConfig(), AdamWConfig())
-    )
-    for name in shapes:
-        if name != "model/blocks/block/mlp/kernel":
-            np.testing.assert_array_equal(found[name], expected[name])
-    for gradient, direction in zip(
-        *(tree["model/blocks/block/mlp/kernel"] for tree in (gradients, found)), strict=True
-    ):
+    found, expected = _direction(MuonConfig(), gradients), _direction(AdamWConfig(), gradients)
+    matrices = "model/blocks/block/mlp/kernel"
+    for name in set(shapes) - {matrices}:
+        np.testing.assert_array_equal(found[name], expected[name])
+    for gradient, direction in zip(gradients[matrices], found[matrices], strict=True):
         left, _, right = np.linalg.svd(gradient, full_matrices=False)
         # Newton-Schulz iterations bring all singular values near to one.
         singular = np.linalg.svd(direction, compute_uv=False) / (0.2 * 4)
@@ -90,6 +94,15 @@ def test_muon_orthogonalises_the_matrices_of_blocks_and_leaves_the_rest_to_adam(
         assert singular.max() < 1.3
         assert np.sum(direction * (left @ right)) > 0.9 * np.linalg.norm(direction) * np.linalg.norm(left @ right)
         assert 0.14 < np.sqrt(np.mean(direction**2)) < 0.26
+
+
+def test_the_state_of_muon_has_the_axes_of_its_parameters():
+    objective = one_step(lora_rank=0)
+    optimizers = {"model": MuonConfig().build()}
+    shapes = jax.eval_shape(lambda: init_state(objective, optimizers, jax.random.key(0)))
+    axes = state_axes(objective, optimizers)
+    checked = jax.tree.map(lambda leaf, names: len(names) == leaf.ndim, shapes.optimizer, axes.optimizer)
+    assert all(jax.tree.leaves(checked))
 
 
 def test_settings_of_muon_are_checked():
