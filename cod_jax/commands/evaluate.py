@@ -181,7 +181,7 @@ def _run(args: argparse.Namespace) -> int:
         ):
             frame.say(f"not measured: {missing['title']}: {missing['reason']}")
     if few := few_scales_note(results):
-        frame.say(f"note: MS-SSIM: {few}")
+        frame.say(f"note on MS-SSIM: {few}")
     if not args.no_report:
         write_report(args.output, args.images, Path(args.output) / REPORT_FILE)
     frame.say(f"see {args.output if args.no_report else Path(args.output) / REPORT_FILE}")
@@ -230,7 +230,7 @@ def _loss(text: str) -> tuple[str, float]:
 
 def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace) -> int:
     """Print and write what changed, and return the exit status."""
-    from cod_jax.evaluation.compare import compare, losses, summary
+    from cod_jax.evaluation.compare import compare, losses, only_earlier, summary
     from cod_jax.evaluation.results import write_changes
 
     changes, rows, differing = compare(results, earlier)
@@ -239,6 +239,8 @@ def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argpar
         frame.say(line)
     for name in differing:
         frame.say(f"{name} is computed in another way than in {args.against}, and was not compared")
+    if missing := only_earlier(results, earlier):
+        frame.say(f"not compared, because only the earlier evaluation has them: {', '.join(missing)}")
     too_much = losses(changes, dict(args.max_loss))
     for sentence in too_much:
         frame.print_error(args.program, sentence)

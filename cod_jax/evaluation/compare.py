@@ -156,6 +156,17 @@ def summary(changes: Sequence[Change]) -> Iterator[str]:
             )
 
 
+def only_earlier(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
+    """Return the rates that only the earlier evaluation has, of curves that both have, such as "compact 8"."""
+    new = {curve["name"]: {point["label"] for point in curve["points"]} for curve in results["curves"]}
+    return [
+        f"{curve['name']} {point['label']}"
+        for curve in earlier["curves"]
+        for point in curve["points"]
+        if point["label"] not in new.get(curve["name"], {point["label"]})
+    ]
+
+
 def _rates(results: Mapping[str, Any]) -> str:
     """Return the curves of an evaluation with their rates."""
     curves = (f"{one['name']} ({', '.join(point['label'] for point in one['points'])})" for one in results["curves"])

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from cod_jax.errors import UserError, WorkError
-from cod_jax.evaluation.compare import check_comparable, check_losses, compare, losses, summary
+from cod_jax.evaluation.compare import check_comparable, check_losses, compare, losses, only_earlier, summary
 
 
 def results(psnr: dict[str, float | None], bpp: float = 0.1, **metric: Any) -> dict[str, Any]:
@@ -69,6 +69,15 @@ def test_only_what_is_the_same_is_compared():
     assert compare(other, BEFORE)[0][1].num_images == 1
     with pytest.raises(WorkError, match=r"in common: this one has ours \(1\), and the earlier one has ours \(1\)"):
         compare(results({"x": 30.5}), BEFORE)
+
+
+def test_rates_that_are_gone_are_named():
+    earlier = results({"a": 30.0})
+    more = earlier["curves"][0]["points"][0]
+    earlier["curves"] += [{"name": "another", "points": [more]}]
+    earlier["curves"][0]["points"] += [{**more, "label": "2"}]
+    assert only_earlier(BEFORE, earlier) == ["ours 2"]
+    assert only_earlier(earlier, BEFORE) == []
 
 
 def test_what_cannot_be_compared_is_refused_before_it_is_measured():
