@@ -138,14 +138,19 @@ def read_walk(payload: bytes) -> tuple[Mode, bytes, Walk]:
     return mode, symbols_payload, walk
 
 
+def zipf_exponent(divergence: float) -> float:
+    """Return the exponent of the prior of indices, 1 + 1 / (D + ln(e + 1) / e) for D bits (Li and El Gamal 2018)."""
+    return 1 + 1 / (divergence + math.log(math.e + 1) / math.e)
+
+
 @functools.lru_cache(maxsize=256)
 def octave_counts(bits: int, padding: int) -> npt.NDArray[np.int64]:
     """Return the probabilities, in units of 2^-16, that an index plus one is in [2^j, 2^(j + 1)) for j = 0..bits.
 
-    They are those of a Zipf distribution with the exponent 1 + 1 / (D + ln(e + 1) / e) for D = bits - padding (Li and
-    El Gamal 2018), each at least 1; the largest takes what rounding leaves.
+    They are those of a Zipf distribution for a divergence of bits - padding, each at least 1; the largest takes what
+    rounding leaves.
     """
-    exponent = 1 + 1 / (bits - padding + math.log(math.e + 1) / math.e)
+    exponent = zipf_exponent(float(bits - padding))
     weights = np.arange(1, 2**bits + 1, dtype=np.float64) ** -exponent
     sums = np.add.reduceat(weights, 2 ** np.arange(bits + 1) - 1)
     counts = 1 + np.floor(sums / sums.sum() * (TOTAL - bits - 1)).astype(np.int64)

@@ -87,10 +87,8 @@ def test_a_state_elsewhere_may_be_rounded_and_not_be_another(gaussian: Any):
     path = list(walking.states(gaussian.target.shape, gaussian.model, walking.written(gaussian.coded)))
     steps = walking.written(gaussian.coded)
     for drift, passes in ((0.003, True), (0.3, False)):
-        drifted = path[-1].values + drift * np.random.default_rng(0).standard_normal(path[-1].values.shape).astype(
-            np.float32
-        )
-        state = walking.State(drifted, path[-1].snr_squared)
+        noise = np.random.default_rng(0).standard_normal(gaussian.target.shape)
+        state = walking.State((path[-1].values + drift * noise).astype(np.float32), path[-1].snr_squared)
         if passes:
             walking.verify(steps, state)
         else:

@@ -79,7 +79,7 @@ def test_the_zipf_tables_do_not_depend_on_how_a_machine_rounds(bits: int):
         counts = walk.octave_counts(bits, padding)
         assert counts.sum() == TOTAL
         assert counts.min() >= 1
-        exponent = 1 + 1 / (bits - padding + math.log(math.e + 1) / math.e)
+        exponent = walk.zipf_exponent(float(bits - padding))
         weights = [
             math.fsum(k**-exponent for k in range(2**j, min(2 ** (j + 1), 2**bits + 1))) for j in range(bits + 1)
         ]
