@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from cod_jax.diffusion.flow import expand, flow_target, guide, interpolate, sample_timesteps
 from cod_jax.errors import UserError
 from cod_jax.images import uint8_to_unit, unit_to_signed
 from cod_jax.losses.adversarial import discriminator_loss, generator_loss
-from cod_jax.losses.distribution_matching import distribution_matching_loss
-from cod_jax.losses.terms import squared_error_per_image, weighted_sum
+from cod_jax.losses.matching import Noised, critic_loss, guided, matching_loss, noised
+from cod_jax.losses.terms import weighted_sum
 from cod_jax.models import CoD, ModelConfig, build_model
 from cod_jax.models.bottlenecks import BottleneckTraining, CodebookTraining, Draws
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
@@ -105,14 +104,6 @@ class DistillDraws(NamedTuple):
     time: Float[Array, " B"]
     noise: Float[Array, "B H W 3"]
     bottleneck: Draws
-
-
-class Noised(NamedTuple):
-    """A reconstruction at a timestep, with the condition of its original."""
-
-    x_t: Float[Array, "B H W 3"]
-    t: Float[Array, " B"]
-    condition: Float[Array, "B h w hidden"]
 
 
 class Distill(Objective):
@@ -251,19 +242,15 @@ class Distill(Objective):
         draws: DistillDraws,
     ) -> Float[Array, ""]:
         """Return the loss whose gradient leads from the critic's prediction to the teacher's."""
-        noised = self._noised(critic, image01, reconstruction, draws)
-        x_t, t, condition = noised
-        remaining = 1 - expand(t, x_t)
-        critic_image = x_t + remaining * critic.velocity(*noised)
-        if self.config.guidance_scale == 1.0:
-            velocity = teacher.velocity(*noised)
-        else:
-            null = jnp.full((1, *image01.shape[1:]), NULL_CONDITION_VALUE, jnp.float32)
-            unconditional = jnp.broadcast_to(_condition(teacher, null), condition.shape).astype(condition.dtype)
-            both = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (condition, unconditional)))
-            with_condition, without = jnp.split(teacher.velocity(*both), 2)
-            velocity = guide(without, with_condition, self.config.guidance_scale)
-        return distribution_matching_loss(reconstruction, x_t + remaining * velocity, critic_image)
+        unconditional = None
+        if self.config.guidance_scale != 1.0:
+            unconditional = _condition(teacher, jnp.full((1, *image01.shape[1:]), NULL_CONDITION_VALUE, jnp.float32))
+        return matching_loss(
+            reconstruction,
+            self._noised(critic, image01, reconstruction, draws),
+            teacher=guided(teacher.velocity, unconditional, self.config.guidance_scale),
+            critic=critic.velocity,
+        )
 
     def flow(
         self,
@@ -273,9 +260,8 @@ class Distill(Objective):
         draws: DistillDraws,
     ) -> Float[Array, ""]:
         """Return the flow-matching loss of the critic on reconstructions."""
-        noised = self._noised(critic, image01, reconstruction, draws)
-        target = flow_target(reconstruction, noised.x_t, noised.t, critic.prediction)
-        return jnp.mean(squared_error_per_image(critic.velocity(*noised), target))
+        at = self._noised(critic, image01, reconstruction, draws)
+        return critic_loss(reconstruction, at, critic=critic.velocity, prediction=critic.prediction)
 
     def tend(
         self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
@@ -299,11 +285,10 @@ class Distill(Objective):
         return self.teacher.bind(teacher), self.teacher.bind({"codec": teacher["codec"], "denoiser": params["critic"]})
 
     def _noised(self, critic: CoD, image01: jax.Array, reconstruction: jax.Array, draws: DistillDraws) -> Noised:
-        reconstruction = jax.lax.stop_gradient(reconstruction)
-        t = sample_timesteps(draws.time, self.config.time_shift)
         # The condition has no gradient, because the teacher's codec is not trained.
-        condition = jax.lax.stop_gradient(_condition(critic, image01))
-        return Noised(interpolate(reconstruction, draws.noise, t), t, condition)
+        condition = _condition(critic, image01)
+        time_shift = self.config.time_shift
+        return noised(reconstruction, condition, time=draws.time, noise=draws.noise, time_shift=time_shift)
 
     def _logits(self, params: Params, buffers: Buffers, frozen: Params, image: jax.Array) -> jax.Array:
         vectors = buffers["singular_vectors"]
