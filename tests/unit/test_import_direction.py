@@ -22,7 +22,7 @@ MAX_LINES = 400
 GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"commands", "benchmarks", "launch", "pillow"}),
     frozenset({"training", "evaluation", "interop"}),
-    frozenset({"codec", "specialize"}),
+    frozenset({"codec", "perceptual", "specialize"}),
     frozenset({"model_folder"}),
     frozenset({"models", "features", "losses", "input"}),
     frozenset(
@@ -91,6 +91,7 @@ EXTRAS = {
     "cod_jax/images/tiff.py": "tiff",
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
+    "cod_jax/perceptual.py": "train",
     "cod_jax/training": "train",
     "configs": "train",
     "demo": "demo",
