@@ -29,6 +29,7 @@ def teacher() -> Bundle:
     return _bundle(tiny_compact_config())
 
 
+@pytest.mark.slow
 def test_nothing_pulls_before_the_critic_has_learned(teacher: Bundle):
     loss = CoDLoss(teacher, guidance_scale=1.0, optimizer=optax.sgd(1e-2))
     state = loss.init()
