@@ -54,7 +54,7 @@ def test_folders_keep_their_names(kind: str, tmp_path: Path):
         assert (tmp_path / "again" / file).read_bytes() == (folder / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["codebook", pytest.param("factorized", marks=pytest.mark.slow)])
 def test_checkpoints_are_restored_and_exported(kind: str, tmp_path: Path):
     facts, workdir = version_0_1_facts()[f"run_{kind}"], version_0_1() / f"run_{kind}"
     model, flat, run = load_for_export(workdir)

@@ -17,7 +17,7 @@ from tests.model_fixtures import gradient_image, save_tiny_model
 MODEL, COMPILED, PHOTO, PHOTOS = "MODEL", "COMPILED", "photo.jpg", "photos"
 EXAMPLES = {name_of(page): found for page in PAGES if (found := blocks(page, "python"))}
 # Pages whose examples use the codec in many ways, each of which is compiled.
-SLOW = {"docs/codec.md", "docs/compiled.md"}
+SLOW = {"docs/codec.md", "docs/compiled.md", "docs/diffc.md", "docs/perceptual.md"}
 
 
 @pytest.fixture

@@ -118,7 +118,8 @@ def pixel_codecs(tmp_path_factory) -> tuple[Codec, Codec]:
     return from_bundle(bundle), cod_jax.load(folder)
 
 
-@pytest.mark.parametrize("size", [pytest.param((16, 16), marks=pytest.mark.slow), (40, 45)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(16, 16), (40, 45)])
 def test_one_step_cod_is_that_of_the_model(pixel_codecs: tuple[Codec, Codec], size: tuple[int, int]):
     plain, codec = pixel_codecs
     picture = gradient_image(*size)

@@ -18,6 +18,9 @@ from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import build_model
 from tests.model_fixtures import gradient_image, numpy_params, tiny_compact_config, tiny_sampling_codec
 
+# Walking takes many compiled programs; `tests/unit/commands/test_diffc.py` goes one way quickly.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory):
@@ -41,7 +44,6 @@ def data(codec: Any) -> bytes:
     return diffc.compress(codec, IMAGE, steps=5)
 
 
-@pytest.mark.slow
 def test_another_process_decodes_the_same_picture(codec: Any, folder, data: bytes, tmp_path):
     (tmp_path / "file").write_bytes(data)
     script = (
@@ -65,7 +67,6 @@ def test_every_prefix_of_the_steps_is_a_picture(codec: Any, data: bytes):
     np.testing.assert_array_equal(both[0], both[2])
 
 
-@pytest.mark.slow
 def test_the_finish_honours_steps_guidance_and_sampler(codec: Any, data: bytes):
     chosen: list[dict] = [{"guidance": 1.0}, {"guidance": 2.0}, {"guidance": 4.0}, {"steps": 1}, {"sampler": "adams"}]
     pictures = [codec.decompress(data, **{"steps": 3, **settings}) for settings in chosen]
@@ -79,7 +80,6 @@ def test_a_rate_is_kept_and_used(codec: Any):
     assert 2.9 < 8 * len(data) / IMAGE[..., 0].size <= 3.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pixel", "latent"])
 def test_other_kinds_of_models_walk_too(kind: Any):
     codec = tiny_sampling_codec(kind)
@@ -107,7 +107,6 @@ def test_what_cannot_be_reached_is_refused(codec: Any, settings: dict, message: 
         diffc.compress(codec, IMAGE, **settings)
 
 
-@pytest.mark.slow
 def test_a_rate_beyond_the_schedule_is_refused(codec: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(walk, "END_OF_SCHEDULE", 2**12)
     with pytest.raises(UserError, match=r"expected at most \d+ steps and \d.* bits per pixel .*, got 900 steps"):

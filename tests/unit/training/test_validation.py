@@ -52,12 +52,14 @@ def validated() -> tuple[dict[str, float], np.ndarray]:
     return scalars, pictures["original_one_step_sampled"]
 
 
+@pytest.mark.slow
 def test_further_metrics_compare_with_the_reconstruction_in_one_step(validated):
     scalars, grid = validated
     original, decoded, _ = np.split(grid.astype(np.float64), 3, axis=1)
     assert scalars["lower/mse"] == pytest.approx(((original - decoded) ** 2).mean())
 
 
+@pytest.mark.slow
 def test_ms_ssim_and_texture_are_those_of_the_pictures(validated):
     scalars, grid = validated
     original, *decoded = np.split(grid.astype(np.float64), 3, axis=1)
@@ -68,6 +70,7 @@ def test_ms_ssim_and_texture_are_those_of_the_pictures(validated):
     assert scalars["texture"] == pytest.approx(float(texture_per_image(jnp.asarray(original[None], jnp.uint8))[0]))
 
 
+@pytest.mark.slow
 def test_every_quality_level_has_its_rate_and_psnr(validated):
     scalars, _ = validated
     for name in ("psnr_one_step", "estimated_bits_per_pixel", "bits_per_symbol"):
