@@ -220,8 +220,7 @@ def _make_decode(
         condition = model.codec.decode(model.codec.dequantize(symbols, level=levels))
         batch, rows, columns, _ = condition.shape
         image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
-        pixels = batch * image_shape[1] * image_shape[2] * (2 if guided else 1)
-        by_rows = jax.default_backend() == "cpu" or pixels > WHOLE_HEAD_PIXELS
+        by_rows = _head_by_rows(condition, guided=guided)
         if num_steps == 1:
             values = model.one_step(condition, by_rows=by_rows)
             path = SamplerPath(jnp.array([0.0, 1.0]), jnp.stack([jnp.zeros_like(values), values]), values[None])
@@ -260,16 +259,21 @@ def _null_condition(model: CoD, image_shape: tuple[int, ...], levels: jax.Array)
     return model.codec.decode(model.codec.quantize(z, level=levels).values)
 
 
-def _head_by_rows(rows: int, columns: int) -> bool:
-    """Return whether a pixel head saves memory, for a grid of condition cells; see `WHOLE_HEAD_PIXELS`."""
-    return jax.default_backend() == "cpu" or rows * columns * PATCH_SIZE**2 > WHOLE_HEAD_PIXELS
+def _head_by_rows(condition: jax.Array, *, guided: bool) -> bool:
+    """Return whether a pixel head works row by row, for conditions [B, h, w, C]; see `WHOLE_HEAD_PIXELS`.
+
+    With guidance it sees every picture twice.
+    """
+    batch, rows, columns, _ = condition.shape
+    pixels = batch * rows * columns * PATCH_SIZE**2 * (2 if guided else 1)
+    return jax.default_backend() == "cpu" or pixels > WHOLE_HEAD_PIXELS
 
 
 def _make_estimate(functional: Functional[CoD]) -> Callable[..., Any]:
     """Return a function of parameters, state, timestep and condition; see `Engine.estimate`."""
 
     def estimate(params, x_t, t, condition):
-        by_rows = _head_by_rows(*condition.shape[1:3])
+        by_rows = _head_by_rows(condition, guided=False)
         times = jnp.full(x_t.shape[:1], t)
         return x_t + (1 - t) * functional.bind(params).velocity(x_t, times, condition, by_rows=by_rows)
 
@@ -284,7 +288,7 @@ def _make_finish(functional: Functional[CoD], space: Space) -> Callable[..., Any
         batch, rows, columns, _ = condition.shape
         image_shape = (batch, rows * PATCH_SIZE, columns * PATCH_SIZE, 3)
         finished = follow(
-            functools.partial(model.velocity, by_rows=_head_by_rows(rows, columns)),
+            functools.partial(model.velocity, by_rows=_head_by_rows(condition, guided=guided)),
             x_t,
             condition,
             _null_condition(model, image_shape, levels) if guided else None,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int32, UInt32
 
 UNIT = 2.0**-12
-"""What a number of `normal_from_word` stands for."""
+"""The unit of the numbers that `normal_from_word` returns."""
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA

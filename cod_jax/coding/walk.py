@@ -19,7 +19,7 @@ MAX_CHUNKS = 2**16
 MAX_BITS = 16
 CHECK_BYTES = 4
 SNR_UNIT = 2.0**-20
-"""What a unit of the signal-to-noise ratio, signal over noise in power, stands for."""
+"""The unit in which files count the signal-to-noise ratio, signal over noise in power."""
 END_OF_SCHEDULE = 2**30
 """The largest ratio in those units, where the noise is 3 % of the mixture."""
 
@@ -42,7 +42,7 @@ class Walk:
         padding: Bits of these above those that a chunk's divergence is meant to have.
         grades: Length of each step, see `step_length`.
         indices: Candidate of each chunk in each step, int32 [N, C].
-        check: What tells the state after the last step, see `state_check`.
+        check: Check of the state after the last step, see `state_check`.
     """
 
     bits: int

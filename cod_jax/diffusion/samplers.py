@@ -40,7 +40,7 @@ class SamplerPath(NamedTuple):
 
 
 class PathSteps(NamedTuple):
-    """What a sampler needs to know of each of its S steps; arrays of NumPy, or traced ones.
+    """Settings of each of the S steps of a sampler, as arrays of NumPy or traced ones.
 
     Attributes:
         timesteps: Timestep at its beginning [S].

@@ -35,14 +35,14 @@ def replaced_model(path: str | os.PathLike[str], fingerprint: str) -> ReplacedMo
         fingerprint: 64 hex digits that name the weights of the new folder.
 
     Raises:
-        UserError: The folder there holds files that are no part of a model. Or it has a prior that was fitted to other
+        UserError: The folder there holds files that are not part of a model. Or it has a prior that was fitted to other
             weights, or cannot be read: nothing but its removal by hand says that the files coded with it are not
             needed.
     """
     folder = Path(path)
     if folder.is_dir() and (foreign := sorted({one.name for one in folder.iterdir()} - FILES)):
         raise UserError(
-            f"{folder} holds {', '.join(foreign[:3])}, which is no part of a model; move it away, or choose another "
+            f"{folder} holds {', '.join(foreign[:3])}, which is not part of a model; move it away, or choose another "
             "output"
         )
     has_prior = (folder / PRIOR_FILE).is_file()

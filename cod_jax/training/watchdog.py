@@ -36,7 +36,7 @@ def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
 
     def watch() -> None:
         while not closed.wait(limit_seconds / 10):
-            # Python cannot run this thread while a library holds the interpreter. Then the timer, which is no Python
+            # Python cannot run this thread while a library holds the interpreter. Then the timer, which is not a Python
             # thread, dumps the stacks and ends the process.
             faulthandler.dump_traceback_later(limit_seconds, exit=True, file=sys.__stderr__ or 2)
             if time.monotonic() - since > limit_seconds:

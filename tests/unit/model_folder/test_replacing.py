@@ -88,6 +88,6 @@ def test_a_description_is_read_without_the_weights(model: Path):
 
 def test_files_that_are_no_part_of_a_model_are_not_deleted(model: Path):
     (model / "note.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds note\.txt, which is no part of a model; move it away, or choose"):
+    with pytest.raises(UserError, match=r"holds note\.txt, which is not part of a model; move it away, or choose"):
         save(model)
     assert (model / "note.txt").read_text() == "mine"
