@@ -1,14 +1,17 @@
-"""Compact codecs that train from scratch on a CPU, for pictures at 0.03 to 0.5 bits per pixel.
+r"""Compact codecs that train from scratch on a CPU, for pictures at 0.03 to 0.5 bits per pixel.
 
     cod train --config configs/compact.py --workdir runs/compact --config.data.source=PHOTOS
     cod export --workdir runs/compact --output models/compact --images PHOTOS
 
 A fresh model is a transform codec fitted to the photographs, and training improves it. One model has eight quality
-levels; `:levels=1` trains the fourth alone. `:objective=pretrain` also trains all other times of the flow, so that the
-same files decode in many steps, with more texture; with `--config.init_from=compact` and
-`--config.objective.freeze='("codec/*",)'` the codec of the included model stays as it is. With `:size=small` the model
-has 0.9 million parameters, encoding takes 0.9 and decoding 2.7 thousand multiplications per pixel; with `base` 2.7
-million, 3 and 9; with `large` 12.7 million, 14 and 35.
+levels; `:levels=1` trains the fourth alone. With `:size=small` the model has 0.9 million parameters, encoding takes 0.9
+and decoding 2.7 thousand multiplications per pixel; with `base` 2.7 million, 3 and 9; with `large` 12.7 million, 14 and
+35.
+
+    cod train --config configs/compact.py:objective=texture --workdir runs/texture --config.init_from=runs/compact \
+        --config.data.source=PHOTOS
+
+adds a small network and trains it alone: files and pictures of one step stay as they are, and more steps add texture.
 """
 
 from typing import Any
@@ -17,7 +20,7 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-OPTIONS = {"size": ("base", "small", "large"), "levels": ("8", "1"), "objective": ("one_step", "pretrain")}
+OPTIONS = {"size": ("base", "small", "large"), "levels": ("8", "1"), "objective": ("one_step", "texture")}
 SIZES = {
     "small": {"hidden": 128, "latents": 96, "encoder_blocks": 1, "blocks": 1, "refined": 32, "refine_blocks": 1},
     "base": {"hidden": 192, "latents": 160, "encoder_blocks": 2, "blocks": 2, "refined": 48, "refine_blocks": 2},
@@ -25,15 +28,15 @@ SIZES = {
 }
 # Lambda from the lowest quality to the best, each 0.6 times the one before.
 RATE_WEIGHTS = tuple(round(0.24 * 0.6**level, 6) for level in range(8))
-# Weight of the picture of one step against the flow, which alone would leave it worse.
-ONE_STEP_WEIGHT = 10.0
+# Parameters of the network that adds texture, and those of the rest of the model.
+TEXTURE, ALL_BUT_TEXTURE = ("denoiser/texture/*",), ("codec/*", "denoiser/[!t]*", "denoiser/timestep/*")
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """Return the settings of a run from scratch.
 
     Args:
-        argument: "size=small", "base" (by default) or "large"; "levels=8" or "1"; "objective=one_step" or "pretrain".
+        argument: "size=small", "base" (by default) or "large"; "levels=8" or "1"; "objective=one_step" or "texture".
     """
     chosen = presets.options(argument, OPTIONS)
     size = presets.choose("size", chosen["size"], SIZES)
@@ -56,9 +59,12 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             num_blocks=size["blocks"],
             refined=size["refined"],
             num_refine_blocks=size["refine_blocks"],
+            num_texture_blocks=4 if chosen["objective"] == "texture" else 0,
         ),
     )
     base.replace_objective(config, _objective(chosen["objective"], rate_weights))
+    if chosen["objective"] == "texture":
+        base.apply(config, {"init_fresh": TEXTURE})
     base.apply(
         config,
         {
@@ -85,13 +91,14 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 
 def _objective(kind: str, rate_weights: tuple[float, ...]) -> dict[str, Any]:
     """Return the fields of the objective."""
-    if kind == "pretrain":
-        weights = tuple(ONE_STEP_WEIGHT * weight for weight in rate_weights)
+    if kind == "texture":
         return presets.pretrain_objective(
+            null_condition_probability=0.0,
+            # Texture of this size is as strong as the noise at t = 0.9.
+            time_shift=0.25,
             reconstruction_weight=0.0,
-            one_step_weight=ONE_STEP_WEIGHT,
-            one_step_noise_level=0.0,
-            bottleneck=presets.factorized_training(rate_weights=weights, level_balance=0.5),
+            bottleneck=presets.factorized_training(rate_weights=rate_weights),
+            freeze=ALL_BUT_TEXTURE,
         )
     return presets.one_step_objective(
         lora_rank=0,

@@ -139,6 +139,8 @@ def compact_denoiser(**fields: Any) -> dict[str, Any]:
         "refined": 48,  # channels of the refinement at 1/4 of the resolution
         "num_refine_blocks": 2,
         "prediction": "image",  # or "velocity"
+        "num_texture_blocks": 0,  # of the network that adds texture where there are several steps
+        "texture_features": 64,  # its channels, at 1/4 of the resolution
     }
     return {**defaults, **fields}
 

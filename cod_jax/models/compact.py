@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from cod_jax.images import unit_to_signed
 from cod_jax.models.bottlenecks import BottleneckConfig, FactorizedConfig
 from cod_jax.models.codec_config import CodecConfig
+from cod_jax.models.compact_blocks import compact_blocks, small
 from cod_jax.models.compute import ComputeConfig
 from cod_jax.models.denoiser import (
     MAX_BLOCKS,
@@ -31,17 +32,15 @@ from cod_jax.models.denoiser import (
 from cod_jax.models.fields import require, require_range
 from cod_jax.models.functional import Params
 from cod_jax.models.patch_transform import PATCH_VALUES, PatchMoments, PatchTransform, transform
+from cod_jax.models.texture import Texture
 from cod_jax.nn.embeddings import TimestepEmbedding, patchify, unpatchify
-from cod_jax.nn.layers import DepthwiseConv, Linear, modulate, xavier_uniform, zeros
+from cod_jax.nn.layers import Linear, xavier_uniform, zeros
 from cod_jax.nn.norms import RMSNorm
-from cod_jax.nn.stack import Stack
 
 TIMESTEP_BASE = 10000.0
 # Pixels per position of the refinement.
 REFINED_PATCH = 4
 REFINED_VALUES = 3 * REFINED_PATCH**2
-# The last layer of a block starts so small that the linear path decides, and still passes a gradient to the others.
-_small = nnx.initializers.variance_scaling(0.01, "fan_avg", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +147,9 @@ class CompactDenoiserConfig(DenoiserConfig):
         refined: Channels of the refinement at 1/4 of the resolution.
         num_refine_blocks: Residual blocks of the refinement.
         prediction: What the network outputs, "image" or "velocity".
+        num_texture_blocks: Residual blocks of the network that adds texture where there are several steps; 0 leaves it
+            out. With it all other parts see no noise, and one step gives what it gives without.
+        texture_features: Channels of that network, at 1/4 of the resolution.
     """
 
     kind: Literal["compact"] = "compact"
@@ -157,17 +159,34 @@ class CompactDenoiserConfig(DenoiserConfig):
     refined: int = 48
     num_refine_blocks: int = 2
     prediction: Prediction = "image"
+    num_texture_blocks: int = 0
+    texture_features: int = 64
 
     def __post_init__(self):
         _require_components(self.hidden)
-        require_range(self, {"refined": MAX_WIDTH})
+        require_range(self, {"refined": MAX_WIDTH, "texture_features": MAX_WIDTH})
+        require(
+            0 <= self.num_texture_blocks <= MAX_BLOCKS,
+            f"num_texture_blocks must be between 0 and {MAX_BLOCKS}, got {self.num_texture_blocks}",
+        )
         require_range(self, {"num_blocks": MAX_BLOCKS, "num_refine_blocks": MAX_BLOCKS})
         require_mlp_ratio(self.mlp_ratio, self.hidden)
         require_mlp_ratio(self.mlp_ratio, self.refined)
+        require(
+            self.prediction == "image" or not self.num_texture_blocks,
+            f'num_texture_blocks needs prediction "image", got "{self.prediction}"; set it to 0',
+        )
 
     def build(self, *, compute: ComputeConfig, rngs: nnx.Rngs) -> "CompactDenoiser":
         """Return the network; see `DenoiserConfig.build`."""
         return CompactDenoiser(self, compute=compute, rngs=rngs)
+
+    def stored(self) -> dict[str, Any]:
+        """Return plain values as a model folder stores them; see `DenoiserConfig.stored`."""
+        values = super().stored()
+        if not self.num_texture_blocks:
+            del values["num_texture_blocks"], values["texture_features"]
+        return values
 
 
 def _require_components(hidden: int) -> None:
@@ -222,56 +241,6 @@ def _fitted_from(fitted: PatchTransform) -> dict[str, Any]:
     return {"kernel": fitted.basis.T * PATCH_VALUES**0.5, "log_scale": np.log(fitted.scales), "bias": fitted.mean}
 
 
-class CompactBlock(nnx.Module):
-    """Residual 3x3 mixer and MLP, y = x + f(x); the input of both is scaled to a root mean square of 1.
-
-    Args:
-        features: Channels.
-        mlp_ratio: Width of the MLP over `features`.
-        modulated: Whether the timestep shifts and scales the inputs; the modulation starts at zero.
-        dtype: Dtype of the computation.
-        rngs: Source of the initial values.
-    """
-
-    def __init__(self, features: int, mlp_ratio: float, *, modulated: bool, dtype: str, rngs: nnx.Rngs):
-        width = int(features * mlp_ratio)
-        make: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-        self.norm_mixer, self.norm_mlp = RMSNorm(features), RMSNorm(features)
-        self.expand = Linear(features, features, axes=("embed", "mixer"), **make)
-        self.depthwise = DepthwiseConv(features, padding="edge", **make)
-        self.project = Linear(features, features, axes=("mixer", "embed"), kernel_init=_small, **make)
-        self.mlp_in = Linear(features, width, axes=("embed", "mlp"), **make)
-        self.mlp_out = Linear(width, features, axes=("mlp", "embed"), kernel_init=_small, **make)
-        modulation = None
-        if modulated:
-            modulation = Linear(features, 4 * features, axes=("embed", "modulation"), kernel_init=zeros, **make)
-        self.modulation = nnx.data(modulation)
-
-    def __call__(
-        self, x: Float[Array, "B h w C"], t_embedding: Float[Array, "B C"] | None = None
-    ) -> Float[Array, "B h w C"]:
-        """Map [B, h, w, C] to the same shape."""
-        mixer, mlp = self.norm_mixer(x), None
-        if self.modulation is not None and t_embedding is not None:
-            values = self.modulation(jax.nn.silu(t_embedding))[:, None, None]
-            shift_mixer, scale_mixer, shift_mlp, scale_mlp = jnp.split(values, 4, axis=-1)
-            mixer, mlp = modulate(mixer, shift_mixer, scale_mixer), (shift_mlp, scale_mlp)
-        x = x + self.project(jax.nn.silu(self.depthwise(self.expand(mixer))))
-        y = self.norm_mlp(x)
-        y = y if mlp is None else modulate(y, *mlp)
-        return x + self.mlp_out(jax.nn.silu(self.mlp_in(y)))
-
-
-def _blocks(features: int, mlp_ratio: float, number: int, modulated: bool, compute: ComputeConfig, rngs: nnx.Rngs):
-    return Stack(
-        lambda block_rngs: CompactBlock(features, mlp_ratio, modulated=modulated, dtype=compute.dtype, rngs=block_rngs),
-        number,
-        remat=compute.remat,
-        unroll=compute.unroll,
-        rngs=rngs,
-    )
-
-
 class CompactEncoder(nnx.Module):
     """Network from the image to latents [B, H / pitch, W / pitch, latent_channels].
 
@@ -285,9 +254,9 @@ class CompactEncoder(nnx.Module):
         hidden, cell = config.hidden, config.cell_channels
         self.per_side = PATCH_SIZE // config.pitch
         self.project = PatchProjection(hidden, to="channels", dtype=compute.dtype, rngs=rngs)
-        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_encoder_blocks, False, compute, rngs)
+        self.blocks = compact_blocks(hidden, config.mlp_ratio, config.num_encoder_blocks, compute=compute, rngs=rngs)
         self.norm = RMSNorm(hidden)
-        self.out = Linear(hidden, cell, axes=("embed", "latent"), kernel_init=_small, dtype=compute.dtype, rngs=rngs)
+        self.out = Linear(hidden, cell, axes=("embed", "latent"), kernel_init=small, dtype=compute.dtype, rngs=rngs)
         self.log_scale = nnx.Param(jnp.zeros((cell,), jnp.float32), axes=("latent",))
 
     def __call__(self, image01: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
@@ -317,8 +286,8 @@ class CompactConditionDecoder(nnx.Module):
         cell = config.cell_channels
         self.per_side, self.dtype, self.hidden = PATCH_SIZE // config.pitch, compute.dtype, hidden
         self.log_scale = nnx.Param(jnp.zeros((cell,), jnp.float32), axes=("latent",))
-        self.lift = Linear(cell, hidden, axes=("latent", "embed"), kernel_init=_small, dtype=compute.dtype, rngs=rngs)
-        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_decoder_blocks, False, compute, rngs)
+        self.lift = Linear(cell, hidden, axes=("latent", "embed"), kernel_init=small, dtype=compute.dtype, rngs=rngs)
+        self.blocks = compact_blocks(hidden, config.mlp_ratio, config.num_decoder_blocks, compute=compute, rngs=rngs)
 
     def __call__(self, codes: Float[Array, "B h w C"]) -> Float[Array, "B H16 W16 hidden"]:
         """Decode the bottleneck's values [B, h, w, latent_channels]."""
@@ -346,14 +315,21 @@ class CompactDenoiser(nnx.Module):
         self.patch_embed = Linear(
             PATCH_VALUES, hidden, axes=("features", "embed"), use_bias=False, kernel_init=zeros, **make
         )
-        self.blocks = _blocks(hidden, config.mlp_ratio, config.num_blocks, True, compute, rngs)
+        self.blocks = compact_blocks(
+            hidden, config.mlp_ratio, config.num_blocks, modulated=True, compute=compute, rngs=rngs
+        )
         self.project = PatchProjection(hidden, to="patches", **make)
         self.refine_in = Linear(
             2 * REFINED_VALUES, refined, axes=("features", "embed"), kernel_init=xavier_uniform, **make
         )
-        self.refine = _blocks(refined, config.mlp_ratio, config.num_refine_blocks, False, compute, rngs)
+        self.refine = compact_blocks(refined, config.mlp_ratio, config.num_refine_blocks, compute=compute, rngs=rngs)
         self.norm = RMSNorm(refined)
         self.refine_out = Linear(refined, REFINED_VALUES, axes=("embed", "features"), kernel_init=zeros, **make)
+        texture = None
+        if config.num_texture_blocks:
+            sizes = config.texture_features, config.num_texture_blocks, config.mlp_ratio
+            texture = Texture(hidden, *sizes, compute=compute, rngs=rngs)
+        self.texture = nnx.data(texture)
 
     def __call__(
         self,
@@ -366,8 +342,17 @@ class CompactDenoiser(nnx.Module):
     ) -> Denoised:
         """Return the raw prediction at x_t, an image in [-1, 1] or a velocity; see `Denoiser`.
 
-        Nothing works pixel by pixel, so `by_rows` changes nothing.
+        Nothing works pixel by pixel, so `by_rows` changes nothing. With a texture network all other parts compute the
+        picture of one step, whatever x_t and t are.
         """
+        if self.texture is not None:
+            drive = self.timestep(jnp.zeros_like(t))
+            state, features = self.blocks.run(condition, drive, features_after=features_after)
+            picture = self.pixels(state, jnp.zeros_like(x_t))
+            # One step stays as fast as without: where t is a constant 0, the compiler leaves the other branch out.
+            inputs = x_t.astype(jnp.float32), t, picture, state
+            texture = jax.lax.cond(jnp.any(t > 0), self.texture, lambda x_t, *_: jnp.zeros_like(x_t), *inputs)
+            return Denoised(picture + texture, features)
         state = condition + self.patch_embed(_flat_patches(x_t, PATCH_SIZE)).astype(condition.dtype)
         state, features = self.blocks.run(state, self.timestep(t), features_after=features_after)
         return Denoised(self.pixels(state, x_t), features)

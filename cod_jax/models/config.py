@@ -65,7 +65,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values as a model folder stores them, with the fields of `BottleneckConfig.stored`."""
-        return {**dataclasses.asdict(self), "codec": self.codec.stored()}
+        return {**dataclasses.asdict(self), "codec": self.codec.stored(), "denoiser": self.denoiser.stored()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, trusted: bool = False) -> "ModelConfig":

@@ -1,7 +1,8 @@
 """Interface of denoisers."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from flax import nnx
 from jax.nn.initializers import Initializer
@@ -99,6 +100,13 @@ class DenoiserConfig(Part):
             rngs: Source of the initial values.
         """
         raise NotImplementedError(f"{type(self).__name__} must define build")
+
+    def stored(self) -> dict[str, Any]:
+        """Return plain values as a model folder stores them; a part that came later is left out where there is none.
+
+        So older models keep their fingerprints.
+        """
+        return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
 
 
 def require_mlp_ratio(mlp_ratio: float, hidden: int) -> None:

@@ -58,8 +58,9 @@ def _fold_compact(denoiser: Params) -> Params:
 
 
 def _fold_refinement(denoiser: Params) -> Params:
-    """Return the parameters of a `CompactDenoiser` after its blocks, without those for the noise, which is zero."""
-    folded = {name: layer for name, layer in denoiser.items() if name not in ("blocks", "timestep", "patch_embed")}
+    """Return the parameters of a `CompactDenoiser` after its blocks, without those for noise and texture."""
+    left_out = ("blocks", "timestep", "patch_embed", "texture")
+    folded = {name: layer for name, layer in denoiser.items() if name not in left_out}
     into = denoiser["refine_in"]
     return {**folded, "refine_in": {**into, "kernel": into["kernel"][: compact.REFINED_VALUES]}}
 

@@ -117,7 +117,7 @@ def _build_head(
 ) -> CompactDenoiser | PixelHead:
     """Return what maps the trunk's state to pixels; it is taken from the denoiser, whose trunk was taken before."""
     if isinstance(denoiser, CompactDenoiser):
-        del denoiser.blocks, denoiser.timestep, denoiser.patch_embed
+        del denoiser.blocks, denoiser.timestep, denoiser.patch_embed, denoiser.texture
         features = denoiser.refine_in.kernel.shape[-1]
         denoiser.refine_in = Linear(REFINED_VALUES, features, axes=("features", "embed"), dtype=dtype, rngs=rngs)
         return denoiser

@@ -1,0 +1,89 @@
+"""Texture that the flow adds to the picture of one step; see docs/method.md, Texture."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cod_jax.diffusion.flow import expand
+from cod_jax.models.compact_blocks import compact_blocks
+from cod_jax.models.compute import ComputeConfig
+from cod_jax.models.denoiser import PATCH_SIZE
+from cod_jax.nn.embeddings import TimestepEmbedding, patchify, unpatchify
+from cod_jax.nn.layers import Linear, zeros
+from cod_jax.nn.norms import RMSNorm
+
+TIMESTEP_BASE = 10000.0
+# Pixels per position of the network.
+TEXTURE_PATCH = 4
+TEXTURE_VALUES = 3 * TEXTURE_PATCH**2
+# Root mean square of what a picture of one step lacks, for pixel values in [-1, 1]: about 26 dB.
+TEXTURE_SPREAD = 0.1
+
+
+class Texture(nnx.Module):
+    """Estimate of what the picture of one step lacks, given a noisy picture.
+
+    Args:
+        hidden: Channels of the state on the patch grid.
+        features: Channels at 1/4 of the resolution.
+        num_blocks: Residual blocks.
+        mlp_ratio: Width of a block's MLP over its channels.
+        compute: How it is computed.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        features: int,
+        num_blocks: int,
+        mlp_ratio: float,
+        *,
+        compute: ComputeConfig,
+        rngs: nnx.Rngs,
+    ):
+        make: dict[str, Any] = {"dtype": compute.dtype, "rngs": rngs}
+        self.timestep = TimestepEmbedding(features, base=TIMESTEP_BASE, uniform_bias=False, **make)
+        self.patch_embed = Linear(2 * TEXTURE_VALUES, features, axes=("features", "embed"), **make)
+        self.state_embed = Linear(hidden, features, axes=("features", "embed"), **make)
+        self.blocks = compact_blocks(features, mlp_ratio, num_blocks, modulated=True, compute=compute, rngs=rngs)
+        self.norm = RMSNorm(features)
+        self.out = Linear(features, TEXTURE_VALUES, axes=("embed", "features"), kernel_init=zeros, **make)
+
+    def __call__(
+        self,
+        x_t: Float[Array, "B H W 3"],
+        t: Float[Array, " B"],
+        picture: Float[Array, "B H W 3"],
+        state: Float[Array, "B h w hidden"],
+    ) -> Float[Array, "B H W 3"]:
+        """Return the expected texture; 0 at t = 0.
+
+        With y = x_t - t picture and the spread s, it is t s^2 y / c^2 + s t (1 - t) F(y / c) / c with
+        c^2 = t^2 s^2 + (1 - t)^2: the linear estimate for texture that is white noise, and what the network F knows
+        better. The factors keep the network's input and output of about unit variance at all t (Karras et al. 2022,
+        "Elucidating the design space of diffusion-based generative models", table 1).
+
+        Args:
+            x_t: Noisy picture, t image + (1 - t) noise.
+            t: Timesteps in [0, 1].
+            picture: Picture of one step, in [-1, 1].
+            state: The denoiser's state after its blocks.
+        """
+        time = expand(t, x_t)
+        rest = x_t.astype(jnp.float32) - time * picture
+        scale = jnp.sqrt(time**2 * TEXTURE_SPREAD**2 + (1 - time) ** 2)
+        linear = (time * TEXTURE_SPREAD**2 / scale**2) * rest
+        return linear + (TEXTURE_SPREAD * time * (1 - time) / scale) * self._network(rest / scale, t, picture, state)
+
+    def _network(self, rest: jax.Array, t: jax.Array, picture: jax.Array, state: jax.Array) -> jax.Array:
+        patches = patchify(jnp.concatenate([rest, picture], axis=-1), TEXTURE_PATCH)
+        x = self.patch_embed(patches.reshape(*patches.shape[:3], -1))
+        per_side = PATCH_SIZE // TEXTURE_PATCH
+        around = self.state_embed(state)
+        x = x + jnp.repeat(jnp.repeat(around, per_side, axis=1), per_side, axis=2)
+        y = self.out(self.norm(self.blocks(x, self.timestep(t))))
+        return unpatchify(y.reshape(*y.shape[:3], TEXTURE_PATCH**2, 3), TEXTURE_PATCH).astype(jnp.float32)
