@@ -1,4 +1,4 @@
-"""Texture that the flow adds to the picture of one step; see docs/method.md, Texture."""
+"""Texture that the flow adds to the picture of one step; see docs/method.md, Compact models."""
 
 from typing import Any
 

@@ -1,0 +1,124 @@
+"""Texture that more steps than one add to the pictures of a compact model."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cod_jax.errors import UserError
+from cod_jax.model_folder.bundle import model_fingerprint
+from cod_jax.models import CompactDenoiserConfig, ModelConfig, build_model, flatten_params
+from cod_jax.models.functional import Params
+from cod_jax.models.texture import TEXTURE_SPREAD
+from cod_jax.specialize.folding import fold
+from cod_jax.training.config_files import read_settings
+from cod_jax.training.objectives.objective import without_frozen
+from tests.model_fixtures import numpy_params, tiny_compact_config
+
+SHAPE = (1, 32, 48, 3)
+
+
+def with_texture() -> ModelConfig:
+    """Return a tiny compact model with texture."""
+    config = tiny_compact_config()
+    return dataclasses.replace(
+        config, denoiser=dataclasses.replace(config.denoiser, num_texture_blocks=1, texture_features=8)
+    )
+
+
+@functools.cache
+def parameters() -> Params:
+    """Return parameters without zeros."""
+    return numpy_params(build_model(with_texture()).shapes)
+
+
+def without_texture(params: Params) -> Params:
+    """Return the parameters of the same model without its texture."""
+    denoiser = {name: part for name, part in params["denoiser"].items() if name != "texture"}
+    return {**params, "denoiser": denoiser}
+
+
+@functools.cache
+def prediction(t: float, *, texture: bool = True) -> np.ndarray:
+    """Return what the model predicts for a noisy picture, or without its texture for zeros."""
+    config = with_texture() if texture else tiny_compact_config()
+    params = parameters() if texture else without_texture(parameters())
+
+    @jax.jit
+    def run(params: Params) -> jax.Array:
+        model = build_model(config).bind(params)
+        condition = model.codec.decode(jax.random.normal(jax.random.key(1), (1, 2, 3, 24)))
+        x_t = jax.random.normal(jax.random.key(0), SHAPE) if texture else jnp.zeros(SHAPE)
+        return model.predict(x_t, jnp.full(1, t), condition)
+
+    return np.asarray(run(params))
+
+
+@pytest.mark.slow
+def test_the_picture_of_one_step_is_that_without_texture():
+    np.testing.assert_allclose(prediction(0.0), prediction(0.0, texture=False), rtol=1e-5, atol=1e-5)
+    assert np.abs(prediction(0.9) - prediction(0.0)).max() > 0.01
+
+
+def test_a_fresh_model_knows_texture_that_is_white_noise():
+    params = build_model(with_texture()).init(jax.random.key(0))
+    picture, texture, noise = jax.random.normal(jax.random.key(0), (3, 1, 64, 64, 3))
+    texture = TEXTURE_SPREAD * texture
+
+    @jax.jit
+    def expected(t: jax.Array) -> jax.Array:
+        network = build_model(with_texture()).bind(params).denoiser.texture
+        return network(t * (picture + texture) + (1 - t) * noise, t[None], picture, jnp.zeros((1, 4, 4, 32)))
+
+    for t in (0.5, 0.9, 0.97):
+        # The posterior mean of a Gaussian leaves its posterior variance.
+        precision = 1 / TEXTURE_SPREAD**2 + (t / (1 - t)) ** 2
+        np.testing.assert_allclose(np.mean((expected(jnp.float32(t)) - texture) ** 2), 1 / precision, rtol=0.05)
+    np.testing.assert_allclose(expected(jnp.float32(1.0)), texture, atol=1e-5)
+    assert not np.asarray(expected(jnp.float32(0.0))).any()
+
+
+def test_the_program_of_one_step_has_no_texture():
+    """Neither the compiled one nor that of the plain model, where the timestep is a constant."""
+    names = flatten_params(fold(with_texture(), parameters())[1])
+    assert not [name for name in names if "texture" in name]
+
+    def one_step(params: Params, condition: jax.Array) -> jax.Array:
+        return build_model(with_texture()).bind(params).one_step(condition)
+
+    text = jax.jit(one_step).lower(parameters(), jnp.zeros((1, 2, 3, 32))).compile().as_text()
+    assert text is not None
+    assert "conditional" not in text
+
+
+def test_models_without_texture_are_described_as_before():
+    config = tiny_compact_config()
+    assert not [name for name in config.to_dict()["denoiser"] if "texture" in name]
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    assert ModelConfig.from_dict(with_texture().to_dict()) == with_texture()
+    flat = flatten_params(parameters())
+    assert model_fingerprint(config, flat) != model_fingerprint(with_texture(), flat)
+
+
+def test_the_config_trains_the_texture_alone():
+    settings = read_settings("configs/compact.py:objective=texture", [])
+    config = ModelConfig.from_dict(settings["model"])
+    names = [f"model/{name}" for name in flatten_params(build_model(config).shapes)]
+    trained = without_frozen(names, tuple(settings["objective"]["freeze"]))
+    assert trained == tuple(name for name in names if name.startswith("model/denoiser/texture/"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prediction": "velocity", "num_texture_blocks": 1}, 'num_texture_blocks needs prediction "image", got "vel'),
+        ({"num_texture_blocks": -1}, "num_texture_blocks must be between 0 and 256, got -1"),
+        ({"texture_features": 0}, "texture_features must be between 1 and 16384, got 0"),
+    ],
+)
+def test_unusable_descriptions_are_refused(fields: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        CompactDenoiserConfig(**fields)
