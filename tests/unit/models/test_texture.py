@@ -11,6 +11,7 @@ import pytest
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import model_fingerprint
 from cod_jax.models import CompactDenoiserConfig, ModelConfig, build_model, flatten_params
+from cod_jax.models.compact import CompactDenoiser
 from cod_jax.models.functional import Params
 from cod_jax.models.texture import TEXTURE_SPREAD
 from cod_jax.specialize.folding import fold
@@ -24,9 +25,9 @@ SHAPE = (1, 32, 48, 3)
 def with_texture() -> ModelConfig:
     """Return a tiny compact model with texture."""
     config = tiny_compact_config()
-    return dataclasses.replace(
-        config, denoiser=dataclasses.replace(config.denoiser, num_texture_blocks=1, texture_features=8)
-    )
+    assert isinstance(config.denoiser, CompactDenoiserConfig)
+    denoiser = dataclasses.replace(config.denoiser, num_texture_blocks=1, texture_features=8)
+    return dataclasses.replace(config, denoiser=denoiser)
 
 
 @functools.cache
@@ -70,8 +71,10 @@ def test_a_fresh_model_knows_texture_that_is_white_noise():
 
     @jax.jit
     def expected(t: jax.Array) -> jax.Array:
-        network = build_model(with_texture()).bind(params).denoiser.texture
-        return network(t * (picture + texture) + (1 - t) * noise, t[None], picture, jnp.zeros((1, 4, 4, 32)))
+        denoiser = build_model(with_texture()).bind(params).denoiser
+        assert isinstance(denoiser, CompactDenoiser)
+        assert denoiser.texture is not None
+        return denoiser.texture(t * (picture + texture) + (1 - t) * noise, t[None], picture, jnp.zeros((1, 4, 4, 32)))
 
     for t in (0.5, 0.9, 0.97):
         # The posterior mean of a Gaussian leaves its posterior variance.
