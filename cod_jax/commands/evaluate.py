@@ -34,14 +34,17 @@ examples:
   cod evaluate -m compact --images photos --output rates --set-bpp 0.075,0.15,0.3
   cod evaluate -m compact --images photos --output compared --baselines jpeg,webp,avif,jxl
   cod evaluate -m models/lite -m models/pixel --images photos --output natural --steps 1,4,25 --seed 1
+  cod evaluate -m models/flow --images photos --output dial --steps 1,2,4,8,25 --guidance 1,2
   cod evaluate --files other_codec --images photos --output other
   cod evaluate -m models/new --images photos --output new --against old/results.json --max-loss psnr=0.05
 
 Every picture is encoded to a file, and another process decodes that file. The output folder holds results.json with
 everything, report.html, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate),
-files/ and decoded/. If the command is stopped, the same command goes on. Pictures (JPEG, PNG, WebP, TIFF, BMP, GIF,
-AVIF; no animations) are found in the folder and all its subfolders. A folder of another codec's results has a subfolder
-for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo with any other suffix.
+files/ and decoded/. Where a model decodes the same files with several --steps or --guidance, dial.csv and plots/ show
+what each makes of distortion and perception. If the command is stopped, the same command goes on. Pictures (JPEG, PNG,
+WebP, TIFF, BMP, GIF, AVIF; no animations) are found in the folder and all its subfolders. A folder of another codec's
+results has a subfolder for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo
+with any other suffix.
 Values of a list have commas or spaces between them.
 A metric of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md
 says how each number is computed.
@@ -70,7 +73,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="also measure each model at these bits per pixel over all pictures together, with the level of each "
         "picture chosen so that the squared error over all pixels is small",
     )
-    add_decoding_arguments(parser, default="the model's", several_steps=True)
+    add_decoding_arguments(parser, default="the model's", several=True)
     add_seed_argument(parser)
     add_limit_argument(parser)
     add_list(
@@ -131,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.evaluation.baselines import FORMATS
     from cod_jax.evaluation.compare import check_losses
     from cod_jax.evaluation.evaluate import evaluate
-    from cod_jax.evaluation.plan import Request
+    from cod_jax.evaluation.plan import GUIDANCE_OF, Request
     from cod_jax.evaluation.report.page import write_report
     from cod_jax.evaluation.results import describe_metrics, few_scales_note
 
@@ -143,6 +146,7 @@ def _run(args: argparse.Namespace) -> int:
         qualities=args.quality,
         set_rates=sorted(args.set_bpp),
         steps=decoding.pop("steps"),
+        guidances=decoding.pop("guidance"),
         decoding=decoding,
         baselines=list(FORMATS) if "all" in args.baselines else args.baselines,
         results=args.files,
@@ -178,6 +182,7 @@ def _run(args: argparse.Namespace) -> int:
             args.weights
             or missing["name"] in args.baselines
             or ("all" in args.baselines and missing["name"] in FORMATS)
+            or missing["name"].startswith(GUIDANCE_OF)
         ):
             frame.say(f"not measured: {missing['title']}: {missing['reason']}")
     if few := few_scales_note(results):

@@ -18,30 +18,35 @@ MODEL_TEXT = "model folder, or name of an included model"
 REPLACE_MODEL = "replace an existing model folder: files coded with other weights need the old one"
 
 
-def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str, several_steps: bool = False) -> None:
+def add_decoding_arguments(parser: argparse.ArgumentParser, *, default: str, several: bool = False) -> None:
     """Add the options that choose among the pictures a file stands for; `chosen_decoding` reads them.
 
     Args:
         parser: What to add them to.
         default: Whose settings are meant where an option is left out.
-        several_steps: Whether --steps takes several numbers, and so is a list.
+        several: Whether --steps and --guidance take several numbers, and so are lists.
     """
-    one = _checked(int, checked_steps)
-    text = (
+    more = "; several are measured one after the other" if several else ""
+
+    def add(name: str, parse: Callable[[str], Any], metavar: str, text: str) -> None:
+        if several:
+            add_list(parser, name, parse, metavar=metavar, help=text, default=[None])
+        else:
+            parser.add_argument(name, type=parse, metavar=metavar, help=text)
+
+    add(
+        "--steps",
+        _checked(int, checked_steps),
+        "N",
         f"steps of the sampler, 1 to {MAX_STEPS}: 1 comes closest to the original, more give texture if the model "
-        f"learned to sample{'; several are measured one after the other' if several_steps else ''}; default: {default}"
+        f"learned to sample{more}; default: {default}",
     )
-    if several_steps:
-        add_list(parser, "--steps", one, metavar="N", help=text, default=[None])
-    else:
-        parser.add_argument("--steps", type=one, metavar="N", help=text)
-    parser.add_argument(
+    add(
         "--guidance",
-        type=_checked(float, checked_guidance),
-        metavar="G",
-        help="how strongly the picture follows the file (classifier-free guidance); 1 switches it off and takes half "
-        "the time; no effect with one step; "
-        f"default: {default}",
+        _checked(float, checked_guidance),
+        "G",
+        "how strongly the picture follows the file (classifier-free guidance); 1 switches it off and takes half "
+        f"the time; no effect with one step{more}; default: {default}",
     )
     parser.add_argument(
         "--sampler", choices=get_args(Sampler), help=f"solver; no effect with one step; default: {default}"

@@ -21,6 +21,10 @@ from cod_jax.model_folder.places import is_compiled
 
 Pixels = npt.NDArray[np.uint8]
 CARD = "README.md"
+NO_GUIDANCE = (
+    "the model has not learned pictures without a condition, which guidance leads away from; it is measured with "
+    "guidance 1 only"
+)
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 
 
@@ -116,7 +120,8 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
 
     Returns:
         JSON values: `about` (the facts of `cod info --json`, and the text of the model's card as `card`), `num_levels`,
-        `decodings` with every setting, and `devices`, the names of the devices that the model runs on.
+        `decodings` with every setting, each that gives other pictures; `can_guide`, which is false if guidance was
+        left out of these; and `devices`, the names of the devices that the model runs on.
 
     Raises:
         UserError: The folder is damaged, or a setting is out of range.
@@ -127,24 +132,44 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
 
     codec, path = model.codec(), Path(model.path)
     facts = describe_compiled(path) if is_compiled(path) else describe_model(path)
-    used = []
+    used: dict[Any, dict[str, Any]] = {}
     for chosen in decodings:
         decoding = codec.decoding.override(**{name: chosen.get(name) for name in ("steps", "guidance", "sampler")})
         codec.engine.check_decoding(decoding)
-        used.append(
-            {
-                "steps": decoding.num_steps,
-                "guidance": decoding.guidance_scale,
-                "sampler": decoding.sampler,
-                "seed": checked_seed(chosen.get("seed", 0)),
-            }
-        )
+        settings = {
+            "steps": decoding.num_steps,
+            "guidance": decoding.guidance_scale,
+            "sampler": decoding.sampler,
+            "seed": checked_seed(chosen.get("seed", 0)),
+        }
+        # Guidance has no effect on one step.
+        key = (decoding.num_steps, decoding.guidance_scale if decoding.num_steps > 1 else None)
+        used.setdefault(key, settings)
+    different = list(used.values())
+    kept = different if _can_guide(facts.get("training", {})) else _without_guidance(different)
     return {
         "about": {**facts, "fingerprint": codec.fingerprint, "card": _card(path)},
         "num_levels": codec.num_levels,
-        "decodings": used,
+        "decodings": kept,
+        "can_guide": len(kept) == len(different),
         "devices": [device.device_kind for device in jax.devices()],
     }
+
+
+def _can_guide(training: Mapping[str, Any]) -> bool:
+    """Return whether a model has learned pictures without a condition, as far as the facts of its training tell."""
+    config = training.get("config")
+    objective = config.get("objective") if isinstance(config, Mapping) else None
+    if not isinstance(objective, Mapping):
+        return True
+    from_scratch = objective.get("kind") == "one_step" and objective.get("lora_rank") == 0
+    return not from_scratch and objective.get("null_condition_probability") != 0
+
+
+def _without_guidance(decodings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the decodings without guidance; all if there are none with more than one step."""
+    plain = [one for one in decodings if one["steps"] == 1 or one["guidance"] == 1]
+    return plain if any(one["steps"] > 1 for one in plain) else decodings
 
 
 def _card(path: Path) -> str | None:

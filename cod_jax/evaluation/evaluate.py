@@ -23,6 +23,7 @@ from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.allocated import allocated_curve
 from cod_jax.evaluation.bd import bd_rows
 from cod_jax.evaluation.compare import check_comparable
+from cod_jax.evaluation.dial import dial_rows, draw_dial, sample_sheets
 from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_pictures
 from cod_jax.evaluation.patch_fid import PatchFid
 from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
@@ -91,23 +92,27 @@ def evaluate(
         _do_all(plan, request, source, folder, records, processes or num_cores(), report)
         found = _assemble(plan, request, source, folder, records)
     found = {"format": FORMAT, "created": created, "command": command, **plan.facts, **found}
-    write(folder, found)
+    write(folder, found, source)
     return found
 
 
-def write(folder: Path, found: dict[str, Any]) -> None:
-    """Write results.json, the tables, and plots where matplotlib is installed."""
+def write(folder: Path, found: dict[str, Any], source: Path) -> None:
+    """Write results.json, the tables, sample pictures, and plots where matplotlib is installed."""
     texts = {
         results.TABLE_FILE: results.per_image_table(found),
         results.SUMMARY_FILE: results.summary_table(found),
         results.BD_FILE: results.bd_table(found),
         RESULTS_FILE: results.as_json(found),
     }
+    if found["dial"]:
+        texts[results.DIAL_FILE] = results.dial_table(found)
     for name, text in texts.items():
         files.write_bytes(folder / name, text.encode(errors="surrogateescape"))
+    pictures = sample_sheets(found, source, folder)
     if importlib.util.find_spec("matplotlib") is not None:
-        for name, data in draw(found).items():
-            files.write_bytes(folder / "plots" / name, data)
+        pictures |= draw(found) | draw_dial(found)
+    for name, data in pictures.items():
+        files.write_bytes(folder / "plots" / name, data)
 
 
 def _open_folder(folder: Path, plan: Plan, force: bool) -> str:
@@ -356,4 +361,5 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
         ],
         "curves": curves,
         "bd": bd_rows(curves, metrics, len(plan.pictures)),
+        "dial": dial_rows(curves),
     }

@@ -19,6 +19,9 @@ from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 Picture = npt.NDArray[np.uint8]
 Number = int | float
 
+# Difference of neighbouring pixels, below that of any photograph.
+_FLAT = 0.01
+
 
 class Described:
     """A number in the results, of a picture or of a set of pictures; `Metric` says what its attributes are."""
@@ -165,7 +168,22 @@ class Wasserstein(Metric):
         return wasserstein.distance(self._original[1], wasserstein.window_statistics(decoded))
 
 
-METRICS: tuple[Metric, ...] = (SquaredError(), Psnr(), MsSsim(), MsSsimScales(), Wasserstein())
+class Texture(Metric):
+    """How much texture is left."""
+
+    name = "texture"
+    title = "texture"
+    description = (
+        "Mean absolute difference of neighbouring pixels, over that of the original: 1 is as much texture, and less is "
+        "blurred. Both have 0.01 added, so that two flat pictures have 1."
+    )
+
+    def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
+        """Return the share of the original's texture."""
+        return (metrics.texture(decoded) + _FLAT) / (metrics.texture(original) + _FLAT)
+
+
+METRICS: tuple[Metric, ...] = (SquaredError(), Psnr(), MsSsim(), MsSsimScales(), Wasserstein(), Texture())
 """The metrics that are always measured on each picture, in the order of the columns."""
 
 

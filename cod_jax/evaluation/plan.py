@@ -21,6 +21,9 @@ from cod_jax.evaluation.patch_fid import MIN_PATCHES, SIZES, PatchFid, num_patch
 from cod_jax.evaluation.processes import one_device_each
 from cod_jax.evaluation.stages import Work, read_original
 
+# How models that cannot be guided are called among what is not measured.
+GUIDANCE_OF = "guidance of "
+
 
 class Picture(NamedTuple):
     """An original.
@@ -90,7 +93,8 @@ class Request(NamedTuple):
         qualities: Levels from 1; empty for all that a model has.
         set_rates: Bits per pixel over the whole set, at which each picture gets a level of its own.
         steps: Numbers of steps, a curve each; None is the model's own.
-        decoding: Guidance, sampler and seed where they are not the model's.
+        guidances: Strengths of guidance, each with each number of steps above one; None is the model's own.
+        decoding: Sampler and seed where they are not the model's.
         baselines: Names of `baselines.FORMATS`, each measured at all of `baselines.SCALES`.
         results: Folders of other codecs' results.
         metrics: Metrics of other packages.
@@ -104,6 +108,7 @@ class Request(NamedTuple):
     qualities: Sequence[int] = ()
     set_rates: Sequence[float] = ()
     steps: Sequence[int | None] = (None,)
+    guidances: Sequence[float | None] = (None,)
     decoding: Mapping[str, Any] = {}
     baselines: Sequence[str] = ()
     results: Sequence[str] = ()
@@ -175,8 +180,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         WorkError: No picture can be read.
     """
     check_set_rates(request.set_rates, has_models=bool(request.models), qualities=request.qualities)
-    curves, devices = _model_curves(request, executor)
-    not_measured = {}
+    curves, devices, not_measured = _model_curves(request, executor)
     for name in request.baselines:
         if reason := baselines.missing(name):
             not_measured[name] = (name, reason)
@@ -235,11 +239,16 @@ def _patch_fid(
     return None, {chosen.name: (chosen.title, reason)}
 
 
-def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], list[str]]:
-    """Return a curve per model and number of steps, and the devices that the models run on."""
+def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], list[str], dict[str, tuple[str, str]]]:
+    """Return a curve per model and way of decoding, the devices of the models, and what is left out and why."""
     curves: list[Curve] = []
     devices: list[str] = []
-    decodings = [{**request.decoding, "steps": steps} for steps in request.steps]
+    left_out = {}
+    decodings = [
+        {**request.decoding, "steps": steps, "guidance": guidance}
+        for steps in request.steps
+        for guidance in request.guidances
+    ]
     names = _distinct([Path(model).resolve() for model in request.models])
     for path, name in zip(request.models, names, strict=True):
         coder = coders.Model(str(Path(path).resolve()), request.max_pixels)
@@ -248,13 +257,19 @@ def _model_curves(request: Request, executor: Executor) -> tuple[list[Curve], li
         levels = request.qualities or range(1, found["num_levels"] + 1)
         for quality in levels:
             stream.checked_quality(quality, found["num_levels"])
+        if not found["can_guide"]:
+            left_out[f"{GUIDANCE_OF}{name}"] = (f"guidance of {name}", coders.NO_GUIDANCE)
+        several = len(found["decodings"]) > 1
+        about = {**found["about"], "variant_of": name} if several else found["about"]
+        num_guidances = len({decoding["guidance"] for decoding in found["decodings"] if decoding["steps"] > 1})
         for decoding in found["decodings"]:
-            several = len(found["decodings"]) > 1
-            steps = f"{decoding['steps']} step" + ("s" if decoding["steps"] > 1 else "")
+            way = f"{decoding['steps']} step" + ("s" if decoding["steps"] > 1 else "")
+            if num_guidances > 1 and decoding["steps"] > 1:
+                way += f", guidance {decoding['guidance']:g}"
             points = tuple(Point(str(quality), {"quality": quality, **decoding}) for quality in levels)
-            curve = f"{name}-{steps.replace(' ', '-')}" if several else name
-            curves.append(Curve(curve, "model", f"{name} ({steps})", coder, points, found["about"], name))
-    return curves, devices
+            curve = f"{name}-{way.replace(',', '').replace(' ', '-')}" if several else name
+            curves.append(Curve(curve, "model", f"{name} ({way})", coder, points, about, name))
+    return curves, devices, left_out
 
 
 def _distinct(paths: Sequence[Path]) -> list[str]:

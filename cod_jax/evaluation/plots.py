@@ -37,7 +37,7 @@ def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappin
         axes = figure.add_subplot()
         for curve in curves:
             found = [(point["mean"].get(x["name"]), point["mean"].get(y["name"])) for point in curve["points"]]
-            pairs = [pair for pair in found if all(map(_can_be_drawn, pair, is_log))]
+            pairs = [pair for pair in found if all(map(can_be_drawn, pair, is_log))]
             if pairs:
                 is_ours = curve["kind"] != "baseline"
                 axes.plot(
@@ -48,7 +48,7 @@ def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappin
                     linestyle="-" if curve.get("about", {}).get("scale", 1) == 1 else "--",
                     label=curve["title"],
                 )
-        axes.set(xlabel=_title(x), ylabel=_title(y))
+        axes.set(xlabel=axis_title(x), ylabel=axis_title(y))
         if axes.lines:
             axes.set(xscale="log" if is_log[0] else "linear", yscale="log" if is_log[1] else "linear")
             axes.legend(fontsize=8)
@@ -58,12 +58,13 @@ def _figure(curves: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappin
     return file.getvalue()
 
 
-def _can_be_drawn(value: float | None, is_log: bool) -> bool:
+def can_be_drawn(value: float | None, is_log: bool = False) -> bool:
     """Return whether a value has a place on an axis: a picture that came back without any error may have none."""
     return value is not None and math.isfinite(value) and not (is_log and value <= 0)
 
 
-def _title(metric: Mapping[str, Any]) -> str:
+def axis_title(metric: Mapping[str, Any]) -> str:
+    """Return the title of an axis: name, unit and better direction of a metric."""
     unit = f", {metric['unit']}" if metric["unit"] else ""
     better = {"higher": " (higher is better)", "lower": " (lower is better)"}.get(metric.get("better", ""), "")
     return f"{metric['title']}{unit}{better}"

@@ -22,12 +22,21 @@ _SHAPE = {
     "not_measured?": [{"name": str, "title": str, "reason": str}],
     "curves": [{"name": str, "kind": str, "title": str, "about": dict, "points": [_POINT]}],
     "bd?": [{"curve": str, "against": str, "metric": str}],
+    "dial?": [{"model": str, "curve": str, "label": str}],
     "failed?": dict,
 }
 # Any length of a file has fewer.
 _MAX_DIGITS = 20
 _NAMES = {dict: "an object", str: "text", int: "an integer", list: "a list"}
-_EMPTY = {"versions": dict, "machine": dict, "protocol": dict, "not_measured": list, "bd": list, "failed": dict}
+_EMPTY = {
+    "versions": dict,
+    "machine": dict,
+    "protocol": dict,
+    "not_measured": list,
+    "bd": list,
+    "dial": list,
+    "failed": dict,
+}
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

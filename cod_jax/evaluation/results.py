@@ -13,7 +13,7 @@ from cod_jax.evaluation.compare import Change
 from cod_jax.evaluation.metric_table import Described, Metric, Number, summarize
 from cod_jax.losses.similarity import SCALE_WEIGHTS
 
-TABLE_FILE, SUMMARY_FILE, BD_FILE = "per_image.csv", "summary.csv", "bd.csv"
+TABLE_FILE, SUMMARY_FILE, BD_FILE, DIAL_FILE = "per_image.csv", "summary.csv", "bd.csv", "dial.csv"
 # Seconds differ from run to run, so no table has them.
 TIMES = ("encode_s", "decode_s")
 PROTOCOL = {
@@ -160,6 +160,11 @@ def bd_table(results: Mapping[str, Any]) -> str:
     """Return the CSV table of Bjontegaard deltas."""
     rows = [{**row, "overlap": " to ".join(map(str, row["overlap"] or ()))} for row in results["bd"]]
     return _csv(("curve", "against", "metric", "rate_percent", "metric_delta", "overlap", "reason"), rows, set())
+
+
+def dial_table(results: Mapping[str, Any]) -> str:
+    """Return the CSV table with a row per model, rate and way of decoding."""
+    return _csv((), results["dial"], set())
 
 
 def write_changes(folder: Path, changes: Sequence[Change], rows: Sequence[Mapping[str, Any]]) -> None:

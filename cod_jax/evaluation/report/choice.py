@@ -8,8 +8,8 @@ Curve = Mapping[str, Any]
 
 # More pictures than these are sampled evenly from the worst to the best, both included.
 MAX_PICTURES = 24
-# Rates of one model, and of all models together, at which a picture is shown.
-MAX_RATES, MAX_ROWS = 4, 8
+# Rates of one model, and of all models together, at which a picture is shown, and how many pictures these may be.
+MAX_RATES, MAX_ROWS, MAX_SHOWN = 4, 8, 12
 # A baseline's file may be longer than that of the model by this share, because its sweep has few lengths.
 TOLERANCE = 0.1
 
@@ -61,15 +61,23 @@ def evenly(count: int, most: int) -> list[int]:
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
-def shown_points(curves: Sequence[Curve]) -> list[tuple[int, int]]:
-    """Return the points at which pictures are shown, as indices of curve and point, by rate within a curve."""
-    shown = shown_curves(curves)[:MAX_ROWS]
-    per_curve = min(MAX_RATES, max(1, MAX_ROWS // max(1, len(shown))))
+def shown_points(curves: Sequence[Curve]) -> list[list[tuple[int, int]]]:
+    """Return the points at which pictures are shown, by model and by rate within a model.
+
+    Returns:
+        For each rate the indices of curve and point: one, or those of all ways in which a model decodes the same file.
+    """
+    models: dict[str, list[int]] = {}
+    for index in shown_curves(curves):
+        models.setdefault(curves[index]["about"].get("variant_of", curves[index]["name"]), []).append(index)
+    shown = list(models.values())[:MAX_ROWS]
+    per_model = min(MAX_ROWS // max(1, len(shown)), MAX_SHOWN // max(1, sum(map(len, shown))))
     rows = []
-    for index in shown:
-        points = curves[index]["points"]
+    for variants in shown:
+        points = curves[variants[0]]["points"]
         order = sorted(range(len(points)), key=lambda point: points[point]["mean"].get("bpp") or 0.0)
-        rows += [(index, order[place]) for place in evenly(len(order), per_curve)]
+        chosen = [order[place] for place in evenly(len(order), min(MAX_RATES, max(1, per_model)))]
+        rows += [[(index, point) for index in variants] for point in chosen]
     return rows
 
 
@@ -79,7 +87,7 @@ def shown_pictures(results: Mapping[str, Any]) -> list[int]:
     rows = shown_points(results["curves"])
     if len(images) <= MAX_PICTURES or not rows:
         return list(range(len(images)))[:MAX_PICTURES]
-    curve, point = rows[len(rows) // 2]
+    curve, point = rows[len(rows) // 2][0]
     measured = {row["name"]: quality_of(results, row) for row in results["curves"][curve]["points"][point]["images"]}
     order = sorted(range(len(images)), key=lambda index: measured.get(images[index]["name"], -math.inf))
     return sorted(order[place] for place in evenly(len(order), MAX_PICTURES))
@@ -121,7 +129,7 @@ def matched(num_bytes: int, candidates: Sequence[Match]) -> Match:
 
 
 def viewer_rows(results: Mapping[str, Any], name: str) -> list[list[Match]]:
-    """Return what the viewer shows of a picture: for each rate the model's file, then one file of each baseline."""
+    """Return what the viewer shows of a picture: for each rate those of the model's file, then one of each baseline."""
     curves = results["curves"]
     family_of = families(curves)
     of_picture = matches(results, name)
@@ -132,8 +140,9 @@ def viewer_rows(results: Mapping[str, Any], name: str) -> list[list[Match]]:
         if one.curve not in main and one.num_bytes is not None:
             others.setdefault(family_of[one.curve], []).append(one)
     rows = []
-    for place in shown_points(curves):
-        if (ours := by_place.get(place)) is not None:
-            compared = [] if ours.num_bytes is None else [matched(ours.num_bytes, files) for files in others.values()]
-            rows.append([ours, *compared])
+    for places in shown_points(curves):
+        if ours := [by_place[place] for place in places if place in by_place]:
+            size = ours[0].num_bytes
+            compared = [] if size is None else [matched(size, files) for files in others.values()]
+            rows.append([*ours, *compared])
     return rows

@@ -23,7 +23,20 @@ from cod_jax.evaluation.results import few_scales_note
 
 TEMPLATE = Path(__file__).parent / "template"
 # In the order in which they are joined; all are one function of the page.
-SCRIPTS = ("dom", "numbers", "chart", "curves", "pointers", "viewer", "tables", "cases", "markdown", "facts", "main")
+SCRIPTS = (
+    "dom",
+    "numbers",
+    "chart",
+    "curves",
+    "pointers",
+    "viewer",
+    "dial",
+    "tables",
+    "cases",
+    "markdown",
+    "facts",
+    "main",
+)
 MAX_BYTES = 28_000_000
 
 
@@ -58,7 +71,7 @@ def write_report(
     evaluation, images_folder = Path(evaluation), Path(images_folder)
     results = read_results(evaluation)
     shown = [results["curves"][index] for index in choice.shown_curves(results["curves"])]
-    models = [curve["title"] for curve in shown if "levels_of" not in curve["about"]]
+    models = [curve["about"].get("variant_of", curve["title"]) for curve in shown if "levels_of" not in curve["about"]]
     page = {
         **_numbers(results),
         "title": title or ", ".join(dict.fromkeys(models)) or "Evaluation",

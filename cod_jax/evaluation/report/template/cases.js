@@ -4,7 +4,12 @@ function casesSection(open) {
   const entries = report.viewer;
   const rows = [
     ...new Map(
-      entries.flatMap((entry) => entry.rows.map((row) => [`${row[0].curve}/${row[0].point}`, row[0]])),
+      entries.flatMap((entry) =>
+        entry.rows
+          .flat()
+          .filter((one) => report.main.includes(one.curve))
+          .map((one) => [`${one.curve}/${one.point}`, one]),
+      ),
     ).values(),
   ];
   if (entries.length < 4 || !rows.length) return null;
@@ -48,7 +53,9 @@ function casesSection(open) {
 
   function card({ entry, index, value }) {
     const { metric, family } = state.measure;
-    const row = entry.rows.findIndex(([ours]) => ours.curve === state.row.curve && ours.point === state.row.point);
+    const isShown = (one) => one.curve === state.row.curve && one.point === state.row.point;
+    const row = entry.rows.findIndex((ones) => ones.some(isShown));
+    const at = row < 0 ? 0 : entry.rows[row].findIndex(isShown);
     const number = metric.better === "higher" || family !== null ? value : -value;
     const unit = metric.unit ? ` ${metric.unit}` : "";
     const words = family === null ? withUnit(metric.name, number) : signed(number, digitsOf[metric.name], unit);
@@ -58,14 +65,14 @@ function casesSection(open) {
         ? []
         : [
             ["Original", entry.original],
-            [curves[state.row.curve].title, entry.rows[row][0].picture],
+            [curves[state.row.curve].title, entry.rows[row][at].picture],
           ];
     return el(
       "button",
       {
         type: "button",
         class: "case",
-        onclick: () => open(index, row),
+        onclick: () => open(index, row, at),
         "aria-label": `${name}, ${words}: show in the viewer`,
       },
       el(

@@ -45,7 +45,8 @@ function logTicks(low, high, width) {
 /**
  * A chart that redraws itself when its width changes.
  *
- * `draw({series, logX})` shows series [{curve, points: [{x, y, text}]}]; the texts name a point.
+ * `draw({series, logX})` shows series [{curve, points: [{x, y, text, label}]}]; the texts name a point, and its label,
+ * if it has one, stands beside it.
  */
 function makeChart({ title, note, xTitle }) {
   const tip = el("div", { class: "tip", hidden: true });
@@ -123,6 +124,11 @@ function makeChart({ title, note, xTitle }) {
       const path = points.map((point, i) => `${i ? "L" : "M"}${toX(point.x).toFixed(1)} ${toY(point.y).toFixed(1)}`);
       root.append(svg("path", { class: lineClass(curve), d: path.join("") }));
       placed.push(points.map((point) => ({ x: toX(point.x), y: toY(point.y), curve, text: point.text })));
+      points
+        .filter((point) => point.label)
+        .forEach((point) =>
+          root.append(svg("text", { class: "tick", x: toX(point.x) + 7, y: toY(point.y) - 6 }, point.label)),
+        );
       placed
         .at(-1)
         .forEach((point) =>

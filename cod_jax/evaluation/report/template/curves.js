@@ -132,7 +132,7 @@ function curvesSection() {
       charts.map((chart) => chart.figure),
     ),
     tradeoffs.length > 0 && [
-      el("h3", {}, "Distortion and perception"),
+      el("h3", {}, "Perception over distortion"),
       el(
         "div",
         { class: "charts" },

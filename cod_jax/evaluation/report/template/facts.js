@@ -47,7 +47,8 @@ function facts(values) {
 }
 
 function modelsSection() {
-  const models = curves.filter((curve) => curve.kind !== "baseline");
+  const isFirst = (curve) => curves.find((one) => modelName(one) === modelName(curve)) === curve;
+  const models = curves.filter((curve) => curve.kind !== "baseline" && isFirst(curve));
   const baselines = curves.filter((curve) => curve.kind === "baseline");
   if (!models.length && !baselines.length) return null;
   const isOne = models.filter((curve) => !curve.about.levels_of).length === 1;
@@ -60,13 +61,13 @@ function modelsSection() {
       return el(
         "article",
         { class: "card" },
-        el("h3", {}, curveName(curve)),
+        el("h3", {}, curveName({ ...curve, title: modelName(curve) })),
         card && el("details", { open: isOne }, el("summary", {}, "Card"), markdown(card)),
         el(
           "details",
           { open: !card },
           el("summary", {}, "Facts"),
-          groupedFacts({ ...settingsOf(curve).shared, ...about }),
+          groupedFacts({ ...(about.variant_of ? {} : settingsOf(curve).shared), ...about }),
         ),
       );
     }),

@@ -4,9 +4,11 @@ function main() {
   const viewer = report.viewer.length ? viewerSection() : null;
   const open = viewer ? viewer.open : () => {};
   const charts = curvesSection();
+  const dial = report.dial.length ? dialSection(open) : null;
   const sections = [
     viewer?.node,
     charts.node,
+    dial?.node,
     savingsSection(),
     casesSection(open),
     tablesSection(open),
@@ -26,6 +28,7 @@ function main() {
   document.querySelector(".foot").append(el("p", {}, "Written by cod_jax. This file needs no network."));
   viewer?.show();
   charts.draw();
+  dial?.draw();
   document.documentElement.classList.add("ready");
   addEventListener("beforeprint", () =>
     document.querySelectorAll("details").forEach((one) => {

@@ -20,6 +20,11 @@ const curves = (() => {
   });
 })();
 
+/** Name of a model without the way in which it decodes. */
+function modelName(curve) {
+  return curve.about.variant_of ?? curve.title;
+}
+
 function isNumber(value) {
   return typeof value === "number";
 }

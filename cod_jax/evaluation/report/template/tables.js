@@ -167,8 +167,12 @@ function tablesSection(open) {
     );
     const rows = [...report.images.keys()];
     const at = (index, name) => of.images[name]?.[index] ?? null;
-    const rowOf = (index) =>
-      report.viewer[shown[index]].rows.findIndex(([ours]) => ours.curve === curve.index && ours.point === point);
+    const isShown = (one) => one.curve === curve.index && one.point === point;
+    const openAt = (entry) => {
+      const row = report.viewer[entry].rows.findIndex((ones) => ones.some(isShown));
+      if (row < 0) open(entry);
+      else open(entry, row, report.viewer[entry].rows[row].findIndex(isShown));
+    };
     fill(
       place,
       sortedTable(
@@ -185,7 +189,7 @@ function tablesSection(open) {
                     {
                       type: "button",
                       class: "link",
-                      onclick: () => open(shown[index], rowOf(index) < 0 ? undefined : rowOf(index)),
+                      onclick: () => openAt(shown[index]),
                     },
                     report.images[index].name,
                   ),

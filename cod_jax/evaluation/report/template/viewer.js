@@ -169,9 +169,9 @@ function viewerSection() {
         el(
           "div",
           { class: "field" },
-          el("span", {}, groups.length > 1 ? curves[curve].title : "Bits per pixel"),
+          el("span", {}, groups.length > 1 ? modelName(curves[curve]) : "Bits per pixel"),
           segments(
-            `Bits per pixel of ${curves[curve].title}`,
+            `Bits per pixel of ${modelName(curves[curve])}`,
             rows.map(({ bpp }) => rateText(bpp)),
             rows.findIndex(({ index }) => index === state.row),
             (at) => {
@@ -358,7 +358,7 @@ function viewerSection() {
   const node = section(
     "pictures",
     "Pictures",
-    entries.some((entry) => entry.rows.some((row) => row.length > 1))
+    entries.some((entry) => entry.rows.some((row) => row.some(({ curve }) => !report.main.includes(curve))))
       ? `Each other codec is shown by its best file, by ${report.metrics[0].title}, that has at most 10\u00a0% more bytes than that of the model, coded at whatever size; or else by its smallest.`
       : "Move the divider to compare the original with the decoded picture.",
     el(
@@ -383,13 +383,15 @@ function viewerSection() {
   );
   // At first the rate in the middle, beside a picture of the baseline.
   state.row = Math.min(1, Math.max(0, entries[0].rows.length - 1));
-  state.left = choices().length > 2 ? 2 : 0;
+  const first = (entries[0].rows[state.row] || []).map(({ curve }) => report.main.includes(curve));
+  state.left = first.includes(false) ? first.indexOf(false) + 1 : first.length > 1 ? first.length : 0;
   return {
     node,
     show,
-    open: (index, row) => {
+    /** Show a picture beside its original; `row` is its rate, and `at` a place in the row. */
+    open: (index, row, at = 0) => {
       state.left = 0;
-      state.right = 1;
+      state.right = at + 1;
       go(index, row);
       node.scrollIntoView();
       stage.focus({ preventScroll: true });
