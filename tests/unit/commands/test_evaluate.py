@@ -83,9 +83,16 @@ def test_the_settings_of_decoding_are_used_and_written_down(run, tmp_path: Path,
     codec = tiny_sampling_codec("pixel")
     monkeypatch.setattr("cod_jax.codec.load", lambda path: codec)
     images.save_png(tmp_path / "photos" / "a.png", gradient_image(30, 30))
-    assert run(*ARGUMENTS, "--guidance", "4", "--seed", "5", "--steps", "1,3")[0] == 0
-    one, several = results_of(tmp_path)["curves"]
-    assert (one["name"], several["name"]) == ("MODEL-1-step", "MODEL-3-steps")
+    assert run(*ARGUMENTS, "--guidance", "4,1", "--seed", "5", "--steps", "1,3")[0] == 0
+    one, several, plain = results_of(tmp_path)["curves"]
+    names = ["MODEL-1-step", "MODEL-3-steps-guidance-4", "MODEL-3-steps-guidance-1"]
+    assert [curve["name"] for curve in (one, several, plain)] == names
+    assert plain["title"] == "MODEL (3 steps, guidance 1)"
+    assert [row["curve"] for row in rows_of(tmp_path, "dial.csv")] == names
+    assert {path.name for path in (tmp_path / "result" / "plots").glob("dial_*")} == {
+        "dial_MODEL.png",
+        "dial_MODEL.svg",
+    }
     # One file, decoded twice.
     ((image,), (other,)) = (curve["points"][0]["images"] for curve in (one, several))
     assert image["file"] == other["file"] == "files/MODEL/1/a.cod"

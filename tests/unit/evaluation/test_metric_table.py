@@ -37,13 +37,26 @@ def test_a_picture_has_a_value_for_each_metric():
         "ms_ssim": metrics.ms_ssim(original, decoded),
         "ms_ssim_scales": 2,
         "wasserstein": wasserstein_distortion(original, decoded),
+        "texture": 1.0,
     }
+
+
+def test_texture_is_the_share_that_is_left():
+    original = np.random.default_rng(0).integers(0, 200, (20, 30, 3), np.uint8)
+    flat = np.full_like(original, 7)
+    texture = next(metric for metric in METRICS if metric.name == "texture")
+    assert texture.measure(original, original // 2, 0) == pytest.approx(0.5, abs=0.01)
+    assert texture.measure(original, flat, 0) < 1e-3
+    assert texture.measure(flat, flat, 0) == 1
+    assert texture.measure(flat[:1, :1], flat[:1, :1], 0) == 1
+    assert metrics.texture(np.array([[[0], [10]], [[4], [10]]], np.uint8)) == pytest.approx((8 + 2) / 2)
 
 
 def test_the_summary_averages_and_counts():
     rows = [measure(*pair(16, 16, 5), 64), measure(*pair(170, 161, 10), 10), measure(*pair(16, 16, 0), 32)]
     summary = summarize([{"name": "a.png", **row} for row in rows])
-    assert list(summary) == ["mse", "psnr", "ms_ssim", "wasserstein", "num_lossless", "num_with_fewer_ms_ssim_scales"]
+    counts = ["num_lossless", "num_with_fewer_ms_ssim_scales"]
+    assert list(summary) == ["mse", "psnr", "ms_ssim", "wasserstein", "texture", *counts]
     for name in ("mse", "ms_ssim"):
         assert summary[name] == pytest.approx(sum(row[name] for row in rows) / 3)
     # The infinite PSNR of equal pictures says nothing about the others.

@@ -66,6 +66,16 @@ def test_a_codec_at_all_scales_is_one_family_and_stands_in_the_viewer_once():
     assert [match.curve for match in row] == [2, 0]
 
 
+def test_what_a_model_makes_of_one_file_stands_in_one_row():
+    results = _results(
+        1, [("jpeg", "baseline", 1), *((f"flow-{n}", "model", 1) for n in (1, 4, 25)), ("b", "model", 1)]
+    )
+    for curve in results["curves"][1:4]:
+        curve["about"]["variant_of"] = "flow"
+    rows = choice.viewer_rows(results, "0.png")
+    assert [[match.curve for match in row] for row in rows] == [[1, 2, 3, 0], [4, 0]]
+
+
 def test_without_a_model_files_and_then_baselines_are_what_is_compared():
     files = _results(1, [("jpeg", "baseline", 1), ("other", "files", 1)])
     assert choice.shown_curves(files["curves"]) == [1]

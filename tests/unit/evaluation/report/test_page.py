@@ -74,6 +74,7 @@ def test_numbers_are_in_the_page_as_columns(written: tuple[Path, Path, dict[str,
     assert point["images"]["psnr"] == pytest.approx([row["psnr"] for row in rows], rel=1e-5)
     assert "decoded" not in point["images"]
     assert data["bd"] == results["bd"]
+    assert data["dial"] == []  # of an evaluation of an earlier version too
 
 
 def test_small_pictures_are_exact_and_those_of_the_viewer(written: tuple[Path, Path, dict[str, Any], str]):
