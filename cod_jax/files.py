@@ -34,15 +34,20 @@ _unfinished: set[Path] = set()
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is the address of remote storage, such as gs://bucket/run: it begins with a scheme."""
+    # A `Path` keeps one slash of two.
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)) is not None
+
+
 def require_local(path: str | os.PathLike[str]) -> None:
     """Refuse the address of remote storage, such as gs://bucket/run, which would be taken for a local path.
 
     Raises:
         UserError: The path begins with a scheme.
     """
-    # A `Path` keeps one slash of two.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
-        raise UserError(f"{path} is an address, and only local paths work; mount that storage, or copy the files")
+    if is_address(path):
+        raise UserError(f"{path} is an address, and only local paths work here; mount that storage, or copy the files")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = True) -> None:

@@ -20,7 +20,8 @@ def load(path: str | os.PathLike[str] | None = None, *, max_pixels: int = MAX_PI
     A model folder may come from anybody. A compiled folder must be trusted, or be the one of the SHA-256 given.
 
     Args:
-        path: Folder of the model, or the name of an included one, see `cod models`; by default the included "compact".
+        path: Folder of the model, the address of one, such as gs://bucket/models/lite, or the name of an included one,
+            see `cod models`; by default the included "compact".
         max_pixels: Larger pictures are refused, so that a few untrusted bytes cannot ask for all memory. At
             most 2**27.
         sha256: For a compiled folder, what `cod compile` and `cod info` print as its SHA-256, 64 hex digits. If

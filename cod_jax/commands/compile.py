@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cod_jax import files
+from cod_jax import storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import add_list, add_model_argument, one_of
@@ -32,7 +32,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write, or an address such as gs://bucket/compiled/lite",
+    )
     add_list(
         parser,
         "--platforms",
@@ -52,7 +57,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     # What can be found out before JAX is imported, which takes seconds.
-    files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+    storage.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
     places.check_place(Path(args.model))
 
     from cod_jax.model_folder.bundle import load_bundle
@@ -71,4 +76,6 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE
 
 
-COMMAND = Command("compile a model for decoding in one step", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "compile a model for decoding in one step", _add_options, _run, EPILOG, device="shared", addresses=("output",)
+)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import REPLACE_MODEL, add_decoding_arguments, chosen_decoding
@@ -30,7 +30,12 @@ most 4 dB lower; then they take the steps and the guidance of validation.
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, as given to cod train")
-    parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="model folder to write, or an address such as gs://bucket/models/lite",
+    )
     parser.add_argument(
         "--weights", choices=("ema", "raw"), default="ema", help="moving average (default) or last weights"
     )
@@ -48,7 +53,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    files.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+    storage.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
+    if args.images and files.is_address(args.output):
+        raise UserError(f"the prior is fitted in a local folder, got {args.output}; leave --images out, or copy later")
     if args.images and not Path(args.images).is_dir():
         raise UserError(f"--images {args.images} is not a folder; give a folder of pictures")
     if args.images and not find_images(args.images):
@@ -120,4 +127,6 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
     return load_sd_vae(folder, otherwise=way_out)
 
 
-COMMAND = Command("write a model folder from a run folder", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "write a model folder from a run folder", _add_options, _run, EPILOG, device="shared", addresses=("output",)
+)

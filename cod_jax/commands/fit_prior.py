@@ -6,7 +6,7 @@ from pathlib import Path
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.commands.options import add_model_argument, positive
+from cod_jax.commands.options import add_model_argument, local_model, positive
 from cod_jax.model_folder import places
 
 EPILOG = f"""
@@ -25,7 +25,7 @@ decompresses. Files written without a prior are still read. Pictures decode to t
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_model_argument(parser, text="model folder, which gets the prior")
+    add_model_argument(parser, text="model folder, which gets the prior", parse=local_model)
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument(
         "--entropy-model",

@@ -72,6 +72,7 @@ class Command:
             the device memory.
         trainer_arguments: Whether the command takes the trainer's settings among its own options (as `args.settings`),
             or all arguments of the trainer behind `--` (as `args.trainer`).
+        addresses: Names of the arguments that may be addresses of remote storage; all others are local.
     """
 
     summary: str
@@ -80,6 +81,7 @@ class Command:
     epilog: str | Callable[[], str] = ""
     device: Literal["none", "shared", "whole"] = "none"
     trainer_arguments: Literal["none", "settings", "behind --"] = "none"
+    addresses: tuple[str, ...] = ()
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,9 +1,8 @@
 """`cod import`: make a model folder from a released checkpoint."""
 
 import argparse
-from pathlib import Path
 
-from cod_jax import files
+from cod_jax import storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import REPLACE_MODEL, add_decoding_arguments, chosen_decoding
@@ -27,7 +26,12 @@ the YAML file. The folder decodes in 25 steps (one-step models: 1) with the publ
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="released weights (.pt or .safetensors)")
     parser.add_argument("--config", required=True, metavar="FILE", help="the YAML file that belongs to them")
-    parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="model folder to write, or an address such as gs://bucket/models/pixel",
+    )
     parser.add_argument(
         "--weights",
         choices=("ema", "raw"),
@@ -45,8 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     # What can fail without reading gigabytes, and before JAX is imported, comes first.
-    output = Path(args.output)
-    files.check_new_directory(output, args.force, DESCRIPTION_FILE)
+    storage.check_new_directory(args.output, args.force, DESCRIPTION_FILE)
 
     from cod_jax.interop import load_sd_vae
     from cod_jax.interop.cod_networks.checkpoint import load_published
@@ -68,14 +71,14 @@ def _run(args: argparse.Namespace) -> int:
     autoencoder = load_sd_vae(args.frozen_weights) if config.is_latent else None
     checkpoint = load_published(args.checkpoint, network, kind=args.weights, key=args.key)
     fingerprint = checkpoint.model.save(
-        output, training=checkpoint.facts, autoencoder=autoencoder, decoding=decoding, force=args.force
+        args.output, training=checkpoint.facts, autoencoder=autoencoder, decoding=decoding, force=args.force
     )
     if checkpoint.left_out:
         others = ", ".join(f"{name} ({count})" for name, count in checkpoint.left_out.items())
         frame.say(f"left out entries of other modules: {others}")
     codec = config.codec
     frame.say(
-        f"wrote {output}: {network.class_name}, {checkpoint.facts['weights']} weights, "
+        f"wrote {args.output}: {network.class_name}, {checkpoint.facts['weights']} weights, "
         f"{count_params(checkpoint.model.params):,} parameters, {codec.symbols.bits} bits for {codec.pitch}x"
         f"{codec.pitch} pixels, {codec.nominal_bits_per_pixel:.4g} bits per pixel, {decoding.summary()}, "
         f"fingerprint {fingerprint[:16]}"
@@ -83,4 +86,11 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE
 
 
-COMMAND = Command("make a model folder from a released checkpoint", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "make a model folder from a released checkpoint",
+    _add_options,
+    _run,
+    EPILOG,
+    device="shared",
+    addresses=("output",),
+)

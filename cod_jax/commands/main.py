@@ -12,6 +12,7 @@ from cod_jax import __version__, files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command, Parser
 from cod_jax.errors import UserError
+from cod_jax.model_folder.included import model_path
 
 # In the order of the help.
 COMMANDS = {
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> in
     with frame.standard_streams(program) as checked:
         try:
             args = parse(arguments)
+            _fetch_models(args)
         except UserError as error:
             frame.print_error(program, str(error))
             return checked(frame.NOTHING_TRIED)
@@ -101,9 +103,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     passes_on = any(command.trainer_arguments == "behind --" for command in commands.values())
     cut = arguments.index("--") if passes_on and "--" in arguments else len(arguments)
     args, rest = parser.parse_known_args(arguments[:cut])
-    for value in vars(args).values():
+    for name, value in vars(args).items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
+            if isinstance(text, str) and name not in ("model", *args.command.addresses):
                 files.require_local(text)
     args.trainer = list(arguments[cut + 1 :])
     if args.command.trainer_arguments == "settings":
@@ -112,6 +114,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         hint = "; arguments of cod train go after --" if passes_on else ""
         parsers[args.program].error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return args
+
+
+def _fetch_models(args: argparse.Namespace) -> None:
+    """Copy the models at addresses of remote storage, and put the paths of the copies in their place.
+
+    Raises:
+        UserError: There is none at an address.
+    """
+    given = getattr(args, "model", None)
+
+    def path(model: str) -> str:
+        return str(model_path(model)) if files.is_address(model) else model
+
+    if given is not None:
+        args.model = [path(model) for model in given] if isinstance(given, list) else path(given)
 
 
 def load(name: str) -> Command:

@@ -183,14 +183,34 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_argument(parser: argparse.ArgumentParser, *, text: str = MODEL_TEXT, required: bool = True) -> None:
-    """Add -m, --model; the name of an included model becomes the path of its folder."""
-    parser.add_argument("-m", "--model", required=required, type=named_model, metavar="MODEL", help=text)
-
-
 def named_model(text: str) -> str:
-    """Return the path of the model folder that is meant, for options that take one or the name of an included one."""
-    return str(model_path(_checked(str, _check_model)(text)))
+    """Return the path of the model folder that is meant, or its address, for options that take a model."""
+    try:
+        if not text:
+            raise UserError("the name of the model is empty; give a model folder, or a name that cod models lists")
+        return text if files.is_address(text) else str(model_path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def local_model(text: str) -> str:
+    """Return the path of a model folder that is to be changed, so that the address of remote storage is refused."""
+    try:
+        files.require_local(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return named_model(text)
+
+
+def add_model_argument(
+    parser: argparse.ArgumentParser,
+    *,
+    text: str = MODEL_TEXT,
+    required: bool = True,
+    parse: Callable[[str], str] = named_model,
+) -> None:
+    """Add -m, --model; the name of an included model becomes the path of its folder."""
+    parser.add_argument("-m", "--model", required=required, type=parse, metavar="MODEL", help=text)
 
 
 def add_list(
@@ -278,12 +298,6 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], object]) -> C
         return value
 
     return parse
-
-
-def _check_model(text: str) -> None:
-    if not text:
-        raise UserError("the name of the model is empty; give a model folder, or a name that cod models lists")
-    files.require_local(text)  # before it becomes a path, which looks otherwise
 
 
 def _check_quality(quality: int) -> None:

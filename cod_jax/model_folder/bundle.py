@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.coding.digests import digest_arrays
 from cod_jax.coding.entropy import Prior, entropy_models
 from cod_jax.coding.fingerprints import fingerprint_with_prior
@@ -33,7 +33,7 @@ from cod_jax.model_folder.description import (
     to_json,
 )
 from cod_jax.model_folder.prior_file import load_prior, save_prior
-from cod_jax.model_folder.replacing import replaced_model
+from cod_jax.model_folder.replacing import ReplacedModel, replaced_model
 from cod_jax.models import ModelConfig, build_model, flatten_params, unflatten_params
 from cod_jax.models.bottlenecks import Bottleneck
 from cod_jax.models.compute import Dtype
@@ -117,7 +117,7 @@ def save_bundle(
     whoever reads the folder.
 
     Args:
-        path: Folder to make.
+        path: Folder to make, or an address of remote storage.
         config: What the model is.
         params: Nested dict of arrays, as `build_model(config)` takes them; stored as float32.
         training: JSON values that say where the weights come from.
@@ -162,10 +162,10 @@ def save_bundle(
         "training": dict(training),
         "fingerprint": fingerprint,
     }
-    files.check_new_directory(path, force, DESCRIPTION_FILE)
-    old = replaced_model(path, fingerprint)
+    is_old = storage.check_new_directory(path, force, DESCRIPTION_FILE)
+    old = _replaced(path, fingerprint) if is_old else ReplacedModel("")
     prior = old.prior or _frozen_prior(config, params)
-    with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
+    with storage.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
         files.write_bytes(folder / WEIGHTS_FILE, safetensors.numpy.save(flat))
         if prior:
             save_prior(folder, prior)
@@ -258,6 +258,17 @@ def bottleneck_of(config: ModelConfig, params: Params) -> Bottleneck:
     return build.bind(
         jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params["codec"].get("bottleneck", {}))
     )
+
+
+def _replaced(path: str | os.PathLike[str], fingerprint: str) -> ReplacedModel:
+    """Return what is at the place of a new model folder; see `replaced_model`."""
+    if not files.is_address(path):
+        return replaced_model(path, fingerprint)
+    copy = storage.fetch(path, (DESCRIPTION_FILE,))
+    try:
+        return replaced_model(copy, fingerprint)
+    except UserError as error:
+        raise UserError(str(error).replace(str(copy), str(path))) from error
 
 
 def _frozen_prior(config: ModelConfig, params: Params) -> Prior | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import safetensors.numpy
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.model_folder.bundle import Bundle
 from cod_jax.model_folder.prior_file import PRIOR_FILE, to_bytes
 from cod_jax.models.compute import Dtype
@@ -34,7 +34,7 @@ def write_compiled(
     """Write a model as a compiled folder for `cod_jax.runtime`, atomically.
 
     Args:
-        path: Folder to create.
+        path: Folder to create, or an address of remote storage.
         bundle: The model.
         platforms: Platforms of the programs; this machine does not need to have them.
         dtype: Dtype of the computation and of most weights.
@@ -50,7 +50,7 @@ def write_compiled(
     halves = list(split(bundle.config, bundle.params, dtype))
     written: dict[str, FileFacts] = {}
     programs: list[Program] = []
-    with files.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
+    with storage.new_directory(path, force=force, marker=DESCRIPTION_FILE) as folder:
 
         def write(name: str, data: bytes) -> None:
             files.write_bytes(folder / name, data)

@@ -194,8 +194,7 @@ class TrainConfig:
     def __post_init__(self):
         require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
         require_at_least(self, 0, "images_per_device")
-        for path in (self.init_from, self.frozen.weights, self.objective.teacher):
-            require_local(path)
+        require_local(self.frozen.weights)
         require(0 <= self.seed < 2**32, f"seed must be between 0 and 2^32 - 1, got {self.seed}")
         require(self.total_steps < 2**31, f"total_steps must be below 2^31, got {self.total_steps}")
         require(

@@ -5,10 +5,10 @@ import dataclasses
 import fnmatch
 import itertools
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -139,16 +139,16 @@ def fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> Tra
 
 def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
     """Read `init_from`."""
-    initial = load_initial(Path(config.init_from), config.init_weights, shapes.params, config.init_fresh)
+    initial = load_initial(config.init_from, config.init_weights, shapes.params, config.init_fresh)
     _logger.info("started from %s, %s weights: %s", config.init_from, config.init_weights, initial.summary())
     return initial
 
 
-def load_initial(path: Path, weights: Weights, shapes: Params, fresh: Sequence[str]) -> Initial:
+def load_initial(path: str | os.PathLike[str], weights: Weights, shapes: Params, fresh: Sequence[str]) -> Initial:
     """Read the parameters of a model folder, or of a run's newest checkpoint, that fit a model and its heads.
 
     Args:
-        path: Model folder, name of an included model, or run folder.
+        path: Model folder or the address of one, name of an included model, or run folder.
         weights: Weights to take from a run. "raw" continues its parameters and its moving average; "ema" starts both
             from its moving average. A model folder has one set, which serves for both.
         shapes: Abstract parameters of the new run, {"model": ..., "heads": ...}.
@@ -238,12 +238,12 @@ def with_initial(
     )
 
 
-def _load_sources(path: Path) -> dict[Weights, dict[str, np.ndarray]]:
-    path = model_path(path)
+def _load_sources(source: str | os.PathLike[str]) -> dict[Weights, dict[str, np.ndarray]]:
+    path = model_path(source)
     step = latest_step(path)
     if step is not None:
         return load_weights(path, step)
-    with errors_that_name(f"init_from {path}", path):
+    with errors_that_name(f"init_from {source}", path):
         bundle = load_bundle(path)
     model = {f"model/{name}": np.asarray(value) for name, value in flatten_params(bundle.params).items()}
     return {"raw": model, "ema": model}

@@ -381,7 +381,7 @@ def test_pipes_and_devices_are_refused_at_once(read, tmp_path):
 )
 def test_addresses_of_remote_storage_are_no_folders(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"is an address, and only local paths work; mount that storage"):
+    with pytest.raises(UserError, match=r"is an address, and only local paths work here; mount that storage"):
         files.make_directory(path)
     with pytest.raises(UserError, match="is an address"):
         files.write_bytes(path, b"")

@@ -38,6 +38,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "parallel",
             "plugins",
             "runtime",
+            "storage",
         }
     ),
     frozenset({"errors"}),
@@ -92,6 +93,7 @@ EXTRAS = {
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
     "cod_jax/perceptual.py": "train",
+    "cod_jax/storage.py": "storage",
     "cod_jax/training": "train",
     "configs": "train",
     "demo": "demo",

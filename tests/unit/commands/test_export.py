@@ -195,7 +195,7 @@ def test_weight_files_of_an_autoencoder_that_the_model_lacks_are_refused(stub_ru
     assert "--frozen-weights has no effect on this model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--workdir", "--output", "--frozen-weights"])
+@pytest.mark.parametrize("option", ["--workdir", "--frozen-weights"])
 def test_remote_storage_is_refused(calls, capsys, option: str):
     arguments = {"--workdir": "runs", "--output": "out", option: "s3://bucket/run"}
     assert main([f"{name}={value}" for name, value in arguments.items()], command="export") == 2

@@ -80,7 +80,7 @@ def test_a_dash_goes_with_a_file_on_the_other_side(cod: Cod, photo: Path, tmp_pa
     [
         (["", "photo.png"], "the name of a file is empty"),
         (["photo.png", "-m", ""], "the name of the model is empty"),
-        (["photo.png", "-m", "gs://bucket/model"], "gs://bucket/model is an address"),
+        (["photo.png", "-m", "x1://bucket/model"], "x1://bucket/model cannot be used (ValueError: Protocol not known"),
         (["-", "photo.png"], "- is one stream but there are 2 inputs"),
         (["photo.png", "photo.png", "-o", "-"], "- is one stream but there are 2 inputs"),
         (["-", "-o", "out/"], "standard input has no name; give one ending in .cod with -o"),
