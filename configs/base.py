@@ -57,6 +57,9 @@ def get_config() -> config_dict.ConfigDict:
                     "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
                     "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
                 },
+                "lora_rank": 0,  # rank of low-rank adaptations, which train in the place of layers; 0 is none
+                "lora_alpha": 32.0,  # scale of the adaptations times their rank
+                "lora_layers": (),  # patterns of the layers, such as ("denoiser/*",)
                 "freeze": (),  # patterns of the model's parameters that stay, such as ("codec/*",)
                 "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
             },

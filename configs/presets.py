@@ -230,6 +230,7 @@ def one_step_objective(**fields: Any) -> dict[str, Any]:
         "reconstruction": reconstruction_losses(),
         "lora_rank": 32,  # rank of the adaptation of every linear map outside the codec; 0 trains all parameters
         "lora_alpha": 32.0,  # scale of the adaptations times their rank
+        "lora_layers": (),  # patterns of other layers to adapt, such as ("denoiser/*",); the rest trains in full then
         "adapt_pixel_condition": False,  # also adapt the map from the condition to every pixel
         "bottleneck": codebook_training(),
         "freeze": (),  # patterns of the model's parameters that stay, such as ("codec/*",)
@@ -256,7 +257,11 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
         "critic_updates": 4,  # updates of critic and discriminator before each update of the student
         "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),
         "discriminator": DISCRIMINATORS["published"],
+        "lora_rank": 0,  # rank of low-rank adaptations, which train in the place of layers; 0 is none
+        "lora_alpha": 32.0,  # scale of the adaptations times their rank
+        "lora_layers": (),  # patterns of the layers, such as ("denoiser/*",)
         "bottleneck": codebook_training(),  # its loss term is logged; the bottleneck itself is not trained
+        "freeze": (),  # patterns of the model's parameters that stay, such as ("codec/*",)
         "losses": (),  # loss terms of other packages, each {"kind": "package.module:Class", "weight": ...}
     }
     return {**defaults, **fields}

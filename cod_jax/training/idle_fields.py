@@ -27,9 +27,14 @@ RULES = (
     Idle(("data.min_scale",), "with data.crop=center", lambda get: get("data.crop") == "center"),
     Idle(("data.min_scale",), "with data.crop=random", lambda get: get("data.crop") == "random"),
     Idle(
-        ("objective.lora_alpha", "objective.adapt_pixel_condition"),
+        ("objective.lora_alpha", "objective.lora_layers", "objective.adapt_pixel_condition"),
         "while objective.lora_rank is 0",
         lambda get: get("objective.lora_rank") == 0,
+    ),
+    Idle(
+        ("objective.adapt_pixel_condition",),
+        "with objective.lora_layers, which names all layers to adapt",
+        lambda get: bool(get("objective.lora_layers")),
     ),
     Idle(
         ("objective.bottleneck.level_balance",),

@@ -23,6 +23,7 @@ from cod_jax.models.fields import require, require_at_least
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.models.space import Space
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
+from cod_jax.training.objectives.adaptation import Adaptation, check_lora, named_layers, without_frozen
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
@@ -33,7 +34,7 @@ from cod_jax.training.teacher import load_teacher_config
 
 STUDENT, CRITIC = "student", "critic"
 # Frozen because encoder and bottleneck decide the content of files.
-NOT_TRAINED = ("model/codec/encoder/*", "model/codec/bottleneck/*")
+NOT_TRAINED = ("codec/encoder/*", "codec/bottleneck/*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,12 @@ class DistillConfig(ObjectiveConfig):
         critic_updates: Updates of critic and discriminator before each update of the student.
         critic_optimizer: Optimizer of critic and discriminator; `optimizer` belongs to the student.
         discriminator: Description of the discriminator: heads on DINOv2's features, or a network on pixels.
+        lora_rank: Rank of the adaptations of `lora_layers`; 0 without any.
+        lora_alpha: Scale of the adaptations times their rank.
+        lora_layers: Patterns of the student's layers that get low-rank adaptations in place of training, see
+            `named_layers`. All other parameters that this stage trains do so in full unless they are frozen.
         bottleneck: Training settings of the bottleneck. Its loss term is computed, but the bottleneck stays as it is.
+        freeze: Patterns of the student's parameters that stay as they are, see `without_frozen`.
         losses: Loss terms of other packages.
     """
 
@@ -68,12 +74,18 @@ class DistillConfig(ObjectiveConfig):
         default_factory=lambda: AdamWConfig(learning_rate=1e-5, schedule="tenth")
     )
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DINOv2DiscriminatorConfig)
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_layers: tuple[str, ...] = ()
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
+    freeze: tuple[str, ...] = ()
     losses: tuple[LossTermConfig, ...] = ()
 
     def __post_init__(self):
         require_at_least(self, 0, "distribution_matching_weight", "adversarial_weight", "guidance_scale")
+        require_at_least(self, 0, "lora_rank", "lora_alpha")
         require_at_least(self, 1, "critic_updates")
+        check_lora(self.lora_rank, self.lora_layers)
         require(self.time_shift > 0, f"time_shift must be positive, got {self.time_shift}")
 
     @property
@@ -109,9 +121,9 @@ class DistillDraws(NamedTuple):
 class Distill(Objective):
     """The objective of the second stage; its attributes are those of `Objective`.
 
-    Its parameters are "model", "heads", "critic" and "discriminator". The model is the student, whose encoder and
-    bottleneck are not trained. The critic is a copy of the teacher's denoiser and learns what the student's pictures
-    look like. The teacher is one of the frozen networks; the critic uses its condition codec.
+    Its parameters are "model", "lora", "heads", "critic" and "discriminator". The model is the student, whose encoder
+    and bottleneck are not trained. The critic is a copy of the teacher's denoiser and learns what the student's
+    pictures look like. The teacher is one of the frozen networks; the critic uses its condition codec.
 
     Args:
         config: Settings.
@@ -145,23 +157,26 @@ class Distill(Objective):
             "distribution_matching": config.distribution_matching_weight,
             "adversarial": config.adversarial_weight,
         }
+        layers = named_layers(self.functional.shapes, config.lora_layers, exclude=NOT_TRAINED)
+        self.adaptation = Adaptation(self.functional, layers, config.lora_rank, config.lora_alpha)
         self.axes = {
             "model": self.functional.axes,
+            **self.adaptation.axes,
             **self.reconstruction.head_axes,
             "critic": self.teacher.axes["denoiser"],
             "discriminator": self.discriminator.axes,
         }
-        self.averaged = ("model", *self.reconstruction.head_axes)
+        self.averaged = ("model", *self.adaptation.axes, *self.reconstruction.head_axes)
         self.buffer_axes = {"singular_vectors": self.discriminator.state_axes}
         names = list(flatten_params(self.axes))
         judges = [name for name in names if name.startswith(("critic/", "discriminator/"))]
         student = [
             name
-            for name in names
-            if name not in judges and not any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_TRAINED)
+            for name in self.adaptation.trained(names)
+            if name not in judges and not any(fnmatch.fnmatchcase(name, f"model/{pattern}") for pattern in NOT_TRAINED)
         ]
         self.updates = (
-            Update(STUDENT, tuple(student), self.student_loss, context.optimizer),
+            Update(STUDENT, without_frozen(student, config.freeze), self.student_loss, context.optimizer),
             Update(CRITIC, tuple(judges), self.critic_loss, config.critic_optimizer, "objective.critic_optimizer"),
         )
         self.schedule = (1,) * config.critic_updates + (0,)
@@ -172,10 +187,16 @@ class Distill(Objective):
         critic = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), self.teacher.shapes["denoiser"])
         return {
             "model": self.functional.init(key_model),
+            # Not another part of the split, which would change all other draws.
+            **self.adaptation.init(jax.random.fold_in(key, 1)),
             **self.reconstruction.init_heads(key_heads),
             "critic": critic,
             "discriminator": self.discriminator.functional.init(key_discriminator),
         }
+
+    def exported(self, params: Params) -> Params:
+        """Return the student's parameters with the adaptations merged in."""
+        return self.adaptation.merged(params)
 
     def carried_buffers(self, buffers: Buffers) -> Mapping[str, np.ndarray]:
         """Return {}, because the bottleneck is not trained and has no buffers here."""
@@ -204,7 +225,7 @@ class Distill(Objective):
     ) -> tuple[Float[Array, ""], LossOutput]:
         """Return the weighted sum of the student's loss terms for images [B, H, W, 3], and the terms."""
         image01 = uint8_to_unit(image_uint8)
-        reconstructed = self.reconstruction(params["model"], image01, draws.bottleneck)
+        reconstructed = self.reconstruction(self.exported(params), image01, draws.bottleneck)
         teacher, critic = self._networks(params, frozen)
         terms = {
             **self.reconstruction.terms(params, frozen, image01, reconstructed),
@@ -222,7 +243,8 @@ class Distill(Objective):
         Images are uint8 [B, H, W, 3].
         """
         image01 = uint8_to_unit(image_uint8)
-        reconstruction = jax.lax.stop_gradient(self.reconstruction(params["model"], image01, draws.bottleneck).image)
+        reconstructed = self.reconstruction(self.exported(params), image01, draws.bottleneck)
+        reconstruction = jax.lax.stop_gradient(reconstructed.image)
         _, critic = self._networks(params, frozen)
         terms = {
             "flow": self.flow(critic, image01, reconstruction, draws),
@@ -275,7 +297,7 @@ class Distill(Objective):
     ) -> dict[str, Float[Array, ""]]:
         """Return the terms that compare with the image, without "loss": no term measures how real pictures look."""
         image01 = uint8_to_unit(image_uint8)
-        reconstructed = self.reconstruction(params["model"], image01)
+        reconstructed = self.reconstruction(self.exported(params), image01)
         terms = self.reconstruction.terms(params, frozen, image01, reconstructed)
         return {f"loss/{name}": term for name, term in terms.items()}
 

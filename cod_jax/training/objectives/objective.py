@@ -1,8 +1,7 @@
 """Interface between the trainer and objectives."""
 
 import dataclasses
-import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +9,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from cod_jax.errors import UserError
 from cod_jax.models import CoD
 from cod_jax.models.bottlenecks import BottleneckTraining
 from cod_jax.models.compute import ComputeConfig
@@ -22,6 +20,8 @@ from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.frozen_networks import FrozenNetworks
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
 from cod_jax.training.optimizer import AdamWConfig, OptimizerConfig
+
+_BOTTLENECK = "model/codec/bottleneck/"
 
 
 class Update(NamedTuple):
@@ -40,31 +40,6 @@ class Update(NamedTuple):
     loss: Callable[[Params, Buffers, Params, jax.Array, Any], tuple[jax.Array, LossOutput]]
     optimizer: OptimizerConfig
     settings: str = "optimizer"
-
-
-def without_frozen(names: Iterable[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of parameters that train, which are those that no pattern names.
-
-    Args:
-        names: Names of parameters, as `flatten_params` gives them; the model's begin with "model/".
-        patterns: Shell-style patterns of the model's names without "model/", such as "codec/*".
-
-    Raises:
-        UserError: A pattern names no parameter, or nothing is left to train.
-    """
-    trained = list(names)
-    for pattern in patterns:
-        named = set(fnmatch.filter(trained, f"model/{pattern}"))
-        if not named:
-            of_model = sorted({"/".join(name.split("/")[1:3]) for name in trained if name.startswith("model/")})
-            raise UserError(
-                f"objective.freeze: no parameter that trains is named {pattern!r}; expected a pattern such as "
-                f"{of_model[0] + '/*'!r}; the model's parts are {', '.join(of_model)}"
-            )
-        trained = [name for name in trained if name not in named]
-    if not any(name.startswith("model/") for name in trained):
-        raise UserError("objective.freeze names all parameters of the model; leave some to train")
-    return tuple(trained)
 
 
 class ObjectiveConfig(Part):
@@ -193,7 +168,12 @@ class Objective:
     def tend(
         self, params: Params, ema: Params, buffers: Buffers, output: LossOutput, step: jax.Array
     ) -> tuple[Params, Params, Buffers]:
-        """Return parameters, average and buffers after the upkeep that follows an optimizer step."""
+        """Return parameters, average and buffers after the upkeep that follows an optimizer step.
+
+        A bottleneck that is frozen stays as it is.
+        """
+        if not any(name.startswith(_BOTTLENECK) for update in self.updates for name in update.trains):
+            return params, ema, buffers
         return self.bottleneck.tend(params, ema, buffers, output, step)
 
     def validation_losses(

@@ -16,21 +16,16 @@ from cod_jax.losses.terms import weighted_sum
 from cod_jax.models.bottlenecks import BottleneckTraining, CodebookTraining, Draws
 from cod_jax.models.fields import require_at_least
 from cod_jax.models.functional import Params, flatten_params
-from cod_jax.models.lora import adapted_names, init_lora, lora_axes, merge
+from cod_jax.models.lora import adapted_names
 from cod_jax.models.space import Space
+from cod_jax.training.objectives.adaptation import Adaptation, check_lora, named_layers, without_frozen
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig
-from cod_jax.training.objectives.objective import (
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-    Update,
-    without_frozen,
-)
+from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 from cod_jax.training.objectives.reconstruction import Reconstruction, ReconstructionConfig
 
-# These parameters train fully. Every other linear map is adapted, and the rest stays.
+# In the published recipe these parameters train fully. Every other linear map is adapted, and the rest stays.
 TRAINED_IN_FULL = ("codec/*", "*/depthwise/*")
 # Map from the condition to each pixel, which the published code leaves out by a match of names.
 PIXEL_CONDITION = "denoiser/head/condition/*"
@@ -45,6 +40,8 @@ class OneStepConfig(ObjectiveConfig):
         reconstruction: Weights of the losses.
         lora_rank: Rank of the adaptations; 0 trains all parameters in full, and may start from scratch.
         lora_alpha: Scale of the adaptations times their rank.
+        lora_layers: Patterns of the layers to adapt, see `named_layers`; all other parameters train in full then. ()
+            is the published recipe, see `TRAINED_IN_FULL`.
         adapt_pixel_condition: Whether to adapt the linear map from the condition to every pixel, which the published
             code leaves as it is.
         bottleneck: Training settings of the bottleneck.
@@ -56,6 +53,7 @@ class OneStepConfig(ObjectiveConfig):
     reconstruction: ReconstructionConfig = dataclasses.field(default_factory=ReconstructionConfig)
     lora_rank: int = 32
     lora_alpha: float = 32.0
+    lora_layers: tuple[str, ...] = ()
     adapt_pixel_condition: bool = False
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
     freeze: tuple[str, ...] = ()
@@ -63,6 +61,8 @@ class OneStepConfig(ObjectiveConfig):
 
     def __post_init__(self):
         require_at_least(self, 0, "lora_rank", "lora_alpha")
+        if self.lora_layers:
+            check_lora(self.lora_rank, self.lora_layers)
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -83,17 +83,13 @@ class OneStepConfig(ObjectiveConfig):
         """Return the objective; see `ObjectiveConfig.build`."""
         return OneStep(self, context)
 
-    @property
-    def lora_scale(self) -> float:
-        """Factor of the product of the two low-rank matrices."""
-        return self.lora_alpha / max(self.lora_rank, 1)
-
 
 class OneStep(Objective):
     """The objective of training for one step; its attributes are those of `Objective`.
 
     Its parameters are "model", "lora" and "heads". With adaptations, the condition codec and the depthwise convolutions
     of the model change, and "lora" holds the adaptations of the other linear maps; else the whole model changes.
+    `lora_layers` chooses other layers.
 
     Args:
         config: Settings.
@@ -110,40 +106,39 @@ class OneStep(Objective):
         self.functional = self.reconstruction.functional
         self.space = Space(context.model)
         self.frozen = self.reconstruction.frozen
-        shapes = self.functional.shapes
-        exclude = ("codec/*",) if config.adapt_pixel_condition else ("codec/*", PIXEL_CONDITION)
-        self._adapted = adapted_names(shapes, exclude) if config.lora_rank else []
-        lora = jax.eval_shape(lambda key: init_lora(key, shapes, self._adapted, config.lora_rank), jax.random.key(0))
-        self.axes = {
-            "model": self.functional.axes,
-            # A checkpoint has no place for an empty part.
-            **({"lora": lora_axes(self.functional.axes, lora)} if lora else {}),
-            **self.reconstruction.head_axes,
-        }
+        self.adaptation = Adaptation(self.functional, self._adapted(), config.lora_rank, config.lora_alpha)
+        self.axes = {"model": self.functional.axes, **self.adaptation.axes, **self.reconstruction.head_axes}
         self.averaged = tuple(self.axes)
         self.buffer_axes = self.bottleneck.buffer_axes
+        in_full = TRAINED_IN_FULL if config.lora_rank and not config.lora_layers else ("*",)
         trained = [
             name
-            for name in flatten_params(self.axes)
+            for name in self.adaptation.trained(flatten_params(self.axes))
             if not name.startswith("model/")
-            or not config.lora_rank
-            or any(fnmatch.fnmatchcase(name.removeprefix("model/"), pattern) for pattern in TRAINED_IN_FULL)
+            or any(fnmatch.fnmatchcase(name.removeprefix("model/"), pattern) for pattern in in_full)
         ]
         self.updates = (Update("model", without_frozen(trained, config.freeze), self.loss, context.optimizer),)
+
+    def _adapted(self) -> list[str]:
+        """Return the names of the kernels to adapt."""
+        config, shapes = self.config, self.functional.shapes
+        if config.lora_layers:
+            return named_layers(shapes, config.lora_layers)
+        exclude = ("codec/*",) if config.adapt_pixel_condition else ("codec/*", PIXEL_CONDITION)
+        return adapted_names(shapes, exclude) if config.lora_rank else []
 
     def init_params(self, key: jax.Array) -> Params:
         """Return fresh parameters; the adaptations add nothing at first."""
         key_model, key_lora, key_heads = jax.random.split(key, 3)
-        lora = init_lora(key_lora, self.functional.shapes, self._adapted, self.config.lora_rank)
         return {
             "model": self.functional.init(key_model),
-            **({"lora": lora} if lora else {}),
+            **self.adaptation.init(key_lora),
             **self.reconstruction.init_heads(key_heads),
         }
 
     def exported(self, params: Params) -> Params:
         """Return the model's parameters with the adaptations merged in."""
-        return merge(params["model"], params.get("lora", {}), self.config.lora_scale)
+        return self.adaptation.merged(params)
 
     def loss(
         self, params: Params, buffers: Buffers, frozen: Params, image_uint8: jax.Array, draws: Draws

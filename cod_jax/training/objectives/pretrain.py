@@ -21,16 +21,11 @@ from cod_jax.models.functional import Functional, Params, flatten_params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.models.space import Space
 from cod_jax.nn.embeddings import patchify
+from cod_jax.training.objectives.adaptation import Adaptation, check_lora, named_layers, without_frozen
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import LossOutput
 from cod_jax.training.objectives.loss_terms import LossTermConfig, checked
-from cod_jax.training.objectives.objective import (
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-    Update,
-    without_frozen,
-)
+from cod_jax.training.objectives.objective import Objective, ObjectiveConfig, ObjectiveContext, Update
 
 TERMS = ("flow", "reconstruction", "one_step", "one_step_ms_ssim", "feature_alignment", "condition_alignment")
 # Validation uses these quantiles of the standard normal distribution, the middles of four equal parts.
@@ -55,6 +50,10 @@ class PretrainConfig(ObjectiveConfig):
         one_step_fraction: Share of images trained at t = 0 (unified training of the paper).
         one_step_noise_level: Scale of the noise at t = 0 in both forms of unified training. The published value is 1;
             one-step decoding uses 0.
+        lora_rank: Rank of the adaptations of `lora_layers`; 0 without any.
+        lora_alpha: Scale of the adaptations times their rank.
+        lora_layers: Patterns of the layers that get low-rank adaptations in place of training, see `named_layers`. All
+            other parameters train in full unless they are frozen.
         bottleneck: Training settings of the bottleneck.
         freeze: Patterns of the model's parameters that stay as they are, see `without_frozen`.
         losses: Loss terms of other packages, on the pictures of the extra pass at t = 0.
@@ -71,6 +70,9 @@ class PretrainConfig(ObjectiveConfig):
     one_step_ms_ssim_weight: float = 0.0
     one_step_fraction: float = 0.0
     one_step_noise_level: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_layers: tuple[str, ...] = ()
     bottleneck: BottleneckTraining = dataclasses.field(default_factory=CodebookTraining)
     freeze: tuple[str, ...] = ()
     losses: tuple[LossTermConfig, ...] = ()
@@ -79,7 +81,8 @@ class PretrainConfig(ObjectiveConfig):
         for name in ("null_condition_probability", "one_step_fraction"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
         weights = [field.name for field in dataclasses.fields(self) if field.name.endswith("_weight")]
-        require_at_least(self, 0, *weights, "one_step_noise_level")
+        require_at_least(self, 0, *weights, "one_step_noise_level", "lora_rank", "lora_alpha")
+        check_lora(self.lora_rank, self.lora_layers)
         require_at_least(self, 1, "alignment_block")
         require(self.time_shift > 0, f"time_shift must be positive, got {self.time_shift}")
         on_pictures = [name for name in ("losses", "one_step_ms_ssim_weight") if getattr(self, name)]
@@ -93,6 +96,11 @@ class PretrainConfig(ObjectiveConfig):
     def trains_one_step(self) -> bool:
         """Whether either form of unified training is on."""
         return self.one_step_weight > 0 or self.one_step_fraction > 0
+
+    @property
+    def starts_from_model(self) -> bool:
+        """Whether a pre-trained model is adapted."""
+        return self.lora_rank > 0
 
     @property
     def aligns(self) -> bool:
@@ -192,26 +200,35 @@ class Pretrain(Objective):
             name: Functional(lambda rngs, size=size: FeatureHead(hidden, size, dtype=dtype, rngs=rngs))
             for name, size in head_sizes.items()
         }
-        self.averaged = ("model", "heads")
+        layers = named_layers(self.functional.shapes, config.lora_layers)
+        self.adaptation = Adaptation(self.functional, layers, config.lora_rank, config.lora_alpha)
+        self.averaged = ("model", *self.adaptation.axes, "heads")
         self.axes = {
             "model": self.functional.axes,
+            **self.adaptation.axes,
             "heads": {name: head.axes for name, head in self.heads.items()},
         }
         self.buffer_axes = self.bottleneck.buffer_axes
         self.updates = (
             Update(
                 "model",
-                without_frozen(flatten_params(self.axes), config.freeze),
+                without_frozen(self.adaptation.trained(flatten_params(self.axes)), config.freeze),
                 lambda params, _, frozen, image_uint8, draws: self.loss(params, frozen, image_uint8, draws),
                 context.optimizer,
             ),
         )
 
     def init_params(self, key: jax.Array) -> Params:
-        """Return fresh parameters of the model and the heads."""
+        """Return fresh parameters of the model, its adaptations and the heads."""
         key_model, *keys = jax.random.split(key, 1 + len(self.heads))
         heads = {name: head.init(key) for (name, head), key in zip(self.heads.items(), keys, strict=True)}
-        return {"model": self.functional.init(key_model), "heads": heads}
+        # Not another part of the split, which would change all other draws.
+        adaptations = self.adaptation.init(jax.random.fold_in(key, 1))
+        return {"model": self.functional.init(key_model), **adaptations, "heads": heads}
+
+    def exported(self, params: Params) -> Params:
+        """Return the model's parameters with the adaptations merged in."""
+        return self.adaptation.merged(params)
 
     def draw(self, key: jax.Array, image_shape: tuple[int, ...]) -> PretrainDraws:
         """Return the randomness for a batch of images [B, H, W, 3]."""
@@ -246,7 +263,7 @@ class Pretrain(Objective):
     def loss_of(self, params: Params, inputs: Inputs, draws: PretrainDraws) -> tuple[Float[Array, ""], LossOutput]:
         """Return the weighted sum of the loss terms for prepared images, and the terms."""
         config = self.config
-        model = self.functional.bind(params["model"])
+        model = self.functional.bind(self.exported(params))
         image01, values, tokens = inputs
         keep = draws.drop >= config.null_condition_probability
 

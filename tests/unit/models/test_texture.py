@@ -16,7 +16,7 @@ from cod_jax.models.functional import Params
 from cod_jax.models.texture import TEXTURE_SPREAD
 from cod_jax.specialize.folding import fold
 from cod_jax.training.config_files import read_settings
-from cod_jax.training.objectives.objective import without_frozen
+from cod_jax.training.objectives.adaptation import without_frozen
 from tests.model_fixtures import numpy_params, tiny_compact_config
 
 SHAPE = (1, 32, 48, 3)

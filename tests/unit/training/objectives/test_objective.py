@@ -4,7 +4,8 @@ import pytest
 
 from cod_jax.errors import UserError
 from cod_jax.models import flatten_params
-from cod_jax.training.objectives.objective import Objective, ObjectiveContext, without_frozen
+from cod_jax.training.objectives.adaptation import without_frozen
+from cod_jax.training.objectives.objective import Objective, ObjectiveContext
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from tests.model_fixtures import tiny_model_config
 from tests.objective_fixtures import one_step
