@@ -20,6 +20,11 @@ ONE_STEP = str(REPOSITORY / "configs" / "tiny_one_step.py")
         (CONFIG, ["data.crop=center", "data.min_scale=0.3"], "data.min_scale has no effect with data.crop=center"),
         (COMPACT, ["data.min_scale=0.3"], "data.min_scale has no effect with data.crop=random"),
         (COMPACT, ["objective.lora_alpha=4"], "objective.lora_alpha has no effect while objective.lora_rank is 0"),
+        (
+            f"{ONE_STEP}:1",
+            ["objective.lora_layers=('denoiser/*',)", "objective.adapt_pixel_condition=True"],
+            "objective.adapt_pixel_condition has no effect with objective.lora_layers, which names all layers to adapt",
+        ),
         (f"{COMPACT}:levels=1", ["objective.bottleneck.level_balance=1"], "no effect with a single quality level"),
         (CONFIG, ["data.validation_source=x", "data.validation_modulus=5"], "with data.validation_source"),
         (CONFIG, ["objective.alignment_block=2"], "while objective.feature_alignment_weight is 0"),
