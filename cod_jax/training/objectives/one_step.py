@@ -76,8 +76,8 @@ class OneStepConfig(ObjectiveConfig):
 
     @property
     def can_guide(self) -> bool:
-        """Whether the model was pre-trained with pictures without a condition."""
-        return self.starts_from_model
+        """Whether the model was pre-trained with pictures without a condition, as the published recipe has it."""
+        return self.starts_from_model and not self.lora_layers
 
     def build(self, context: ObjectiveContext) -> "OneStep":
         """Return the objective; see `ObjectiveConfig.build`."""

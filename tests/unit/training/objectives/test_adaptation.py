@@ -1,6 +1,7 @@
 """Low-rank adaptations in every stage, and models of which a part stays."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from cod_jax.models.bottlenecks.codebook import Candidates
 from cod_jax.training.objectives.adaptation import named_layers
 from cod_jax.training.objectives.distill import NOT_TRAINED, DistillConfig
 from cod_jax.training.objectives.loss_output import LossOutput
-from cod_jax.training.objectives.objective import Objective, ObjectiveContext
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.objectives.one_step import OneStep, OneStepConfig
 from cod_jax.training.objectives.pretrain import Pretrain, PretrainConfig
 from tests.model_fixtures import tiny_compact_config, tiny_model_config
@@ -23,7 +24,7 @@ LAYERS = ("denoiser/blocks/*", "*/decoder/*/q")
 
 
 @functools.cache
-def adapted(make) -> Objective:
+def adapted(make) -> Any:
     """Return an objective of a tiny model in which adaptations train alone."""
     return make(lora_rank=2, lora_alpha=4.0, lora_layers=LAYERS, freeze=("*",))
 
@@ -75,6 +76,8 @@ def test_rank_and_layers_are_given_together(config):
         with pytest.raises(UserError, match=r"lora_rank must be at least 1 with lora_layers, got 0"):
             kind(lora_rank=0, lora_layers=("denoiser/*",))
     assert not PretrainConfig().starts_from_model
+    assert OneStepConfig().can_guide
+    assert not OneStepConfig(lora_layers=("*",)).can_guide  # whatever model it starts from
     assert PretrainConfig(lora_rank=4, lora_layers=("*",)).starts_from_model
 
 
