@@ -3,6 +3,7 @@
 Neither the model's code nor Flax is imported.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax.codec.engine import Engine
+from cod_jax.codec.tiles import Sizes, in_tiles
 from cod_jax.coding.stream import SymbolCoder
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior
 from cod_jax.runtime.arrays import open_tensors
-from cod_jax.runtime.folder import BINS, WEIGHTS_FILES, Description, check_file, read_description
+from cod_jax.runtime.executables import Executables
+from cod_jax.runtime.folder import BINS, WEIGHTS_FILES, Description, Part, check_file, read_description
 from cod_jax.runtime.programs import Programs
 
 
@@ -28,6 +31,7 @@ class CompiledEngine(Engine):
     Args:
         folder: Folder written by `cod compile`.
         sha256: What names the folder, see `runtime.folder.Description`; "" where the folder is trusted.
+        executables: Where to keep what is compiled for each size; see `Programs`.
 
     Attributes:
         description: The description of the folder.
@@ -37,14 +41,15 @@ class CompiledEngine(Engine):
             this machine, or not the one of the SHA-256.
     """
 
-    def __init__(self, folder: Path, sha256: str = ""):
+    def __init__(self, folder: Path, sha256: str = "", executables: Executables | None = None):
         self.description = read_description(folder, sha256)
         self.coder = _read_coder(folder, self.description)
         self.config, self.size_multiple = None, self.description.size_multiple
         self.decoding = DecodingConfig(num_steps=1)
         self.summary = f"compiled, {self.description.dtype}"
-        self._encode = Programs(folder, self.description, "encode")
-        self._decode = Programs(folder, self.description, "decode")
+        self._sizes: dict[Part, Sizes] = {"encode": Sizes(), "decode": Sizes()}
+        self._encode = Programs(folder, self.description, "encode", executables)
+        self._decode = Programs(folder, self.description, "decode", executables)
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Refuse more than one step; guidance and sampler have no effect on one.
@@ -64,9 +69,13 @@ class CompiledEngine(Engine):
 
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols of pictures; see `Engine.encode`."""
-        _, height, width, _ = images_uint8.shape
-        symbols = self._encode(self._with_levels(images_uint8, levels), self._cells(height, width))
-        return symbols if self.description.takes_levels else symbols[..., None]
+
+        def encode(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+            _, height, width, _ = pictures.shape
+            symbols = self._encode(self._with_levels(pictures, levels), self._cells(height, width))
+            return symbols if self.description.takes_levels else symbols[..., None]
+
+        return self._compute("encode", encode, images_uint8)
 
     def decode(
         self,
@@ -76,10 +85,25 @@ class CompiledEngine(Engine):
         seed: int,
     ) -> npt.NDArray[np.uint8]:
         """Return the pictures of symbols; see `Engine.decode`."""
-        _, rows, columns, _ = symbols.shape
-        taken = symbols if self.description.takes_levels else symbols[..., 0]
-        pitch = self.description.pitch
-        return self._decode(self._with_levels(taken, levels), self._cells(rows * pitch, columns * pitch))
+
+        def decode(some: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+            _, rows, columns, _ = some.shape
+            taken = some if self.description.takes_levels else some[..., 0]
+            pitch = self.description.pitch
+            return self._decode(self._with_levels(taken, levels), self._cells(rows * pitch, columns * pitch))
+
+        return self._compute("decode", decode, symbols)
+
+    def _compute(self, part: Part, function: Callable[[Any], Any], given: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Run a part of the model on pictures, or their symbols, whole or in tiles; see `tiles`."""
+        of_cell = {"encode": self.size_multiple, "decode": self.size_multiple // self.description.pitch}
+        of_input = of_cell[part]
+        number, rows, columns, _ = given.shape
+        reach = self.description.reach
+        if reach is None or self._sizes[part].is_whole(number, rows // of_input, columns // of_input):
+            return function(given)
+        of_output = of_cell["encode" if part == "decode" else "decode"]
+        return in_tiles(function, given, reach=reach[part == "decode"], of_input=of_input, of_output=of_output)
 
     def _with_levels(self, batch: npt.NDArray[Any], levels: npt.NDArray[np.int32]) -> Any:
         return (batch, levels) if self.description.takes_levels else batch

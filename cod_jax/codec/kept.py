@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ from cod_jax.coding.sizes import MAX_PIXELS
 from cod_jax.errors import UserError
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import read_description
+from cod_jax.runtime.executables import Executables, processor
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 from cod_jax.runtime.programs import current_platform
 
 FOLDER = "cod_jax_models"
+# Within the form of a model: its programs as they were compiled for sizes of pictures.
+EXECUTABLES = "executables"
 # Those that were used last stay.
 MAX_KEPT = 8
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,7 +51,9 @@ class KeptEngine(Engine):
 
     def __init__(self, folder: Path, kept: Path, decoding: DecodingConfig, max_pixels: int):
         self._folder, self._max_pixels, self.decoding = folder, max_pixels, decoding
-        self._compiled = CompiledEngine(kept)
+        # On other devices than CPUs, JAX's own cache keeps them.
+        executables = Executables(kept / EXECUTABLES) if current_platform() == "cpu" else None
+        self._compiled = CompiledEngine(kept, executables=executables)
         self.coder, self.size_multiple = self._compiled.coder, self._compiled.size_multiple
         self.summary = self._compiled.summary
 
@@ -182,8 +187,17 @@ def _key(path: Path) -> str:
     for name in sorted(file.name for file in path.iterdir() if file.suffix in (".json", ".safetensors")):
         with (path / name).open("rb") as file:
             digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    versions = (cod_jax.__version__, jax.__version__, current_platform())
+    versions = (cod_jax.__version__, jax.__version__, jax.lib.__version__)  # pyright: ignore[reportPrivateImportUsage]
+    machine = (current_platform(), processor(), os.environ.get("XLA_FLAGS", ""))
     # In a checkout the code changes without the version.
-    sources = sorted((str(file), file.stat().st_mtime_ns) for file in _PACKAGE.rglob("*.py"))
-    digest.update(repr((versions, sources)).encode())
+    digest.update(repr((versions, machine, sorted(_sources(_PACKAGE)))).encode())
     return digest.hexdigest()
+
+
+def _sources(folder: str | Path) -> Iterator[tuple[str, int]]:
+    """Yield the Python files below a folder with their times of modification."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _sources(entry.path)
+        elif entry.name.endswith(".py"):
+            yield entry.path, entry.stat().st_mtime_ns

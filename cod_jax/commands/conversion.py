@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,13 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     if not usable or (converter.settle is not None and num_unusable):
         return _count(args, num_unusable, len(plan), frame.NOTHING_TRIED)
 
-    from tqdm import tqdm
-
     load = functools.lru_cache(maxsize=2)(functools.partial(_load, args, converter))
     if chosen is not None:
         load(chosen)
     failed: list[Conversion] = []
 
     def converted() -> Iterator[tuple[Conversion, Any]]:
-        for conversion in tqdm(usable, unit="file", leave=False, disable=None, file=sys.stderr):
+        for conversion in _with_bar(usable):
             result = None
             with _one_file(args, conversion, failed):
                 content = converter.read(conversion.source)
@@ -126,6 +124,15 @@ def convert_files(args: argparse.Namespace, converter: Converter) -> int:
     if summary and not args.json and usable[0].target is not None:
         frame.say(summary)
     return _count(args, num_unusable + len(failed), len(plan), frame.FAILED)
+
+
+def _with_bar(usable: Sequence[Conversion]) -> Iterable[Conversion]:
+    """Show how far the work is, on a terminal and of several files."""
+    if len(usable) == 1 or not sys.stderr.isatty():
+        return usable  # importing the bar takes a twentieth of the start
+    from tqdm import tqdm
+
+    return tqdm(usable, unit="file", leave=False, file=sys.stderr)
 
 
 @contextlib.contextmanager

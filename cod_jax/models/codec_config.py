@@ -65,6 +65,13 @@ class CodecConfig(Part):
         """Memory in bytes that the encoder takes per pixel, estimated low, because pictures are refused by it."""
         return 50.0
 
+    def reach(self, denoiser: DenoiserConfig) -> tuple[int, int] | None:
+        """Return how many cells of 16x16 pixels encoder and one-step decoder see around each; None without a limit.
+
+        Models with a limit can be computed in tiles, see `codec.tiles`.
+        """
+        return None
+
     def check_denoiser(self, denoiser: DenoiserConfig) -> None:
         """Refuse denoisers that do not go with this codec.
 

@@ -114,6 +114,13 @@ class CompactCodecConfig(CodecConfig):
             f"kind {denoiser.kind} with {denoiser.hidden}",
         )
 
+    def reach(self, denoiser: DenoiserConfig) -> tuple[int, int] | None:
+        """Return the cells that encoder and decoder see around each; see `CodecConfig.reach`."""
+        if not isinstance(denoiser, CompactDenoiserConfig):
+            return None
+        refined = -(-denoiser.num_refine_blocks * REFINED_PATCH // PATCH_SIZE)
+        return self.num_encoder_blocks, self.num_decoder_blocks + denoiser.num_blocks + refined
+
     @property
     def fits_pictures(self) -> bool:
         """Always true: the linear path starts as a transform of training pictures."""

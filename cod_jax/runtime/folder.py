@@ -106,6 +106,8 @@ class Description:
         files: Every file beside this description.
         symbols: The symbols of the model; None in folders of version 0.1 of a factorized bottleneck.
         encoding_bytes_per_pixel: About how much temporary memory the encoder takes for a pixel, rather less than more.
+        reach: How many cells of `size_multiple` pixels encoder and decoder see around each; None of models that see
+            farther, and in older folders.
     """
 
     weights_fingerprint: str
@@ -117,6 +119,7 @@ class Description:
     files: dict[str, FileFacts]
     symbols: SymbolFormat | None = None
     encoding_bytes_per_pixel: int = ENCODING_BYTES_PER_PIXEL
+    reach: tuple[int, int] | None = None
 
     @property
     def takes_levels(self) -> bool:
@@ -142,6 +145,8 @@ class Description:
         values |= {"codebook_bits": 0}
         if self.encoding_bytes_per_pixel == ENCODING_BYTES_PER_PIXEL:
             del values["encoding_bytes_per_pixel"]
+        if self.reach is None:
+            del values["reach"]
         if not self.takes_levels:
             values["codebook_bits"] = values.pop("symbols")["last"].bit_length()
         elif self.symbols is None:
@@ -300,7 +305,17 @@ def _description(values: dict[str, Any]) -> Description:
         encoding_bytes_per_pixel=_whole(
             {"encoding_bytes_per_pixel": ENCODING_BYTES_PER_PIXEL, **values}, "encoding_bytes_per_pixel", 1, 2**20
         ),
+        reach=_reach(values),
     )
+
+
+def _reach(description: dict[str, Any]) -> tuple[int, int] | None:
+    if "reach" not in description:
+        return None
+    value = _of_type(description, "reach", list)
+    if len(value) != 2 or not all(type(number) is int and 0 <= number <= 2**16 for number in value):
+        _refuse("reach", value)
+    return value[0], value[1]
 
 
 def _symbols(description: dict[str, Any]) -> SymbolFormat | None:

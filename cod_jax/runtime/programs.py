@@ -12,6 +12,7 @@ from jax import export
 
 from cod_jax.errors import UserError
 from cod_jax.runtime.arrays import WEIGHT_TYPES, open_tensors
+from cod_jax.runtime.executables import Executables
 from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Platform, Program, check_file, read_file
 
 # Calls of code outside StableHLO that a program may hold: JAX's checks of symbolic sizes, which vanish in compilation.
@@ -44,13 +45,15 @@ class Programs:
         folder: The folder.
         description: What it says about itself.
         part: Which part this is.
+        executables: Where to keep what is compiled for each size, of a folder that this machine made for itself; None
+            leaves that to JAX's persistent cache.
 
     Raises:
         UserError: The folder has no programs for this machine.
     """
 
-    def __init__(self, folder: Path, description: Description, part: Part):
-        self._folder, self._description = folder, description
+    def __init__(self, folder: Path, description: Description, part: Part, executables: Executables | None = None):
+        self._folder, self._description, self._executables = folder, description, executables
         self._weights_file = WEIGHTS_FILES[part]
         platform = current_platform()
         self._programs = [p for p in description.programs if p.part == part and p.platform == platform]
@@ -89,15 +92,35 @@ class Programs:
         program = next((program for program in self._programs if grid in program.sizes), None)
         if program is None:
             raise UserError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
+        if self._executables is not None:
+            return self._kept(program, self._executables, batch)(self._weights, batch)
+        return self._program(program)(self._weights, batch)
+
+    def _program(self, program: Program) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
         if program.file not in self._callables:
             self._callables[program.file] = self._load_program(program)
-        return self._callables[program.file](self._weights, batch)
+        return self._callables[program.file]
 
-    def _read_weights(self, expected: dict[str, tuple[tuple[int, ...], Any]]) -> dict[str, np.ndarray]:
-        """Read the weights if they are those that a program takes, or {}; only then is the file more than its table."""
+    def _kept(
+        self, program: Program, executables: Executables, batch: Any
+    ) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
+        """Return a program as it is kept for batches of this shape."""
+        name = "-".join([program.part, *map(str, jax.tree.leaves(batch)[0].shape)])
+        if name not in self._callables:
+            if not self._weights:
+                self._weights = jax.device_put(self._read_weights(None))
+            loaded = executables.load(name, (self._weights, batch))
+            self._callables[name] = loaded or executables.make(name, self._program(program), (self._weights, batch))
+        return self._callables[name]
+
+    def _read_weights(self, expected: dict[str, tuple[tuple[int, ...], Any]] | None) -> dict[str, np.ndarray]:
+        """Read the weights if they are those that a program takes, or {}; only then is the file more than its table.
+
+        Of a folder that this machine made for itself they are those (None).
+        """
         try:
             with open_tensors(self._folder / self._weights_file) as tensors:
-                if {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
+                if expected and {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
                     return {}
                 check_file(self._folder, self._description, self._weights_file)
                 return tensors.read(WEIGHT_TYPES)

@@ -77,6 +77,7 @@ def write_compiled(
             programs=tuple(programs),
             files=written,
             encoding_bytes_per_pixel=min(int(codec.encoding_bytes_per_pixel), ENCODING_BYTES_PER_PIXEL),
+            reach=codec.reach(bundle.config.denoiser),
         )
         files.write_bytes(folder / DESCRIPTION_FILE, description.to_json())
     return description

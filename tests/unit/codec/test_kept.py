@@ -15,6 +15,7 @@ import cod_jax
 from cod_jax.codec import kept
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
+from cod_jax.runtime.programs import Programs
 from tests.model_fixtures import gradient_image, numpy_params, save_tiny_model, tiny_latent_config
 
 
@@ -52,6 +53,18 @@ def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path
         assert np.abs(decoded - plain.decompress(data, steps=1)).max() <= 1
     assert second.config == plain.config
     assert list(cache.iterdir()) == [folder]
+
+
+def test_programs_are_kept_as_they_were_compiled(cache: Path, model: Path, monkeypatch):
+    image = gradient_image(30, 45)
+    data = kept.load_kept(model).compress(image)
+    programs = [file for folder in cache.iterdir() for file in (folder / kept.EXECUTABLES).iterdir()]
+    assert len(programs) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Programs, "_load_program", lambda *arguments: pytest.fail("it was compiled already"))
+        assert kept.load_kept(model).compress(image) == data
+    programs[0].write_bytes(b"damaged")
+    assert kept.load_kept(model).compress(image) == data
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from jax import export
 
 import cod_jax
-from cod_jax.codec import from_bundle
+from cod_jax.codec import from_bundle, tiles
 from cod_jax.coding import container
 from cod_jax.coding.entropy import Prior
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
@@ -94,7 +94,7 @@ def test_one_program_for_all_sizes_is_made_for_every_platform_anywhere(part: Par
         assert all(map(export.is_symbolic_dim, exported.in_avals[-2].shape[:3]))
 
 
-def test_a_compiled_folder_does_what_the_model_does(tmp_path: Path):
+def test_a_compiled_folder_does_what_the_model_does(tmp_path: Path, monkeypatch):
     config, params = model()
     save_bundle(tmp_path / "m", config, params, training={})
     bundle = load_bundle(tmp_path / "m")
@@ -115,5 +115,11 @@ def test_a_compiled_folder_does_what_the_model_does(tmp_path: Path):
     data = compiled.engine.coder.encode(symbols, height=40, width=21, level=1)
     assert container.read(data).mode == "predictive"
     assert levels_apart(compiled.decompress(data), plain.decompress(data, steps=1)) <= 1
+    # Tiles of 8x8 cells are enough for what encoder and decoder see.
+    wide = gradient_image(144, 144)
+    whole = compiled.encode(wide), compiled.decode(compiled.encode(wide))
+    monkeypatch.setattr(tiles, "MAX_WHOLE_CELLS", 0)
+    np.testing.assert_array_equal(compiled.encode(wide), whole[0])
+    np.testing.assert_array_equal(compiled.decode(whole[0]), whole[1])
     # The model itself takes any number of steps.
     assert plain.decompress(data, steps=3, guidance=2.0).shape == (40, 21, 3)

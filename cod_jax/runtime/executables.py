@@ -1,0 +1,109 @@
+"""Programs compiled for one size each, kept as this machine runs them, so that nothing is traced or lowered again.
+
+JAX's own cache keeps them too, but asks for the lowered program first, which takes longer than the picture. The files
+are native code, as those of that cache: they are read from the user's own cache folder and from nowhere else.
+"""
+
+import contextlib
+import hashlib
+import platform
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import serialize_executable
+
+from cod_jax import files
+
+# Those that were made last stay; a file has some hundred kilobytes.
+MAX_FILES = 64
+_DIGEST_BYTES = 32
+_SUFFIX = ".xla"
+# What comes of a file that this JAX did not write, or that is damaged.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, EOFError)
+Call = Callable[..., Any]
+
+
+class Executables:
+    """Compiled programs in a folder.
+
+    Args:
+        folder: The folder, for one machine and one version of everything; it is made when there is something to keep.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def load(self, name: str, arguments: tuple[Any, ...]) -> Call | None:
+        """Return a program, or None if it is not there or cannot be used.
+
+        Args:
+            name: Its name.
+            arguments: Arguments as those that it was compiled for.
+        """
+        file = self._folder / f"{name}{_SUFFIX}"
+        try:
+            data = file.read_bytes()
+            digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+            if digest != hashlib.sha256(content).digest():
+                return None
+            return serialize_executable.deserialize_and_load(
+                content,
+                jax.tree.structure((arguments, {})),
+                jax.tree.structure(0),
+                execution_devices=jax.devices()[:1],
+            )
+        except _UNREADABLE:
+            return None
+
+    def make(self, name: str, function: Call, arguments: tuple[Any, ...]) -> Call:
+        """Compile a function of arrays that returns one array, and keep it if that is possible.
+
+        Args:
+            name: A name for it.
+            function: The function, not yet compiled.
+            arguments: Arguments of the shapes to compile for.
+        """
+
+        def program(*taken: Any) -> Any:
+            return function(*taken)
+
+        # A name that JAX's cache does not know: what it has read cannot be written again.
+        program.__name__ = f"{name}_{secrets.token_hex(8)}".replace("-", "_")
+        with _without_cache():
+            compiled = jax.jit(program).lower(*arguments).compile()
+        with contextlib.suppress(*_UNREADABLE):  # without room for it, it is compiled each time
+            content, _, _ = serialize_executable.serialize(compiled)
+            files.write_bytes(self._folder / f"{name}{_SUFFIX}", hashlib.sha256(content).digest() + content)
+            self._drop_oldest()
+        return compiled
+
+    def _drop_oldest(self) -> None:
+        kept = sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        for file in kept[:-MAX_FILES]:
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Keep JAX from writing what is compiled to its own cache."""
+    setting = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[setting]
+    jax.config.update(setting, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
+
+
+def processor() -> str:
+    """Return what tells apart processors that may not run each other's programs."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            first = file.read(2**14).partition("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    told = ("model name", "flags", "Features", "CPU")
+    return "\n".join(line for line in first.splitlines() if line.startswith(told))
