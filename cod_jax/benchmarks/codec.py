@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cod_jax.benchmarks import timing
+from cod_jax.benchmarks import ceilings, timing
 from cod_jax.benchmarks.process import in_own_process
 from cod_jax.errors import WorkError
 
@@ -50,13 +50,42 @@ def report_on_codec(
             result = in_own_process(measure_calls, one)
             for part in ("encode", "decode"):
                 result[part]["flops"] = flops[part]
+                seconds = result[part]["on_device"]["median_seconds"]
+                result[part]["roofline"] = ceilings.compared(
+                    seconds, flops[part], result[part]["program"]["bytes_accessed"], result[part]["ceilings"]
+                )
                 for call in CALLS:
                     rate = flops[part] / result[part][call]["median_seconds"]
                     result[part][call]["flops_per_second"] = rate
                     result[part][call]["share_of_peak"] = None if peak is None else rate / peak
             result["start"] = {codec: measure_start(folder, codec, width, height) for codec in CODECS}
             results.append(result)
-    return {**prepared, "results": results}
+    return {**prepared, "results": results, "memory_per_megapixel": memory_per_megapixel(results)}
+
+
+def memory_per_megapixel(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]] | None:
+    """Return by how many bytes the largest memory of a process grows with a megapixel; None of one size.
+
+    Args:
+        results: As `report_on_codec` returns them; the smallest size is compared with the largest.
+
+    Returns:
+        For each of `CODECS`, bytes per megapixel "encoded", and "decoded" after that.
+    """
+    small, large = min(results, key=_megapixels), max(results, key=_megapixels)
+    more = _megapixels(large) - _megapixels(small)
+    peaks = [{codec: result["start"][codec]["peak_memory_bytes"] for codec in CODECS} for result in (small, large)]
+    if not more or None in (peak for one in peaks for codec in CODECS for peak in one[codec].values()):
+        return None
+    before, after = peaks
+    return {
+        codec: {name: (after[codec][name] - before[codec][name]) / more for name in ("encoded", "decoded")}
+        for codec in CODECS
+    }
+
+
+def _megapixels(result: Mapping[str, Any]) -> float:
+    return result["width"] * result["height"] / 1e6
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +168,9 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
         job: "folder" of `prepare`, "width" and "height" in pixels, "repeats".
 
     Returns:
-        JSON values: the size, and for "encode" and "decode" a timing for each of `CALLS` and "ratio", the plain median
-        over the compiled one.
+        JSON values: the size, and for "encode" and "decode" a timing for each of `CALLS`, "ratio", the plain median
+        over the compiled one, the "ceilings" of the device, timed in turn with the calls (see `ceilings`), and of the
+        "program" by the compiler's estimate "bytes_accessed", and "memory_bytes" beside its weights.
     """
     timing.disable_compilation_cache()
     import jax
@@ -168,8 +198,10 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
         given = jax.block_until_ready(jax.device_put((batch, *levels) if levels else batch))
         return lambda: jax.block_until_ready(programs[part].on_device(given, cells))
 
+    limits = ceilings.calls(about.dtype)
     encode, symbols = timing.time_calls(
         {
+            **limits,
             "plain": lambda: plain.encode(image),
             "compiled": lambda: compiled.encode(image),
             "on_device": program_call("encode", images.pad_to_multiple(image[None], about.size_multiple)),
@@ -179,17 +211,34 @@ def measure_calls(job: dict[str, Any]) -> dict[str, Any]:
     indices = symbols["plain"]
     decode, _ = timing.time_calls(
         {
+            **limits,
             "plain": lambda: plain.decode(indices, steps=1),
             "compiled": lambda: compiled.decode(indices),
             "on_device": program_call("decode", symbols["on_device"]),
         },
         job["repeats"],
     )
-    for timings in (encode, decode):
+    inputs: dict[Part, Any] = {
+        "encode": images.pad_to_multiple(image[None], about.size_multiple),
+        "decode": symbols["on_device"],
+    }
+    measured: dict[Part, dict[str, Any]] = {"encode": encode, "decode": decode}
+    for part, timings in measured.items():
+        of_limits = {name: timings.pop(name) for name in limits}
         for one in timings.values():
             one["pixels_per_second"] = pixels / one["median_seconds"]
         timings["ratio"] = timings["plain"]["median_seconds"] / timings["compiled"]["median_seconds"]
-    return {"width": width, "height": height, "encode": encode, "decode": decode}
+        timings["ceilings"] = ceilings.rates(of_limits, jax.default_backend())
+        batch = inputs[part]
+        program = programs[part].compiled((batch, *levels) if levels else batch, cells)
+        timings["program"] = {"bytes_accessed": ceilings.bytes_of(program), "memory_bytes": _memory_bytes(program)}
+    return {"width": width, "height": height, **measured}
+
+
+def _memory_bytes(compiled: Any) -> int | None:
+    """Return the bytes that a program takes for what is between its input and its output, and for the output."""
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def measure_start(folder: str, codec: str, width: int, height: int) -> dict[str, Any]:

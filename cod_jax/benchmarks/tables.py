@@ -43,6 +43,7 @@ def _codec_lines(report: dict[str, Any]) -> list[str]:
                     )
                 )
             lines.append(layout.format(size, part, "ratio", f"{result[part]['ratio']:.2f}", *[""] * 7).rstrip())
+            lines.append(f"{size:>10} {part:6} on device: {_roofline(result[part])}{_program_memory(result, part)}")
         for codec in CODECS:
             start = result["start"][codec]
             memory = start["peak_memory_bytes"]
@@ -53,7 +54,18 @@ def _codec_lines(report: dict[str, Any]) -> list[str]:
                 f"peak memory {_gigabytes(memory['encoded'])} encoded, {_gigabytes(memory['decoded'])} decoded"
                 + _device_memory(start)
             )
+    for codec, grown in (report["memory_per_megapixel"] or {}).items():
+        lines.append(
+            f"each megapixel more, {codec}: {grown['encoded'] / 1e6:.0f} MB encoded, {grown['decoded'] / 1e6:.0f} MB "
+            "decoded"
+        )
     return lines
+
+
+def _program_memory(result: dict[str, Any], part: str) -> str:
+    taken = result[part]["program"]["memory_bytes"]
+    megapixels = result["width"] * result["height"] / 1e6
+    return "" if taken is None else f"; {taken / 1e6 / megapixels:.0f} MB per megapixel beside the weights"
 
 
 def _training_lines(report: dict[str, Any]) -> list[str]:

@@ -26,8 +26,10 @@ examples:
 The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
 memory; "on device" are the compiled programs by themselves, with input and output on the device. "ratio" is plain over
 compiled, "of peak" the share of the bfloat16 rate of a device that is known. "first s" is the first call, which
-compiles and, for a compiled model, reads the weights. A start is that of a process that compresses and decompresses one
-picture, cold with an empty compilation cache and warm with a filled one.
+compiles and, for a compiled model, reads the weights. Matrix products and copies are timed in turn with the calls, and
+the program by itself is compared with them, as a training step is. "Each megapixel more" is by how much the largest
+memory of a process grows between the smallest and the largest size. A start is that of a process that compresses and
+decompresses one picture, cold with an empty compilation cache and warm with a filled one.
 
 A training step is timed by itself, and images per second without waiting between steps, as in a training run. Frozen
 networks have random weights; a teacher must still be named (--config.objective.teacher=MODEL), because its folder
@@ -36,6 +38,7 @@ timed in turn with the steps: they are the ceilings of the device, and the share
 of the higher of both times.
 
 compare runs both commands in turn, and its ratio is the median over the pairs of the second's time over the first's.
+The second can be any other implementation that has a command line.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)

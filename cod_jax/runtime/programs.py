@@ -89,12 +89,29 @@ class Programs:
         Raises:
             UserError: As of a call.
         """
-        program = next((program for program in self._programs if grid in program.sizes), None)
-        if program is None:
-            raise UserError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
+        program = self._program_for(grid)
         if self._executables is not None:
             return self._kept(program, self._executables, batch)(self._weights, batch)
         return self._program(program)(self._weights, batch)
+
+    def compiled(self, batch: Any, grid: tuple[int, int]) -> jax.stages.Compiled:
+        """Return the program that such a call runs, to ask what it costs.
+
+        Args:
+            batch: As for a call.
+            grid: As for a call.
+
+        Raises:
+            UserError: As of a call.
+        """
+        program: Any = self._program(self._program_for(grid))
+        return program.lower(self._weights, batch).compile()
+
+    def _program_for(self, grid: tuple[int, int]) -> Program:
+        program = next((program for program in self._programs if grid in program.sizes), None)
+        if program is None:
+            raise UserError(f"{self._folder} has no program for {grid[0]}x{grid[1]} cells; make it again")
+        return program
 
     def _program(self, program: Program) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
         if program.file not in self._callables:

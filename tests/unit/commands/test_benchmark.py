@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cod_jax.benchmarks import ceilings
+from cod_jax.benchmarks.codec import memory_per_megapixel
 from cod_jax.benchmarks.training import measure_training, random_params
 from cod_jax.commands.main import main
 from cod_jax.model_folder.bundle import save_bundle
@@ -100,6 +101,10 @@ def test_codec(config, tmp_path, capsys):
             assert timings[call]["pixels_per_second"] == 33 * 16 / timings[call]["median_seconds"]
             assert timings[call]["flops_per_second"] == timings["flops"] / timings[call]["median_seconds"]
             assert timings[call]["share_of_peak"] is None
+        assert timings["roofline"]["flops"] == timings["flops"]
+        assert timings["roofline"]["bytes"] > 33 * 16 * 3
+        assert 0 < timings["roofline"]["share_of_matrix_product"] <= timings["roofline"]["share_of_roofline"]
+        assert timings["program"]["memory_bytes"] > 33 * 16
         assert timings["ratio"] == timings["plain"]["median_seconds"] / timings["compiled"]["median_seconds"]
     for codec in ("plain", "compiled"):
         start = result["start"][codec]
@@ -111,7 +116,7 @@ def test_codec(config, tmp_path, capsys):
     plain, compiled = (result["start"][codec]["peak_memory_bytes"]["decoded"] for codec in ("plain", "compiled"))
     assert compiled < plain
     table = capsys.readouterr().out
-    for part in ("encode plain", "decode compiled", "decode on device", "encode ratio", "start  compiled  cold"):
+    for part in ("encode plain", "decode compiled", "decode on device:", "encode ratio", "start  compiled  cold"):
         assert f"33x16 {part}" in table
     assert "GB" in table
 
@@ -121,12 +126,15 @@ def test_a_share_of_the_peak_where_it_is_known(monkeypatch, tmp_path, capsys):
     timing |= {"pixels_per_second": 1e6, "first_call_seconds": 1.0}
     calls: dict[str, Any] = {part: {call: dict(timing) for call in CALLS} | {"ratio": 1.0} for part in PARTS}
     calls["encode"]["on_device"]["median_seconds"] = 0.0025
+    for part in PARTS:
+        calls[part]["program"] = {"bytes_accessed": 1e9, "memory_bytes": 768 * 512 * 40}
+        calls[part]["ceilings"] = {"flops_per_second": 1e15, "bytes_per_second": 4e12}
     answers = {
         "prepare": {
             "system": SYSTEM,
             "model": {"name": "lite", "parameters": 98_800_000, "dtype": "bfloat16", "config": {}},
             "peak_flops_per_second": 1e15,
-            "flops": [{"width": 768, "height": 512, "encode": 2 * 10**12, "decode": 10**12}],
+            "flops": [{"width": 768, "height": 512, "encode": 2e12, "decode": 1e12}],
         },
         "measure_calls": {"width": 768, "height": 512, **calls},
     }
@@ -148,8 +156,24 @@ def test_a_share_of_the_peak_where_it_is_known(monkeypatch, tmp_path, capsys):
         "800000.0",
         "cold 3.0 s (CPU time 5.0 s), warm 2.0 s (4.0 s)",
         "1.00 GB decoded, of the device 5.00 GB",
+        "768x512 encode on device: 2000.00 GFLOP at 800000.0 GFLOP/s, 80 % of",
+        "40 MB per megapixel beside the weights",
     ):
         assert part in table
+    assert "each megapixel more" not in table
+
+
+def test_memory_per_megapixel_is_the_slope_between_the_smallest_and_the_largest_size():
+    def result(height: int, peak: int | None) -> dict[str, Any]:
+        peaks = {"encoded": peak, "decoded": peak and 2 * peak}
+        start = {codec: {"peak_memory_bytes": peaks} for codec in ("plain", "compiled")}
+        return {"width": 1000, "height": height, "start": start}
+
+    found = memory_per_megapixel([result(3000, 700), result(1000, 500), result(2000, 900)])
+    assert found is not None
+    assert found["plain"] == {"encoded": 100.0, "decoded": 200.0}
+    assert memory_per_megapixel([result(3000, 700)]) is None
+    assert memory_per_megapixel([result(3000, None), result(1000, None)]) is None
 
 
 def measured_training(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
