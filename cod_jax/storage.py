@@ -6,6 +6,7 @@ without it is not taken for a whole one. Credentials are those that the librarie
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -39,8 +40,8 @@ def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
     Raises:
         UserError: There is no such folder, or it cannot be read.
     """
-    url = _url(address)
-    with _naming(url):
+    url = as_url(address)
+    with naming_address(url):
         system, root = _open(url)
         system.invalidate_cache(root)
         found = {
@@ -54,7 +55,7 @@ def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
         return target
     with contextlib.suppress(FileExistsError), files.new_directory(target) as folder:  # another process may be faster
         for name, entry in found.items():
-            with _naming(f"{url}/{name}"):
+            with naming_address(f"{url}/{name}"):
                 _retried(lambda entry=entry, name=name: system.get_file(entry["name"], str(folder / name)))
             _check_size(f"{url}/{name}", entry["size"], (folder / name).stat().st_size)
     return target
@@ -83,7 +84,7 @@ def new_directory(path: str | os.PathLike[str], force: bool = False, marker: str
     check_new_directory(path, force, marker)
     with tempfile.TemporaryDirectory(prefix="cod_jax_") as name:
         yield Path(name)
-        _upload(Path(name), _url(path), marker)
+        _upload(Path(name), as_url(path), marker)
 
 
 def check_new_directory(path: str | os.PathLike[str], force: bool = False, marker: str = "") -> bool:
@@ -98,8 +99,8 @@ def check_new_directory(path: str | os.PathLike[str], force: bool = False, marke
     """
     if not files.is_address(path):
         return files.check_new_directory(path, force, marker)
-    url = _url(path)
-    with _naming(url):
+    url = as_url(path)
+    with naming_address(url):
         found = _files_below(*_open(url))
     if found and not force:
         raise FileExistsError(f"{url} already exists; choose another output or pass --force to replace it")
@@ -114,7 +115,7 @@ def check_new_directory(path: str | os.PathLike[str], force: bool = False, marke
 def _upload(folder: Path, url: str, marker: str) -> None:
     """Copy a folder, and remove what else is at its place."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    with _naming(url):
+    with naming_address(url):
         system, root = _open(url)
         old = _files_below(system, root)
         if marker in old:
@@ -140,13 +141,13 @@ def _open(url: str) -> tuple[Any, str]:
     """Return the file system of an address, and the path in it."""
     import fsspec
 
-    # It prints tracebacks of errors that it also raises.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    set_up_libraries()
     system, root = fsspec.core.url_to_fs(url)
     return system, root.rstrip("/")
 
 
-def _url(address: str | os.PathLike[str]) -> str:
+def as_url(address: str | os.PathLike[str]) -> str:
+    """Return an address, or what a `Path` has made of it, in its usual form and without a slash at its end."""
     # A `Path` keeps one slash of two.
     return re.sub(r"^([^:]+):/+", r"\1://", os.fspath(address)).rstrip("/")
 
@@ -188,9 +189,21 @@ def _cache() -> Path:
     return folder / "fetched"
 
 
+@functools.cache
+def set_up_libraries() -> None:
+    """Tell gcsfs what fits all uses here; without fsspec it does nothing."""
+    with contextlib.suppress(ImportError):
+        from fsspec.config import conf
+
+        # Other processes write into a folder, and so do libraries beside gcsfs.
+        conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # It prints tracebacks of errors that it also raises.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
-def _naming(url: str) -> Iterator[None]:
-    """Name the address in whatever fails; each library has errors of its own.
+def naming_address(url: str) -> Iterator[None]:
+    """Name an address in whatever fails while it is used; each library has errors of its own.
 
     Raises:
         UserError: The block failed.

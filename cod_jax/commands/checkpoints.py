@@ -73,7 +73,7 @@ def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool | 
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_numbers
     from cod_jax.training.saved_models import check_checkpoint
 
-    folder = checkpoint_directory(workdir) / str(step)
+    folder = Path(checkpoint_directory(workdir)) / str(step)
     try:
         not_finite = check_checkpoint(workdir, step)
         numbers = stored_numbers(folder.parent, step)

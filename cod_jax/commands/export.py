@@ -29,7 +29,7 @@ most 4 dB lower; then they take the steps and the guidance of validation.
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, as given to cod train")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, or its checkpoint.address")
     parser.add_argument(
         "--output",
         required=True,
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.ranking import DEFAULT
     from cod_jax.training.saved_models import best_by, load_for_export
 
-    model, flat_params, training = load_for_export(Path(args.workdir), weights=args.weights, step=args.step)
+    model, flat_params, training = load_for_export(args.workdir, weights=args.weights, step=args.step)
     config = ModelConfig.from_dict(model)
     if args.frozen_weights and not config.has_learned_autoencoder:
         raise UserError("--frozen-weights has no effect on this model, which has no autoencoder; leave it out")
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     best = ""
     if args.step is None:
-        name = best_by(Path(args.workdir))
+        name = best_by(args.workdir)
         value = training.get("validation_loss") if name == DEFAULT else training.get("validation", {}).get(name)
         if value is not None:
             best = ", the best by validation" if name == DEFAULT else f", the best by {name} ({value:.6g})"
@@ -128,5 +128,10 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
 
 
 COMMAND = Command(
-    "write a model folder from a run folder", _add_options, _run, EPILOG, device="shared", addresses=("output",)
+    "write a model folder from a run folder",
+    _add_options,
+    _run,
+    EPILOG,
+    device="shared",
+    addresses=("workdir", "output"),
 )

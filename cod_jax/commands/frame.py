@@ -44,6 +44,7 @@ EXTRAS = {
     "bjontegaard": "eval",
     "array_record": "data",
     "clu": "train",
+    "etils": "train",
     "grain": "train",
     "ml_collections": "train",
     "optax": "train",

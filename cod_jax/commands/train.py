@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
+from cod_jax.errors import UserError
 
 EXAMPLES = """
 examples:
@@ -108,6 +110,11 @@ def _run(args: argparse.Namespace) -> int:
 
     # Orbax and grain warn about what is normal here, and print tracebacks of errors that they also raise.
     absl_logging.set_verbosity(absl_logging.FATAL)
+    if files.is_address(args.workdir):
+        raise UserError(
+            f"--workdir {args.workdir} is an address, and the log needs a local folder; give one, and "
+            f"--config.checkpoint.address={args.workdir} for the checkpoints"
+        )
     stages = read_stages(args.config, args.settings)
     # Before joining other processes: jax.distributed then puts its own handler of SIGTERM in the place of this one.
     with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):
@@ -132,5 +139,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "train a codec or resume its training", _add_options, _run, _epilog, device="whole", trainer_arguments="settings"
+    "train a codec or resume its training",
+    _add_options,
+    _run,
+    _epilog,
+    device="whole",
+    trainer_arguments="settings",
+    addresses=("workdir",),
 )

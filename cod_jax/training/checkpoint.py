@@ -5,7 +5,6 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,11 +17,14 @@ from cod_jax.errors import UserError, WorkError
 from cod_jax.training.ranking import DEFAULT, LOSS, rank
 from cod_jax.training.run_folder import (
     DamagedCheckpointError,
+    Place,
+    Where,
     checked_meta,
     checkpoint_directory,
     free_bytes,
     leave_out_closed_loops,
     naming_damage,
+    naming_storage,
     reason_of,
     remove_unfinished,
     set_aside,
@@ -48,7 +50,7 @@ class CheckpointStore:
     A damaged checkpoint is set aside: its folder gets another name, so that its step can be saved again.
 
     Args:
-        workdir: Folder of the run.
+        workdir: Folder of the run, or the address that takes its place for checkpoints.
         keep_latest: Number of newest checkpoints to keep.
         keep_best: Number of further checkpoints to keep, the best by validation.
         best_by: Name of the number of the validation that says which is best.
@@ -60,7 +62,7 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, workdir: Path, keep_latest: int, keep_best: int, *, best_by: str = DEFAULT, fall_back: bool = True
+        self, workdir: Where, keep_latest: int, keep_best: int, *, best_by: str = DEFAULT, fall_back: bool = True
     ):
         ranking = functools.partial(rank, best_by=best_by)
         policies = [
@@ -74,16 +76,14 @@ class CheckpointStore:
         self._failed = False
         self._set_unranked_aside()
         leave_out_closed_loops()
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                best_fn=ranking,  # metrics are stored only if this is set; the policy above decides
-                best_mode="min",
-                cleanup_tmp_directories=True,
-            ),
-            item_handlers=_handlers(),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=ranking,  # metrics are stored only if this is set; the policy above decides
+            best_mode="min",
+            cleanup_tmp_directories=True,
         )
+        with naming_storage(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
 
     def save(
         self, step: int, state: TrainState, meta: Mapping[str, Any], validation: Mapping[str, float] | None
@@ -318,13 +318,15 @@ class CheckpointStore:
         except Exception as error:
             step, self._saving, self._failed = self._saving, None, True
             self._remove_unfinished()
+            space = free_bytes(self.directory)
+            free = f", {_megabytes(space)} are free" if math.isfinite(space) else ""
             raise WorkError(
-                f"the checkpoint of step {step} cannot be saved in {self.directory} ({reason_of(error)}, "
-                f"{_megabytes(free_bytes(self.directory))} are free); {self.resumption()}"
+                f"the checkpoint of step {step} cannot be saved in {self.directory} ({reason_of(error)}{free}); "
+                f"{self.resumption()}"
             ) from error
 
 
-def read_meta(directory: Path, step: int) -> dict[str, Any]:
+def read_meta(directory: Place, step: int) -> dict[str, Any]:
     """Return the plain values of a checkpoint, with the shape of every array by name as `SHAPES`.
 
     Raises:
@@ -334,7 +336,7 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
         return checked_meta(_read(directory, step, meta=ocp.args.JsonRestore())["meta"])
 
 
-def read_on_host(directory: Path, step: int, item: str) -> dict[str, Any]:
+def read_on_host(directory: Place, step: int, item: str) -> dict[str, Any]:
     """Read one of `ITEMS` into this process's memory, from any devices; integer keys come back as strings.
 
     Raises:
@@ -353,7 +355,7 @@ def _handlers() -> dict[str, Any]:
     return {**{name: ocp.StandardCheckpointHandler() for name in ITEMS}, "meta": ocp.JsonCheckpointHandler()}
 
 
-def _read(directory: Path, step: int, **items: Any) -> Any:
+def _read(directory: Place, step: int, **items: Any) -> Any:
     """Read items of a checkpoint without waiting for other processes, which may fail where this one does not."""
     folder: Any = directory / str(step)
     return ocp.CompositeCheckpointHandler(**_handlers()).restore(folder, args=ocp.args.Composite(**items))
@@ -376,7 +378,7 @@ def _first_decides(fine: bool) -> bool:
     return fine if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(fine)))
 
 
-def _megabytes(size: int) -> str:
+def _megabytes(size: int | float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 

@@ -14,6 +14,7 @@ from cod_jax.parallel import MeshConfig, Rules
 from cod_jax.training.objectives.objective import ObjectiveConfig
 from cod_jax.training.optimizer import EmaConfig, OptimizerConfig
 from cod_jax.training.ranking import DEFAULT, check_direction
+from cod_jax.training.run_folder import STORAGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class CheckpointConfig:
         fall_back: Whether a run goes on from an older checkpoint if the newest is damaged; otherwise it is refused.
         best_by: Name of the number of the validation that says which checkpoint is best: "loss", or one such as
             "psnr_one_step" or "quality_3/ms_ssim_one_step"; see `ranking`.
+        address: Where checkpoints are kept instead of in the run folder, such as "gs://bucket/run"; "" is that folder.
     """
 
     every_steps: int
@@ -64,8 +66,14 @@ class CheckpointConfig:
     keep_best: int
     fall_back: bool = True
     best_by: str = DEFAULT
+    address: str = ""
 
     def __post_init__(self):
+        require(
+            not self.address or self.address.startswith(STORAGE),
+            f"checkpoint.address must begin with {STORAGE}, got {self.address}; other storage must be mounted, and a "
+            "folder of it be the --workdir, because Orbax writes checkpoints to files and to Google Cloud Storage only",
+        )
         require_at_least(self, 1, "every_steps", "keep_latest")
         require_at_least(self, 0, "keep_best")
         check_direction(self.best_by)

@@ -66,7 +66,7 @@ def _digest(params: Params, config: Mapping[str, Any] | None = None) -> str:
     return digest_arrays(flatten_params(params), header, start=json.dumps(config, sort_keys=True).encode())
 
 
-def check_same(workdir: Path, meta: Mapping[str, Any], given: Mapping[str, str]) -> None:
+def check_same(workdir: str | Path, meta: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Check that the frozen networks are those of a checkpoint, because a critic follows one teacher.
 
     Args:

@@ -239,10 +239,10 @@ def with_initial(
 
 
 def _load_sources(source: str | os.PathLike[str]) -> dict[Weights, dict[str, np.ndarray]]:
-    path = model_path(source)
-    step = latest_step(path)
+    step = latest_step(source)
     if step is not None:
-        return load_weights(path, step)
+        return load_weights(source, step)
+    path = model_path(source)
     with errors_that_name(f"init_from {source}", path):
         bundle = load_bundle(path)
     model = {f"model/{name}": np.asarray(value) for name, value in flatten_params(bundle.params).items()}

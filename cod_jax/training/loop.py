@@ -70,7 +70,8 @@ def train(
 
     Args:
         config: Settings of the run.
-        workdir: Folder of the run with checkpoints and TensorBoard files, shared by all processes.
+        workdir: Folder of the run with checkpoints and TensorBoard files, shared by all processes; with
+            `config.checkpoint.address` each may have its own.
         load_frozen: Function that returns the parameters of the frozen networks by name, those of
             `config.frozen_names` and the teacher. It is called only if there are steps to do.
         load_metrics: Function that returns the metrics of `config.validation.metrics`.
@@ -94,7 +95,8 @@ def train(
             f"{workdir} contains the stages {', '.join(stages)} of another run; name one of them to continue it, or "
             "use another --workdir"
         )
-    if latest_step(workdir) is None:
+    place = place_of(config, workdir)
+    if latest_step(place) is None:
         check_start(config)
     mesh = make_mesh(config.mesh)
     config, batch = _check_batch(config, mesh)
@@ -119,14 +121,12 @@ def train(
         clock.begin("restoring")
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
         kept = config.checkpoint
-        store = CheckpointStore(
-            workdir, kept.keep_latest, kept.keep_best, best_by=kept.best_by, fall_back=kept.fall_back
-        )
+        store = CheckpointStore(place, kept.keep_latest, kept.keep_best, best_by=kept.best_by, fall_back=kept.fall_back)
         stack.callback(store.close)
 
         def check(meta: Mapping[str, Any]) -> None:
-            _check_same_model(config, workdir, meta)
-            check_same(workdir, meta, frozen_digests)
+            _check_same_model(config, place, meta)
+            check_same(place, meta, frozen_digests)
             batches.set_state(meta["data"])
 
         resumed = store.restore_newest(shapes, shardings, check)
@@ -241,22 +241,28 @@ def train(
         return not (stopping or told_to_stop())
 
 
+def place_of(config: TrainConfig, workdir: Path) -> str:
+    """Return the run folder, or the address that takes its place for checkpoints."""
+    return config.checkpoint.address or str(workdir)
+
+
 def is_finished(config: TrainConfig, workdir: Path) -> bool:
     """Return whether all steps of a run are done, and log it if so; every process calls this.
 
     Raises:
         UserError: The run trained another model.
     """
-    step = latest_step(workdir)
+    place = place_of(config, workdir)
+    step = latest_step(place)
     if step is None or step < config.total_steps:
         return False
     try:
-        meta = load_meta(workdir, step)
-        check_whole(workdir, step)
+        meta = load_meta(place, step)
+        check_whole(place, step)
     except DamagedCheckpointError:
         return False  # the run goes on from an older checkpoint, and says so
-    _check_same_model(config, workdir, meta)
-    _logger.info("nothing to do in %s: step %d of %d is done", workdir, step, config.total_steps)
+    _check_same_model(config, place, meta)
+    _logger.info("nothing to do in %s: step %d of %d is done", place, step, config.total_steps)
     return True
 
 
@@ -317,20 +323,20 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
     return batches, held_out
 
 
-def _check_same_model(config: TrainConfig, workdir: Path, meta: Mapping[str, Any]) -> None:
+def _check_same_model(config: TrainConfig, place: str, meta: Mapping[str, Any]) -> None:
     """Log the settings that changed since a checkpoint, and refuse another model."""
     changed = changed_fields(meta["config"], config.to_dict())
     stored_kind = meta["config"].get("objective", {}).get("kind", "pretrain")
     if stored_kind != config.objective.kind:
         raise UserError(
-            f"{workdir} holds a checkpoint of another objective, {stored_kind} instead of {config.objective.kind}; use "
+            f"{place} holds a checkpoint of another objective, {stored_kind} instead of {config.objective.kind}; use "
             "another --workdir"
         )
     texts = {name: f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items()}
     other_model = [text for name, text in texts.items() if name.startswith("model.")]
     if other_model:
         raise UserError(
-            f"{workdir} holds a checkpoint of another model ({', '.join(other_model)}); use the old settings or "
+            f"{place} holds a checkpoint of another model ({', '.join(other_model)}); use the old settings or "
             "another --workdir"
         )
     if texts:

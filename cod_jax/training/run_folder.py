@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cod_jax import files
+from etils import epath
+
+from cod_jax import files, storage
 from cod_jax.errors import UserError, is_out_of_memory, unusable_platform
 from cod_jax.training.ranking import LOSS
 
@@ -20,39 +23,70 @@ from cod_jax.training.ranking import LOSS
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _SYSTEM_ERROR = re.compile(r"os_error_code='?(\d+)")
 _LONGEST_REASON = 200
+# What Orbax adds to a complete checkpoint in storage that cannot rename it.
+_COMPLETE = "commit_success.txt"
+# The storage that Orbax knows.
+STORAGE = "gs://"
+
+Where = str | os.PathLike[str]
+"""A run folder, or the address that takes its place for checkpoints."""
+Place = Path | epath.Path
+"""A folder, or an address in the storage that Orbax knows."""
 
 
 class DamagedCheckpointError(UserError):
     """A checkpoint that cannot be read."""
 
 
-def checkpoint_directory(workdir: Path) -> Path:
+def checkpoint_directory(workdir: Where) -> Place:
     """Return the folder of a run's checkpoints, absolute as Orbax requires."""
-    return Path(workdir).absolute() / "checkpoints"
-
-
-def steps_of(workdir: Path) -> list[int]:
-    """Return the steps of a run's checkpoints in order, whether they can be read or not.
-
-    This only lists the folder. All processes of a run would have to open a manager together, and they may not see a new
-    folder at the same time. Orbax renames a complete checkpoint to its number.
-    """
-    directory = checkpoint_directory(workdir)
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit()) if directory.is_dir() else []
-
-
-def latest_step(workdir: Path) -> int | None:
-    """Return the step of a run's newest checkpoint, or None if there is none yet."""
-    return max(steps_of(workdir), default=None)
-
-
-def stages_of(workdir: Path) -> list[str]:
-    """Return the names of the stages in a run folder; none if the run has only one."""
-    return sorted(path.parent.name for path in workdir.glob("stage*/checkpoints"))
+    if not files.is_address(workdir):
+        return Path(workdir).absolute() / "checkpoints"
+    storage.set_up_libraries()
+    return epath.Path(storage.as_url(workdir)) / "checkpoints"
 
 
 @contextlib.contextmanager
-def errors_that_name(setting: str, path: Path) -> Iterator[None]:
+def naming_storage(directory: Place) -> Iterator[None]:
+    """Turn whatever fails at an address into one error that names it; a local folder has its usual errors.
+
+    Raises:
+        UserError: The storage cannot be used.
+    """
+    with contextlib.nullcontext() if isinstance(directory, Path) else storage.naming_address(str(directory)):
+        yield
+
+
+def steps_of(workdir: Where) -> list[int]:
+    """Return the steps of a run's checkpoints in order, whether they can be read or not.
+
+    This only lists the folder. All processes of a run would have to open a manager together, and they may not see a new
+    folder at the same time. Orbax renames a complete checkpoint to its number, or marks it where it cannot.
+
+    Raises:
+        UserError: The storage of an address cannot be read.
+    """
+    directory = checkpoint_directory(workdir)
+    is_local = isinstance(directory, Path)
+    if not is_local and not str(directory).startswith(STORAGE):
+        return []
+    with naming_storage(directory):
+        found = [path for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
+        return sorted(int(path.name) for path in found if is_local or (path / _COMPLETE).exists())
+
+
+def latest_step(workdir: Where) -> int | None:
+    """Return the step of a run's newest checkpoint, or None if there is none yet; see `steps_of`."""
+    return max(steps_of(workdir), default=None)
+
+
+def stages_of(workdir: Where) -> list[str]:
+    """Return the names of the stages in a run folder; none if the run has only one."""
+    return sorted(path.parent.name for path in checkpoint_directory(workdir).parent.glob("stage*/checkpoints"))
+
+
+@contextlib.contextmanager
+def errors_that_name(setting: str, path: str | os.PathLike[str]) -> Iterator[None]:
     """Name the setting in errors about a folder that is neither a model folder nor a run folder.
 
     Raises:
@@ -67,7 +101,7 @@ def errors_that_name(setting: str, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def naming_damage(directory: Path, step: int) -> Iterator[None]:
+def naming_damage(directory: Place, step: int) -> Iterator[None]:
     """Turn whatever fails while a checkpoint is read into one error that names it.
 
     There is no list of exceptions, because a damaged file raises different ones in each part of the libraries.
@@ -123,7 +157,7 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
-def stored_numbers(directory: Path, step: int) -> dict[str, float]:
+def stored_numbers(directory: Place, step: int) -> dict[str, float]:
     """Return the numbers of the validation that rank a checkpoint, see `ranking.rank`; {} if it was not validated.
 
     Raises:
@@ -135,7 +169,7 @@ def stored_numbers(directory: Path, step: int) -> dict[str, float]:
         return {name: float(value) for name, value in {LOSS: stored[LOSS], **stored}.items() if value is not None}
 
 
-def set_aside(directory: Path, step: int, why: str) -> Path:
+def set_aside(directory: Place, step: int, why: str) -> Place:
     """Rename a checkpoint so that nothing reads it any more, and return its new place.
 
     Args:
@@ -149,14 +183,16 @@ def set_aside(directory: Path, step: int, why: str) -> Path:
     return target
 
 
-def remove_unfinished(directory: Path, *, settle_s: float = 0.0) -> None:
+def remove_unfinished(directory: Place, *, settle_s: float = 0.0) -> None:
     """Remove what a failed save has written, which would take the space that is needed.
 
     Args:
-        directory: Folder of the checkpoints.
+        directory: Folder of the checkpoints. At an address Orbax does it at the next start.
         settle_s: Time in seconds without anything new after which all is taken to be gone. Threads of a save that has
             failed may go on writing for a moment.
     """
+    if not isinstance(directory, Path):
+        return
     start = found_at = time.monotonic()
     while True:
         for path in directory.glob(f"*{_UNFINISHED}*"):
@@ -168,9 +204,9 @@ def remove_unfinished(directory: Path, *, settle_s: float = 0.0) -> None:
         time.sleep(settle_s / 10)
 
 
-def free_bytes(directory: Path) -> int:
-    """Return the space that is left where a folder is."""
-    return shutil.disk_usage(directory).free
+def free_bytes(directory: Place) -> int | float:
+    """Return the space that is left where a folder is; infinity at an address."""
+    return shutil.disk_usage(directory).free if isinstance(directory, Path) else math.inf
 
 
 def size_bytes(folder: Path) -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -16,6 +15,7 @@ from cod_jax.training.checkpoint import ITEMS, SHAPES, joined, read_meta, read_o
 from cod_jax.training.ranking import DEFAULT, LOSS, best_by_of, rank
 from cod_jax.training.run_folder import (
     DamagedCheckpointError,
+    Where,
     checkpoint_directory,
     naming_damage,
     stages_of,
@@ -28,7 +28,7 @@ Weights = Literal["ema", "raw"]
 _ITEM_OF_WEIGHTS: dict[str, str] = {"ema": "ema", "raw": "params"}
 
 
-def load_meta(workdir: Path, step: int) -> dict[str, Any]:
+def load_meta(workdir: Where, step: int) -> dict[str, Any]:
     """Return the plain values of a checkpoint, such as "config".
 
     Raises:
@@ -37,7 +37,7 @@ def load_meta(workdir: Path, step: int) -> dict[str, Any]:
     return read_meta(checkpoint_directory(workdir), step)
 
 
-def check_whole(workdir: Path, step: int) -> None:
+def check_whole(workdir: Where, step: int) -> None:
     """Check a checkpoint that is not going to be restored.
 
     A single process reads all of it. The state of several processes may be too large for the memory of one, so there
@@ -55,7 +55,7 @@ def check_whole(workdir: Path, step: int) -> None:
         check_checkpoint(workdir, step)
 
 
-def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray]]:
+def load_weights(workdir: Where, step: int) -> dict[Weights, dict[str, np.ndarray]]:
     """Return trained parameters and their moving average, with the training heads, by names such as "model/codec/...".
 
     Low-rank adaptations are merged into the model.
@@ -77,7 +77,7 @@ def load_weights(workdir: Path, step: int) -> dict[Weights, dict[str, np.ndarray
 
 
 def load_for_export(
-    workdir: Path, weights: Weights = "ema", step: int | None = None
+    workdir: Where, weights: Weights = "ema", step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     """Read a model from a run without building its trainer; low-rank adaptations are merged into it.
 
@@ -100,7 +100,7 @@ def load_for_export(
         raise UserError(f"weights must be one of {', '.join(_ITEM_OF_WEIGHTS)}, got {weights!r}")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
-        stages = stages_of(Path(workdir))
+        stages = stages_of(workdir)
         hint = f"one of its stages: {', '.join(stages)}" if stages else "the --workdir of a training run"
         raise FileNotFoundError(f"{workdir} holds no checkpoints; give {hint}")
     steps = steps_of(workdir)
@@ -123,7 +123,7 @@ def load_for_export(
     return meta["config"]["model"], _flat(params), info
 
 
-def best_by(workdir: Path) -> str:
+def best_by(workdir: Where) -> str:
     """Return the name of the number that ranks a run's checkpoints, by its newest settings that can be read."""
     for step in reversed(steps_of(workdir)):
         with contextlib.suppress(DamagedCheckpointError, FileNotFoundError):
@@ -141,7 +141,7 @@ def best_step(numbers: Mapping[int, Mapping[str, float]], best_by: str) -> int:
     return min(numbers, key=lambda step: (rank(numbers[step], best_by), -step))
 
 
-def check_checkpoint(workdir: Path, step: int) -> list[str]:
+def check_checkpoint(workdir: Where, step: int) -> list[str]:
     """Read a whole checkpoint, one item after the other, and return the names of arrays that hold NaN or infinity.
 
     Raises:
@@ -163,7 +163,7 @@ def check_checkpoint(workdir: Path, step: int) -> list[str]:
     return broken
 
 
-def readable_steps(workdir: Path) -> list[int]:
+def readable_steps(workdir: Where) -> list[int]:
     """Return the steps of the checkpoints that can be read whole; it reads all of them."""
 
     def is_readable(step: int) -> bool:
@@ -177,7 +177,7 @@ def readable_steps(workdir: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _saying_what_is_left(workdir: Path, step: int) -> Iterator[None]:
+def _saying_what_is_left(workdir: Where, step: int) -> Iterator[None]:
     """Add to the error about a damaged checkpoint which others can be read."""
     try:
         yield

@@ -20,7 +20,7 @@ from cod_jax.locks import lock
 from cod_jax.models.functional import Params
 from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.training.config import TrainConfig
-from cod_jax.training.loop import check, is_finished, train
+from cod_jax.training.loop import check, is_finished, place_of, train
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
 from cod_jax.training.run_folder import checkpoint_directory
 from cod_jax.training.teacher import load_teacher
@@ -109,7 +109,10 @@ def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[
     for stage, values in stages.items():
         config = TrainConfig.from_dict(values, trusted=True)
         if runs:
-            config = dataclasses.replace(config, init_from=str(runs[-1][1]))
+            config = dataclasses.replace(config, init_from=str(place_of(*runs[-1])))
+        if stage and config.checkpoint.address:
+            address = f"{config.checkpoint.address.rstrip('/')}/stage{stage}"
+            config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, address=address))
         runs.append((config, workdir / f"stage{stage}" if stage else workdir))
     return runs
 

@@ -20,12 +20,12 @@ def load_teacher_config(path: str) -> ModelConfig:
             "objective.teacher must name a pre-trained CoD or CoD-Lite on pixels, got nothing; give its model folder, "
             "or its run folder"
         )
-    folder = model_path(path)
-    step = latest_step(folder)
+    step = latest_step(path)
     if step is not None:
-        settings = load_meta(folder, step)["config"]
+        settings = load_meta(path, step)["config"]
         config, facts = ModelConfig.from_dict(settings["model"]), {"config": settings}
     else:
+        folder = model_path(path)
         with errors_that_name(f"objective.teacher {path}", folder):
             config, facts = load_description(folder)
     match facts:
@@ -43,8 +43,7 @@ def load_teacher(path: str) -> Params:
     Raises:
         UserError: The folder contains no model.
     """
-    folder = model_path(path)
-    if latest_step(folder) is None:
-        return load_bundle(folder).params
-    config, flat, _ = load_for_export(folder)
+    if latest_step(path) is None:
+        return load_bundle(model_path(path)).params
+    config, flat, _ = load_for_export(path)
     return unflatten_params(flat, build_model(ModelConfig.from_dict(config)).shapes)

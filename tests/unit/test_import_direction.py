@@ -226,6 +226,17 @@ def test_libraries_stay_in_their_place(path: Path):
         assert "flax" not in roots
 
 
+def test_clocks_that_people_set_measure_nothing():
+    # They say when something was, never how long it took: a clock that jumps must not end a run or a wait.
+    when = {"cod_jax/evaluation/evaluate.py", "cod_jax/training/goodput.py", "cod_jax/training/writers.py"}
+    found = {
+        _relative(path)
+        for path in PACKAGE_FILES
+        if re.search(r"\btime\.time\(|\bdatetime\.now\(", path.read_text(encoding="utf-8"))
+    }
+    assert found == when
+
+
 def test_configs_do_not_import_the_package():
     for path in _source_files("configs"):
         assert "cod_jax" not in _roots(path), path.name

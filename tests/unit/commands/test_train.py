@@ -16,7 +16,10 @@ from tests.training_fixtures import CONFIG
         ([f"--config={REPOSITORY}/configs/base.py:all", "--workdir=w"], "base.py has no stages; leave out :all"),
         ([f"--config={CONFIG}:all,kind=big", "--workdir=w"], "no kind 'big'; choose one of lite, pixel, latent"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer is a group of fields"),
-        ([f"--config={CONFIG}", "--workdir=gs://b/r"], "gs://b/r is an address, and only local paths work"),
+        (
+            [f"--config={CONFIG}", "--workdir=gs://b/r"],
+            "--workdir gs://b/r is an address, and the log needs a",
+        ),
         ([f"--config={CONFIG}"], "required: --workdir"),
         (["--config=nothing.py", "--workdir=w"], "there is no config file nothing.py"),
         (["--config=broken.py", "--workdir=w"], "config file broken.py cannot be used: SyntaxError"),
