@@ -56,6 +56,7 @@ def get_config() -> config_dict.ConfigDict:
                     "commitment_weight": 0.25,  # quantisation loss
                     "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
                     "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+                    "rate_weight": 0.0,  # lambda, the weight of the bits per pixel; 0 does not estimate them
                 },
                 "lora_rank": 0,  # rank of low-rank adaptations, which train in the place of layers; 0 is none
                 "lora_alpha": 32.0,  # scale of the adaptations times their rank

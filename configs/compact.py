@@ -12,6 +12,10 @@ and decoding 2.7 thousand multiplications per pixel; with `base` 2.7 million, 3 
         --config.data.source=PHOTOS
 
 adds a small network and trains it alone: files and pictures of one step stay as they are, and more steps add texture.
+
+`:bottleneck=codebook` has one of 256 code vectors for each 8 x 8 pixels instead of rounded latents, and one quality
+level. Its files are smaller by the prior that `cod export --images` fits, and by `objective.bottleneck.rate_weight`:
+with it the encoder learns to choose code vectors that are easy to predict.
 """
 
 from typing import Any
@@ -20,7 +24,12 @@ from ml_collections import config_dict
 
 from configs import base, presets
 
-OPTIONS = {"size": ("base", "small", "large"), "levels": ("8", "1"), "objective": ("one_step", "texture")}
+OPTIONS = {
+    "size": ("base", "small", "large"),
+    "levels": ("8", "1"),
+    "objective": ("one_step", "texture"),
+    "bottleneck": ("factorized", "codebook"),
+}
 SIZES = {
     "small": {"hidden": 128, "latents": 96, "encoder_blocks": 1, "blocks": 1, "refined": 32, "refine_blocks": 1},
     "base": {"hidden": 192, "latents": 160, "encoder_blocks": 2, "blocks": 2, "refined": 48, "refine_blocks": 2},
@@ -28,6 +37,9 @@ SIZES = {
 }
 # Lambda from the lowest quality to the best, each 0.6 times the one before.
 RATE_WEIGHTS = tuple(round(0.24 * 0.6**level, 6) for level in range(8))
+# Latents about as large as what Adam changes in a run, so that code vectors can follow them.
+CODEBOOK_CODEC = {"pitch": 8, "latent_channels": 16, "step": 4.0, "bottleneck": {"kind": "codebook", "bits": 8}}
+CODEBOOK_RATE_WEIGHT = 0.2
 # Parameters of the network that adds texture, and those of the rest of the model.
 TEXTURE, ALL_BUT_TEXTURE = ("denoiser/texture/*",), ("codec/*", "denoiser/[!t]*", "denoiser/timestep/*")
 
@@ -36,11 +48,17 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     """Return the settings of a run from scratch.
 
     Args:
-        argument: "size=small", "base" (by default) or "large"; "levels=8" or "1"; "objective=one_step" or "texture".
+        argument: "size=small", "base" (by default) or "large"; "levels=8" or "1", which codebooks ignore;
+            "objective=one_step" or "texture"; "bottleneck=factorized" or "codebook".
     """
     chosen = presets.options(argument, OPTIONS)
     size = presets.choose("size", chosen["size"], SIZES)
     rate_weights = RATE_WEIGHTS if chosen["levels"] == "8" else RATE_WEIGHTS[3:4]
+    codec = {
+        "latent_channels": size["latents"],
+        "bottleneck": presets.factorized_bottleneck(num_levels=len(rate_weights), training="straight_through"),
+    }
+    has_codebook = chosen["bottleneck"] == "codebook"
     config = base.get_config()
     base.replace_codec(
         config,
@@ -48,8 +66,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             hidden=size["hidden"],
             num_encoder_blocks=size["encoder_blocks"],
             num_decoder_blocks=size["blocks"],
-            latent_channels=size["latents"],
-            bottleneck=presets.factorized_bottleneck(num_levels=len(rate_weights), training="straight_through"),
+            **(CODEBOOK_CODEC if has_codebook else codec),
         ),
     )
     base.replace_denoiser(
@@ -62,7 +79,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             num_texture_blocks=4 if chosen["objective"] == "texture" else 0,
         ),
     )
-    base.replace_objective(config, _objective(chosen["objective"], rate_weights))
+    base.replace_objective(config, _objective(chosen["objective"], None if has_codebook else rate_weights))
     if chosen["objective"] == "texture":
         base.apply(config, {"init_fresh": TEXTURE})
     base.apply(
@@ -89,17 +106,22 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     return config
 
 
-def _objective(kind: str, rate_weights: tuple[float, ...]) -> dict[str, Any]:
-    """Return the fields of the objective."""
+def _objective(kind: str, rate_weights: tuple[float, ...] | None) -> dict[str, Any]:
+    """Return the fields of the objective; without lambdas those for a codebook."""
     if kind == "texture":
+        # The codec stays, and so do its code vectors.
+        idle = presets.factorized_training(rate_weights=rate_weights) if rate_weights else presets.codebook_training()
         return presets.pretrain_objective(
             null_condition_probability=0.0,
             # Texture of this size is as strong as the noise at t = 0.9.
             time_shift=0.25,
             reconstruction_weight=0.0,
-            bottleneck=presets.factorized_training(rate_weights=rate_weights),
+            bottleneck=idle,
             freeze=ALL_BUT_TEXTURE,
         )
+    bottleneck = presets.codebook_training(revive_codes_every=10, rate_weight=CODEBOOK_RATE_WEIGHT)
+    if rate_weights:
+        bottleneck = presets.factorized_training(rate_weights=rate_weights, level_balance=0.5)
     return presets.one_step_objective(
         lora_rank=0,
         reconstruction=presets.reconstruction_losses(
@@ -109,5 +131,5 @@ def _objective(kind: str, rate_weights: tuple[float, ...]) -> dict[str, Any]:
             feature_alignment_weight=0.0,
             squared_error_weight=1.0,
         ),
-        bottleneck=presets.factorized_training(rate_weights=rate_weights, level_balance=0.5),
+        bottleneck=bottleneck,
     )

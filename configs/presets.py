@@ -152,6 +152,7 @@ def codebook_training(**fields: Any) -> dict[str, Any]:
         "commitment_weight": 0.25,  # quantisation loss
         "revive_codes_every": 0,  # steps between replacements of unused codes; 0 is never
         "revive_usage": 0.03,  # a code is unused below this share, over the codebook's size
+        "rate_weight": 0.0,  # lambda, the weight of the bits per pixel; 0 does not estimate them
     }
     return {**defaults, **fields}
 

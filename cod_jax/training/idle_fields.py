@@ -72,7 +72,10 @@ RULES = (
         lambda get: get("objective.bottleneck.revive_codes_every") == 0,
     ),
     Idle(
-        tuple(f"objective.bottleneck.{name}" for name in ("commitment_weight", "revive_codes_every", "revive_usage")),
+        tuple(
+            f"objective.bottleneck.{name}"
+            for name in ("commitment_weight", "revive_codes_every", "revive_usage", "rate_weight")
+        ),
         "in a distillation, which does not train the bottleneck",
         lambda get: get("objective.kind") == "distill",
     ),

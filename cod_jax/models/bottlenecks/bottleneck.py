@@ -21,7 +21,7 @@ from cod_jax.coding.entropy.fitting import fit_prior
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.models.fields import Part
-from cod_jax.models.functional import Params
+from cod_jax.models.functional import Functional, Params
 
 
 class Draws(NamedTuple):
@@ -217,6 +217,36 @@ class BottleneckTraining(Part):
             keep: Pictures that kept their condition. The others got the null condition, which no file contains.
         """
         raise NotImplementedError(f"{type(self).__name__} must define term")
+
+    @property
+    def estimated_rate_weight(self) -> float:
+        """Weight of the bits per pixel that a network beside the model estimates; by default 0, without a network.
+
+        A bottleneck that estimates its rate itself has it in `term`.
+        """
+        return 0.0
+
+    def build_rate(self, bottleneck: BottleneckConfig, features: int) -> Functional[Any]:
+        """Return the network that estimates the rate in training; exported models do not contain it.
+
+        Args:
+            bottleneck: Description of the bottleneck.
+            features: Channels of the latents.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build_rate")
+
+    def estimated_bits(
+        self, rate: Any, bottleneck: Any, z: Float[Array, "B h w F"], quantized: Quantized
+    ) -> Float[Array, " B"]:
+        """Return the bits of each picture, with a gradient for the latents.
+
+        Args:
+            rate: The network of `build_rate`.
+            bottleneck: The bottleneck with its parameters.
+            z: Latents.
+            quantized: What the bottleneck made of them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define estimated_bits")
 
     def buffer_axes(self, bottleneck: BottleneckConfig) -> dict[str, Any]:
         """Return logical axis names of the arrays that training keeps for the bottleneck, by name."""

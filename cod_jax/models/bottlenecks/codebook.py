@@ -1,6 +1,7 @@
 """Vector quantisation (van den Oord et al. 2017), as in the published models; see docs/method.md, Bottlenecks.
 
-Training keeps codes in use: it replaces a code vector whose running share is too small by a latent of the batch.
+Training keeps codes in use: it replaces a code vector whose running share is too small by a latent of the batch. It can
+also weigh the rate of the symbols.
 """
 
 import dataclasses
@@ -13,11 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from cod_jax.coding.entropy.context import MAX_CONTEXT_BITS
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.models.bottlenecks.bottleneck import Bottleneck, BottleneckConfig, BottleneckTraining, Draws, Quantized
+from cod_jax.models.bottlenecks.symbol_rate import SymbolRate
 from cod_jax.models.fields import require, require_at_least
-from cod_jax.models.functional import Params
+from cod_jax.models.functional import Functional, Params
 
 MAX_BITS = 16
 # The published code puts the factor 0.25 on the codebook's term instead of the encoder's.
@@ -49,6 +52,8 @@ class CodebookTraining(BottleneckTraining):
         revive_codes_every: Steps between replacements of unused code vectors by latents of the batch; 0 never replaces
             any. The first replacement, at step 0, initialises a fresh codebook from data.
         revive_usage: Threshold below which a code counts as unused: its running share times the codebook's size.
+        rate_weight: Lambda, the weight of the estimated bits per pixel of the symbols; 0 leaves the rate to a prior
+            that is fitted after training.
     """
 
     TERM = "commitment"
@@ -56,9 +61,40 @@ class CodebookTraining(BottleneckTraining):
     commitment_weight: float = 0.25
     revive_codes_every: int = 0
     revive_usage: float = 0.03
+    rate_weight: float = 0.0
 
     def __post_init__(self):
-        require_at_least(self, 0, "commitment_weight", "revive_codes_every", "revive_usage")
+        require_at_least(self, 0, "commitment_weight", "revive_codes_every", "revive_usage", "rate_weight")
+
+    def check(self, bottleneck: BottleneckConfig) -> None:
+        """Refuse to weigh the rate of symbols whose files do not use the symbols around them.
+
+        Raises:
+            UserError: The codebook is too large.
+        """
+        if self.rate_weight and _size(bottleneck) > 2**MAX_CONTEXT_BITS:
+            raise UserError(
+                f"objective.bottleneck.rate_weight needs a codebook of at most {MAX_CONTEXT_BITS} bits, got "
+                f"{bottleneck.nominal_bits:g}; set model.codec.bottleneck.bits lower or rate_weight to 0"
+            )
+
+    @property
+    def estimated_rate_weight(self) -> float:
+        """Lambda."""
+        return self.rate_weight
+
+    def build_rate(self, bottleneck: BottleneckConfig, features: int) -> Functional[SymbolRate]:
+        """Return the network that predicts symbols from those around them."""
+        return Functional(lambda rngs: SymbolRate(_size(bottleneck), features, rngs=rngs))
+
+    def estimated_bits(
+        self, rate: SymbolRate, bottleneck: "VectorQuantizer", z: Float[Array, "B h w F"], quantized: Quantized
+    ) -> Float[Array, " B"]:
+        """Return the bits of each picture; see `SymbolRate.bits`."""
+        z = z.astype(jnp.float32)
+        codebook = jax.lax.stop_gradient(bottleneck.codebook[...])
+        distances = _distances(z, codebook)
+        return rate.bits(quantized.values, quantized.symbols, codebook, distances)
 
     @property
     def weight(self) -> float:
@@ -188,12 +224,7 @@ class VectorQuantizer(Bottleneck):
 
     def nearest(self, z: Float[Array, "B h w F"], level: Int[Array, " B"]) -> Int[Array, "B h w 1"]:
         """Return the index of the nearest code vector at each position, the first of several equally near ones."""
-        z = z.astype(jnp.float32)
-        codebook = self.codebook[...]
-        # Full float32 precision, because the reduced precision of tensor cores flips indices between devices.
-        products = jnp.einsum("bhwc,nc->bhwn", z, codebook, precision=jax.lax.Precision.HIGHEST)
-        norms = jnp.sum(codebook**2, axis=-1)[None, None, None]
-        distances = jnp.sum(z**2, axis=-1, keepdims=True) + norms - 2 * products
+        distances = _distances(z.astype(jnp.float32), self.codebook[...])
         return jnp.argmin(distances, axis=-1, keepdims=True).astype(jnp.int32)
 
     def lookup(self, symbols: Int[Array, "B h w 1"], level: Int[Array, " B"]) -> Float[Array, "B h w F"]:
@@ -212,6 +243,14 @@ class VectorQuantizer(Bottleneck):
         values = z + jax.lax.stop_gradient(codes - z)
         counts = _code_counts(symbols, self.codebook.shape[0])
         return Quantized(values, symbols, commitment + CODEBOOK_WEIGHT * codebook, {"code_counts": counts})
+
+
+def _distances(z: Float[Array, "B h w F"], codebook: Float[Array, "K F"]) -> Float[Array, "B h w K"]:
+    """Return the squared distances of latents from code vectors."""
+    # Full float32 precision, because the reduced precision of tensor cores flips indices between devices.
+    products = jnp.einsum("bhwc,nc->bhwn", z, codebook, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.sum(codebook**2, axis=-1)[None, None, None]
+    return jnp.sum(z**2, axis=-1, keepdims=True) + norms - 2 * products
 
 
 def _size(bottleneck: BottleneckConfig) -> int:

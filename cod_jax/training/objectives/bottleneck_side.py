@@ -1,6 +1,7 @@
 """Part of an objective that concerns the bottleneck, the same for all objectives and kinds of bottleneck."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +9,34 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from cod_jax.errors import UserError
+from cod_jax.losses.terms import masked_mean
 from cod_jax.models.bottlenecks import BottleneckTraining, Draws, Quantized
 from cod_jax.models.codec_config import CodecConfig
-from cod_jax.models.functional import Params
+from cod_jax.models.functional import Functional, Params
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
+
+# Loss term and training head of an estimated rate.
+RATE = "rate"
 
 
 class BottleneckSide:
-    """Loss term, randomness, measurements and upkeep of a model's bottleneck.
+    """Loss terms, randomness, measurements and upkeep of a model's bottleneck.
 
     Args:
         codec: Description of the condition codec.
         training: Training settings of its bottleneck.
+        trained: Whether the bottleneck is trained; if not, its rate is not estimated.
 
     Attributes:
-        name: Name of the loss term.
-        weight: Its weight.
+        weights: Weight of each loss term.
+        heads: Training heads by name: "rate", or none.
         buffer_axes: Logical axis names of the buffers.
 
     Raises:
         UserError: The settings are for another kind of bottleneck, or do not fit this one.
     """
 
-    def __init__(self, codec: CodecConfig, training: BottleneckTraining):
+    def __init__(self, codec: CodecConfig, training: BottleneckTraining, *, trained: bool = True):
         if not isinstance(training, codec.bottleneck.TRAINING):
             raise UserError(
                 f"objective.bottleneck must hold settings for a bottleneck of kind {codec.bottleneck.kind}, got "
@@ -38,7 +44,14 @@ class BottleneckSide:
             )
         training.check(codec.bottleneck)
         self._codec, self._training = codec, training
-        self.name, self.weight = training.TERM, training.weight
+        self.weights = {training.TERM: training.weight}
+        self.heads: dict[str, Functional[Any]] = {}
+        if trained and training.estimated_rate_weight > 0:
+            self.weights[RATE] = training.estimated_rate_weight
+            self.heads[RATE] = training.build_rate(codec.bottleneck, codec.latent_channels)
+            self._bottleneck = Functional(
+                lambda rngs: codec.bottleneck.build(codec.latent_channels, pitch=codec.pitch, rngs=rngs)
+            )
         self.buffer_axes: Buffers = training.buffer_axes(codec.bottleneck)
 
     def init_buffers(self) -> Buffers:
@@ -59,9 +72,31 @@ class BottleneckSide:
         """Return the weight of each picture in the losses; the mean over the quality levels is 1."""
         return self._training.importance(draws.level)
 
-    def term(self, quantized: Quantized, draws: Draws, keep: Bool[Array, " B"]) -> Float[Array, ""]:
-        """Return the unweighted loss term; `keep` marks the pictures that kept their condition."""
-        return self._training.term(quantized, draws.level, keep)
+    def terms(
+        self,
+        params: Params,
+        quantized: Quantized,
+        draws: Draws,
+        keep: Bool[Array, " B"],
+        latents: Float[Array, "B h w F"],
+    ) -> dict[str, Float[Array, ""]]:
+        """Return the unweighted loss terms.
+
+        Args:
+            params: All parameters.
+            quantized: The quantised batch.
+            draws: Its randomness.
+            keep: Pictures that kept their condition.
+            latents: Latents before quantisation.
+        """
+        terms = {self._training.TERM: self._training.term(quantized, draws.level, keep)}
+        if RATE in self.heads:
+            head = self.heads[RATE].bind(params["heads"][RATE])
+            bottleneck = self._bottleneck.bind(_bottleneck_of(params))
+            bits = self._training.estimated_bits(head, bottleneck, latents, quantized)
+            pixels = quantized.symbols.shape[1] * quantized.symbols.shape[2] * self._codec.pitch**2
+            terms[RATE] = masked_mean(bits / pixels, keep)
+        return terms
 
     def output(
         self,

@@ -140,7 +140,7 @@ class Distill(Objective):
         _check_image_size(config, context.image_size, teacher)
         model_config, compute, networks = context.model, context.compute, context.networks
         self.model_config, self.config = model_config, config
-        self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck)
+        self.bottleneck = BottleneckSide(model_config.codec, config.bottleneck, trained=False)
         losses = checked(config.losses, ("distribution_matching", "adversarial"))
         self.reconstruction = Reconstruction(context, config.reconstruction, self.bottleneck, losses)
         self.functional = self.reconstruction.functional

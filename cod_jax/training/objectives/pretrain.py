@@ -182,11 +182,11 @@ class Pretrain(Objective):
 
         hidden, dtype = model_config.denoiser.hidden, compute.dtype
         head_sizes = {"reconstruction": model_config.channels * model_config.patch_size**2}
-        self.losses = checked(config.losses, (*TERMS, self.bottleneck.name))
+        self.losses = checked(config.losses, (*TERMS, *self.bottleneck.weights))
         self.weights = {
             "flow": 1.0,
             "reconstruction": config.reconstruction_weight,
-            self.bottleneck.name: self.bottleneck.weight,
+            **self.bottleneck.weights,
             **{loss.NAME: loss.weight for loss in self.losses},
         }
         for name in ("one_step", "one_step_ms_ssim"):
@@ -206,7 +206,7 @@ class Pretrain(Objective):
         self.axes = {
             "model": self.functional.axes,
             **self.adaptation.axes,
-            "heads": {name: head.axes for name, head in self.heads.items()},
+            "heads": {name: head.axes for name, head in {**self.heads, **self.bottleneck.heads}.items()},
         }
         self.buffer_axes = self.bottleneck.buffer_axes
         self.updates = (
@@ -222,8 +222,9 @@ class Pretrain(Objective):
         """Return fresh parameters of the model, its adaptations and the heads."""
         key_model, *keys = jax.random.split(key, 1 + len(self.heads))
         heads = {name: head.init(key) for (name, head), key in zip(self.heads.items(), keys, strict=True)}
-        # Not another part of the split, which would change all other draws.
+        # Not other parts of the split, which would change all other draws.
         adaptations = self.adaptation.init(jax.random.fold_in(key, 1))
+        heads |= {name: head.init(jax.random.fold_in(key, 2)) for name, head in self.bottleneck.heads.items()}
         return {"model": self.functional.init(key_model), **adaptations, "heads": heads}
 
     def exported(self, params: Params) -> Params:
@@ -288,7 +289,7 @@ class Pretrain(Objective):
             "flow": jnp.mean(importance * squared_error_per_image(velocity, target)),
             "reconstruction": masked_mean(importance * squared_error_per_image(read, patches), keep),
         }
-        terms[self.bottleneck.name] = self.bottleneck.term(quantized, draws.bottleneck, keep)
+        terms |= self.bottleneck.terms(params, quantized, draws.bottleneck, keep, z)
         if denoised.features is not None and tokens is not None:
             distances = cosine_distance_per_image(heads["feature_alignment"](denoised.features), tokens)
             terms["feature_alignment"] = jnp.mean(importance * distances)

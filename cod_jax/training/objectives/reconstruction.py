@@ -97,7 +97,7 @@ class Reconstruction:
 
     Attributes:
         functional: The model as a pure function of its parameters.
-        heads: Training heads by name: "feature_alignment", or none.
+        heads: Training heads by name: "feature_alignment" and "rate" at most.
         frozen: Required frozen networks by name.
         weights: Weight of each term.
 
@@ -120,12 +120,12 @@ class Reconstruction:
                 "latents; choose another denoiser"
             )
         self.config = config
-        self.bottleneck, self.losses = bottleneck, checked(losses, (*TERMS, bottleneck.name))
-        self.weights = {**config.weights, bottleneck.name: bottleneck.weight}
+        self.bottleneck, self.losses = bottleneck, checked(losses, (*TERMS, *bottleneck.weights))
+        self.weights = {**config.weights, **bottleneck.weights}
         self.weights |= {loss.NAME: loss.weight for loss in self.losses}
         self.functional = build_model(model_config, compute)
         self.frozen: dict[str, Functional[Any]] = {}
-        self.heads: dict[str, Functional[FeatureHead]] = {}
+        self.heads: dict[str, Functional[Any]] = {}
         if "feature_alignment" in self.weights:
             num_blocks, hidden = model_config.denoiser.num_blocks, model_config.denoiser.hidden
             if config.alignment_block > num_blocks:
@@ -138,6 +138,7 @@ class Reconstruction:
                 lambda rngs: FeatureHead(hidden, width, dtype=dtype, rngs=rngs)
             )
             self.frozen["dinov2"] = networks.build_dinov2()
+        self.heads |= bottleneck.heads
         for name in ("lpips_vgg", "lpips_alex"):
             if name in self.weights:
                 self.frozen[name] = networks.build_lpips(name)
@@ -168,7 +169,7 @@ class Reconstruction:
         quantized = model.codec.quantize(latents, level=draws.level, noise=draws.noise)
         condition = model.codec.decode(quantized.values)
         noise, t = jnp.zeros(image01.shape, jnp.float32), jnp.zeros(image01.shape[:1], jnp.float32)
-        features_after = self.config.alignment_block if self.heads else None
+        features_after = self.config.alignment_block if "feature_alignment" in self.weights else None
         image, features = model.denoise(noise, t, condition, features_after=features_after)
         # From zero noise at t = 0 the velocity is the image.
         return Reconstructed(image, latents, quantized, draws, features)
@@ -208,7 +209,7 @@ class Reconstruction:
         terms = {
             "l1": mean(jnp.mean(jnp.abs(other - image), axis=(1, 2, 3))),
             "squared_error": mean(squared_error_per_image(other, image)),
-            self.bottleneck.name: self.bottleneck.term(reconstructed.quantized, reconstructed.draws, keep),
+            **self.bottleneck.terms(params, reconstructed.quantized, reconstructed.draws, keep, reconstructed.latents),
             **{loss.NAME: mean(loss(other, image)) for loss in self.losses},
         }
         for name in ("lpips_vgg", "lpips_alex"):
