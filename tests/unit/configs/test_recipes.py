@@ -21,7 +21,7 @@ CONFIGS = {
     **{f"compact:{size}": lambda size=size: compact.get_config(f"size={size}") for size in compact.SIZES},
     "compact:1": lambda: compact.get_config("levels=1"),
     "compact:codebook": lambda: compact.get_config("bottleneck=codebook"),
-    "compact:codebook,pretrain": lambda: compact.get_config("objective=pretrain,bottleneck=codebook"),
+    "compact:codebook,texture": lambda: compact.get_config("objective=texture,bottleneck=codebook"),
     "tiny": tiny.get_config,
     "tiny:2,pixel": lambda: tiny.get_config("2,kind=pixel"),
     "tiny:latent": lambda: tiny.get_config("kind=latent"),
