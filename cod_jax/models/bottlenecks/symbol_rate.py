@@ -1,4 +1,4 @@
-"""Rate of a codebook's symbols with a gradient for the encoder; see docs/method.md, Rate-aware codebooks.
+"""Rate of a codebook's symbols with a gradient for the encoder; see docs/method.md, Bottlenecks.
 
 The estimate predicts each symbol as files of mode "context" do: in their order, from the same four neighbours. It is a
 training head, so exported models do not contain it. Their prior is fitted after training.
