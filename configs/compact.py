@@ -40,8 +40,8 @@ RATE_WEIGHTS = tuple(round(0.24 * 0.6**level, 6) for level in range(8))
 # Latents about as large as what Adam changes in a run, so that code vectors can follow them.
 CODEBOOK_CODEC = {"pitch": 8, "latent_channels": 16, "step": 4.0, "bottleneck": {"kind": "codebook", "bits": 8}}
 CODEBOOK_RATE_WEIGHT = 0.2
-# Parameters of the network that adds texture, and those of the rest of the model.
-TEXTURE, ALL_BUT_TEXTURE = ("denoiser/texture/*",), ("codec/*", "denoiser/[!t]*", "denoiser/timestep/*")
+# Parameters of a model without the network that adds texture.
+ALL_BUT_TEXTURE = ("codec/*", "denoiser/[!t]*", "denoiser/timestep/*")
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
@@ -80,8 +80,6 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         ),
     )
     base.replace_objective(config, _objective(chosen["objective"], None if has_codebook else rate_weights))
-    if chosen["objective"] == "texture":
-        base.apply(config, {"init_fresh": TEXTURE})
     base.apply(
         config,
         {

@@ -7,7 +7,7 @@ Residual blocks refine it. Norms only scale the input of a block, so mean and co
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,7 @@ class CompactDenoiserConfig(DenoiserConfig):
         texture_features: Channels of that network, at 1/4 of the resolution.
     """
 
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("denoiser/texture/*",)
     kind: Literal["compact"] = "compact"
     hidden: int = 160
     num_blocks: int = 2

@@ -74,8 +74,11 @@ class DenoiserConfig(Part):
         num_blocks: Number of blocks. Training can align the features after one of them with another network's.
         prediction: Output of the network, "image" or "velocity".
         autoencoder: Source of the latents; "none" means that the network works on pixels.
+        OPTIONAL: Wildcard patterns of a model's parameters that others of this kind lack. A run that starts from one of
+            them has fresh ones, or leaves them behind.
     """
 
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
     FAMILY: ClassVar[Mapping[str, str]] = {
         "dconv": "cod_jax.models.dconv:DConvConfig",
         "compact": "cod_jax.models.compact:CompactDenoiserConfig",

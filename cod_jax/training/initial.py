@@ -139,7 +139,8 @@ def fresh_state(plan: Plan, key: jax.Array, frozen: Mapping[str, Params]) -> Tra
 
 def _load_initial(config: TrainConfig, shapes: TrainState) -> Initial:
     """Read `init_from`."""
-    initial = load_initial(config.init_from, config.init_weights, shapes.params, config.init_fresh)
+    fresh = (*config.init_fresh, *config.model.denoiser.OPTIONAL)
+    initial = load_initial(config.init_from, config.init_weights, shapes.params, fresh)
     _logger.info("started from %s, %s weights: %s", config.init_from, config.init_weights, initial.summary())
     return initial
 

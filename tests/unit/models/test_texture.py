@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from cod_jax.errors import UserError
-from cod_jax.model_folder.bundle import model_fingerprint
+from cod_jax.model_folder.bundle import model_fingerprint, save_bundle
 from cod_jax.models import CompactDenoiserConfig, ModelConfig, build_model, flatten_params
 from cod_jax.models.compact import CompactDenoiser
 from cod_jax.models.functional import Params
 from cod_jax.models.texture import TEXTURE_SPREAD
 from cod_jax.specialize.folding import fold
 from cod_jax.training.config_files import read_settings
+from cod_jax.training.initial import load_initial
 from cod_jax.training.objectives.adaptation import without_frozen
 from tests.model_fixtures import numpy_params, tiny_compact_config
 
@@ -104,6 +106,22 @@ def test_models_without_texture_are_described_as_before():
     assert ModelConfig.from_dict(with_texture().to_dict()) == with_texture()
     flat = flatten_params(parameters())
     assert model_fingerprint(config, flat) != model_fingerprint(with_texture(), flat)
+
+
+@pytest.mark.parametrize("start_has_texture", [False, True])
+def test_a_run_starts_from_models_with_and_without_texture(tmp_path: Path, start_has_texture: bool):
+    start, goal = (
+        with_texture() if has else tiny_compact_config() for has in (start_has_texture, not start_has_texture)
+    )
+    params = parameters() if start_has_texture else without_texture(parameters())
+    save_bundle(tmp_path / "model", start, params, training={})
+    shapes = {"model": build_model(goal).shapes}
+    initial = load_initial(str(tmp_path / "model"), "raw", shapes, goal.denoiser.OPTIONAL)
+    names = initial.left_out if start_has_texture else initial.grown
+    assert names
+    assert all(name.startswith("model/denoiser/texture/") for name in names)
+    with pytest.raises(UserError, match="denoiser/texture"):
+        load_initial(str(tmp_path / "model"), "raw", shapes, ())
 
 
 def test_the_config_trains_the_texture_alone():
