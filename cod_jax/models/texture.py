@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -19,8 +20,10 @@ TIMESTEP_BASE = 10000.0
 # Pixels per position of the network.
 TEXTURE_PATCH = 4
 TEXTURE_VALUES = 3 * TEXTURE_PATCH**2
-# Root mean square of what a picture of one step lacks, for pixel values in [-1, 1]: about 26 dB.
-TEXTURE_SPREAD = 0.1
+# Orthonormal axes of colour: grey, red against blue, and green against both.
+COLOUR_AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]], dtype=np.float32)
+# Standard deviations along them of what a picture of one step lacks, for pixel values in [-1, 1], at middling quality.
+TEXTURE_SPREADS = (0.15, 0.04, 0.03)
 
 
 class Texture(nnx.Module):
@@ -62,10 +65,10 @@ class Texture(nnx.Module):
     ) -> Float[Array, "B H W 3"]:
         """Return the expected texture; 0 at t = 0.
 
-        With y = x_t - t picture and the spread s, it is t s^2 y / c^2 + s t (1 - t) F(y / c) / c with
-        c^2 = t^2 s^2 + (1 - t)^2: the linear estimate for texture that is white noise, and what the network F knows
-        better. The factors keep the network's input and output of about unit variance at all t (Karras et al. 2022,
-        "Elucidating the design space of diffusion-based generative models", table 1).
+        With y = x_t - t picture and the spread s of each axis of colour, it is t s^2 y / c^2 + s t (1 - t) F(y / c) / c
+        with c^2 = t^2 s^2 + (1 - t)^2: the linear estimate for texture that is white noise, and what the network F
+        knows better. The factors keep the network's input and output of about unit variance at all t (Karras et al.
+        2022, "Elucidating the design space of diffusion-based generative models", table 1).
 
         Args:
             x_t: Noisy picture, t image + (1 - t) noise.
@@ -73,11 +76,12 @@ class Texture(nnx.Module):
             picture: Picture of one step, in [-1, 1].
             state: The denoiser's state after its blocks.
         """
-        time = expand(t, x_t)
-        rest = x_t.astype(jnp.float32) - time * picture
-        scale = jnp.sqrt(time**2 * TEXTURE_SPREAD**2 + (1 - time) ** 2)
-        linear = (time * TEXTURE_SPREAD**2 / scale**2) * rest
-        return linear + (TEXTURE_SPREAD * time * (1 - time) / scale) * self._network(rest / scale, t, picture, state)
+        time, axes = expand(t, x_t), jnp.asarray(COLOUR_AXES)
+        spreads = jnp.asarray(TEXTURE_SPREADS)[None, None, None]
+        rest = _turned(x_t.astype(jnp.float32) - time * picture, axes.T)
+        scale = jnp.sqrt(time**2 * spreads**2 + (1 - time) ** 2)
+        better = self._network(rest / scale, t, picture, state)
+        return _turned(time * spreads**2 / scale**2 * rest + spreads * time * (1 - time) / scale * better, axes)
 
     def _network(self, rest: jax.Array, t: jax.Array, picture: jax.Array, state: jax.Array) -> jax.Array:
         patches = patchify(jnp.concatenate([rest, picture], axis=-1), TEXTURE_PATCH)
@@ -87,3 +91,7 @@ class Texture(nnx.Module):
         x = x + jnp.repeat(jnp.repeat(around, per_side, axis=1), per_side, axis=2)
         y = self.out(self.norm(self.blocks(x, self.timestep(t))))
         return unpatchify(y.reshape(*y.shape[:3], TEXTURE_PATCH**2, 3), TEXTURE_PATCH).astype(jnp.float32)
+
+
+def _turned(x: Float[Array, "B H W 3"], axes: Float[Array, "3 3"]) -> Float[Array, "B H W 3"]:
+    return jnp.matmul(x, axes, precision=jax.lax.Precision.HIGHEST)
