@@ -14,7 +14,7 @@ from cod_jax.model_folder.bundle import model_fingerprint, save_bundle
 from cod_jax.models import CompactDenoiserConfig, ModelConfig, build_model, flatten_params
 from cod_jax.models.compact import CompactDenoiser
 from cod_jax.models.functional import Params
-from cod_jax.models.texture import TEXTURE_SPREAD
+from cod_jax.models.texture import COLOUR_AXES, TEXTURE_SPREADS
 from cod_jax.specialize.folding import fold
 from cod_jax.training.config_files import read_settings
 from cod_jax.training.initial import load_initial
@@ -66,10 +66,12 @@ def test_the_picture_of_one_step_is_that_without_texture():
     assert np.abs(prediction(0.9) - prediction(0.0)).max() > 0.01
 
 
-def test_a_fresh_model_knows_texture_that_is_white_noise():
+def test_a_fresh_model_knows_texture_that_is_white_noise_along_axes_of_colour():
+    np.testing.assert_allclose(COLOUR_AXES @ COLOUR_AXES.T, np.eye(3), atol=1e-6)
     params = build_model(with_texture()).init(jax.random.key(0))
     picture, texture, noise = jax.random.normal(jax.random.key(0), (3, 1, 64, 64, 3))
-    texture = TEXTURE_SPREAD * texture
+    spreads = np.array(TEXTURE_SPREADS, np.float32)
+    texture = (spreads[None, None, None] * texture) @ COLOUR_AXES
 
     @jax.jit
     def expected(t: jax.Array) -> jax.Array:
@@ -80,8 +82,9 @@ def test_a_fresh_model_knows_texture_that_is_white_noise():
 
     for t in (0.5, 0.9, 0.97):
         # The posterior mean of a Gaussian leaves its posterior variance.
-        precision = 1 / TEXTURE_SPREAD**2 + (t / (1 - t)) ** 2
-        np.testing.assert_allclose(np.mean((expected(jnp.float32(t)) - texture) ** 2), 1 / precision, rtol=0.05)
+        error = (expected(jnp.float32(t)) - texture) @ COLOUR_AXES.T
+        variances = 1 / (1 / spreads**2 + (t / (1 - t)) ** 2)
+        np.testing.assert_allclose(np.mean(error**2, axis=(0, 1, 2)), variances, rtol=0.08)
     np.testing.assert_allclose(expected(jnp.float32(1.0)), texture, atol=1e-5)
     assert not np.asarray(expected(jnp.float32(0.0))).any()
 
