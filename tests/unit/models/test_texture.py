@@ -80,7 +80,7 @@ def test_a_fresh_model_knows_texture_whose_patches_are_independent():
     generator = np.random.default_rng(0)
     picture, noise = generator.standard_normal((2, 1, 128, 128, 3), np.float32)
     cut = (spreads * generator.standard_normal((32, 32, 16))) @ axes
-    grey = np.float32(cut.reshape(32, 32, 4, 4).swapaxes(1, 2).reshape(128, 128))
+    grey = cut.reshape(32, 32, 4, 4).swapaxes(1, 2).reshape(128, 128).astype(np.float32)
     texture = np.repeat(grey[None, :, :, None], 3, axis=-1) / np.sqrt(np.float32(3))
 
     @jax.jit
