@@ -46,6 +46,11 @@ def checkpoint_directory(workdir: Where) -> Place:
     return epath.Path(storage.as_url(workdir)) / "checkpoints"
 
 
+def _may_be_run(workdir: Where) -> bool:
+    """Return whether a folder or address may hold checkpoints; storage that Orbax does not know holds models only."""
+    return not files.is_address(workdir) or storage.as_url(workdir).startswith(STORAGE)
+
+
 @contextlib.contextmanager
 def naming_storage(directory: Place) -> Iterator[None]:
     """Turn whatever fails at an address into one error that names it; a local folder has its usual errors.
@@ -66,10 +71,10 @@ def steps_of(workdir: Where) -> list[int]:
     Raises:
         UserError: The storage of an address cannot be read.
     """
+    if not _may_be_run(workdir):
+        return []
     directory = checkpoint_directory(workdir)
     is_local = isinstance(directory, Path)
-    if not is_local and not str(directory).startswith(STORAGE):
-        return []
     with naming_storage(directory):
         found = [path for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
         return sorted(int(path.name) for path in found if is_local or (path / _COMPLETE).exists())
@@ -82,6 +87,8 @@ def latest_step(workdir: Where) -> int | None:
 
 def stages_of(workdir: Where) -> list[str]:
     """Return the names of the stages in a run folder; none if the run has only one."""
+    if not _may_be_run(workdir):
+        return []
     return sorted(path.parent.name for path in checkpoint_directory(workdir).parent.glob("stage*/checkpoints"))
 
 

@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 from cod_jax.commands.main import COMMANDS, main
 from cod_jax.interop.frozen_networks.by_name import OTHERWISE
-from configs import latent, lite, one_step, pixel
+from configs import compact, latent, lite, one_step, pixel
 from tests.conftest import REPOSITORY
 
 FOLDERS = ("docs", "launch", "configs", "data", "cod_jax")
@@ -29,6 +29,7 @@ SETTINGS = [
     one_step.get_config("2"),
     pixel.get_config("1"),
     latent.get_config("1"),
+    compact.get_config(),
 ]
 
 

@@ -95,6 +95,7 @@ def test_settings_of_earlier_checkpoints_are_those_of_today():
     stored = json.loads(json.dumps(settings))
     codec, objective = stored["model"]["codec"], stored["objective"]
     codec["codebook_bits"] = codec.pop("bottleneck")["bits"]
+    del objective["bottleneck"]["rate_weight"]  # it is newer
     objective |= objective.pop("bottleneck") | {"kind": "pretrain", "rate_weights": [1.0]}
     assert changed_fields(stored, settings) == {}
     codec["factorized"] = None
@@ -114,7 +115,8 @@ def test_settings_of_earlier_one_step_checkpoints_are_those_of_today(stage, bott
     codec |= {"codebook_bits": fields["bits"]} if "bits" in fields else {"codebook_bits": 0, "factorized": fields}
     training = objective.pop("bottleneck")
     del training["kind"]
-    training.pop("level_balance", None)  # it is newer
+    for newer in ("level_balance", "rate_weight"):
+        training.pop(newer, None)
     both = {"commitment_weight": 0.25, "rate_weights": [1.0]}  # of which one is in use
     weights = {name: training.pop(name) for name in ("commitment_weight", "rate_weights") if name in training}
     objective["reconstruction"] |= both | weights

@@ -33,7 +33,7 @@ def test_a_setting_of_one_stage_is_no_setting_of_the_others(teacher):
         read_stages(f"{config}:all", [*teacher, "--config.sead=3"])
 
 
-@pytest.mark.parametrize("field", ["model.codec.bottleneck.num_levels", "objective.bottleneck.rate_weights"])
+@pytest.mark.parametrize("field", ["model.codec.bottleneck.num_levels", "objective.bottleneck.level_balance"])
 def test_a_field_of_another_bottleneck_is_not_taken_for_a_misspelt_one(field):
     expected = rf"unknown field --config.{field}; configs/base.py lists .*:bottleneck=factorized$"
     with pytest.raises(UserError, match=expected):

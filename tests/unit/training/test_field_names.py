@@ -14,7 +14,7 @@ FIELDS = list(flatten(base.get_config().to_dict()))
     ("wrong", "meant"),
     [
         ("optimizer.lr", ["optimizer.learning_rate"]),
-        ("lr", ["optimizer.learning_rate"]),
+        ("lr", ["objective.lora_rank", "optimizer.learning_rate"]),
         ("learning_rate", ["optimizer.learning_rate"]),
         ("optimizer.learning_rat", ["optimizer.learning_rate"]),
         ("optimizer.wd", ["optimizer.weight_decay"]),
