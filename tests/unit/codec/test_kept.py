@@ -55,6 +55,7 @@ def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path
     assert list(cache.iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_programs_are_kept_as_they_were_compiled(cache: Path, model: Path, monkeypatch):
     image = gradient_image(30, 45)
     data = kept.load_kept(model).compress(image)
@@ -101,6 +102,7 @@ def test_the_oldest_forms_go(cache: Path, model: Path, monkeypatch):
     assert "0" not in names
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_kept_are_loaded(cache: Path, model: Path, tmp_path: Path):
     use_cache(None)
     assert kept.load_kept(model).fingerprint == cod_jax.load(model).fingerprint

@@ -45,6 +45,7 @@ def test_commands_take_a_model_at_an_address(bucket: str, capsys):
     assert bundle.load_bundle(args.model[0]).fingerprint == bundle.load_bundle(model_path(f"{bucket}/m")).fingerprint
 
 
+@pytest.mark.slow
 def test_a_prior_at_an_address_stays_with_its_weights(bucket: str, tmp_path):
     address = f"{bucket}/m"
     _save(address)

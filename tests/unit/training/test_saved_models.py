@@ -110,7 +110,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
 
 def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path: Path):
     save_all(tmp_path, {7: None}).close()
-    folder = checkpoint_directory(tmp_path) / "7"
+    folder = Path(checkpoint_directory(tmp_path)) / "7"
     check_whole(tmp_path, 7)
     truncate_numbers(folder)
     with pytest.raises(DamagedCheckpointError, match=r"the checkpoint of step 7 in .* is damaged"):
