@@ -52,7 +52,7 @@ def report_on_codec(
                 result[part]["flops"] = flops[part]
                 seconds = result[part]["on_device"]["median_seconds"]
                 result[part]["roofline"] = ceilings.compared(
-                    seconds, flops[part], result[part]["program"]["bytes_accessed"], result[part]["ceilings"]
+                    seconds, float(flops[part]), result[part]["program"]["bytes_accessed"], result[part]["ceilings"]
                 )
                 for call in CALLS:
                     rate = flops[part] / result[part][call]["median_seconds"]

@@ -15,7 +15,7 @@ from tests.training_fixtures import REPOSITORY, one_device, run_trainer, small_a
 
 ADDRESS = "gs://bucket/run"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 @pytest.fixture
