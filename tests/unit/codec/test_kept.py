@@ -39,6 +39,7 @@ def model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_compiled_form_is_made_once_and_does_what_the_model_does(cache: Path, model: Path, monkeypatch):
     first = kept.load_kept(model)
     (folder,) = cache.iterdir()

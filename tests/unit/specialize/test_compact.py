@@ -94,6 +94,7 @@ def test_one_program_for_all_sizes_is_made_for_every_platform_anywhere(part: Par
         assert all(map(export.is_symbolic_dim, exported.in_avals[-2].shape[:3]))
 
 
+@pytest.mark.slow
 def test_a_compiled_folder_does_what_the_model_does(tmp_path: Path, monkeypatch):
     config, params = model()
     save_bundle(tmp_path / "m", config, params, training={})
