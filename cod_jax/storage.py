@@ -38,7 +38,7 @@ def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
         markers: Names of which the folder must hold one.
 
     Raises:
-        UserError: There is no such folder, or it cannot be read.
+        UserError: The folder does not exist, or cannot be read.
     """
     url = as_url(address)
     with naming_address(url):
@@ -185,7 +185,7 @@ def _cache() -> Path:
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():
-        raise UserError("there is no home folder to keep a copy in; set XDG_CACHE_HOME to a folder")
+        raise UserError("expected a home folder to keep a copy in, got none; set XDG_CACHE_HOME to a folder")
     return folder / "fetched"
 
 

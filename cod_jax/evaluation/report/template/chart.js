@@ -19,6 +19,16 @@ function lineClass(curve) {
   return `line ink-${curve.ink % 8} dash-${curve.variant % 4}`;
 }
 
+/** Line and marker of a curve, for a legend. */
+function lineSample(curve) {
+  return svg(
+    "svg",
+    { width: 34, height: 14, viewBox: "-17 -7 34 14", "aria-hidden": "true" },
+    svg("path", { class: lineClass(curve), d: "M-16 0H16" }),
+    marker(curve),
+  );
+}
+
 /** Marks of a linear axis, about so many. */
 function linearTicks(low, high, count) {
   const rough = (high - low) / count || 1,

@@ -71,12 +71,7 @@ function dialSection(open) {
         el(
           "span",
           { class: "chip" },
-          svg(
-            "svg",
-            { width: 34, height: 14, viewBox: "-17 -7 34 14", "aria-hidden": "true" },
-            svg("path", { class: lineClass(curve), d: "M-16 0H16" }),
-            marker(curve),
-          ),
+          lineSample(curve),
           curve.title,
         ),
       ),
