@@ -1,12 +1,13 @@
 """Clocks, memory and the machine."""
 
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from cod_jax.cores import num_cores
 
 WARMUP_CALLS = 1
 
@@ -93,12 +94,11 @@ def system() -> dict[str, Any]:
     if information.exists():
         names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "processor": processor,
-        "cores": cores,
+        "cores": num_cores(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from cod_jax import files
+from cod_jax.cores import num_cores
 from cod_jax.errors import UserError, WorkError
 from cod_jax.evaluation import results, stages
 from cod_jax.evaluation.allocated import allocated_curve
@@ -28,7 +29,7 @@ from cod_jax.evaluation.folders import FORMAT, PLAN_FILE, RESULTS_FILE, checked_
 from cod_jax.evaluation.patch_fid import PatchFid
 from cod_jax.evaluation.plan import Curve, Picture, Plan, Point, Request, make_plan
 from cod_jax.evaluation.plots import draw
-from cod_jax.evaluation.processes import fresh_processes, num_cores
+from cod_jax.evaluation.processes import fresh_processes
 from cod_jax.evaluation.records import Records
 
 RECORDS_FILE = "records.jsonl"

@@ -14,11 +14,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def one_device_each(platform: str, number: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
     """Return the environment variables of processes of which each sees one device; [{}] for a single process.
 

@@ -1,11 +1,11 @@
 """Log lines and TensorBoard records of a run."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cod_jax.cores import num_cores
 from cod_jax.training import memory
 from cod_jax.training.goodput import WallTime
 from cod_jax.training.ranking import DEFAULT
@@ -113,12 +113,10 @@ class Report:
 
 def _advice(num_threads: int) -> str:
     """Return what makes reading faster."""
-    # Of this process: under Slurm that is less than the machine has.
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if num_threads < num_cores:
-        return f"set --config.data.num_threads={num_cores}, the number of cores here; it is {num_threads}"
+    if num_threads < num_cores():
+        return f"set --config.data.num_threads={num_cores()}, the number of cores here; it is {num_threads}"
     return (
-        f"all {num_cores} cores read already; make shards with cod prepare, of images just larger than the crops, or "
+        f"all {num_cores()} cores read already; make shards with cod prepare, of images just larger than the crops, or "
         "give the process more cores"
     )
 

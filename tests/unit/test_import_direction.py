@@ -41,7 +41,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "storage",
         }
     ),
-    frozenset({"errors"}),
+    frozenset({"cores", "errors"}),
 )
 # Modules that are run as `python -m cod_jax.NAME`.
 MODULE_FORMS = frozenset(
@@ -71,7 +71,7 @@ FORBIDDEN |= {("runtime", other) for other in ("nn", "diffusion", "parallel", "p
 # Functions on arrays: no modules, no configuration.
 ARRAYS_ONLY = frozenset({"coding", "diffusion"})
 # Flax is a library of those that hold layers or make them.
-WITHOUT_FLAX = ARRAYS_ONLY | {"errors", "files", "images", "input", "losses", "parallel", "plugins", "runtime"}
+WITHOUT_FLAX = ARRAYS_ONLY | {"cores", "errors", "files", "images", "input", "losses", "parallel", "plugins", "runtime"}
 
 # Where a distribution is imported under another name than its own.
 IMPORT_NAMES = {
@@ -221,7 +221,7 @@ def test_libraries_stay_in_their_place(path: Path):
             "PartitionSpec belongs in cod_jax.parallel"
         )
     if _subject(path) in ARRAYS_ONLY:
-        assert _imported_subjects(path) <= ARRAYS_ONLY | {"errors", "plugins"}
+        assert _imported_subjects(path) <= ARRAYS_ONLY | {"cores", "errors", "plugins"}
     if _subject(path) in WITHOUT_FLAX:
         assert "flax" not in roots
 

@@ -8,8 +8,10 @@ Everything is integers.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,7 +22,13 @@ from cod_jax.coding.entropy.context import NUM_CLASSES
 from cod_jax.coding.entropy.elias_gamma import bits_of_numbers, decode_numbers
 from cod_jax.coding.entropy.factorized import named_level
 from cod_jax.coding.entropy.model import EntropyModel, Tables, check_layout
-from cod_jax.coding.entropy.predictive_network import Network, network_layout, own_inputs
+from cod_jax.coding.entropy.predictive_network import (
+    GroupNetwork,
+    Network,
+    network_layout,
+    one_thread_each,
+    own_inputs,
+)
 from cod_jax.coding.entropy.predictive_terms import (
     NUM_MEAN_TERMS,
     NUM_SOURCES,
@@ -33,6 +41,7 @@ from cod_jax.coding.entropy.predictive_terms import (
 )
 from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder, bit_costs, least_bytes
 from cod_jax.coding.symbols import LARGEST_SYMBOL, SymbolFormat
+from cod_jax.cores import num_cores
 from cod_jax.errors import UserError
 
 # Weights are in units of 2^-12, predictions in eighths.
@@ -235,19 +244,30 @@ class PredictiveModel(EntropyModel):
     def predictions(self, known: Known, level: int) -> Iterator[tuple[ChannelBatch, Coded]]:
         """Yield the batches with how their symbols are coded; after each its symbols must be known."""
         network = self.network.of_picture(known, level) if self.network else None
-        for batch in known.batches():
-            group = slice(batch.first, batch.last)
-            weights = self.mean_weights[level, batch.kind, group], self.spread_weights[level, batch.kind, group]
-            parts: list[tuple[Numbers, Numbers]] = []
-            for part in batch.parts():
-                terms = known.terms(part, self.sources[group])
-                value, spread = weighted(*weights, terms)
-                place = places(self.spread_limits, spread)
-                if network:
-                    move, step = network.corrections(part, own_inputs(place, eighths(value), terms), spread)
-                    value, place = value + move, np.clip(place + step, 0, NUM_SPREADS - 1)
-                parts.append((value, place))
-            yield batch, coded_by(*(np.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True)))
+        with ThreadPoolExecutor(num_cores()) as pool:
+            for batch in known.batches():
+                of_group = network.of_group(batch.first, batch.last) if network else None
+                predict = functools.partial(self._predicted, known, level, of_group)
+                parts = list(batch.parts())
+                # Threads need the processor's cores themselves, and so small products take longer on several.
+                with one_thread_each():
+                    predicted = list((pool.map if len(parts) > 1 else map)(predict, parts))
+                yield batch, coded_by(*(np.concatenate(of_parts, axis=1) for of_parts in zip(*predicted, strict=True)))
+
+    def _predicted(
+        self, known: Known, level: int, network: GroupNetwork | None, part: ChannelBatch
+    ) -> tuple[Numbers, Numbers]:
+        """Return what predicts the symbols of a part of a batch, and the numbers of their spreads [G, n]."""
+        group = slice(part.first, part.last)
+        terms = known.terms(part, self.sources[group])
+        value, spread = weighted(
+            self.mean_weights[level, part.kind, group], self.spread_weights[level, part.kind, group], terms
+        )
+        place = places(self.spread_limits, spread)
+        if not network:
+            return value, place
+        move, step = network.corrections(part, own_inputs(place, eighths(value), terms), spread)
+        return value + move, np.clip(place + step, 0, NUM_SPREADS - 1)
 
 
 def eighths(value: Numbers) -> Numbers:

@@ -7,6 +7,7 @@ narrower distributions. Inputs are logarithms, so that one network serves all qu
 All numbers are integers below 2^53 in float64, as in `predictive_terms`.
 """
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -120,33 +121,23 @@ class PictureNetwork:
         self._network, self._known, self._level = network, known, level
         self._groups = channel_groups(len(network.network_out))
         self._before = BeforeInputs(known, self._groups)
-        self._group: _GroupNetwork | None = None
+        self._group: GroupNetwork | None = None
 
-    def corrections(self, batch: ChannelBatch, own: Numbers, spread: Numbers) -> tuple[Numbers, Numbers]:
-        """Return what is added to the weighted sums that predict values, and to the numbers of the spreads [G, n].
-
-        Args:
-            batch: The batch, or a part of it.
-            own: What `own_inputs` returns for it.
-            spread: Its weighted sums of the spreads [G, n].
-        """
-        number = self._groups.index((batch.first, batch.last))
-        # Products this small take ten times as long on several threads where other programs use the processor too.
-        with _libraries().limit(limits=1, user_api="blas"):  # pyright: ignore[reportUnknownMemberType]
-            if self._group is None or self._group.number != number:
+    def of_group(self, first: int, last: int) -> "GroupNetwork":
+        """Return the network of a group of channels, of which all channels before are known."""
+        number = self._groups.index((first, last))
+        if self._group is None or self._group.number != number:
+            with one_thread_each():
                 self._group = self._of_group(number)
-            out = self._group.outputs(batch, own)
-        moves = np.clip(np.floor(out[:, 0] / 2**HIDDEN_BITS), -HIDDEN_LIMIT, HIDDEN_LIMIT)
-        reach = np.minimum(spread + SMALLEST_MOVE, LARGEST_MOVE)
-        return np.floor(moves * reach / 2**WEIGHT_BITS), np.floor(out[:, 1] / 2 ** (HIDDEN_BITS + WEIGHT_BITS) + 0.5)
+        return self._group
 
-    def _of_group(self, number: int) -> "_GroupNetwork":
+    def _of_group(self, number: int) -> "GroupNetwork":
         first, last = self._groups[number]
         start = sum(num_inputs(*group) for group in self._groups[:number])
         before, own, _ = np.split(self._network.network_in[start:].T.astype(np.float64), _ends(first, last), axis=1)
         kinds = self._network.network_kinds[:, number] + self._network.network_levels[self._level, number].astype(float)
         out = self._network.network_out[first:last].reshape(-1, WIDTH)
-        return _GroupNetwork(
+        return GroupNetwork(
             number,
             before=before @ self._before.of(number),  # of the whole picture at once
             own=own,
@@ -158,7 +149,7 @@ class PictureNetwork:
         )
 
 
-class _GroupNetwork(NamedTuple):
+class GroupNetwork(NamedTuple):
     """Weights of the network of a group, and what its first layer gets from the channels before [WIDTH, places]."""
 
     number: int
@@ -170,7 +161,20 @@ class _GroupNetwork(NamedTuple):
     out: Numbers
     out_bias: Numbers
 
-    def outputs(self, batch: ChannelBatch, own: Numbers) -> Numbers:
+    def corrections(self, batch: ChannelBatch, own: Numbers, spread: Numbers) -> tuple[Numbers, Numbers]:
+        """Return what is added to the weighted sums that predict values, and to the numbers of the spreads [G, n].
+
+        Args:
+            batch: The batch, or a part of it.
+            own: What `own_inputs` returns for it.
+            spread: Its weighted sums of the spreads [G, n].
+        """
+        out = self._outputs(batch, own)
+        moves = np.clip(np.floor(out[:, 0] / 2**HIDDEN_BITS), -HIDDEN_LIMIT, HIDDEN_LIMIT)
+        reach = np.minimum(spread + SMALLEST_MOVE, LARGEST_MOVE)
+        return np.floor(moves * reach / 2**WEIGHT_BITS), np.floor(out[:, 1] / 2 ** (HIDDEN_BITS + WEIGHT_BITS) + 0.5)
+
+    def _outputs(self, batch: ChannelBatch, own: Numbers) -> Numbers:
         """Return the two outputs of each channel [G, 2, n]."""
         hidden = self.own @ own + self.before[:, batch.place] + self.kinds[batch.kind][:, None]
         hidden = self.hidden @ _activated(hidden, FIRST_BITS) + self.hidden_bias
@@ -200,6 +204,14 @@ class BeforeInputs:
             self._inputs[NUM_BEFORE * first : NUM_BEFORE * last] = np.concatenate([signed, magnitudes, sum(around)])
         self._done = max(self._done, number)
         return self._inputs[: NUM_BEFORE * self._groups[number][0]]
+
+
+def one_thread_each() -> contextlib.AbstractContextManager[Any]:
+    """Keep a matrix product to one thread inside.
+
+    Products as small as these take ten times as long on several threads where other programs use the processor too.
+    """
+    return _libraries().limit(limits=1, user_api="blas")  # pyright: ignore[reportUnknownMemberType]
 
 
 @functools.cache

@@ -26,8 +26,8 @@ NUM_ENERGIES = 3
 NUM_SPREAD_TERMS = 1 + NUM_MEAN_TERMS + NUM_ENERGIES
 # Magnitudes count up to here in energies, which tell where there is anything.
 ENERGY_LIMIT = 3
-# Symbols whose terms are held at a time, so that they stay in the processor's caches.
-MAX_PART = 2**14
+# Symbols whose terms are held at a time by a thread, so that they stay in the processor's caches.
+MAX_PART = 2**16
 Numbers = npt.NDArray[np.float64]
 
 
