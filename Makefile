@@ -26,7 +26,7 @@ help:
 	@echo "make soak   the tests that take longer still; for a night"
 	@echo "make docs   the documentation as a site, in the folder site"
 	@echo "make notebook  runs docs/notebook.ipynb again, whose pictures are kept with it"
-	@echo "make lint   formatting, lint rules, types and shell scripts"
+	@echo "make lint   formatting, lint rules, types, shell scripts and the Dockerfile"
 	@echo "make check  lint and test"
 	@echo "make env    only make the Python environment $(VENV)"
 	@echo "make clean  remove environments, caches and the demo's output"
@@ -76,6 +76,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/shellcheck launch/*.sh .ci/run
+	$(BIN)/hadolint launch/Dockerfile
 
 check: lint test
 

@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -100,6 +101,16 @@ def test_a_jobset_starts_all_processes_again_when_one_fails_or_is_told_to_stop(m
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     assert "/shared" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_kubernetes_knows_all_fields_of_the_jobset():
+    (replicated,) = read("jobset.yaml")["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "train"}, **replicated["template"]}
+    version = kubernetes_validate.latest_version()
+    kubernetes_validate.validate(job, version, strict=True)
+    job["spec"] = {**job["spec"], "completionmode": "Indexed"}
+    with pytest.raises(kubernetes_validate.ValidationError, match="completionmode"):
+        kubernetes_validate.validate(job, version, strict=True)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
