@@ -11,6 +11,9 @@ WEIGHTS is the folder of the published files of DINOv2 and sd-vae-ft-ema. Two lo
 DINOv2, and the model works on the latents of sd-vae-ft-ema. Without DINOv2, add
 `--config.objective.feature_alignment_weight=0 --config.objective.condition_alignment_weight=0`.
 
+`:all,data=published` takes the published mixture of ImageNet-21K, OpenImages and SA-1B, which `cod prepare --dataset`
+has made at 256 and 512 pixels in $TFDS_DATA_DIR.
+
 Hardware: the authors report about 20 days on one A100 for XL. With this file no run has been trained to the end yet. On
 several devices, set `mesh`. If a batch does not fit in memory, set `accumulation_steps` or `compute.remat`.
 """

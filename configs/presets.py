@@ -24,12 +24,34 @@ PITCHES = {"0.0039": 32, "0.00024": 128}
 # The layers that double the condition's resolution, new in stage 2.
 DOUBLING = ("codec/decoder/output/1/*",)
 
+# Datasets of the published training, as `cod prepare --dataset` makes them, with millions of pictures before small ones
+# are left out. At 512 pixels too many of ImageNet-21K would be.
+DATASETS = {"imagenet21k": 13.2, "openimages": 1.7, "sa1b": 11.2}
+DATA = ("own", "published")
 
-def published_stage(stage: str, pitch: int, steps: dict[str, int]) -> dict[str, Any]:
-    """Return the settings of a pre-training stage, for a model with this pitch at 512 pixels."""
+
+def mixture(size: int, weights: Mapping[str, float]) -> str:
+    """Return the `data.source` that mixes prepared datasets of a size, found in $TFDS_DATA_DIR.
+
+    Args:
+        size: Shorter side of the pictures, pixels.
+        weights: Share of each dataset, by its name.
+    """
+    return "mix:" + ",".join(f"{weight}=tfds:{name}/{size}" for name, weight in weights.items())
+
+
+def published_data(data: str, image_size: int) -> dict[str, Any]:
+    """Return the settings of the data: "published" is the published mixture, "own" leaves `data.source` to be set."""
+    weights = {name: DATASETS[name] for name in DATASETS if image_size < 512 or name != "imagenet21k"}
+    return {"data.source": mixture(image_size, weights) if choose("data", data, DATA) == "published" else ""}
+
+
+def published_stage(stage: str, pitch: int, steps: dict[str, int], data: str) -> dict[str, Any]:
+    """Return the settings of a pre-training stage, for a model with this pitch at 512 pixels and data of `DATA`."""
     values = _STAGES[stage]
     input_stride = 1 if stage == "1" else 2
     return {
+        **published_data(data, values["image_size"]),
         "data.image_size": values["image_size"],
         "data.crop": "center",
         "data.flip": False,
@@ -52,6 +74,7 @@ COD_OPTIONS = {
     "size": ("xl", "330m", "114m", "49m"),
     "rate": ("0.0039", "0.00024"),
     "bottleneck": ("codebook", "factorized"),
+    "data": ("own", "published"),
 }
 
 # Denoisers by size. XL is published. For the others the papers give only the number of parameters; widths and depths
@@ -295,7 +318,7 @@ def cod(
     base.replace_denoiser(config, denoiser(**size))
     base.apply(
         config,
-        published_stage(stage, pitch, COD_STEPS),
+        published_stage(stage, pitch, COD_STEPS, chosen["data"]),
         {
             "model.codec.decoder_depth": 3,
             "model.codec.attention": "global",

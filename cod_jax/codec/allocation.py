@@ -8,7 +8,7 @@ steepest of all first. What is left of the bytes then goes to whatever still fit
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,6 @@ def _fill(
         levels[picture] = level
 
 
-def _at(table: npt.NDArray, levels: npt.NDArray[np.int64]) -> npt.NDArray:
+def _at(table: npt.NDArray[Any], levels: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Return the value of each picture at its level."""
     return np.take_along_axis(table, levels[:, None], axis=1)[:, 0]

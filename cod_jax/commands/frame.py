@@ -42,6 +42,7 @@ _OUTPUTS = ("output", "workdir")
 EXTRAS = {
     "absl": "train",
     "bjontegaard": "eval",
+    "apache_beam": "beam",
     "array_record": "data",
     "clu": "train",
     "etils": "train",
@@ -83,6 +84,7 @@ class Command:
     epilog: str | Callable[[], str] = ""
     device: Literal["none", "shared", "whole"] = "none"
     trainer_arguments: Literal["none", "settings", "behind --"] = "none"
+    behind: str = "cod train"
     addresses: tuple[str, ...] = ()
 
 

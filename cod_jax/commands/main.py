@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if args.command.trainer_arguments == "settings":
         args.settings, rest = _split_settings(rest)
     if rest:
-        hint = "; arguments of cod train go after --" if passes_on else ""
+        hint = f"; arguments of {args.command.behind} go after --" if passes_on else ""
         parsers[args.program].error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return args
 
@@ -148,7 +148,7 @@ def _build_parsers(commands: Mapping[str, Command]) -> tuple[Parser, dict[str, P
         one = subparsers.add_parser(name, help=command.summary, description=description, epilog=epilog)
         command.add_options(one)
         if command.trainer_arguments == "behind --":
-            one.usage = f"{one.format_usage().removeprefix('usage: ').rstrip()} -- arguments of cod train"
+            one.usage = f"{one.format_usage().removeprefix('usage: ').rstrip()} -- arguments of {command.behind}"
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
         one.set_defaults(command=command, program=one.prog)
         parsers[one.prog] = one

@@ -1,9 +1,10 @@
 """Turn a folder of photographs into resized ArrayRecord shards."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -12,9 +13,34 @@ from cod_jax.errors import UserError, WorkError
 from cod_jax.image_search import find_images
 from cod_jax.input import records, transforms
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
-class _TooSmallError(UserError):
+
+class TooSmallError(UserError):
     """The photograph would have to be enlarged."""
+
+
+def shrink(data: bytes, name: str, size: int, image_format: str = "jpeg", quality: int = 95) -> bytes:
+    """Return a photograph with the shorter side of a given length, upright and in sRGB, encoded again.
+
+    Args:
+        data: The file.
+        name: Its name, for messages.
+        size: Length of the shorter side, pixels.
+        image_format: "jpeg" (full colour resolution) or "png".
+        quality: JPEG quality, 1 to 100.
+
+    Raises:
+        TooSmallError: The shorter side has fewer pixels.
+        UserError: The file is damaged, or not a photograph.
+    """
+    image_uint8 = images.to_uint8_rgb(data, name, warn=False)
+    height, width = image_uint8.shape[:2]
+    if min(height, width) < size:
+        raise TooSmallError(f"{width}x{height} is smaller than {size}")
+    options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
+    return images.encode(transforms.resize_short_edge(image_uint8, size), image_format, **options)
 
 
 def prepare(
@@ -59,25 +85,20 @@ def prepare(
     names = find_images(source)
     if not names:
         raise UserError(f"{source} holds no {files.IMAGE_FORMATS} files; give a folder of photographs with --source")
-    options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
     too_small: dict[str, str] = {}
     unreadable: dict[str, str] = {}
 
     def convert(name: str) -> bytes | None:
         try:
-            image_uint8 = images.to_uint8_rgb(files.read_bytes(Path(source, name)), name, warn=False)
-            height, width = image_uint8.shape[:2]
-            if min(height, width) < size:
-                raise _TooSmallError(f"{width}x{height} is smaller than {size}")
-            return images.encode(transforms.resize_short_edge(image_uint8, size), image_format, **options)
-        except _TooSmallError as error:
+            return shrink(files.read_bytes(Path(source, name)), name, size, image_format, quality)
+        except TooSmallError as error:
             too_small[name] = str(error)
         except (OSError, UserError) as error:
             unreadable[name] = str(error).removeprefix(f"{name}: ")
         return None
 
     with files.new_directory(output, force=force, marker=records.MANIFEST_NAME) as folder:
-        converted = _map_in_order(convert, names, num_threads)
+        converted = map_in_order(convert, names, num_threads)
         pairs = zip(names, tqdm(converted, total=len(names), unit="image", disable=None), strict=True)
         shards = records.write_shards(folder, ((n, data) for n, data in pairs if data is not None), images_per_shard)
         skipped = dict(sorted((too_small | unreadable).items()))
@@ -87,19 +108,17 @@ def prepare(
                 f"{source}: none of the {len(names)} photographs can be used (for example {name}: {reason}); "
                 "give larger or intact photographs, or a smaller --size"
             )
-        settings = {"size": size, "format": image_format, **({"quality": quality} if options else {})}
+        settings = {"size": size, "format": image_format, **({"quality": quality} if image_format == "jpeg" else {})}
         records.write_manifest(folder, shards, skipped, settings)
     return len(names) - len(skipped), dict(sorted(too_small.items())), dict(sorted(unreadable.items()))
 
 
-def _map_in_order(
-    function: Callable[[str], bytes | None], names: Sequence[str], num_threads: int
-) -> Iterator[bytes | None]:
+def map_in_order(function: Callable[[_In], _Out], items: Iterable[_In], num_threads: int) -> Iterator[_Out]:
     """Call a function in threads and yield the results in order, holding only a few at a time."""
     with futures.ThreadPoolExecutor(num_threads) as executor:
-        pending: collections.deque[futures.Future[bytes | None]] = collections.deque()
-        for name in names:
-            pending.append(executor.submit(function, name))
+        pending: collections.deque[futures.Future[_Out]] = collections.deque()
+        for item in items:
+            pending.append(executor.submit(function, item))
             if len(pending) >= 4 * num_threads:
                 yield pending.popleft().result()
         while pending:

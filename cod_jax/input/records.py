@@ -14,6 +14,8 @@ from cod_jax.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 SHARD_SUFFIX = ".array_record"
+# Files and connections of a process beside shards, roughly.
+_OTHER_OPEN_FILES = 512
 _FORMAT = "cod_jax image records"
 _VERSION = 1
 
@@ -68,21 +70,34 @@ def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per
 
 
 def write_manifest(folder: Path, shards: list[Shard], skipped: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Write `manifest.json`: counts, skipped files with reasons, settings, and the shards with their checksums.
+    """Write `manifest.json`; see `manifest`.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    manifest = {
+    files.write_bytes(folder / MANIFEST_NAME, manifest(shards, skipped, settings))
+
+
+def manifest(shards: list[Shard], skipped: Mapping[str, str], settings: Mapping[str, Any], **more: Any) -> bytes:
+    """Return a manifest: counts, skipped files with reasons, settings, and the shards with their checksums.
+
+    Args:
+        shards: The shards, in order.
+        skipped: Files that were skipped, with reasons.
+        settings: How the images were made.
+        more: What else is to be told.
+    """
+    values = {
         "format": _FORMAT,
         "version": _VERSION,
         "num_images": sum(len(shard.names) for shard in shards),
         "num_skipped": len(skipped),
         "settings": dict(settings),
+        **more,
         "skipped": dict(skipped),
         "shards": [dataclasses.asdict(shard) for shard in shards],
     }
-    files.write_bytes(folder / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
+    return json.dumps(values, indent=1).encode()
 
 
 def read_manifest(folder: Path) -> list[Shard]:
@@ -105,6 +120,45 @@ def read_manifest(folder: Path) -> list[Shard]:
             "prepare the images again"
         )
     return shards
+
+
+def check_size(folder: Path, shard: Shard) -> None:
+    """Check that a shard is there, with the size that the manifest tells.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        UserError: It has another size.
+    """
+    path = folder / shard.file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, but the manifest lists it; prepare the images again")
+    if path.stat().st_size != shard.size_bytes:
+        raise UserError(
+            f"{path}: expected {shard.size_bytes} bytes, as in the manifest, got {path.stat().st_size}; "
+            "prepare the images again"
+        )
+
+
+def allow_open_files(num_files: int) -> None:
+    """Raise this process's limit of open files as far as it may, if it is too low for shards, which stay open.
+
+    Raises:
+        UserError: It may not be raised far enough.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_files + _OTHER_OPEN_FILES
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise UserError(
+            f"expected a limit of at least {wanted} open files for {num_files} shards, got {hard}; raise it with "
+            "ulimit -n, or make larger shards"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else hard, hard))
 
 
 def _describe(path: Path, names: list[str]) -> Shard:

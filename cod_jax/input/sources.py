@@ -76,13 +76,14 @@ class RecordSource(Source):
             if not shards:
                 raise UserError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
             for shard in shards:
-                _check_size(folder / shard.file, shard.size_bytes)
+                records.check_size(folder, shard)
             self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in shards).encode())}
             names = [name for shard in shards for name in shard.names]
             shard_names = [shard.file for shard in shards]
         else:
             names = []
             shard_names = [only] if only else sorted(file.name for file in folder.glob(f"*{records.SHARD_SUFFIX}"))
+        records.allow_open_files(len(shard_names))
         try:
             reader = grain.sources.ArrayRecordDataSource([str(folder / name) for name in shard_names])
         except RuntimeError as error:
@@ -136,6 +137,8 @@ def open_source(path: str) -> Source:
     location = Path(path)
     if location.is_file() and location.name.endswith(records.SHARD_SUFFIX):
         return RecordSource(path)
+    if (location / tfds_source.INFO_NAME).is_file():
+        return tfds_source.TfdsSource(f"{tfds_source.PREFIX}{location.absolute()}")
     if location.is_dir() and (
         (location / records.MANIFEST_NAME).is_file() or any(location.glob(f"*{records.SHARD_SUFFIX}"))
     ):
@@ -185,13 +188,3 @@ def name_checksum(name: str) -> int:
 
 def _checksum(numbers: Sequence[int]) -> int:
     return zlib.crc32(",".join(map(str, numbers)).encode())
-
-
-def _check_size(path: Path, size_bytes: int) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, but the manifest lists it; prepare the images again")
-    if path.stat().st_size != size_bytes:
-        raise UserError(
-            f"{path}: expected {size_bytes} bytes, as in the manifest, got {path.stat().st_size}; "
-            "prepare the images again"
-        )

@@ -1,15 +1,20 @@
 """Images of a dataset that tensorflow-datasets has prepared, read without TensorFlow."""
 
 import re
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cod_jax.errors import UserError
+from cod_jax.input import records
 from cod_jax.input.source import Source
 
 PREFIX = "tfds:"
+# The file that tells a prepared dataset from other folders.
+INFO_NAME = "dataset_info.json"
 DEFAULT_SPLIT = "train"
 _VERSION = r"[\d*]+\.[\d*]+\.[\d*]+"
 _LOCATION = re.compile(rf"tfds:(?P<dataset>[^:]+(:{_VERSION})?)(:(?P<split>.+))?")
@@ -23,7 +28,8 @@ class TfdsSource(Source):
 
     Attributes:
         location: The dataset as it was named, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
-        names: Dataset, version, file and place in the file of each image. A name does not depend on the part of a split
+        names: Names of the photographs, where `cod prepare` made the dataset and left a manifest with them. Otherwise
+            dataset, version, file and place in the file of each image. A name does not depend on the part of a split
             that is read, so neither does its place in training or validation.
     """
 
@@ -62,14 +68,39 @@ class TfdsSource(Source):
         for part in parts:
             if not Path(part.filename).is_file():
                 raise FileNotFoundError(f"{location}: {part.filename} is missing; prepare the dataset again")
+        records.allow_open_files(len(parts))
         self.location = location
-        self.names = [
-            f"{info.full_name}/{part.basename()}__{place}"
-            for part in parts
-            for place in range(part.skip, part.skip + part.take)
-        ]
+        folder = Path(builder.data_dir)
+        self._identity: dict[str, int] = {}
+        if (folder / records.MANIFEST_NAME).is_file():
+            shards = {shard.file: shard for shard in records.read_manifest(folder)}
+            try:
+                mine = [shards[part.basename()] for part in parts]
+            except KeyError as error:
+                raise UserError(
+                    f"{location}: {records.MANIFEST_NAME} does not list {error.args[0]}; prepare the dataset again"
+                ) from error
+            for shard in mine:
+                records.check_size(folder, shard)
+            self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in mine).encode())}
+            self.names = [
+                name
+                for part, shard in zip(parts, mine, strict=True)
+                for name in shard.names[part.skip : part.skip + part.take]
+            ]
+        else:
+            self.names = [
+                f"{info.full_name}/{part.basename()}__{place}"
+                for part in parts
+                for place in range(part.skip, part.skip + part.take)
+            ]
         if not self.names:
             raise UserError(f"{location} holds no images; name another split")
+
+    def identity(self, indices: Sequence[int]) -> dict[str, int]:
+        """Return a checksum of the files' checksums in the manifest, if there is one; see `Source.identity`."""
+        del indices
+        return self._identity
 
     def read(self, index: int) -> bytes:
         """Return the encoded image at an index.
@@ -104,9 +135,9 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
         if dataset[0] not in "/.~":
             return read_only_builder.builder_from_files(dataset)
         folder = Path(dataset).expanduser()
-        if not (folder / "dataset_info.json").is_file():
+        if not (folder / INFO_NAME).is_file():
             raise FileNotFoundError(
-                f"{location}: {folder} holds no dataset_info.json; give the folder of a prepared dataset, which is "
+                f"{location}: {folder} holds no {INFO_NAME}; give the folder of a prepared dataset, which is "
                 "named after its version"
             )
         return tfds.builder_from_directory(folder)

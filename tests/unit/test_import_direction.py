@@ -24,7 +24,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"training", "evaluation", "interop"}),
     frozenset({"codec", "perceptual", "specialize"}),
     frozenset({"model_folder"}),
-    frozenset({"models", "features", "losses", "input"}),
+    frozenset({"datasets", "models", "features", "losses", "input"}),
     frozenset(
         {
             "compilation_cache",
@@ -71,11 +71,13 @@ FORBIDDEN |= {("runtime", other) for other in ("nn", "diffusion", "parallel", "p
 # Functions on arrays: no modules, no configuration.
 ARRAYS_ONLY = frozenset({"coding", "diffusion"})
 # Flax is a library of those that hold layers or make them.
-WITHOUT_FLAX = ARRAYS_ONLY | {"cores", "errors", "files", "images", "input", "losses", "parallel", "plugins", "runtime"}
+WITHOUT_FLAX = ARRAYS_ONLY | {"cores", "errors", "files", "images", "losses", "parallel", "plugins", "runtime"}
+WITHOUT_FLAX |= {"datasets", "input"}
 
 # Where a distribution is imported under another name than its own.
 IMPORT_NAMES = {
     "absl-py": "absl",
+    "apache-beam": "apache_beam",
     "ml-collections": "ml_collections",
     "mozjpeg-lossless-optimization": "mozjpeg_lossless_optimization",
     "orbax-checkpoint": "orbax",
@@ -90,6 +92,8 @@ EXTRAS = {
     "cod_jax/commands": "train",
     "cod_jax/evaluation": "eval",
     "cod_jax/images/tiff.py": "tiff",
+    "cod_jax/datasets": "beam",
+    "cod_jax/datasets/places.py": "storage",
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
     "cod_jax/perceptual.py": "train",
@@ -274,7 +278,7 @@ def test_what_a_folder_imports_is_installed_by_its_extra():
 
 def test_the_test_extra_installs_all_others():
     installed = _requirements()
-    for extra in ("train", "eval", "data", "tfds", "demo"):
+    for extra in ("train", "eval", "data", "tfds", "beam", "demo"):
         assert installed[extra] <= installed["test"]
 
 
@@ -301,7 +305,7 @@ for name in {[*WORKS_WITH[extra], *commands]!r}:
 
 def test_commands_name_the_extra_that_installs_what_is_missing():
     installed = _requirements()
-    optional = installed["train"] | installed["data"] | installed["tfds"] | installed["demo"]
+    optional = installed["train"] | installed["data"] | installed["beam"] | installed["demo"]
     assert set(EXTRA_OF_IMPORT) >= optional - installed[""] - {"google"}
     for name, extra in EXTRA_OF_IMPORT.items():
         assert name in installed[extra], name

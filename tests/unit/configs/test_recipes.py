@@ -182,3 +182,11 @@ def test_recipes_take_either_bottleneck(get_config):
     assert changed_fields(json.loads(json.dumps(settings.to_dict())), settings.to_dict()) == {}
     with pytest.raises(ValueError, match="no bottleneck 'factorised'; choose one of codebook, factorized"):
         get_config("1,bottleneck=factorised")
+
+
+@pytest.mark.parametrize("module", [pixel, latent, lite])
+def test_the_published_data_are_a_mixture_of_three_datasets_at_256_pixels_and_of_two_at_512(module):
+    assert module.get_config("1").data.source == module.get_config("3,data=own").data.source == ""
+    sources = [module.get_config(f"{stage},data=published").data.source for stage in "123"]
+    assert sources[0] == "mix:13.2=tfds:imagenet21k/256,1.7=tfds:openimages/256,11.2=tfds:sa1b/256"
+    assert sources[1:] == 2 * ["mix:1.7=tfds:openimages/512,11.2=tfds:sa1b/512"]

@@ -1,0 +1,1 @@
+"""Preparation of large collections of photographs with Apache Beam and tensorflow-datasets."""
