@@ -9,6 +9,8 @@ def table(report: dict[str, Any]) -> str:
     """A report as lines of text."""
     if report["benchmark"] == "compare":
         return "\n".join(_comparison_lines(report))
+    if report["benchmark"] == "input":
+        return "\n".join(_input_lines(report))
     system, load, model = report["system"], report["load_average"], report["model"]
     lines = [
         f"device: {system['device']}; {system['processor']}, {system['cores']} cores; jax {system['jax']}",
@@ -95,6 +97,23 @@ def _comparison_lines(report: dict[str, Any]) -> list[str]:
     between = "too few pairs for an interval" if low is None else f"{low:.3f} to {high:.3f} with 95 % confidence"
     pairs = len(report["first"]["seconds"])
     return [*lines, f"second over first: {report['ratio']:.3f} ({between}, {pairs} pairs)"]
+
+
+def _input_lines(report: dict[str, Any]) -> list[str]:
+    measured, load = report["input"], report["load_average"]
+    side = measured["image_size"]
+    lines = [
+        f"load average: {load['before']:.1f} before, {load['after']:.1f} after; {measured['num_cores']} cores",
+        f"input: {measured['source']}, {measured['crop']} crops of {side}x{side}",
+        f"  one core: {measured['images_per_core_second']:.0f} images per second",
+        f"  {measured['num_threads']} threads here: {measured['images_per_second']:.0f} images per second",
+    ]
+    if "rate" in measured:
+        lines.append(
+            f"  {measured['rate']} images per second need {measured['cores_needed']:.1f} cores; here the steps would "
+            f"wait {100 * measured['waiting_share']:.0f} % of the time"
+        )
+    return lines
 
 
 def _roofline(result: dict[str, Any]) -> str:

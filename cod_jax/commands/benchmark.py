@@ -1,4 +1,4 @@
-"""`cod benchmark`: measure speed and memory of training and of the codec on this machine."""
+"""`cod benchmark`: measure speed and memory of training, of its input and of the codec on this machine."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ examples:
   cod benchmark codec --dtype bfloat16 --output codec.json
   cod benchmark train --config configs/compact.py one step of a training config
   cod benchmark train --config configs/tiny.py --config.objective.one_step_weight=1 --output step.json
+  cod benchmark input --config configs/pixel.py:1 --config.data.source=shards --rate 640
   cod benchmark compare "cod decompress a.cod -o a.png --force" "djxl a.jxl b.png"
   cod benchmark compare "cod compress a.png -o a.cod --force" --checkouts old new
 
@@ -36,6 +37,10 @@ networks have random weights; a teacher must still be named (--config.objective.
 describes its network. One device is measured; a training run reports the speed of all. Matrix products and copies are
 timed in turn with the steps: they are the ceilings of the device, and the share of the roofline is what a step reaches
 of the higher of both times.
+
+input reads, decodes and crops training images as a run of the config does. The rate of one core is by processor time,
+so other programs hardly change it; that of all threads is by the clock. --rate is how many images per second the
+devices of this host take, and the answer how many cores that needs, and which share of its time a run would wait here.
 
 compare runs both commands in turn, and its ratio is the median over the pairs of the second's time over the first's.
 The second can be any other implementation that has a command line.
@@ -75,6 +80,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--batch-size", type=positive, default=8, help="images per step, default 8")
     train.add_argument("--repeats", type=positive, default=10, help="measured steps of each kind, default 10")
     train.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
+    reading = subjects.add_parser("input", help="read training images")
+    reading.add_argument(
+        "--config",
+        default="configs/tiny.py",
+        metavar="FILE",
+        help="training config, default configs/tiny.py; its fields are set by --config.FIELD=VALUE",
+    )
+    reading.add_argument("--batch-size", type=positive, default=8, help="images per batch, default 8")
+    reading.add_argument("--repeats", type=positive, default=50, help="measured batches, default 50")
+    reading.add_argument("--rate", type=positive, metavar="N", help="images per second that the devices take")
+    reading.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
     compare = subjects.add_parser("compare", help="time two commands pair by pair")
     compare.add_argument("first", metavar="COMMAND", help="a command line in quotes; no shell runs it")
     compare.add_argument("second", metavar="COMMAND", nargs="?", help="the command that it is compared with")
@@ -86,13 +102,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--repeats", type=positive, default=10, help="pairs that count, default 10")
     compare.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
-    for subject in (codec, train, compare):
+    for subject in (codec, train, reading, compare):
         subject.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _run(args: argparse.Namespace) -> int:
     load_before = os.getloadavg()
-    measured = {"codec": _measure_codec, "train": _measure_training, "compare": _compare}[args.subject](args)
+    subjects = {"codec": _measure_codec, "train": _measure_training, "input": _measure_input, "compare": _compare}
+    measured = subjects[args.subject](args)
     report = {
         "benchmark": args.subject,
         **measured,
@@ -112,7 +129,9 @@ def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
     from cod_jax.benchmarks.codec import report_on_codec
 
     if args.settings:
-        raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
+        raise UserError(
+            f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train and input"
+        )
     source = {"model": args.model} if args.model else {"preset": args.preset}
     return report_on_codec(source, args.size, args.dtype, args.repeats)
 
@@ -121,7 +140,9 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
     from cod_jax.benchmarks.pairs import compare_checkouts, compare_commands
 
     if args.settings:
-        raise UserError(f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train")
+        raise UserError(
+            f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train and input"
+        )
     if (args.second is None) == (args.checkouts is None):
         raise UserError("expected two commands, or one command with --checkouts A B")
     if args.checkouts is None:
@@ -145,6 +166,12 @@ def _measure_training(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def _measure_input(args: argparse.Namespace) -> dict[str, Any]:
+    from cod_jax.benchmarks.reading import report_on_input
+
+    return report_on_input(args.config, args.settings, batch_size=args.batch_size, repeats=args.repeats, rate=args.rate)
+
+
 def _size(text: str) -> tuple[int, int]:
     width, separator, height = text.partition("x")
     if not separator:
@@ -153,7 +180,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 COMMAND = Command(
-    "measure speed and memory of training and of the codec",
+    "measure speed and memory of training, its input, and the codec",
     _add_options,
     _run,
     EPILOG,
