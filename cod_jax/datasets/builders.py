@@ -7,6 +7,8 @@ becomes a shard. So nothing has to be sorted, and a preparation that was stopped
 import dataclasses
 import hashlib
 import json
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -179,6 +181,29 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
             str(dl_manager.manual_dir), runner=download_config.beam_runner, options=download_config.beam_options
         )
         folder = str(self.data_dir)
+        places.write(places.join(folder, records.MANIFEST_NAME), self._fill(folder, units, dones))
+
+    def put_at_address(self, units: list[raw.Unit], dones: list[Done]) -> None:
+        """Put the dataset together at an address, as `download_and_prepare` does in a local folder.
+
+        Storage has no renaming of folders, so the manifest comes last: a dataset without it is not complete.
+
+        Raises:
+            WorkError: No picture can be used.
+            UserError: The storage cannot be written.
+        """
+        folder = str(self.data_dir)
+        places.remove_folder(folder, first=records.MANIFEST_NAME)
+        manifest = self._fill(folder, units, dones)
+        with tempfile.TemporaryDirectory(prefix="cod_jax_") as local:
+            self.info.write_to_directory(local)
+            for path in Path(local).iterdir():
+                places.write(places.join(folder, path.name), path.read_bytes())
+        places.write(places.join(folder, records.MANIFEST_NAME), manifest)
+        places.remove_folder(self.work_folder)
+
+    def _fill(self, folder: str, units: list[raw.Unit], dones: list[Done]) -> bytes:
+        """Put the shards into a folder, take note of the splits, and return the manifest."""
         splits, shards = [], []
         for split in dict.fromkeys(unit.split for unit in units):
             # Shards without pictures have no place.
@@ -205,18 +230,15 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
                 f"none of the pictures can be used ({'; '.join(reasons[:_NUM_NAMED]) or 'all are too small'}); "
                 "give larger or intact photographs, or a smaller size"
             )
-        places.write(
-            places.join(folder, records.MANIFEST_NAME),
-            records.manifest(
-                shards,
-                unreadable,
-                {**dataclasses.asdict(self.settings), "format": "jpeg", "records": "tf.train.Example"},
-                num_too_small=sum(done.num_too_small for done in dones),
-                damaged={name: reason for done in dones for name, reason in done.damaged.items()},
-                raw_sha256=self.raw_key(units),
-            ),
-        )
         self.info.set_splits(tfds.core.SplitDict(splits))
+        return records.manifest(
+            shards,
+            unreadable,
+            {**dataclasses.asdict(self.settings), "format": "jpeg", "records": "tf.train.Example"},
+            num_too_small=sum(done.num_too_small for done in dones),
+            damaged={name: reason for done in dones for name, reason in done.damaged.items()},
+            raw_sha256=self.raw_key(units),
+        )
 
     def _post_download_and_prepare_hook(self) -> None:
         places.remove_folder(self.work_folder)

@@ -111,8 +111,12 @@ def link(source: str, target: str) -> None:
             shutil.copyfile(source, path)
 
 
-def remove_folder(folder: str) -> None:
+def remove_folder(folder: str, first: str = "") -> None:
     """Remove a folder with all that is in it; one that does not exist is none.
+
+    Args:
+        folder: The folder.
+        first: Name of the file that tells that it is complete, at an address.
 
     Raises:
         UserError: The storage cannot be written.
@@ -120,7 +124,7 @@ def remove_folder(folder: str) -> None:
     if not files.is_address(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    names = sizes_at(folder)
+    names = sorted(sizes_at(folder), key=lambda name: name != first)
     with _system(folder) as (system, root):
         for name in names:
             system.rm_file(join(root, name))

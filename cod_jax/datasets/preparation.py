@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from cod_jax import files
 from cod_jax.datasets import pipeline, places
 from cod_jax.datasets.builders import BUILDERS, DEFAULT_QUALITY, Pictures, config_of
 from cod_jax.errors import UserError
@@ -105,22 +106,30 @@ def prepare(
     _quiet()
     with _progress(builder, len(units)):
         # First, so that an old dataset stays until all units of the new one are there.
-        builder.convert(source, options=beam_options)
+        units, dones = builder.convert(source, options=beam_options)
+    if files.is_address(output):
+        builder.put_at_address(units, dones)
+    else:
+        _put_together(builder, source, beam_options, replace=old is not None)
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{places.join(folder, records.MANIFEST_NAME)} is missing; prepare the data again")
+    return _prepared(folder, manifest, is_old=False)
+
+
+def _put_together(builder: Any, source: str, beam_options: Any, *, replace: bool) -> None:
+    """Let tensorflow-datasets make the dataset of the units, all of which are done."""
     modes = tfds.GenerateMode
     download = tfds.download.DownloadConfig(
         manual_dir=source,
         beam_options=beam_options,
         try_download_gcs=False,
-        download_mode=modes.REUSE_CACHE_IF_EXISTS if old is not None else modes.REUSE_DATASET_IF_EXISTS,
+        download_mode=modes.REUSE_CACHE_IF_EXISTS if replace else modes.REUSE_DATASET_IF_EXISTS,
     )
     with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloading
         builder.download_and_prepare(
             download_config=download, download_dir=places.join(builder.work_folder, "downloads")
         )
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise FileNotFoundError(f"{places.join(folder, records.MANIFEST_NAME)} is missing; prepare the data again")
-    return _prepared(folder, manifest, is_old=False)
 
 
 def _read_manifest(folder: str) -> dict[str, Any] | None:
