@@ -1,0 +1,48 @@
+"""A dataset is prepared from and to a server of S3 on this machine."""
+
+import json
+
+import fsspec
+import pytest
+
+from cod_jax.input import sources
+from tests.unit.datasets.test_preparation import prepare
+from tests.unit.datasets.test_preparation import raw as raw
+
+server = pytest.importorskip("moto.server", reason="moto is not installed")
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """Return the address of an empty bucket."""
+    running = server.ThreadedMotoServer(port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    names = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**names, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket"
+    running.stop()
+
+
+@pytest.mark.slow
+def test_archives_and_datasets_may_be_in_storage(raw, bucket, tmp_path, capsys):
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.put(f"{raw / 'sa1b'}/", "bucket/raw/", recursive=True)
+    for _ in range(2):
+        assert prepare("sa1b", f"{bucket}/raw", f"{bucket}/datasets", "--partial") == 0
+    assert "there was nothing to do" in capsys.readouterr().out
+    folder = tmp_path / "1.0.0"
+    system.invalidate_cache()
+    assert [name.split("/")[1] for name in system.find("bucket/datasets/sa1b/32")] == 4 * ["datasets"]
+    system.get("bucket/datasets/sa1b/32/1.0.0/", str(folder), recursive=True)
+    assert json.loads((folder / "manifest.json").read_text())["num_images"] == 2
+    source = sources.open_source(str(folder))
+    assert source.names == ["sa_000000/sa_0.jpg", "sa_000001/sa_1.jpg"]
+    assert source.read(1)[:2] == b"\xff\xd8"
+    system.pipe_file("bucket/raw/sa_000002.tar", system.cat_file("bucket/raw/sa_000001.tar"))
+    assert prepare("sa1b", f"{bucket}/raw", f"{bucket}/datasets", "--partial") == 2
+    assert prepare("sa1b", f"{bucket}/raw", f"{bucket}/datasets", "--partial", "--force") == 0
+    system.invalidate_cache()
+    assert json.loads(system.cat_file("bucket/datasets/sa1b/32/1.0.0/manifest.json"))["num_images"] == 3
