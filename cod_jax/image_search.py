@@ -3,10 +3,10 @@
 import collections
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cod_jax import files
+from cod_jax import files, storage
 
 # Kinds of pictures that are not read, and files that hold none: the content of these is not looked at.
 _UNREAD_NAMES = """
@@ -23,6 +23,7 @@ _OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHER_NAMES.split())
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _START_BYTES = 18
 _NUM_NAMED = 10
+_UNREAD = "not a kind of picture that is read"
 
 _logger = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     Hidden files and folders are left out. Pictures are recognised by their suffix, in upper or lower case, or else by
     their first bytes. Linked folders are searched too, each once, and under its own name if it is below the folder.
     Folders that cannot be read, pictures of kinds that are not read, and pipes or devices with the name of a picture
-    are counted and named in the log.
+    are counted and named in the log. At an address of remote storage only the suffix counts.
 
     Args:
-        folder: Folder to search with all folders below it.
+        folder: Folder to search with all folders below it, or an address.
 
     Returns:
         Paths relative to the folder, with "/" between parts, sorted, so that every machine sees the same order.
@@ -48,13 +49,34 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
         FileNotFoundError: The folder does not exist.
         NotADirectoryError: The path is not a folder.
         OSError: The folder cannot be read.
+        UserError: The address cannot be read.
     """
+    if files.is_address(folder):
+        return list(images_among(storage.list_files(folder), storage.as_url(folder)))
     root = Path(folder)
     if not root.exists():
         raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
     if not root.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give a folder of images")
     return _find(root, _is_picture)
+
+
+def images_among(sizes: Mapping[str, int], address: str) -> dict[str, int]:
+    """Return the sizes in bytes of the pictures below an address, by their paths there; see `find_images`.
+
+    Args:
+        sizes: What `storage.list_files` returns.
+        address: The address.
+
+    Raises:
+        FileNotFoundError: There is nothing at the address.
+    """
+    if not sizes:
+        raise FileNotFoundError(f"{address} does not exist; give a folder of images")
+    shown = [name for name in sorted(sizes) if not any(part.startswith(".") for part in name.split("/"))]
+    suffixes = {name: os.path.splitext(name)[1].lower() for name in shown}
+    _tell_left_out(address, {name: _UNREAD for name in shown if suffixes[name] in _UNREAD_SUFFIXES})
+    return {name: sizes[name] for name in shown if suffixes[name] in files.IMAGE_SUFFIXES}
 
 
 def find_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
@@ -115,12 +137,16 @@ def _find(root: Path, is_wanted: _Choice) -> list[str]:
                 (links if entry.is_symlink() else folders).append(name)
             elif is_wanted(entry, name, left_out):
                 names.append(name)
+    _tell_left_out(root, left_out)
+    return sorted(names)
+
+
+def _tell_left_out(folder: str | Path, left_out: Mapping[str, str]) -> None:
     if left_out:
         named = [f"{name}: {reason}" for name, reason in sorted(left_out.items())[:_NUM_NAMED]]
         more = len(left_out) - len(named)
         named += [f"and {more} more"] if more else []
-        _logger.warning("%s: left out %d: %s", root, len(left_out), files.printable("; ".join(named)))
-    return sorted(names)
+        _logger.warning("%s: left out %d: %s", folder, len(left_out), files.printable("; ".join(named)))
 
 
 def _is_picture(entry: os.DirEntry[str], name: str, left_out: dict[str, str]) -> bool:
@@ -133,7 +159,7 @@ def _is_picture(entry: os.DirEntry[str], name: str, left_out: dict[str, str]) ->
             left_out[name] = "not a regular file"
         return is_named_so and is_broken_link  # whoever reads it says so
     if suffix in _UNREAD_SUFFIXES:
-        left_out[name] = "not a kind of picture that is read"
+        left_out[name] = _UNREAD
     if is_named_so or suffix in _UNREAD_SUFFIXES or suffix in _OTHER_SUFFIXES:
         return is_named_so
     try:

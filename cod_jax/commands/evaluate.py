@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cod_jax import files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import (
@@ -23,7 +24,7 @@ from cod_jax.commands.options import (
     positive,
 )
 from cod_jax.errors import UserError
-from cod_jax.evaluation.folders import REPORT_FILE, checked_pictures
+from cod_jax.evaluation.folders import PLAN_FILE, REPORT_FILE, checked_pictures
 from cod_jax.evaluation.reading import read_results
 from cod_jax.model_folder import places
 
@@ -61,8 +62,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"{MODEL_TEXT}; may be repeated",
     )
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of pictures, or its address")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write, or to go on with, or an address such as gs://bucket/results",
+    )
     parser.add_argument("--force", action="store_true", help="delete another evaluation in the output folder")
     add_qualities_argument(parser)
     add_list(
@@ -124,8 +130,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    files.check_outside(args.output, args.given.get(args.images, args.images))
+    with storage.working_copy(args.output, PLAN_FILE) as folder:
+        return _evaluate(args, folder)
+
+
+def _evaluate(args: argparse.Namespace, folder: Path) -> int:
+    """Do what the command does; its results are written into a local folder."""
     # What can be found out before JAX is imported, which takes seconds.
-    checked_pictures(args.images, args.output, force=args.force)
+    checked_pictures(args.images, folder, force=args.force)
     for model in args.model:
         places.check_place(Path(model), compiled=True)
     if args.weights and not Path(args.weights).is_dir():
@@ -166,7 +179,7 @@ def _run(args: argparse.Namespace) -> int:
         check_losses(dict(args.max_loss), described, earlier)
     results = evaluate(
         args.images,
-        args.output,
+        folder,
         request,
         force=args.force,
         processes=args.processes,
@@ -188,9 +201,10 @@ def _run(args: argparse.Namespace) -> int:
     if few := few_scales_note(results):
         frame.say(f"note on MS-SSIM: {few}")
     if not args.no_report:
-        write_report(args.output, args.images, Path(args.output) / REPORT_FILE)
-    frame.say(f"see {args.output if args.no_report else Path(args.output) / REPORT_FILE}")
-    return max(_tell_failures(results, args), _tell_changes(results, earlier, args) if earlier else frame.DONE)
+        write_report(folder, args.images, folder / REPORT_FILE)
+    output = args.output.rstrip("/")
+    frame.say(f"see {output if args.no_report else f'{output}/{REPORT_FILE}'}")
+    return max(_tell_failures(results, args), _tell_changes(results, earlier, args, folder) if earlier else frame.DONE)
 
 
 def _networks(weights: str | None) -> tuple[list[Any], Any, dict[str, tuple[str, str]]]:
@@ -233,13 +247,13 @@ def _loss(text: str) -> tuple[str, float]:
     return name.strip(), allowed
 
 
-def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace) -> int:
+def _tell_changes(results: dict[str, Any], earlier: dict[str, Any], args: argparse.Namespace, folder: Path) -> int:
     """Print and write what changed, and return the exit status."""
     from cod_jax.evaluation.compare import compare, losses, only_earlier, summary
     from cod_jax.evaluation.results import write_changes
 
     changes, rows, differing = compare(results, earlier)
-    write_changes(Path(args.output), changes, rows)
+    write_changes(folder, changes, rows)
     for line in summary(changes):
         frame.say(line)
     for name in differing:
@@ -278,4 +292,12 @@ def _tell_failures(results: dict[str, Any], args: argparse.Namespace) -> int:
     return frame.FAILED if failed else frame.DONE
 
 
-COMMAND = Command("measure models and other codecs on pictures", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "measure models and other codecs on pictures",
+    _add_options,
+    _run,
+    EPILOG,
+    device="shared",
+    addresses=("output",),
+    fetched=("images", "files", "weights", "against"),
+)

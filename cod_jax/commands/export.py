@@ -134,4 +134,5 @@ COMMAND = Command(
     EPILOG,
     device="shared",
     addresses=("workdir", "output"),
+    fetched=("images", "frozen_weights"),
 )

@@ -60,4 +60,6 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE
 
 
-COMMAND = Command("fit the prior that makes a model's files smaller", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "fit the prior that makes a model's files smaller", _add_options, _run, EPILOG, device="shared", fetched=("images",)
+)

@@ -76,6 +76,7 @@ class Command:
         trainer_arguments: Whether the command takes the trainer's settings among its own options (as `args.settings`),
             or all arguments of the trainer behind `--` (as `args.trainer`).
         addresses: Names of the arguments that may be addresses of remote storage; all others are local.
+        fetched: Names of further ones that may be addresses, of which the command gets local copies.
     """
 
     summary: str
@@ -86,6 +87,7 @@ class Command:
     trainer_arguments: Literal["none", "settings", "behind --"] = "none"
     behind: str = "cod train"
     addresses: tuple[str, ...] = ()
+    fetched: tuple[str, ...] = ()
 
 
 class Parser(argparse.ArgumentParser):

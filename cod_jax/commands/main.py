@@ -5,10 +5,11 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from cod_jax import __version__, files
+from cod_jax import __version__, files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command, Parser
 from cod_jax.errors import UserError
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> in
     with frame.standard_streams(program) as checked:
         try:
             args = parse(arguments)
-            _fetch_models(args)
+            _fetch(args)
         except UserError as error:
             frame.print_error(program, str(error))
             return checked(frame.NOTHING_TRIED)
@@ -105,7 +106,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     args, rest = parser.parse_known_args(arguments[:cut])
     for name, value in vars(args).items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and name not in ("model", *args.command.addresses):
+            if isinstance(text, str) and name not in ("model", *args.command.addresses, *args.command.fetched):
                 files.require_local(text)
     args.trainer = list(arguments[cut + 1 :])
     if args.command.trainer_arguments == "settings":
@@ -116,19 +117,29 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _fetch_models(args: argparse.Namespace) -> None:
-    """Copy the models at addresses of remote storage, and put the paths of the copies in their place.
+def _fetch(args: argparse.Namespace) -> None:
+    """Copy what is read at addresses of remote storage, and put the paths of the copies in their place.
+
+    `args.given` tells the address of each copy.
 
     Raises:
-        UserError: There is none at an address.
+        UserError: There is nothing at an address.
     """
-    given = getattr(args, "model", None)
+    copies = {"model": model_path, **dict.fromkeys(args.command.fetched, storage.fetch_all)}
 
-    def path(model: str) -> str:
-        return str(model_path(model)) if files.is_address(model) else model
+    args.given = {}
 
-    if given is not None:
-        args.model = [path(model) for model in given] if isinstance(given, list) else path(given)
+    def path(place: Any, copy: Callable[[str], Path]) -> Any:
+        if not isinstance(place, str) or not files.is_address(place):
+            return place
+        local = str(copy(place))
+        args.given[local] = place
+        return local
+
+    for name, copy in copies.items():
+        given = getattr(args, name, None)
+        if given is not None:
+            setattr(args, name, [path(one, copy) for one in given] if isinstance(given, list) else path(given, copy))
 
 
 def load(name: str) -> Command:

@@ -37,8 +37,15 @@ give it to a cluster. Train on it with --config.data.source=OUTPUT/NAME/SIZE/1.0
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", required=True, metavar="DIR", help="folder of photographs, or of the raw files")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make, or of all datasets")
+    parser.add_argument(
+        "--source", required=True, metavar="DIR", help="folder of photographs, or of the raw files, or its address"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to make, or of all datasets, or an address such as gs://bucket/shards",
+    )
     parser.add_argument("--size", required=True, type=int, metavar="N", help="length of the shorter side, pixels")
     parser.add_argument(
         "--format", choices=("jpeg", "png"), default="jpeg", help="how images are stored; default: jpeg"
@@ -78,8 +85,6 @@ def _run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} is for --dataset; leave it out")
     if args.trainer:
         raise UserError(f"{args.trainer[0]} behind -- is an option of Apache Beam, which --dataset uses; leave it out")
-    files.require_local(args.source)
-    files.require_local(args.output)
     if args.format == "png" and args.quality is not None:
         raise UserError("--quality has no effect with --format png; leave it out")
     files.check_not_around(args.output, args.source)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
+from cod_jax.errors import UserError
 from cod_jax.evaluation.folders import REPORT_FILE
 from cod_jax.evaluation.reading import read_results
 
@@ -21,7 +22,7 @@ shows 24, evenly from the worst to the best; the tables have all.
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("evaluation", metavar="DIR", help="folder that cod evaluate wrote")
+    parser.add_argument("evaluation", metavar="DIR", help="folder that cod evaluate wrote, or its address")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures that were measured")
     parser.add_argument("--output", metavar="FILE", help="file to write; default: report.html in DIR, replaced")
     parser.add_argument("--force", action="store_true", help="replace the file that --output names")
@@ -31,6 +32,8 @@ def _run(args: argparse.Namespace) -> int:
     # What can be found out before JAX is imported, which takes seconds.
     read_results(args.evaluation)
     # The report of the evaluation itself is made again; another file may be somebody's own.
+    if args.evaluation in args.given and args.output is None:
+        raise UserError(f"expected --output with {args.given[args.evaluation]}, got none; name a local file")
     output = Path(args.output or Path(args.evaluation) / REPORT_FILE)
     replace = args.force or args.output is None
     if output.exists() and not replace:
@@ -43,4 +46,11 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE
 
 
-COMMAND = Command("write the report of an evaluation as one HTML file", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "write the report of an evaluation as one HTML file",
+    _add_options,
+    _run,
+    EPILOG,
+    device="shared",
+    fetched=("evaluation", "images"),
+)

@@ -16,6 +16,7 @@ from cod_jax.errors import UserError
 from cod_jax.input import transforms
 from cod_jax.input.config import DataConfig
 from cod_jax.input.sources import Source, name_checksum, open_source, split_by_name
+from cod_jax.storage import StorageError
 
 Batch = dict[str, np.ndarray]
 
@@ -51,13 +52,19 @@ class UsableImages:
         return len(self._indices)
 
     def load(self, position: int) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Return the image at a position, or None if it cannot be used."""
+        """Return the image at a position, or None if it cannot be used.
+
+        Raises:
+            StorageError: The storage does not answer for minutes.
+        """
         index = self._indices[position]
         name = self.source.names[index]
         if name in self.skipped:
             return None
         try:
             image_uint8 = images.to_uint8_rgb(self.source.read(index), name, warn=False, short_edge=self._short_edge)
+        except StorageError:
+            raise  # all pictures would be skipped, and others be trained on
         except (UserError, OSError) as error:
             self.skipped[name] = str(error).removeprefix(f"{name}: ")
             return None
@@ -71,7 +78,7 @@ class UsableImages:
         """Return the image at a position, or the first usable one after it, starting over at the end.
 
         Raises:
-            UserError: No image can be used.
+            UserError: No image can be used, or the storage does not answer for minutes.
         """
         for offset in range(len(self)):
             image_uint8 = self.load((position + offset) % len(self))

@@ -3,12 +3,11 @@
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from cod_jax import files, images
+from cod_jax import files, images, storage
 from cod_jax.errors import UserError, WorkError
 from cod_jax.image_search import find_images
 from cod_jax.input import records, transforms
@@ -59,8 +58,8 @@ def prepare(
     The output folder appears when it is complete. The result depends on the photographs and settings alone.
 
     Args:
-        source: Folder of photographs.
-        output: Folder to make.
+        source: Folder of photographs, or an address of remote storage.
+        output: Folder to make, or an address.
         size: Length of the shorter side, pixels.
         image_format: "jpeg" (full colour resolution) or "png".
         quality: JPEG quality, 1 to 100.
@@ -74,7 +73,7 @@ def prepare(
 
     Raises:
         OSError: The source does not exist, or the output exists or cannot be written.
-        UserError: A setting is out of range, or the source holds no photographs.
+        UserError: A setting is out of range, the source holds no photographs, or storage does not answer.
         WorkError: No photograph can be used.
     """
     for name, value in (("size", size), ("images per shard", images_per_shard), ("threads", num_threads)):
@@ -82,7 +81,8 @@ def prepare(
             raise UserError(f"{name} must be at least 1, got {value}")
     if not 1 <= quality <= 100:
         raise UserError(f"quality must be from 1 to 100, got {quality}")
-    names = find_images(source)
+    storage.check_new_directory(output, force, records.MANIFEST_NAME)
+    names, folder = find_images(source), source.rstrip("/")
     if not names:
         raise UserError(f"{source} holds no {files.IMAGE_FORMATS} files; give a folder of photographs with --source")
     too_small: dict[str, str] = {}
@@ -90,17 +90,19 @@ def prepare(
 
     def convert(name: str) -> bytes | None:
         try:
-            return shrink(files.read_bytes(Path(source, name)), name, size, image_format, quality)
+            return shrink(storage.read_bytes(f"{folder}/{name}"), name, size, image_format, quality)
+        except storage.StorageError:
+            raise  # all photographs would be skipped
         except TooSmallError as error:
             too_small[name] = str(error)
         except (OSError, UserError) as error:
             unreadable[name] = str(error).removeprefix(f"{name}: ")
         return None
 
-    with files.new_directory(output, force=force, marker=records.MANIFEST_NAME) as folder:
+    with storage.new_directory(output, force=force, marker=records.MANIFEST_NAME) as made:
         converted = map_in_order(convert, names, num_threads)
         pairs = zip(names, tqdm(converted, total=len(names), unit="image", disable=None), strict=True)
-        shards = records.write_shards(folder, ((n, data) for n, data in pairs if data is not None), images_per_shard)
+        shards = records.write_shards(made, ((n, data) for n, data in pairs if data is not None), images_per_shard)
         skipped = dict(sorted((too_small | unreadable).items()))
         if not shards:
             name, reason = next(iter(skipped.items()))
@@ -109,7 +111,7 @@ def prepare(
                 "give larger or intact photographs, or a smaller --size"
             )
         settings = {"size": size, "format": image_format, **({"quality": quality} if image_format == "jpeg" else {})}
-        records.write_manifest(folder, shards, skipped, settings)
+        records.write_manifest(made, shards, skipped, settings)
     return len(names) - len(skipped), dict(sorted(too_small.items())), dict(sorted(unreadable.items()))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
@@ -18,6 +18,8 @@ SHARD_SUFFIX = ".array_record"
 _OTHER_OPEN_FILES = 512
 _FORMAT = "cod_jax image records"
 _VERSION = 1
+# Storage that array_record reads itself.
+_READ_IN_PLACE = "gs://"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,54 @@ class Shard:
     size_bytes: int
     sha256: str
     names: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Shards, wherever they are.
+
+    Attributes:
+        folder: Folder of the shards, or its address if records can be read there.
+        sizes: Size in bytes of each shard by the name of its file.
+        only: The one shard that is meant; "" for all.
+        manifest: The local folder of the manifest, None if there is none.
+    """
+
+    folder: str
+    sizes: dict[str, int]
+    only: str
+    manifest: Path | None
+
+
+def place_of(path: str) -> Place:
+    """Return where the shards of a folder, or a single shard, can be read.
+
+    Args:
+        path: Folder or file, or an address. array_record reads records of gs:// itself; shards at other addresses are
+            copied into the user's cache.
+
+    Raises:
+        UserError: The address cannot be read.
+    """
+    is_remote = files.is_address(path)
+    path = storage.as_url(path) if is_remote else path
+    only = path.rpartition("/")[2] if is_remote else Path(path).name
+    only = only if only.endswith(SHARD_SUFFIX) and not Path(path).is_dir() else ""
+    if not is_remote:
+        folder = Path(path).parent if only else Path(path)
+        sizes = {file.name: file.stat().st_size for file in folder.glob(f"*{SHARD_SUFFIX}") if only in ("", file.name)}
+        return Place(str(folder), sizes, only, folder if (folder / MANIFEST_NAME).is_file() else None)
+    url = path.removesuffix(f"/{only}") if only else path
+    found = storage.list_files(url)
+    sizes = {
+        name: size
+        for name, size in found.items()
+        if name.endswith(SHARD_SUFFIX) and "/" not in name and only in ("", name)
+    }
+    manifest = storage.fetch_all(f"{url}/{MANIFEST_NAME}").parent if MANIFEST_NAME in found else None
+    if not url.startswith(_READ_IN_PLACE):
+        url = str(storage.fetch_all(path).parent if only else storage.fetch(url, list(sizes)))
+    return Place(url, sizes, only, manifest)
 
 
 def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per_shard: int) -> list[Shard]:
@@ -122,20 +172,24 @@ def read_manifest(folder: Path) -> list[Shard]:
     return shards
 
 
-def check_size(folder: Path, shard: Shard) -> None:
+def check_size(folder: str, shard: Shard, size_bytes: int | None) -> None:
     """Check that a shard is there, with the size that the manifest tells.
+
+    Args:
+        folder: Its folder, for messages.
+        shard: The shard, as the manifest describes it.
+        size_bytes: Its size; None if it is not there.
 
     Raises:
         FileNotFoundError: It is missing.
         UserError: It has another size.
     """
-    path = folder / shard.file
-    if not path.is_file():
+    path = f"{folder}/{shard.file}"
+    if size_bytes is None:
         raise FileNotFoundError(f"{path} is missing, but the manifest lists it; prepare the images again")
-    if path.stat().st_size != shard.size_bytes:
+    if size_bytes != shard.size_bytes:
         raise UserError(
-            f"{path}: expected {shard.size_bytes} bytes, as in the manifest, got {path.stat().st_size}; "
-            "prepare the images again"
+            f"{path}: expected {shard.size_bytes} bytes, as in the manifest, got {size_bytes}; prepare the images again"
         )
 
 

@@ -2,15 +2,15 @@
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import grain
 
-from cod_jax import files
-from cod_jax.errors import UserError
-from cod_jax.image_search import find_images
+from cod_jax import files, storage
+from cod_jax.errors import UserError, reason_of
+from cod_jax.image_search import find_images, images_among
 from cod_jax.input import mixture, records, tfds_source
 from cod_jax.input.source import Source
 from cod_jax.plugins import is_plugin, resolve
@@ -27,11 +27,7 @@ class FolderSource(Source):
     def __init__(self, folder: str) -> None:
         self.location = folder
         self.names = find_images(folder)
-        if not self.names:
-            raise UserError(
-                f"{folder} holds no {files.IMAGE_FORMATS} files and no {records.SHARD_SUFFIX} shards; "
-                "give a folder of photographs"
-            )
+        _check_any(self)
 
     def identity(self, indices: Sequence[int]) -> dict[str, int]:
         """Return checksums of the sizes and of the times of modification of files; see `Source.identity`."""
@@ -56,8 +52,44 @@ class FolderSource(Source):
         return files.read_bytes(Path(self.location, self.names[index]))
 
 
+class StorageSource(Source):
+    """The image files below an address of remote storage, sorted by path; each is read when it is needed.
+
+    Args:
+        address: The address.
+        sizes: The files there, see `storage.list_files`.
+
+    Attributes:
+        location: The address.
+        names: Paths below it, as `FolderSource` has them.
+    """
+
+    def __init__(self, address: str, sizes: Mapping[str, int]) -> None:
+        self.location = storage.as_url(address)
+        self._sizes = images_among(sizes, self.location)
+        self.names = list(self._sizes)
+        _check_any(self)
+
+    def identity(self, indices: Sequence[int]) -> dict[str, int]:
+        """Return a checksum of the sizes of files; see `Source.identity`."""
+        return {"sizes_crc32": _checksum([self._sizes[self.names[index]] for index in indices])}
+
+    def read(self, index: int) -> bytes:
+        """Return the content of the file at an index.
+
+        Raises:
+            UserError: It is gone.
+            StorageError: The storage does not answer for minutes.
+        """
+        return storage.read_bytes(f"{self.location}/{self.names[index]}")
+
+
 class RecordSource(Source):
     """ArrayRecord shards, with names from the manifest beside them.
+
+    Args:
+        path: Folder of shards, or one of them. At an address of Google Cloud Storage the records are read when they are
+            needed; all shards at another address are copied into the user's cache before.
 
     Attributes:
         location: The folder or shard, for messages.
@@ -67,26 +99,26 @@ class RecordSource(Source):
 
     def __init__(self, path: str) -> None:
         self.location = path
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        only = "" if folder == Path(path) else Path(path).name
-        self.has_names = (folder / records.MANIFEST_NAME).is_file()
+        place = records.place_of(path)
+        self.has_names = place.manifest is not None
         self._identity: dict[str, int] = {}
-        if self.has_names:
-            shards = [shard for shard in records.read_manifest(folder) if only in ("", shard.file)]
+        if place.manifest is not None:
+            shards = [shard for shard in records.read_manifest(place.manifest) if place.only in ("", shard.file)]
             if not shards:
-                raise UserError(f"{folder / records.MANIFEST_NAME} lists no images of {path}; prepare them again")
+                raise UserError(f"{records.MANIFEST_NAME} lists no images of {path}; prepare them again")
             for shard in shards:
-                records.check_size(folder, shard)
+                records.check_size(place.folder, shard, place.sizes.get(shard.file))
             self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in shards).encode())}
             names = [name for shard in shards for name in shard.names]
             shard_names = [shard.file for shard in shards]
         else:
             names = []
-            shard_names = [only] if only else sorted(file.name for file in folder.glob(f"*{records.SHARD_SUFFIX}"))
+            shard_names = sorted(place.sizes)
         records.allow_open_files(len(shard_names))
         try:
-            reader = grain.sources.ArrayRecordDataSource([str(folder / name) for name in shard_names])
+            reader = grain.sources.ArrayRecordDataSource([f"{place.folder}/{name}" for name in shard_names])
         except RuntimeError as error:
+            _check_answered(error, path)
             raise UserError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
         self._records = cast(Sequence[bytes], reader)
         self.names = names if self.has_names else [f"record {index}" for index in range(len(self._records))]
@@ -108,10 +140,12 @@ class RecordSource(Source):
 
         Raises:
             UserError: It is damaged.
+            StorageError: The storage does not answer for minutes.
         """
         try:
             return self._records[index]
         except RuntimeError as error:
+            _check_answered(error, self.location)
             raise UserError(f"the record is damaged ({error})") from error
 
 
@@ -119,7 +153,7 @@ def open_source(path: str) -> Source:
     """Open a folder of images, ArrayRecord shards, "tfds:NAME", a mixture of these, or a class of one's own.
 
     Args:
-        path: The place, or "package.module:Class" with an optional ":ARGUMENT"; see `Source`.
+        path: The place, which may be an address, or "package.module:Class" with an optional ":ARGUMENT"; see `Source`.
 
     Raises:
         FileNotFoundError: The path does not exist, or the dataset is not prepared.
@@ -133,7 +167,11 @@ def open_source(path: str) -> Source:
         return tfds_source.TfdsSource(path)
     if path.startswith(mixture.PREFIX):
         return mixture.MixedSource(path, open_source)
-    files.require_local(path)
+    if files.is_address(path):
+        found = storage.list_files(path)
+        has_shards = any(name.endswith(records.SHARD_SUFFIX) and "/" not in name for name in found)
+        is_shard = list(found) == [""] and path.endswith(records.SHARD_SUFFIX)
+        return RecordSource(path) if has_shards or is_shard else StorageSource(path, found)
     location = Path(path)
     if location.is_file() and location.name.endswith(records.SHARD_SUFFIX):
         return RecordSource(path)
@@ -188,3 +226,17 @@ def name_checksum(name: str) -> int:
 
 def _checksum(numbers: Sequence[int]) -> int:
     return zlib.crc32(",".join(map(str, numbers)).encode())
+
+
+def _check_any(source: Source) -> None:
+    if not source.names:
+        raise UserError(
+            f"{source.location} holds no {files.IMAGE_FORMATS} files and no {records.SHARD_SUFFIX} shards; "
+            "give a folder of photographs"
+        )
+
+
+def _check_answered(error: RuntimeError, location: str) -> None:
+    """Tell storage that does not answer from damaged files, which are left out."""
+    if files.is_address(location) and "Corrupted" not in str(error):
+        raise storage.StorageError(f"{location} cannot be used ({reason_of(error)})") from error

@@ -81,7 +81,7 @@ class TfdsSource(Source):
                     f"{location}: {records.MANIFEST_NAME} does not list {error.args[0]}; prepare the dataset again"
                 ) from error
             for shard in mine:
-                records.check_size(folder, shard)
+                records.check_size(str(folder), shard, (folder / shard.file).stat().st_size)
             self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in mine).encode())}
             self.names = [
                 name

@@ -236,7 +236,7 @@ def test_a_save_that_fails_stops_the_run_with_one_line(photographs, tmp_path):
         ({"init_from": "nowhere"}, "nowhere"),
         ({"init_fresh": "('codec/*',)"}, "init_from must name a model with init_fresh or init_weights=raw"),
         ({"init_weights": "raw"}, "init_from must name a model with init_fresh or init_weights=raw"),
-        ({"data__source": "gs://bucket/photos"}, "gs://bucket/photos is an address"),
+        ({"data__source": "memory://bucket/photos"}, "memory://bucket/photos does not exist"),
         ({"data__image_size": 256}, "can be used"),
         ({"mesh__data": 3}, "the mesh data 3 x fsdp 1 x tensor 1 does not fit 8 devices"),
         ({"batch_size": 12}, "to be a multiple of the 8 devices that share it"),

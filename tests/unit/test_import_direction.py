@@ -97,7 +97,7 @@ EXTRAS = {
     "cod_jax/input": "train",
     "cod_jax/input/tfds_source.py": "tfds",
     "cod_jax/perceptual.py": "train",
-    "cod_jax/storage.py": "storage",
+    "cod_jax/storage": "storage",
     "cod_jax/training": "train",
     "configs": "train",
     "demo": "demo",
@@ -218,7 +218,7 @@ def test_libraries_stay_in_their_place(path: Path):
     assert "torch" not in roots, "cod_jax reads published files without torch"
     assert "tensorflow" not in roots
     assert roots.isdisjoint({*FOLDERS, "tests"}), "the package runs without its checkout"
-    if _relative(path) != "cod_jax/training/checkpoint.py":
+    if _relative(path) not in ("cod_jax/training/checkpoint.py", "cod_jax/training/orbax_s3.py"):
         assert "orbax" not in roots, "Orbax belongs in training/checkpoint.py"
     if _subject(path) != "parallel":
         assert not re.search(r"\bPartitionSpec\b", path.read_text(encoding="utf-8")), (

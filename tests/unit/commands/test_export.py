@@ -13,6 +13,7 @@ from cod_jax.model_folder.bundle import load_bundle
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.models import ModelConfig, build_model, flatten_params
 from tests.model_fixtures import numpy_params, tiny_bundle, tiny_latent_config, tiny_pixel_config
+from tests.storage_fixtures import bucket as bucket
 
 SETTINGS = {"objective": {"one_step_weight": 0.0, "one_step_fraction": 0.0}, "frozen": {"weights": ""}}
 
@@ -195,8 +196,8 @@ def test_weight_files_of_an_autoencoder_that_the_model_lacks_are_refused(stub_ru
     assert "--frozen-weights has no effect on this model" in capsys.readouterr().err
 
 
-def test_remote_storage_is_refused_for_what_is_read_as_files(calls, capsys):
-    arguments = {"--workdir": "runs", "--output": "out", "--frozen-weights": "s3://bucket/run"}
+def test_an_address_without_weight_files_is_refused(calls, bucket, capsys):
+    arguments = {"--workdir": "runs", "--output": "out", "--frozen-weights": f"{bucket}/weights"}
     assert main([f"{name}={value}" for name, value in arguments.items()], command="export") == 2
-    assert "s3://bucket/run is an address, and only local paths work" in capsys.readouterr().err
+    assert f"{bucket}/weights does not exist" in capsys.readouterr().err
     assert not calls

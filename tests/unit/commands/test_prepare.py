@@ -15,6 +15,8 @@ from cod_jax.commands.main import main
 from cod_jax.input import records, sources, transforms
 from cod_jax.input.config import DataConfig
 from cod_jax.input.pipeline import build_train_batches, load_validation_images
+from tests.storage_fixtures import bucket as bucket
+from tests.storage_fixtures import put_folder
 
 
 @pytest.fixture
@@ -211,10 +213,14 @@ def test_a_quality_of_png_is_refused(photos, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["quality"] == 95
 
 
-@pytest.mark.parametrize("option", ["--source", "--output"])
-def test_remote_storage_is_refused_before_any_work(photos, tmp_path, capsys, monkeypatch, option):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
-    assert run(photos, tmp_path / "out", option, "gs://bucket/photos") == 2
-    assert "gs://bucket/photos is an address, and only local paths work" in capsys.readouterr().err
-    assert sorted(tmp_path.iterdir()) == before
+def test_photographs_and_shards_may_be_at_addresses(photos, bucket, tmp_path, capsys):
+    put_folder(photos, f"{bucket}/photos")
+    assert run(f"{bucket}/photos/", f"{bucket}/shards") == 1
+    assert f"wrote 3 images to {bucket}/shards" in capsys.readouterr().out
+    assert run(photos, tmp_path / "out") == 1
+    capsys.readouterr()
+    assert read_all(f"{bucket}/shards") == read_all(tmp_path / "out")
+    assert run(photos, f"{bucket}/shards") == 2
+    assert f"{bucket}/shards already exists; choose another output or pass --force" in capsys.readouterr().err
+    assert run(f"{bucket}/none", tmp_path / "other") == 2
+    assert f"{bucket}/none does not exist; give a folder of images" in capsys.readouterr().err

@@ -66,5 +66,3 @@ def test_a_run_reads_a_mixture_of_folders(tmp_path):
     with contextlib.closing(build_train_batches(config, batch_size=4, seed=0)) as batches:
         assert batches.num_images == 12
         assert next(batches)["image"].shape == (4, 32, 32, 3)
-    with pytest.raises(UserError, match="is an address"):
-        open_source(f"mix:1={first},1=gs://bucket/photos")

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from cod_jax.codec import load
-from cod_jax.commands.main import _fetch_models, main, parse
+from cod_jax.commands.main import _fetch, main, parse
 from cod_jax.commands.options import local_model, named_model
 from cod_jax.errors import UserError
 from cod_jax.model_folder import bundle
@@ -41,7 +41,7 @@ def test_commands_take_a_model_at_an_address(bucket: str, capsys):
     assert capsys.readouterr().err == "cod compress: error: memory://bucket/none does not exist\n"
     args = parse(["evaluate", "-m", f"{bucket}/m", "-m", "compact", "--images", ".", "--output", "out"])
     assert args.model[0] == f"{bucket}/m"
-    _fetch_models(args)
+    _fetch(args)
     assert bundle.load_bundle(args.model[0]).fingerprint == bundle.load_bundle(model_path(f"{bucket}/m")).fingerprint
 
 

@@ -60,7 +60,7 @@ def test_checkpoints_of_earlier_settings_are_ranked_by_the_loss():
         ({"optimizer__eps": math.inf}, "config.optimizer.eps must be a finite number, got inf"),
         ({"objective__reconstruction_weight": -math.inf}, "reconstruction_weight must be a finite number, got -inf"),
         ({"init_fresh": (1,)}, r"config.init_fresh\[0\] must be of type str, got 1"),
-        ({"data__source": "gs://bucket/photos"}, "gs://bucket/photos is an address, and only local paths work"),
+        ({"data__source": "tfds:gs://b/x"}, "gs://b/x is an address, and only local paths work"),
         ({"data__validation_source": "tfds:s3://b/x"}, "s3://b/x is an address"),
         ({"frozen__weights": "https://host/weights"}, "https://host/weights is an address"),
         ({"checkpoint__address": "s3://b/run"}, "checkpoint.address must begin with gs://, got s3://b/run; other"),

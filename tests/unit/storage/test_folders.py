@@ -1,4 +1,3 @@
-import socket
 from pathlib import Path
 
 import fsspec
@@ -6,7 +5,11 @@ import pytest
 
 from cod_jax import files, storage
 from cod_jax.errors import UserError
+from cod_jax.storage import access
 from tests.storage_fixtures import bucket as bucket
+from tests.storage_fixtures import gcs_server as gcs_server
+from tests.storage_fixtures import in_environment
+from tests.storage_fixtures import s3_server as s3_server
 
 MARKER = "model.json"
 
@@ -88,7 +91,19 @@ def test_storage_that_does_not_come_back_is_given_up(bucket: str, monkeypatch):
     monkeypatch.setattr(fsspec.filesystem("memory"), "ls", lambda *_, **__: 1 / 0)
     with pytest.raises(UserError, match=r"memory://bucket/m cannot be used \(ZeroDivisionError: division by zero\)"):
         storage.fetch(f"{bucket}/m", [MARKER])
-    assert next(clock) == 100
+    assert next(clock) == 225
+
+
+def test_what_is_not_allowed_is_asked_for_once(bucket: str, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise OSError("Forbidden: bucket/m")
+
+    asked: list[int] = []
+    monkeypatch.setattr(fsspec.filesystem("memory"), "ls", refuse)
+    with pytest.raises(UserError, match=r"memory://bucket/m cannot be used \(OSError: Forbidden: bucket/m\)"):
+        storage.fetch(f"{bucket}/m", [MARKER])
+    assert asked == [1]
 
 
 def test_a_file_that_arrives_cut_is_refused_and_leaves_no_copy(bucket: str, monkeypatch, tmp_path):
@@ -97,7 +112,7 @@ def test_a_file_that_arrives_cut_is_refused_and_leaves_no_copy(bucket: str, monk
     monkeypatch.setattr(system, "get_file", lambda source, local: Path(local).write_bytes(b"123"))
     with pytest.raises(UserError, match=r"expected 5 bytes in memory://bucket/m/model\.json, got 3; .* try again"):
         storage.fetch(f"{bucket}/m", [MARKER])
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".in_use"]
 
 
 def test_errors_name_the_address_and_what_to_do(bucket: str, monkeypatch):
@@ -109,6 +124,7 @@ def test_errors_name_the_address_and_what_to_do(bucket: str, monkeypatch):
     with pytest.raises(UserError, match=r"x1://b/m cannot be used \(ValueError: Protocol not known: x1\)"):
         storage.fetch("x1://b/m", [MARKER])
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    access._system.cache_clear()
     with pytest.raises(UserError, match=r"needs the extra storage: pip install 'cod_jax\[storage\]'"):
         storage.fetch(f"{bucket}/m", [MARKER])
 
@@ -121,35 +137,54 @@ def test_local_folders_are_written_as_ever(tmp_path):
         pass
 
 
-@pytest.mark.slow
-def test_a_server_of_s3_keeps_a_folder(monkeypatch, tmp_path):
-    boto3 = pytest.importorskip("boto3")
-    from moto.server import ThreadedMotoServer
+def test_an_interrupted_copy_goes_on_where_it_was(bucket: str, monkeypatch):
+    content = {MARKER: b"{}", "a": b"1", "z": b"2"}
+    _write(f"{bucket}/m", content)
+    system, got = fsspec.filesystem("memory"), []
+    get = system.get_file
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for name, value in {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "XDG_CACHE_HOME": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
+    def fails_at_z(source, local):
+        got.append(source)
+        if source.endswith("/z"):
+            raise PermissionError("not now")
+        get(source, local)
+
+    monkeypatch.setattr(system, "get_file", fails_at_z)
+    with pytest.raises(UserError, match=r"memory://bucket/m/z cannot be used \(PermissionError: not now\)"):
+        storage.fetch(f"{bucket}/m", [MARKER])
+    monkeypatch.setattr(system, "get_file", lambda source, local: (got.append(source), get(source, local)))
+    assert _content(storage.fetch(f"{bucket}/m", [MARKER])) == content
+    assert sorted(got) == ["/bucket/m/a", f"/bucket/m/{MARKER}", "/bucket/m/z", "/bucket/m/z"]
+
+
+def test_a_folder_gets_another_place(bucket: str):
+    _write(f"{bucket}/m", {MARKER: b"{}", "deep/a": b"1"})
+    storage.move(f"{bucket}/m", f"{bucket}/aside/m", MARKER)
+    assert storage.list_files(bucket) == {"aside/m/deep/a": 1, f"aside/m/{MARKER}": 2}
+
+
+def test_whole_trees_and_single_files_are_copied(bucket: str):
+    _write(f"{bucket}/m", {MARKER: b"{}", "deep/a": b"1"})
+    assert (storage.fetch_all(f"{bucket}/m") / "deep" / "a").read_bytes() == b"1"
+    assert storage.fetch_all(f"{bucket}/m/deep/a").read_bytes() == b"1"
+    assert storage.list_files(f"{bucket}/m") == {"deep/a": 1, MARKER: 2}
+    with pytest.raises(UserError, match="memory://bucket/none does not exist"):
+        storage.fetch_all(f"{bucket}/none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["s3_server", "gcs_server"])
+def test_servers_keep_a_folder(name: str, tmp_path, request):
+    server = request.getfixturevalue(name)
+    place = f"{server.address}/models/lite"
+    with in_environment(server, tmp_path):
         content = {MARKER: b"{}", "weights.safetensors": bytes(10**6)}
-        _write("s3://bucket/models/lite", content)
-        assert _content(storage.fetch("s3://bucket/models/lite", [MARKER])) == content
-        with pytest.raises(FileExistsError, match="s3://bucket/models/lite already exists"):
-            storage.check_new_directory("s3://bucket/models/lite", marker=MARKER)
-        _write("s3://bucket/models/lite", {MARKER: b"2"}, force=True)
-        assert _content(storage.fetch("s3://bucket/models/lite", [MARKER])) == {MARKER: b"2"}
-        with pytest.raises(UserError, match="s3://nothing/here"):
-            storage.fetch("s3://nothing/here", [MARKER])
-    finally:
-        server.stop()
+        _write(place, content)
+        assert _content(storage.fetch(place, [MARKER])) == content
+        with pytest.raises(FileExistsError, match=f"{place} already exists"):
+            storage.check_new_directory(place, marker=MARKER)
+        _write(place, {MARKER: b"2"}, force=True)
+        assert _content(storage.fetch(place, [MARKER])) == {MARKER: b"2"}
+        nothing = place.replace("bucket", "nothing")
+        with pytest.raises(UserError, match=nothing):
+            storage.fetch(nothing, [MARKER])
