@@ -138,7 +138,7 @@ def get_config() -> config_dict.ConfigDict:
                 "keep_best": 1,  # by validation
                 "fall_back": True,  # to an older checkpoint if the newest is damaged
                 "best_by": "loss",  # or another number of the validation, such as "psnr_one_step"
-                "address": "",  # "gs://bucket/run" keeps them there instead of in the run folder
+                "address": "",  # "gs://bucket/run" or "s3://..." keeps them there instead of in the run folder
             },
             "log": {"every_steps": 100},
             "validation": {

@@ -30,7 +30,7 @@ def make_state(seed: int = 0, width: int = 8) -> TrainState:
     )
 
 
-def save_all(workdir: Path, losses: dict[int, float | None], **options: int) -> CheckpointStore:
+def save_all(workdir: Path | str, losses: dict[int, float | None], **options: int) -> CheckpointStore:
     store = CheckpointStore(workdir, keep_latest=options.get("keep_latest", 2), keep_best=options.get("keep_best", 1))
     for step, loss in losses.items():
         validation = None if loss is None else {"loss": loss}

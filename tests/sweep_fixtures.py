@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ BITS, RATE = "config.model.codec.bottleneck.bits", "config.optimizer.learning_ra
 TRAINER = """
 import os, signal, sys, time
 from pathlib import Path
+from typing import Any
 
 values = dict(argument.lstrip("-").partition("=")[::2] for argument in sys.argv[1:])
 workdir, rate = Path(values["workdir"]), float(values["config.optimizer.learning_rate"])
@@ -55,7 +57,7 @@ class SweepFolder:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self.folder = folder
-        self.workdir = folder / "runs"
+        self.workdir: Any = folder / "runs"
         self.photos = folder / "photos"
         self.photos.mkdir()
         (self.photos / "a.png").touch()  # looked for by its name; nothing here reads it

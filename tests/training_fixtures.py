@@ -50,7 +50,7 @@ def write_photographs(folder: Path, count: int = 16) -> Path:
     return folder
 
 
-def small_arguments(workdir: Path, photographs: Path, **changes: object) -> list[str]:
+def small_arguments(workdir: Path, photographs: Path | str, **changes: object) -> list[str]:
     """Return the trainer's arguments for the smallest run; in keywords "__" stands for the dot."""
     fields = {
         **SMALL,

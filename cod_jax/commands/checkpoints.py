@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 
@@ -25,7 +27,9 @@ REMOVAL_SECONDS = 2.0
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, as given to cod train")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="run folder, as given to cod train, or its address"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -34,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.run_folder import checkpoint_directory, stages_of, steps_of
 
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax prints what it also raises
-    workdir = Path(args.workdir)
+    workdir = checkpoint_directory(args.workdir).parent if files.is_address(args.workdir) else Path(args.workdir)
     folders = [workdir / stage for stage in stages_of(workdir)] or [workdir]
     steps = {folder: steps_of(folder) for folder in folders}
     if not any(steps.values()):
@@ -52,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE if all(readable) else frame.FAILED
 
 
-def _best(workdir: Path, steps: Sequence[int]) -> tuple[str, int | None]:
+def _best(workdir: Any, steps: Sequence[int]) -> tuple[str, int | None]:
     """Return the name of the number that ranks a run's checkpoints, and the step that is best by it, None without."""
     from cod_jax.training.ranking import rank
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, stored_numbers
@@ -67,13 +71,13 @@ def _best(workdir: Path, steps: Sequence[int]) -> tuple[str, int | None]:
     return name, best_step(ranked, name) if ranked else None
 
 
-def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool | None:
+def _report(workdir: Any, step: int, best_by: str, *, is_best: bool) -> bool | None:
     """Print a line about a checkpoint, and return whether it can be read, None if a run has removed it meanwhile."""
     from cod_jax.training.ranking import DEFAULT, LOSS
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_numbers
     from cod_jax.training.saved_models import check_checkpoint
 
-    folder = Path(checkpoint_directory(workdir)) / str(step)
+    folder = checkpoint_directory(workdir) / str(step)
     try:
         not_finite = check_checkpoint(workdir, step)
         numbers = stored_numbers(folder.parent, step)
@@ -96,7 +100,7 @@ def _report(workdir: Path, step: int, best_by: str, *, is_best: bool) -> bool | 
     return True
 
 
-def _is_going(folder: Path) -> bool:
+def _is_going(folder: Any) -> bool:
     """Return whether a folder that could not be read is being removed, which a run does file by file."""
     deadline = time.monotonic() + REMOVAL_SECONDS
     while folder.is_dir() and time.monotonic() < deadline:
@@ -104,4 +108,11 @@ def _is_going(folder: Path) -> bool:
     return not folder.is_dir()
 
 
-COMMAND = Command("check which checkpoints of a run can be read", _add_options, _run, EPILOG, device="shared")
+COMMAND = Command(
+    "check which checkpoints of a run can be read",
+    _add_options,
+    _run,
+    EPILOG,
+    device="shared",
+    addresses=("workdir",),
+)

@@ -4,11 +4,12 @@ import argparse
 import shlex
 from pathlib import Path
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import positive
 from cod_jax.commands.train import read_arguments
+from cod_jax.errors import UserError
 
 EPILOG = """
 examples:
@@ -33,7 +34,12 @@ trainers save; a second one ends them at once.
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", required=True, metavar="FILE", help="sweep file, such as configs/sweeps/rate.py")
     parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings that the points change")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the folders of the points")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="folder for the folders of the points, or an address such as gs://bucket/sweep",
+    )
     parser.add_argument("--parallel", type=positive, metavar="N", help="points at a time; default: 1, under Slurm all")
     parser.add_argument(
         "--gpus-per-point",
@@ -46,12 +52,24 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if not files.is_address(args.workdir):
+        return _sweep(args, Path(args.workdir))
+    if args.slurm:
+        raise UserError(f"the jobs of an array share a local folder, got --workdir {args.workdir}; give a local one")
+    address = storage.as_url(args.workdir)
+    workdir = storage.working_folder(address, "sweeps")
+    with storage.Mirror(workdir, address, lambda name: not {"checkpoints", ".lock"} & set(name.parts)):
+        return _sweep(args, workdir, address)
+
+
+def _sweep(args: argparse.Namespace, workdir: Path, address: str = "") -> int:
+    """Do what the command does in a local folder; checkpoints are kept at the address, if there is one."""
     from cod_jax.launch import slurm_array
     from cod_jax.launch.plan import check_data, load_points, plan
     from cod_jax.launch.results import table
     from cod_jax.launch.run_queue import is_done, run_queue
 
-    runs = plan(load_points(args.sweep), args.config, Path(args.workdir), args.trainer, read_arguments)
+    runs = plan(load_points(args.sweep), args.config, workdir, args.trainer, read_arguments, address)
     if args.dry_run:
         for run in runs:
             frame.say(f"{run.name}{' (done)' if is_done(run) else ''}")
@@ -62,12 +80,19 @@ def _run(args: argparse.Namespace) -> int:
         return frame.DONE
     check_data(runs, here=not args.slurm)
     if args.slurm:
-        job = Path(args.workdir).name
+        job = workdir.name
         script = slurm_array.write(Path(args.slurm), runs, job, args.parallel, args.gpus_per_point)
         frame.say(f"{len(runs)} points; submit them from this folder: sbatch {shlex.quote(str(script))}")
         return frame.DONE
-    files.make_directory(args.workdir)
+    files.make_directory(workdir)
     return run_queue(runs, args.parallel or 1, args.gpus_per_point)
 
 
-COMMAND = Command("train once for every point of a sweep", _add_options, _run, EPILOG, trainer_arguments="behind --")
+COMMAND = Command(
+    "train once for every point of a sweep",
+    _add_options,
+    _run,
+    EPILOG,
+    trainer_arguments="behind --",
+    addresses=("workdir",),
+)

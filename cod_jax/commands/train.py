@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
-from cod_jax.errors import UserError
 
 EXAMPLES = """
 examples:
@@ -51,7 +50,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--config", required=True, metavar="FILE[:OPTIONS]", help="config file, with its options after a colon"
     )
     parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="run folder: checkpoints, TensorBoard files, train.log"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="run folder: checkpoints, TensorBoard files, train.log; or an address such as gs://bucket/run",
     )
     # The fields are known when the config file has been read; this line is for the help.
     parser.add_argument(
@@ -110,12 +112,12 @@ def _run(args: argparse.Namespace) -> int:
 
     # Orbax and grain warn about what is normal here, and print tracebacks of errors that they also raise.
     absl_logging.set_verbosity(absl_logging.FATAL)
+    workdir, address, settings = Path(args.workdir), "", args.settings
     if files.is_address(args.workdir):
-        raise UserError(
-            f"--workdir {args.workdir} is an address, and the log needs a local folder; give one, and "
-            f"--config.checkpoint.address={args.workdir} for the checkpoints"
-        )
-    stages = read_stages(args.config, args.settings)
+        address = storage.as_url(args.workdir)
+        workdir = storage.working_folder(address, "runs")
+        settings = [f"--config.checkpoint.address={address}", *settings]
+    stages = read_stages(args.config, settings)
     # Before joining other processes: jax.distributed then puts its own handler of SIGTERM in the place of this one.
     with exit_when_told(f"{args.program}: error: {INTERRUPTED}"):
         from cod_jax.evaluation.metric_table import named_metrics
@@ -134,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
             join_seconds=limits.join_seconds,
             heartbeat_seconds=limits.heartbeat_seconds,
         )
-        finished = run_stages(stages, Path(args.workdir), load_frozen, named_metrics, args.profile)
+        finished = run_stages(stages, workdir, load_frozen, named_metrics, args.profile, address)
     return frame.DONE if finished else args.status_when_stopped
 
 

@@ -33,7 +33,7 @@ class Run:
 
     Attributes:
         name: Of the point and of its folder.
-        workdir: Folder of the run.
+        workdir: Local folder of the run.
         arguments: Arguments of the trainer, without --workdir.
         settings: All settings that the arguments give.
     """
@@ -42,6 +42,11 @@ class Run:
     workdir: Path
     arguments: tuple[str, ...]
     settings: Mapping[str, Any]
+
+    @property
+    def address(self) -> str:
+        """The address of the checkpoints; "" if they are in the folder of the run."""
+        return self.settings.get("checkpoint", {}).get("address", "")
 
     @property
     def command(self) -> list[str]:
@@ -92,6 +97,7 @@ def plan(
     workdir: Path,
     extra: Sequence[str],
     read_arguments: Callable[[Sequence[str]], Mapping[str, Any]],
+    address: str = "",
 ) -> list[Run]:
     """Turn points into runs of the trainer, each with a folder of its own.
 
@@ -101,22 +107,30 @@ def plan(
         workdir: Folder of the sweep.
         extra: Further arguments of the trainer, the same for all points.
         read_arguments: Returns the settings that arguments of the trainer give, or raises a UserError.
+        address: Address of remote storage below which each run keeps its checkpoints; "" keeps them in the folders.
 
     Raises:
-        UserError: The trainer could not use the arguments of some point.
+        UserError: The trainer could not use the arguments of some point, or several points have one place for their
+            checkpoints.
     """
     common = [f"--config={config}", *extra]
     _check_extra(extra, points)
     read_arguments(common)  # an error without the sweep is not blamed on a point
     runs = []
     for name, point in zip(point_names(points), points, strict=True):
+        folder = _folder_name(name, workdir)
         arguments = [*common, *(f"--{field}={value}" for field, value in point.items())]
+        arguments += [f"--config.checkpoint.address={address}/{folder}"] if address else []
         try:
             settings = TrainConfig.from_dict(read_arguments(arguments), trusted=True)
         except UserError as error:
             raise UserError(f"point {name}: {error}") from error
-        folder = _folder_name(name, workdir)
         runs.append(Run(folder, workdir / folder, tuple(arguments), settings.to_dict()))
+    places = [run.address for run in runs if run.address]
+    if len(set(places)) < len(places):
+        raise UserError(
+            f"several points would keep their checkpoints in {places[0]}; give --workdir the address instead"
+        )
     return runs
 
 

@@ -19,7 +19,7 @@ from cod_jax.errors import UserError
 from cod_jax.launch.plan import Run
 from cod_jax.launch.processes import Process, StopSignals, device_environment, start, stop
 from cod_jax.launch.results import table
-from cod_jax.training.run_folder import checkpoint_directory
+from cod_jax.training.run_folder import steps_of
 
 DONE_FILE = "sweep_done.json"
 OUTPUT_FILE = "output.log"
@@ -143,7 +143,7 @@ def _finish(run: Run, code: int) -> str | None:
         return f"failed with {how}: {_last_line(run)}"
     # Told to stop, a trainer saves and leaves with exit code 0; only the last step's checkpoint says that it is done.
     last_step = run.settings["total_steps"]
-    if not (checkpoint_directory(run.workdir) / str(last_step)).is_dir():
+    if last_step not in steps_of(run.address or run.workdir):
         return f"ended before step {last_step} as if told to stop; the same command resumes"
     try:
         files.write_bytes(run.workdir / DONE_FILE, (json.dumps(_description(run), indent=1) + "\n").encode())

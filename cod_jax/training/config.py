@@ -71,8 +71,8 @@ class CheckpointConfig:
     def __post_init__(self):
         require(
             not self.address or self.address.startswith(STORAGE),
-            f"checkpoint.address must begin with {STORAGE}, got {self.address}; other storage must be mounted, and a "
-            "folder of it be the --workdir, because Orbax writes checkpoints to files and to Google Cloud Storage only",
+            f"checkpoint.address must begin with {' or '.join(STORAGE)}, got {self.address}; other storage must be "
+            "mounted, and a folder of it be the --workdir",
         )
         require_at_least(self, 1, "every_steps", "keep_latest")
         require_at_least(self, 0, "keep_best")

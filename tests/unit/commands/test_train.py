@@ -17,8 +17,8 @@ from tests.training_fixtures import CONFIG
         ([f"--config={CONFIG}:all,kind=big", "--workdir=w"], "no kind 'big'; choose one of lite, pixel, latent"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.optimizer=1"], "--config.optimizer is a group of fields"),
         (
-            [f"--config={CONFIG}", "--workdir=gs://b/r"],
-            "--workdir gs://b/r is an address, and the log needs a",
+            [f"--config={CONFIG}", "--workdir=memory://b/r"],
+            "checkpoint.address must begin with gs:// or s3://, got memory://b/r; other storage must be mounted",
         ),
         ([f"--config={CONFIG}"], "required: --workdir"),
         (["--config=nothing.py", "--workdir=w"], "there is no config file nothing.py"),

@@ -63,8 +63,8 @@ def test_checkpoints_of_earlier_settings_are_ranked_by_the_loss():
         ({"data__source": "tfds:gs://b/x"}, "gs://b/x is an address, and only local paths work"),
         ({"data__validation_source": "tfds:s3://b/x"}, "s3://b/x is an address"),
         ({"frozen__weights": "https://host/weights"}, "https://host/weights is an address"),
-        ({"checkpoint__address": "s3://b/run"}, "checkpoint.address must begin with gs://, got s3://b/run; other"),
-        ({"checkpoint__address": "runs/lite"}, "checkpoint.address must begin with gs://, got runs/lite; other"),
+        ({"checkpoint__address": "az://b/run"}, "checkpoint.address must begin with gs:// or s3://, got az://b/run; "),
+        ({"checkpoint__address": "runs/lite"}, "checkpoint.address must begin with gs:// or s3://, got runs/lite; "),
     ],
 )
 def test_unusable_values_are_refused_with_a_sentence(changes, message):
