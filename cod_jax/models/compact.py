@@ -229,10 +229,27 @@ class PatchProjection(nnx.Module):
 
     def __call__(self, x: Float[Array, "B h w N"]) -> Float[Array, "B h w M"]:
         """Map [B, h, w, 768] to [B, h, w, channels], or back."""
+        return self._map(x, self.kernel[...], self.bias[...])
+
+    def into_small_patches(self, x: Float[Array, "B h w C"], side: int) -> Float[Array, "B h2 w2 N"]:
+        """Map channels to the values of patches of `side` pixels, one for each position of a finer grid.
+
+        The kernel is put into their order instead of the picture, which is much larger.
+        """
+        per_side = PATCH_SIZE // side
+
+        def ordered(values: jax.Array) -> jax.Array:
+            small = values.reshape(*values.shape[:-1], per_side, side, per_side, side, 3)
+            return small.swapaxes(-4, -3).reshape(values.shape)
+
+        y = self._map(x, ordered(self.kernel[...]), ordered(self.bias[...]))
+        return unpatchify(y.reshape(*y.shape[:3], per_side**2, -1), per_side)
+
+    def _map(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         scale = jnp.exp(self.log_scale[...]) * PATCH_VALUES**-0.5
-        kernel = self.kernel[...] * (scale[None] if self.into_channels else scale[:, None])
+        kernel = kernel * (scale[None] if self.into_channels else scale[:, None])
         y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-        return y + self.bias[...].astype(self.dtype)[None, None, None]
+        return y + bias.astype(self.dtype)[None, None, None]
 
 
 def _fitted_into(fitted: PatchTransform) -> dict[str, Any]:
@@ -369,14 +386,12 @@ class CompactDenoiser(nnx.Module):
         self, state: Float[Array, "B h w hidden"], x_t: Float[Array, "B H W 3"] | None = None
     ) -> Float[Array, "B H W 3"]:
         """Return the raw prediction for the state after the blocks; x_t is left out if `refine_in` takes none."""
-        patches = self.project(state)
-        linear = unpatchify(patches.reshape(*patches.shape[:3], PATCH_SIZE**2, 3), PATCH_SIZE)
-        around = _flat_patches(linear, REFINED_PATCH)
+        around = linear = self.project.into_small_patches(state, REFINED_PATCH)
         if x_t is not None:
             around = jnp.concatenate([around, _flat_patches(x_t, REFINED_PATCH).astype(linear.dtype)], axis=-1)
-        refined = self.refine_out(self.norm(self.refine(self.refine_in(around))))
-        correction = unpatchify(refined.reshape(*refined.shape[:3], REFINED_PATCH**2, 3), REFINED_PATCH)
-        return (linear + correction).astype(jnp.float32)
+        refined = linear + self.refine_out(self.norm(self.refine(self.refine_in(around))))
+        pixels = refined.reshape(*refined.shape[:3], REFINED_PATCH**2, 3)
+        return unpatchify(pixels, REFINED_PATCH).astype(jnp.float32)
 
 
 def _flat_patches(x: jax.Array, patch_size: int) -> jax.Array:

@@ -19,33 +19,62 @@ from cod_jax.runtime.programs import calls_other_code
 from cod_jax.specialize.programs import check_supported, export_program, size_ranges, split
 from tests.model_fixtures import (
     numpy_params,
+    tiny_compact_config,
     tiny_latent_config,
     tiny_model_config,
     tiny_pixel_config,
 )
 from tests.unit.specialize.decoders import decoder
 
+# What a program moves and repeats: transpositions of pictures, and loops over equal blocks and over the chunks of a
+# pixel head. Latents of cells are patches of one position, so their transposition moves nothing.
+TRANSPOSITIONS: dict[str, dict[Part, int]] = {
+    "dconv": {"encode": 0, "decode": 1},
+    "pixnerdit": {"encode": 0, "decode": 1},
+    "compact": {"encode": 2, "decode": 3},
+}
+LOOPS: dict[str, dict[Part, int]] = {
+    "dconv": {"encode": 0, "decode": 2},
+    "pixnerdit": {"encode": 0, "decode": 3},
+    "compact": {"encode": 1, "decode": 3},
+}
+
 
 @pytest.mark.parametrize(
     ("config", "platforms"),
-    [(tiny_model_config(), ("cuda", "tpu")), pytest.param(tiny_pixel_config(), ("cuda",), marks=pytest.mark.slow)],
-    ids=["dconv", "pixnerdit"],
+    [
+        (tiny_model_config(), ("cuda", "tpu")),
+        (tiny_compact_config(), ("cuda",)),
+        pytest.param(tiny_pixel_config(), ("cuda",), marks=pytest.mark.slow),
+    ],
+    ids=["dconv", "compact", "pixnerdit"],
 )
 def test_programs_for_every_platform_are_made_anywhere(config, platforms: tuple[Platform, ...]):
+    kind = config.denoiser.kind
     params = numpy_params(build_model(config).shapes)
     for half, platform in itertools.product(split(config, params, "bfloat16"), platforms):
         data = export_program(half, size_ranges(config, half.part)[0], platform)
-        assert len(data) < 2**17 < sum(array.nbytes for array in half.weights.values()), "weights belong beside it"
+        assert len(data) < 2**17, "weights belong beside it"
         exported = export.deserialize(bytearray(data))
         assert exported.platforms == (platform,)
         assert not calls_other_code(exported), "the runtime would refuse it"
-        products = re.findall(r"(?:dot_general|convolution)\b.*", exported.mlir_module())
+        text = exported.mlir_module()
+        assert "f64" not in text
+        products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", text)
+        assert products
         # Fast kernels do not take bfloat16 products that ask for more; float32 ones must ask for it.
-        exact = [line for line in products if "HIGHEST" in line]
-        assert exact
-        assert not any("bf16" in line for line in exact)
-        batch, rows, columns = exported.in_avals[-1].shape[:3]
-        assert all(map(export.is_symbolic_dim, (batch, rows, columns)))
+        assert all(("bf16" in line) != ("HIGHEST" in line) for line in products)
+        # The distances from code vectors, and a pixel head's last layer.
+        assert kind == "compact" or any("HIGHEST" in line for line in products)
+        # Means and variances of norms, and sums of attention weights.
+        sums = re.findall(r"stablehlo\.reduce\(.*", text)
+        assert sums
+        assert not any("bf16" in line for line in sums)
+        moved = re.findall(r"stablehlo\.transpose .*\[0, 1, 3, 2, 4, 5\] : \(tensor<\?", text)
+        assert len(moved) == TRANSPOSITIONS[kind][half.part]
+        assert text.count("stablehlo.while") == LOOPS[kind][half.part]
+        pictures = next(taken for taken in reversed(exported.in_avals) if taken.ndim >= 3)
+        assert all(map(export.is_symbolic_dim, pictures.shape[:3]))
 
 
 @pytest.mark.parametrize("denoiser", [DConvConfig(), PixNerDiTConfig()], ids=["dconv", "pixnerdit"])
