@@ -11,6 +11,8 @@ def table(report: dict[str, Any]) -> str:
         return "\n".join(_comparison_lines(report))
     if report["benchmark"] == "input":
         return "\n".join(_input_lines(report))
+    if report["benchmark"] == "device":
+        return "\n".join(_device_lines(report))
     system, load, model = report["system"], report["load_average"], report["model"]
     lines = [
         f"device: {system['device']}; {system['processor']}, {system['cores']} cores; jax {system['jax']}",
@@ -73,7 +75,7 @@ def _program_memory(result: dict[str, Any], part: str) -> str:
 def _training_lines(report: dict[str, Any]) -> list[str]:
     lines = []
     for result in report["results"]:
-        step = result["step"]
+        step, share = result["step"], result["share_of_peak"]
         lines += [
             f"step of {result['update']}: batch of {result['batch_size']} images of "
             f"{result['image_size']}x{result['image_size']}; loss: {', '.join(result['loss_terms'])}",
@@ -81,6 +83,7 @@ def _training_lines(report: dict[str, Any]) -> list[str]:
             f"  one step: {1e3 * step['median_seconds']:.1f} ms ({1e3 * step['min_seconds']:.1f} to "
             f"{1e3 * step['max_seconds']:.1f}), CPU time {1e3 * step['median_cpu_seconds']:.1f} ms",
             f"  {_roofline(result)}",
+            *([] if share is None else [f"  model FLOPs utilisation: {100 * share:.1f} %"]),
             f"  compile: {result['compile_seconds']:.1f} s (CPU time {result['compile_cpu_seconds']:.1f} s)",
             f"  peak memory: {_gigabytes(result['peak_memory_bytes'])}" + _device_memory(result),
         ]
@@ -113,6 +116,16 @@ def _input_lines(report: dict[str, Any]) -> list[str]:
             f"  {measured['rate']} images per second need {measured['cores_needed']:.1f} cores; here the steps would "
             f"wait {100 * measured['waiting_share']:.0f} % of the time"
         )
+    return lines
+
+
+def _device_lines(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for one in report["measured"]:
+        variables = [f"{name}={value!r}" for name, value in one["environment"].items()]
+        command = " ".join([*variables, "cod benchmark", *one["arguments"]])
+        lines += [f"{one['name']}: {one['state']} after {one['seconds']:.0f} s", f"  {command}"]
+        lines += [f"  {line}" for line in one["printed"]]
     return lines
 
 

@@ -56,7 +56,8 @@ def measure_training(job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         JSON values: "system", "model", "num_updates" of the objective and "result": its name as "update", sizes,
         "loss_terms", the timing "step" of steps that are each waited for, the "ceilings" of the device and what a step
-        reaches of them as "roofline" (see `ceilings`), "images_per_second" of as many steps that are
+        reaches of them as "roofline" (see `ceilings`), its "share_of_peak" of a device whose bfloat16 rate is known
+        (None elsewhere, and for float32), "images_per_second" of as many steps that are
         handed to the device without waiting, "compile_seconds", and of this process "peak_memory_bytes" and
         "peak_device_memory_bytes".
 
@@ -124,6 +125,7 @@ def _measure(
     import jax
     import numpy as np
 
+    from cod_jax.training.flops import peak_flops_per_second
     from cod_jax.training.plan import compile_step, step_flops
 
     pixels = np.random.default_rng(0).integers(0, 256, plan.batch_shape.shape, np.uint8)
@@ -159,6 +161,7 @@ def _measure(
     ceiling = ceilings.rates(timings, jax.default_backend())
     flops = step_flops(plan, config)[plan.objective.updates.index(update)]
     reached = ceilings.compared(timings["step"]["median_seconds"], flops, ceilings.bytes_of(compiled), ceiling)
+    peak = peak_flops_per_second(jax.devices()[0].device_kind) if config.compute.dtype == "bfloat16" else None
     return {
         "update": update.name,
         "image_size": config.data.image_size,
@@ -167,6 +170,7 @@ def _measure(
         "step": timings["step"],
         "ceilings": ceiling,
         "roofline": reached,
+        "share_of_peak": None if peak is None else reached["flops_per_second"] / peak,
         "images_per_second": config.batch_size * repeats / seconds,
         "compile_seconds": compile_seconds,
         "compile_cpu_seconds": compile_cpu_seconds,

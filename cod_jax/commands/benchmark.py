@@ -23,6 +23,7 @@ examples:
   cod benchmark input --config configs/pixel.py:1 --config.data.source=shards --rate 640
   cod benchmark compare "cod decompress a.cod -o a.png --force" "djxl a.jxl b.png"
   cod benchmark compare "cod compress a.png -o a.cod --force" --checkouts old new
+  cod benchmark device --output measured          all that is worth measuring on a GPU, in 25 minutes
 
 The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
 memory; "on device" are the compiled programs by themselves, with input and output on the device. "ratio" is plain over
@@ -44,6 +45,10 @@ devices of this host take, and the answer how many cores that needs, and which s
 
 compare runs both commands in turn, and its ratio is the median over the pairs of the second's time over the first's.
 The second can be any other implementation that has a command line.
+
+device runs the other benchmarks one after the other, the most important ones first, and keeps what each has printed and
+its numbers in a folder: CoD-Lite in bfloat16 and in float32, with and without command buffers, the included model, and
+training steps. --small takes sizes that a CPU computes in minutes, to see that all of them run.
 """
 SIZES = ("768x512", "1920x1024", "3840x2160")
 PRESETS = ("lite",)
@@ -102,14 +107,28 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--repeats", type=positive, default=10, help="pairs that count, default 10")
     compare.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
-    for subject in (codec, train, reading, compare):
+    device = subjects.add_parser("device", help="measure all that matters on a GPU")
+    device.add_argument("--output", required=True, metavar="DIR", help="folder to write into")
+    device.add_argument("--minutes", type=positive, default=25, help="time for all, default 25")
+    device.add_argument("--small", action="store_true", help="small sizes, to try it")
+    for subject in (codec, train, reading, compare, device):
         subject.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.settings and args.subject not in ("train", "input"):
+        raise UserError(
+            f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train and input"
+        )
     load_before = os.getloadavg()
-    subjects = {"codec": _measure_codec, "train": _measure_training, "input": _measure_input, "compare": _compare}
-    measured = subjects[args.subject](args)
+    measure = {
+        "codec": _measure_codec,
+        "train": _measure_training,
+        "input": _measure_input,
+        "compare": _compare,
+        "device": _measure_device,
+    }
+    measured = measure[args.subject](args)
     report = {
         "benchmark": args.subject,
         **measured,
@@ -118,8 +137,12 @@ def _run(args: argparse.Namespace) -> int:
 
     from cod_jax.benchmarks import tables
 
-    for line in tables.table(report).splitlines():
+    table = tables.table(report)
+    for line in table.splitlines():
         frame.say(line)
+    if args.subject == "device":
+        files.write_bytes(Path(args.output) / "measured.txt", f"{table}\n".encode())
+        return frame.DONE if all(one["state"] == "done" for one in report["measured"]) else frame.FAILED
     if args.output:
         files.write_bytes(args.output, (json.dumps(report, indent=2) + "\n").encode())
     return frame.DONE
@@ -128,10 +151,6 @@ def _run(args: argparse.Namespace) -> int:
 def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
     from cod_jax.benchmarks.codec import report_on_codec
 
-    if args.settings:
-        raise UserError(
-            f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train and input"
-        )
     source = {"model": args.model} if args.model else {"preset": args.preset}
     return report_on_codec(source, args.size, args.dtype, args.repeats)
 
@@ -139,16 +158,18 @@ def _measure_codec(args: argparse.Namespace) -> dict[str, Any]:
 def _compare(args: argparse.Namespace) -> dict[str, Any]:
     from cod_jax.benchmarks.pairs import compare_checkouts, compare_commands
 
-    if args.settings:
-        raise UserError(
-            f"unrecognized arguments: {' '.join(args.settings)}; settings are for cod benchmark train and input"
-        )
     if (args.second is None) == (args.checkouts is None):
         raise UserError("expected two commands, or one command with --checkouts A B")
     if args.checkouts is None:
         return compare_commands(args.first, args.second, args.repeats)
     first, second = map(Path, args.checkouts)
     return compare_checkouts(first, second, args.first, args.repeats)
+
+
+def _measure_device(args: argparse.Namespace) -> dict[str, Any]:
+    from cod_jax.benchmarks.device import measure_device, measurements
+
+    return {"measured": measure_device(Path(args.output), 60.0 * args.minutes, measurements(small=args.small))}
 
 
 def _measure_training(args: argparse.Namespace) -> dict[str, Any]:

@@ -45,6 +45,7 @@ TRAINING_RESULT = {
     },
     "ceilings": {"flops_per_second": 8e10, "bytes_per_second": 1e10},
     "roofline": ceilings.compared(0.5, 2e10, 1e9, {"flops_per_second": 8e10, "bytes_per_second": 1e10}),
+    "share_of_peak": None,
     "images_per_second": 16.0,
     "compile_seconds": 20.0,
     "compile_cpu_seconds": 21.0,
