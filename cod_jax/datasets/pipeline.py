@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam  # pyright: ignore[reportMissingImports]
+from apache_beam.metrics.metric import Metrics  # pyright: ignore[reportMissingImports]
 from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 
 from cod_jax.datasets import raw
@@ -27,7 +28,7 @@ class _Convert(beam.DoFn):
             "damaged_archives": len(done.damaged),
         }
         for name, count in counts.items():
-            beam.metrics.Metrics.counter("cod_jax", name).inc(count)
+            Metrics.counter("cod_jax", name).inc(count)
 
 
 def run(
