@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from etils import epath
 
 from cod_jax.storage import access, cache
 
@@ -77,7 +78,9 @@ class S3Server(Server):
         keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
         self.environment = {"AWS_ENDPOINT_URL": self._url, **keys}
         self.start()
-        urllib.request.urlopen(urllib.request.Request(f"{self._url}/bucket", method="PUT")).close()
+        # The memory is that of all servers of this process.
+        for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
+            urllib.request.urlopen(urllib.request.Request(f"{self._url}/{path}", method=method)).close()
 
     def start(self) -> None:
         from moto.server import ThreadedMotoServer
@@ -159,6 +162,7 @@ def in_environment(server: Server, cache: Path) -> Iterator[None]:
 
 def _forget_connections() -> None:
     access._system.cache_clear()
+    epath.backend.fsspec_backend._get_filesystem.cache_clear()
     for protocol in ("s3", "gs"):
         with contextlib.suppress(ImportError):
             fsspec.get_filesystem_class(protocol).clear_instance_cache()

@@ -44,9 +44,8 @@ def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("gcs_server", marks=pytest.mark.slow), pytest.param("s3_server", marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["gcs_server", "s3_server"])
 def test_hosts_without_a_shared_folder_keep_their_checkpoints_in_storage(name: str, tmp_path: Path, request):
     server = request.getfixturevalue(name)
     environment, address = _environment(server, tmp_path), f"{server.address}/run"

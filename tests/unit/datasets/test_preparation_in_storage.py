@@ -6,24 +6,17 @@ import fsspec
 import pytest
 
 from cod_jax.input import sources
+from tests.storage_fixtures import in_environment
+from tests.storage_fixtures import s3_server as s3_server
 from tests.unit.datasets.test_preparation import prepare
 from tests.unit.datasets.test_preparation import raw as raw
 
-server = pytest.importorskip("moto.server", reason="moto is not installed")
-
 
 @pytest.fixture
-def bucket(monkeypatch):
+def bucket(s3_server, tmp_path):
     """Return the address of an empty bucket."""
-    running = server.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    names = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**names, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-    yield "s3://bucket"
-    running.stop()
+    with in_environment(s3_server, tmp_path / "cache"):
+        yield s3_server.address
 
 
 @pytest.mark.slow
