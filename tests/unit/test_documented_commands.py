@@ -20,7 +20,7 @@ COMMAND = re.compile(
     rf"(?:python -m ((?:cod_jax|launch|data)\.[a-z]\w*)|\b(cod) (?=(?:{'|'.join(COMMANDS)})\b))"
     r"((?:\\\n|(?!, )[^`\n#])*)"
 )
-BENCHMARKS = ("codec", "train", "input", "compare")
+BENCHMARKS = ("codec", "train", "input", "compare", "device")
 
 SETTINGS = [
     lite.get_config("1"),
