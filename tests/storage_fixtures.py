@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from etils import epath
+from etils.epath import backend
 
 from cod_jax.storage import access, cache
 
@@ -162,7 +162,7 @@ def in_environment(server: Server, cache: Path) -> Iterator[None]:
 
 def _forget_connections() -> None:
     access._system.cache_clear()
-    epath.backend.fsspec_backend._get_filesystem.cache_clear()
+    backend.fsspec_backend._get_filesystem.cache_clear()
     for protocol in ("s3", "gs"):
         with contextlib.suppress(ImportError):
             fsspec.get_filesystem_class(protocol).clear_instance_cache()
