@@ -75,23 +75,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     codec.add_argument("--repeats", type=positive, default=5, help="measured calls of each kind, default 5")
     codec.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
     train = subjects.add_parser("train", help="take optimizer steps")
-    train.add_argument(
-        "--config",
-        default="configs/tiny.py",
-        metavar="FILE",
-        help="training config, default configs/tiny.py; its fields are set by --config.FIELD=VALUE",
-    )
+    _add_config(train)
     train.add_argument("--image-size", type=positive, default=128, help="pixels per side, default 128")
     train.add_argument("--batch-size", type=positive, default=8, help="images per step, default 8")
     train.add_argument("--repeats", type=positive, default=10, help="measured steps of each kind, default 10")
     train.add_argument("--output", metavar="FILE", help="write the numbers as JSON")
     reading = subjects.add_parser("input", help="read training images")
-    reading.add_argument(
-        "--config",
-        default="configs/tiny.py",
-        metavar="FILE",
-        help="training config, default configs/tiny.py; its fields are set by --config.FIELD=VALUE",
-    )
+    _add_config(reading)
     reading.add_argument("--batch-size", type=positive, default=8, help="images per batch, default 8")
     reading.add_argument("--repeats", type=positive, default=50, help="measured batches, default 50")
     reading.add_argument("--rate", type=positive, metavar="N", help="images per second that the devices take")
@@ -113,6 +103,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     device.add_argument("--small", action="store_true", help="small sizes, to try it")
     for subject in (codec, train, reading, compare, device):
         subject.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        default="configs/tiny.py",
+        metavar="FILE",
+        help="training config, default configs/tiny.py; its fields are set by --config.FIELD=VALUE",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

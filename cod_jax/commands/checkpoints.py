@@ -6,11 +6,14 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
+
+if TYPE_CHECKING:
+    from cod_jax.training.run_folder import Place
 
 EPILOG = """
 examples:
@@ -56,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     return frame.DONE if all(readable) else frame.FAILED
 
 
-def _best(workdir: Any, steps: Sequence[int]) -> tuple[str, int | None]:
+def _best(workdir: "Place", steps: Sequence[int]) -> tuple[str, int | None]:
     """Return the name of the number that ranks a run's checkpoints, and the step that is best by it, None without."""
     from cod_jax.training.ranking import rank
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, stored_numbers
@@ -71,7 +74,7 @@ def _best(workdir: Any, steps: Sequence[int]) -> tuple[str, int | None]:
     return name, best_step(ranked, name) if ranked else None
 
 
-def _report(workdir: Any, step: int, best_by: str, *, is_best: bool) -> bool | None:
+def _report(workdir: "Place", step: int, best_by: str, *, is_best: bool) -> bool | None:
     """Print a line about a checkpoint, and return whether it can be read, None if a run has removed it meanwhile."""
     from cod_jax.training.ranking import DEFAULT, LOSS
     from cod_jax.training.run_folder import DamagedCheckpointError, checkpoint_directory, size_bytes, stored_numbers
@@ -100,7 +103,7 @@ def _report(workdir: Any, step: int, best_by: str, *, is_best: bool) -> bool | N
     return True
 
 
-def _is_going(folder: Any) -> bool:
+def _is_going(folder: "Place") -> bool:
     """Return whether a folder that could not be read is being removed, which a run does file by file."""
     deadline = time.monotonic() + REMOVAL_SECONDS
     while folder.is_dir() and time.monotonic() < deadline:

@@ -74,7 +74,8 @@ class Command:
         device: How the command uses JAX: not in this process, with as little device memory as it needs, or with all of
             the device memory.
         trainer_arguments: Whether the command takes the trainer's settings among its own options (as `args.settings`),
-            or all arguments of the trainer behind `--` (as `args.trainer`).
+            or all arguments of another program behind `--` (as `args.trainer`).
+        behind: What the arguments behind `--` are for, as the help names it.
         addresses: Names of the arguments that may be addresses of remote storage; all others are local.
         fetched: Names of further ones that may be addresses, of which the command gets local copies.
     """

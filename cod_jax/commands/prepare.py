@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ from cod_jax import files
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command
 from cod_jax.commands.options import positive
+from cod_jax.cores import num_cores
 from cod_jax.errors import UserError
 
 NUM_NAMES_SHOWN = 10
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
         image_format=args.format,
         quality=95 if args.quality is None else args.quality,
         images_per_shard=args.images_per_shard,
-        num_threads=(os.cpu_count() or 1) if args.threads is None else args.threads,
+        num_threads=num_cores() if args.threads is None else args.threads,
         force=args.force,
     )
     _print_skipped("too small", too_small)
@@ -126,7 +126,7 @@ def _prepare_dataset(args: argparse.Namespace) -> int:
         name=args.name,
         quality=args.quality,
         images_per_shard=args.images_per_shard,
-        num_workers=args.workers or os.cpu_count() or 1,
+        num_workers=args.workers or num_cores(),
         num_threads=args.threads or 1,
         partial=args.partial,
         skip_damaged=args.skip_damaged,

@@ -1,7 +1,7 @@
 """Builders of tensorflow-datasets for raw data that users have placed.
 
-They are builders like others, except that they write no files in an order of their own: each unit of the raw data
-becomes a shard. So nothing has to be sorted, and a preparation that was stopped goes on where it was.
+Unlike other builders they do not shuffle: each unit of the raw data becomes one shard. So nothing has to be sorted, and
+a preparation that was stopped resumes.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _NUM_NAMED = 3
 
 @dataclasses.dataclass
 class PicturesConfig(tfds.core.BuilderConfig):
-    """What becomes of each picture.
+    """How pictures are converted.
 
     Attributes:
         size: Length of the shorter side, pixels. Pictures with a shorter one are dropped.
@@ -87,11 +87,11 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
         """Make a builder.
 
         Args:
-            images_per_shard: Pictures in a shard, where the raw data are no archives.
-            num_threads: Threads of a worker that convert the pictures of a unit.
+            images_per_shard: Pictures in a shard, if the raw data are single files and not archives.
+            num_threads: Threads with which a worker converts the pictures of a unit.
             partial: Accept that archives are missing.
             skip_damaged: Accept that archives are damaged, with the pictures that can be read.
-            file_format: Only "array_record" can be read at any place, and so trained on.
+            file_format: Only "array_record"; the trainer needs records that can be read in any order.
             options: Those of `tfds.core.DatasetBuilder`: `data_dir`, `config`.
         """
         if file_format != "array_record":
@@ -104,7 +104,7 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     @property
     def settings(self) -> Settings:
-        """What becomes of each picture."""
+        """How pictures are converted."""
         config: Any = self.builder_config
         return Settings(config.size, config.quality)
 
@@ -134,7 +134,7 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
             options: Options of Beam.
 
         Returns:
-            All units, and what became of each.
+            All units, and the outcome of each.
 
         Raises:
             UserError: The raw data are not what is expected.
@@ -269,7 +269,7 @@ class Imagenet21k(Pictures):
 
 
 class Openimages(Pictures):
-    """OpenImages V7: the pictures of its training set that are hosted, with those of validation and test if placed."""
+    """OpenImages V7: its hosted training pictures, and those of validation and test where they have been placed."""
 
     name = "openimages"
     MANUAL_DOWNLOAD_INSTRUCTIONS = (

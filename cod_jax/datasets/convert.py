@@ -22,7 +22,7 @@ from cod_jax.input.prepare import TooSmallError, map_in_order, shrink
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What becomes of each picture.
+    """How pictures are converted.
 
     Attributes:
         size: Length of the shorter side, pixels. Pictures with a shorter one are dropped.
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What became of a unit, as it is kept beside the shard.
+    """The outcome of a unit, as it is kept beside the shard.
 
     Attributes:
         key: Checksum of the raw files and the settings.
@@ -59,7 +59,7 @@ def convert(unit: raw.Unit, settings: Settings, folder: str, *, num_threads: int
 
     Args:
         unit: The unit.
-        settings: What becomes of each picture.
+        settings: How pictures are converted.
         folder: Folder for shards and descriptions.
         num_threads: Threads that decode, shrink and encode.
 
@@ -111,7 +111,7 @@ def convert(unit: raw.Unit, settings: Settings, folder: str, *, num_threads: int
 
 
 def read_done(unit: raw.Unit, settings: Settings, folder: str) -> Done | None:
-    """Return what became of a unit, or None if it is still to be done; a damaged one is worth another try.
+    """Return the outcome of a unit, or None if it is still to be done; a damaged one is worth another try.
 
     Raises:
         UserError: The description is damaged, or remote storage cannot be read.

@@ -44,9 +44,9 @@ def run(
 
     Args:
         units: The units to convert.
-        settings: What becomes of each picture.
+        settings: How pictures are converted.
         folder: Folder for shards and their descriptions, which all workers can write.
-        num_threads: Threads of a worker that convert the pictures of a unit.
+        num_threads: Threads with which a worker converts the pictures of a unit.
         runner: The runner of Beam, if the options do not name one.
         options: Options of Beam.
 

@@ -16,18 +16,6 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
-def sizes_at(address: str) -> dict[str, int]:
-    """Return the sizes in bytes of the files below an address, by their names there, sorted; there may be none.
-
-    Raises:
-        UserError: The storage cannot be read.
-    """
-    with _system(address) as (system, root):
-        system.invalidate_cache(root)
-        found = system.find(root, detail=True)
-    return {path.removeprefix(root).lstrip("/"): found[path]["size"] for path in sorted(found)}
-
-
 def names_in(folder: str) -> list[str]:
     """Return the names of the files in a folder, which may not exist yet.
 
@@ -36,7 +24,7 @@ def names_in(folder: str) -> list[str]:
         OSError: The folder cannot be read.
     """
     if files.is_address(folder):
-        return list(sizes_at(folder))
+        return list(storage.list_files(folder))
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
@@ -51,8 +39,8 @@ def open_file(place: str) -> Any:
     if not files.is_address(place):
         return files.open_regular(place)
     with _system(place) as (system, path):
-        if system.exists(path):
-            return system.open(path, "rb")
+        if storage.retried(lambda: system.exists(path)):
+            return storage.retried(lambda: system.open(path, "rb"))
     raise FileNotFoundError(f"{place} does not exist")
 
 
@@ -80,9 +68,7 @@ def new_file(place: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="cod_jax_") as folder:
             path = Path(folder, "file")
             yield path
-            with _system(place) as (system, target):
-                system.put_file(str(path), target)  # it appears when it is complete
-                system.invalidate_cache(target)
+            storage.upload_file(path, storage.as_url(place))  # it appears when it is complete
         return
     files.make_directory(Path(place).parent)
     # In a folder of its own beside the place: several workers may try the same.
@@ -101,7 +87,7 @@ def link(source: str, target: str) -> None:
     """
     if files.is_address(target):
         with _system(source) as (system, path), _system(target) as (_, other):
-            system.cp_file(path, other)
+            storage.retried(lambda: system.cp_file(path, other))
             system.invalidate_cache(other)
         return
     try:
@@ -124,10 +110,12 @@ def remove_folder(folder: str, first: str = "") -> None:
     if not files.is_address(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    names = sorted(sizes_at(folder), key=lambda name: name != first)
+    names = sorted(storage.list_files(folder), key=lambda name: name != first)
     with _system(folder) as (system, root):
         for name in names:
-            system.rm_file(join(root, name))
+            # A request that is repeated may find that the first one has done it.
+            with contextlib.suppress(FileNotFoundError):
+                storage.retried(lambda name=name: system.rm_file(join(root, name)))
 
 
 @contextlib.contextmanager
@@ -135,8 +123,4 @@ def _system(address: str) -> Iterator[tuple[Any, str]]:
     """Give the file system of an address and the path in it, and name the address in errors."""
     url = storage.as_url(address)
     with storage.naming_address(url):
-        import fsspec
-
-        storage.set_up_libraries()
-        system, path = fsspec.core.url_to_fs(url)
-        yield system, path.rstrip("/")
+        yield storage.open_address(url)

@@ -67,7 +67,7 @@ def prepare(
         size: Length of the shorter side, pixels.
         name: Name of a dataset that is made of a folder.
         quality: JPEG quality, 1 to 100; 95 if it is None.
-        images_per_shard: Pictures in a shard, where the raw data are no archives.
+        images_per_shard: Pictures in a shard, if the raw data are single files and not archives.
         num_workers: Processes on this machine, unless the options name another runner.
         num_threads: Threads in each of them.
         partial: Accept that archives are missing.

@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from tarfile import EOFHeaderError  # pyright: ignore[reportAttributeAccessIssue]
 
-from cod_jax import files
+from cod_jax import files, storage
 from cod_jax.datasets import places
 from cod_jax.errors import UserError
-from cod_jax.image_search import find_files, find_images
+from cod_jax.image_search import find_files, find_images, images_among
 
 # Archives are put together until they have this size: a training run keeps each shard open.
 _UNIT_BYTES = 2 << 30
@@ -135,7 +135,7 @@ def read_pictures(unit: Unit) -> Iterator[tuple[str, bytes | OSError | DamagedAr
 def _find(folder: str, layout: Layout) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """Return the sizes of the archives of each split, or else those of the pictures, by name in the folder."""
     if files.is_address(folder):
-        found = places.sizes_at(folder)
+        found = storage.list_files(folder)
     else:
         suffixes = _ARCHIVE_SUFFIXES if layout.archives else ()
         found = _local_sizes(folder, sorted(name for suffix in suffixes for name in find_files(folder, suffix)))
@@ -147,7 +147,7 @@ def _find(folder: str, layout: Layout) -> tuple[dict[str, dict[str, int]], dict[
         return archives, {}
     if not files.is_address(folder):
         return archives, _local_sizes(folder, find_images(folder))
-    return archives, {name: size for name, size in found.items() if name.lower().endswith(files.IMAGE_SUFFIXES)}
+    return archives, images_among(found, folder)
 
 
 def _local_sizes(folder: str, names: Sequence[str]) -> dict[str, int]:

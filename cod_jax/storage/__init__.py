@@ -3,9 +3,17 @@
 Credentials are those that the libraries of a storage find by themselves.
 """
 
-from cod_jax.storage.access import StorageError, as_url, make_s3_patient, naming_address, set_up_libraries
+from cod_jax.storage.access import (
+    StorageError,
+    as_url,
+    make_s3_patient,
+    naming_address,
+    open_address,
+    retried,
+    set_up_libraries,
+)
 from cod_jax.storage.cache import working_folder
-from cod_jax.storage.folders import check_new_directory, fetch, fetch_all, move, new_directory
+from cod_jax.storage.folders import check_new_directory, fetch, fetch_all, move, new_directory, upload_file
 from cod_jax.storage.mirror import Mirror, working_copy
 from cod_jax.storage.reading import list_files, read_bytes
 
@@ -21,8 +29,11 @@ __all__ = [
     "move",
     "naming_address",
     "new_directory",
+    "open_address",
     "read_bytes",
+    "retried",
     "set_up_libraries",
+    "upload_file",
     "working_copy",
     "working_folder",
 ]

@@ -249,7 +249,7 @@ class PredictiveModel(EntropyModel):
                 of_group = network.of_group(batch.first, batch.last) if network else None
                 predict = functools.partial(self._predicted, known, level, of_group)
                 parts = list(batch.parts())
-                # Threads need the processor's cores themselves, and so small products take longer on several.
+                # The parts take the cores, so each product gets one.
                 with one_thread_each():
                     predicted = list((pool.map if len(parts) > 1 else map)(predict, parts))
                 yield batch, coded_by(*(np.concatenate(of_parts, axis=1) for of_parts in zip(*predicted, strict=True)))

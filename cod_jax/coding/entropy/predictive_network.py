@@ -207,7 +207,7 @@ class BeforeInputs:
 
 
 def one_thread_each() -> contextlib.AbstractContextManager[Any]:
-    """Keep a matrix product to one thread inside.
+    """Return a context in which each matrix product runs on one thread.
 
     Products as small as these take ten times as long on several threads where other programs use the processor too.
     """
