@@ -45,7 +45,7 @@ def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["gcs_server", "s3_server"])
+@each_server
 def test_hosts_without_a_shared_folder_keep_their_checkpoints_in_storage(name: str, tmp_path: Path, request):
     server = request.getfixturevalue(name)
     environment, address = _environment(server, tmp_path), f"{server.address}/run"
@@ -101,14 +101,17 @@ def test_a_run_survives_a_minute_without_storage(name: str, tmp_path: Path, requ
     server.start()
     status, err = _end(process)
     while status and starts < 3:  # as a scheduler does
-        assert len(err.splitlines()) <= 3, err
+        # One line of ours; the libraries of a storage warn about its credentials.
+        assert err.count("cod train: error: ") == 1, err
+        assert "Traceback" not in err, err
         starts += 1
         status, err = _end(_start(arguments("disturbed"), environment))
     assert status == 0, err
     text = log.read_text()
     for resumed in re.findall(r"resumed after step (\d+)", text):
         before = text.partition(f"resumed after step {resumed}")[0]
-        assert max(map(int, re.findall(r"step (\d+)/60", before))) <= int(resumed) + 5 + 1
+        # Steps go on while a checkpoint is written, until the next one is due, which waits for it.
+        assert max(map(int, re.findall(r"step (\d+)/60", before))) <= int(resumed) + 2 * 5
 
     with in_environment(server, tmp_path / "cache"):
         for run in ("undisturbed", "disturbed"):
