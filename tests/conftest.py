@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,15 @@ def programs_fit_into_memory() -> Iterator[None]:
             gc.collect()
             if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what is freed otherwise
                 libc.malloc_trim(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for runs with little time."""
+    parser.addoption("--stop-at", type=float, metavar="SECONDS", help="skip tests from this time on (since 1970)")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test for which no time is left."""
+    stop_at = item.config.getoption("--stop-at")
+    if stop_at is not None and time.time() > stop_at:
+        pytest.skip("no time was left for it (--stop-at)")

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+TFDS_PREFIX = "tfds:"
+"""What the places of datasets begin with that tensorflow-datasets has prepared; see `TfdsSource`."""
+
 
 class Source:
     """Encoded images by index; a source of another package inherits from this class.

@@ -12,7 +12,6 @@ from cod_jax.errors import UserError
 from cod_jax.input import records
 from cod_jax.input.source import Source
 
-PREFIX = "tfds:"
 # The file that tells a prepared dataset from other folders.
 INFO_NAME = "dataset_info.json"
 DEFAULT_SPLIT = "train"

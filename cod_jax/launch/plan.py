@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cod_jax.errors import UserError
+from cod_jax.input.source import TFDS_PREFIX
 from cod_jax.input.sources import open_source
-from cod_jax.input.tfds_source import PREFIX as TFDS_PREFIX
 from cod_jax.launch import hyper
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_list import find_config

@@ -6,10 +6,12 @@ import fsspec
 import pytest
 
 from cod_jax.input import sources
+from tests.dataset_fixtures import prepare
+from tests.dataset_fixtures import raw as raw
 from tests.storage_fixtures import in_environment
 from tests.storage_fixtures import s3_server as s3_server
-from tests.unit.datasets.test_preparation import prepare
-from tests.unit.datasets.test_preparation import raw as raw
+
+pytest.importorskip("apache_beam", reason="apache-beam is not installed; it comes with the extra beam")
 
 
 @pytest.fixture
