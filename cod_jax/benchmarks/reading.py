@@ -8,6 +8,7 @@ from typing import Any
 from cod_jax.cores import num_cores
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import TrainBatches, build_train_batches
+from cod_jax.input.workers import num_ready
 
 
 def report_on_input(
@@ -24,8 +25,8 @@ def report_on_input(
 
     Returns:
         JSON values: "input" with the source, the size of the crops, "images_per_core_second" of processor time,
-        "images_per_second" with the config's "num_threads", "num_cores" of this process, and with a rate "rate",
-        "cores_needed" for it, and "waiting_share" of the time of steps that take it, on this machine.
+        "images_per_second" with the config's "num_threads" and "num_workers", "num_cores" of this process, and with a
+        rate "rate", "cores_needed" for it, and "waiting_share" of the time of steps that take it, on this machine.
 
     Raises:
         UserError: The config or its source cannot be used.
@@ -37,7 +38,7 @@ def report_on_input(
     data = TrainConfig.from_dict(read_settings(config, changes), trusted=True).data
     if not data.source:
         raise UserError("data.source is empty; set --config.data.source=FOLDER to what is to be read")
-    cpu_seconds = _time(dataclasses.replace(data, num_threads=0), batch_size, repeats)[1]
+    cpu_seconds = _time(dataclasses.replace(data, num_threads=0, num_workers=0), batch_size, repeats)[1]
     seconds = _time(data, batch_size, repeats)[0]
     num_images = batch_size * repeats
     measured = {
@@ -47,6 +48,7 @@ def report_on_input(
         "batch_size": batch_size,
         "images_per_core_second": num_images / cpu_seconds,
         "num_threads": data.num_threads,
+        "num_workers": data.num_workers,
         "images_per_second": num_images / seconds,
         "num_cores": num_cores(),
     }
@@ -63,8 +65,8 @@ def _time(data: Any, batch_size: int, repeats: int) -> tuple[float, float]:
     """Return the time on the clock and that of all processors for some batches."""
     batches = build_train_batches(data, batch_size=batch_size, seed=0)
     try:
-        # What threads have prepared beforehand does not count.
-        _take(batches, 1 + (max(data.prefetch, data.num_threads) if data.num_threads else 0))
+        # What threads and processes have prepared beforehand does not count.
+        _take(batches, 1 + (num_ready(data) * max(data.num_workers, 1) if data.num_threads or data.num_workers else 0))
         start, start_cpu = time.perf_counter(), time.process_time()
         _take(batches, repeats)
         return time.perf_counter() - start, time.process_time() - start_cpu

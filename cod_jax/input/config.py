@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from cod_jax.errors import UserError
 from cod_jax.files import require_local
-from cod_jax.input.tfds_source import PREFIX
+from cod_jax.input.source import TFDS_PREFIX
 
 Crop = Literal["random_resized", "random", "center"]
 
@@ -30,8 +30,10 @@ class DataConfig:
         min_scale: Smallest area of the random square to be resized as a fraction of the largest square that fits, in
             (0, 1]. The square is never smaller than `image_size`.
         flip: Whether half of the training images, at random, are mirrored left to right.
-        num_threads: Decoding threads; 0 decodes in the calling thread.
-        prefetch: Batches kept ready, at least 1; there are never fewer than `num_threads`.
+        num_threads: Decoding threads of each process that reads; 0 decodes in the calling thread.
+        num_workers: Processes that read beside each training process; 0 reads in the training process. Threads share
+            an interpreter, which keeps many cores from being busy; processes take a start of some seconds, and memory.
+        prefetch: Batches kept ready by each process that reads, at least 1; never fewer than `num_threads`.
     """
 
     source: str = ""
@@ -42,6 +44,7 @@ class DataConfig:
     min_scale: float = 0.5
     flip: bool = True
     num_threads: int = 4
+    num_workers: int = 0
     prefetch: int = 2
 
     def __post_init__(self) -> None:
@@ -51,8 +54,8 @@ class DataConfig:
             UserError: A value is outside its range, or a prepared dataset is at the address of remote storage.
         """
         for source in (self.source, self.validation_source):
-            if source.startswith(PREFIX):
-                require_local(source.removeprefix(PREFIX))
+            if source.startswith(TFDS_PREFIX):
+                require_local(source.removeprefix(TFDS_PREFIX))
         if self.image_size < 1:
             raise UserError(f"expected data.image_size to be at least 1, got {self.image_size}")
         if self.crop not in get_args(Crop):
@@ -64,7 +67,8 @@ class DataConfig:
                 f"expected data.validation_modulus to be 0, which holds nothing out, or at least 2, "
                 f"got {self.validation_modulus}"
             )
-        if self.num_threads < 0:
-            raise UserError(f"expected data.num_threads to be at least 0, got {self.num_threads}")
+        for name, value in (("num_threads", self.num_threads), ("num_workers", self.num_workers)):
+            if value < 0:
+                raise UserError(f"expected data.{name} to be at least 0, got {value}")
         if self.prefetch < 1:
             raise UserError(f"expected data.prefetch to be at least 1, got {self.prefetch}")

@@ -16,6 +16,7 @@ from cod_jax.errors import UserError
 from cod_jax.input import transforms
 from cod_jax.input.config import DataConfig
 from cod_jax.input.sources import Source, name_checksum, open_source, split_by_name
+from cod_jax.input.workers import read_ahead
 from cod_jax.storage import StorageError
 
 Batch = dict[str, np.ndarray]
@@ -74,8 +75,8 @@ class UsableImages:
             return None
         return image_uint8
 
-    def load_or_next(self, position: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Return the image at a position, or the first usable one after it, starting over at the end.
+    def load_or_next(self, position: int) -> tuple[UInt8[np.ndarray, "height width 3"], int]:
+        """Return the image at a position, or the first usable one after it, starting over at the end, and how far.
 
         Raises:
             UserError: No image can be used, or the storage does not answer for minutes.
@@ -83,7 +84,7 @@ class UsableImages:
         for offset in range(len(self)):
             image_uint8 = self.load((position + offset) % len(self))
             if image_uint8 is not None:
-                return image_uint8
+                return image_uint8, offset
         name, reason = next(iter(self.skipped.items()))
         raise UserError(
             f"{self.source.location}: none of the {len(self)} files can be used (for example {name}: {reason}); "
@@ -99,9 +100,9 @@ class CropForTraining:
         self._config = config
 
     def __call__(self, position: int, rng: np.random.Generator) -> Batch:
-        """Return {"image": uint8 [S, S, 3]}."""
+        """Return {"image": uint8 [S, S, 3], "position": int, "offset": int}, see `UsableImages.load_or_next`."""
         config = self._config
-        image_uint8 = self._usable.load_or_next(position)
+        image_uint8, offset = self._usable.load_or_next(position)
         height, width = image_uint8.shape[:2]
         if config.crop == "center":
             box = transforms.center_box(height, width)
@@ -112,7 +113,7 @@ class CropForTraining:
         square = transforms.crop_and_resize(image_uint8, box, config.image_size)
         if config.flip and rng.random() < 0.5:
             square = square[:, ::-1]
-        return {"image": np.ascontiguousarray(square)}
+        return {"image": np.ascontiguousarray(square), "position": np.int64(position), "offset": np.int64(offset)}
 
 
 class TrainBatches(Iterator[Batch]):
@@ -123,13 +124,15 @@ class TrainBatches(Iterator[Batch]):
         source: Where they come from, the held-out images included.
     """
 
-    def __init__(self, dataset: grain.IterDataset, usable: UsableImages, identity: dict[str, int]) -> None:
+    _iterator: grain.DatasetIterator[Batch] | None = None
+
+    def __init__(
+        self, dataset: grain.MapDataset, config: DataConfig, usable: UsableImages, identity: dict[str, int]
+    ) -> None:
         self.num_images = len(usable)
         self.source = usable.source
-        self._usable = usable
-        self._identity = identity
-        self._iterator = iter(dataset)
-        self._step = 0
+        self._dataset, self._config, self._usable, self._identity = dataset, config, usable, identity
+        self.set_step(0)
 
     def __next__(self) -> Batch:
         """Return the next batch.
@@ -137,9 +140,14 @@ class TrainBatches(Iterator[Batch]):
         Raises:
             UserError: No image can be used.
         """
+        if self._iterator is None:
+            self._iterator = iter(read_ahead(self._dataset[self._step :], self._config))
         batch = next(self._iterator)
         self._step += 1
-        return batch
+        for position, offset in zip(batch["position"].tolist(), batch["offset"].tolist(), strict=True):
+            for passed in range(offset):  # found by another process, perhaps
+                self._usable.load((position + passed) % self.num_images)
+        return {"image": batch["image"]}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -182,12 +190,14 @@ class TrainBatches(Iterator[Batch]):
         """
         if step < 0:
             raise UserError(f"expected step to be at least 0, got {step}")
-        self._iterator.set_state({"next_index": step})
+        self.close()
         self._step = step
 
     def close(self) -> None:
-        """Stop the decoding threads."""
-        self._iterator.close()
+        """Stop the decoding threads and processes."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
 
 
 def build_train_batches(
@@ -244,12 +254,6 @@ def build_train_batches(
         .repeat()
         .random_map(CropForTraining(usable, config))
         .batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
-        .to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=config.num_threads,
-                prefetch_buffer_size=max(config.prefetch, config.num_threads) if config.num_threads else 0,
-            )
-        )
     )
     names = "\n".join(source.names[index] for index in epoch)
     identity = {
@@ -262,7 +266,7 @@ def build_train_batches(
     held_out_identity = source.identity(held_out)
     if "sizes_crc32" in held_out_identity:
         identity[_HELD_OUT] = held_out_identity["sizes_crc32"]
-    return TrainBatches(dataset, usable, identity)
+    return TrainBatches(dataset, config, usable, identity)
 
 
 def load_validation_images(

@@ -12,7 +12,7 @@ from cod_jax import files, storage
 from cod_jax.errors import UserError, reason_of
 from cod_jax.image_search import find_images, images_among
 from cod_jax.input import mixture, records, tfds_source
-from cod_jax.input.source import Source
+from cod_jax.input.source import TFDS_PREFIX, Source
 from cod_jax.plugins import is_plugin, resolve
 
 
@@ -163,7 +163,7 @@ def open_source(path: str) -> Source:
     if kind and not Path(path).exists():
         # The settings of a run are its user's own.
         return resolve(kind, Source, trusted=True)(argument)
-    if path.startswith(tfds_source.PREFIX):
+    if path.startswith(TFDS_PREFIX):
         return tfds_source.TfdsSource(path)
     if path.startswith(mixture.PREFIX):
         return mixture.MixedSource(path, open_source)
@@ -176,7 +176,7 @@ def open_source(path: str) -> Source:
     if location.is_file() and location.name.endswith(records.SHARD_SUFFIX):
         return RecordSource(path)
     if (location / tfds_source.INFO_NAME).is_file():
-        return tfds_source.TfdsSource(f"{tfds_source.PREFIX}{location.absolute()}")
+        return tfds_source.TfdsSource(f"{TFDS_PREFIX}{location.absolute()}")
     if location.is_dir() and (
         (location / records.MANIFEST_NAME).is_file() or any(location.glob(f"*{records.SHARD_SUFFIX}"))
     ):
@@ -188,7 +188,7 @@ def _split_kind(path: str) -> tuple[str, str]:
     """Take "package.module:Class:ARGUMENT" apart; of any other text both parts are empty."""
     module, *rest = path.split(":", 2)
     kind = ":".join((module, *rest[:1]))
-    is_other = path.startswith((tfds_source.PREFIX, mixture.PREFIX)) or not is_plugin(kind)
+    is_other = path.startswith((TFDS_PREFIX, mixture.PREFIX)) or not is_plugin(kind)
     return ("", "") if is_other else (kind, rest[1] if len(rest) > 1 else "")
 
 

@@ -158,7 +158,8 @@ def train(
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
-        report = Report(writer, config.total_steps, kept.best_by, config.data.num_threads)
+        num_readers = config.data.num_threads * max(config.data.num_workers, 1)
+        report = Report(writer, config.total_steps, kept.best_by, num_readers)
         skipped = SkippedSteps(plan.objective.updates, config.max_consecutive_skipped)
         meter = _build_meter(clock, plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))

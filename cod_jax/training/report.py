@@ -27,7 +27,7 @@ class Report:
         writer: Writer of the TensorBoard files.
         total_steps: Number of steps of the run, for the log lines.
         best_by: Name of the number of the validation that ranks the checkpoints, which its log lines show.
-        num_threads: Threads that read images, for advice if the steps wait for them.
+        num_threads: Threads that read images, over all processes, for advice if the steps wait for them.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def _advice(num_threads: int) -> str:
     if num_threads < num_cores():
         return f"set --config.data.num_threads={num_cores()}, the number of cores here; it is {num_threads}"
     return (
-        f"all {num_cores()} cores read already; make shards with cod prepare, of images just larger than the crops, or "
-        "give the process more cores"
+        f"all {num_cores()} cores read already; make shards with cod prepare, of images just larger than the crops, "
+        "let processes of their own read with --config.data.num_workers=N, or give this one more cores"
     )
 
 
