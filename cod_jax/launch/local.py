@@ -23,7 +23,7 @@ def trainer_commands(num_processes: int, arguments: Sequence[str]) -> list[list[
         num_processes: How many processes share the run.
         arguments: Those of the trainer, the same for all.
     """
-    shared = ["--distributed", f"--coordinator_address=localhost:{_free_port()}", f"--num_processes={num_processes}"]
+    shared = ["--distributed", f"--coordinator_address=localhost:{free_port()}", f"--num_processes={num_processes}"]
     return [[*TRAINER, *shared, f"--process_id={index}", *arguments] for index in range(num_processes)]
 
 
@@ -77,7 +77,7 @@ def _copy_lines(index: int, output: IO[bytes]) -> None:
             sys.stdout.flush()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a TCP port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
