@@ -124,7 +124,7 @@ def _load_autoencoder(settings: Mapping[str, Any], folder: str | None) -> dict[A
     way_out = "give its folder with --frozen-weights"
     if not folder:
         raise UserError(f"the model decodes with sd-vae-ft-ema, and its run names no folder of that file; {way_out}")
-    return load_sd_vae(folder, otherwise=way_out)
+    return load_sd_vae(storage.local_path(folder), otherwise=way_out)
 
 
 COMMAND = Command(

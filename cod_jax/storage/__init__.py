@@ -13,7 +13,7 @@ from cod_jax.storage.access import (
     set_up_libraries,
 )
 from cod_jax.storage.cache import working_folder
-from cod_jax.storage.folders import check_new_directory, fetch, fetch_all, move, new_directory, upload_file
+from cod_jax.storage.folders import check_new_directory, fetch, fetch_all, local_path, move, new_directory, upload_file
 from cod_jax.storage.mirror import Mirror, working_copy
 from cod_jax.storage.reading import list_files, read_bytes
 
@@ -25,6 +25,7 @@ __all__ = [
     "fetch",
     "fetch_all",
     "list_files",
+    "local_path",
     "make_s3_patient",
     "move",
     "naming_address",

@@ -61,6 +61,15 @@ def fetch_all(address: str | os.PathLike[str]) -> Path:
     return _copied(url, entries)
 
 
+def local_path(place: str | os.PathLike[str]) -> Path:
+    """Return a path as it is, and of an address the copy that `fetch_all` makes.
+
+    Raises:
+        UserError: See `fetch_all`.
+    """
+    return fetch_all(place) if files.is_address(place) else Path(place)
+
+
 def download(address: str | os.PathLike[str], folder: Path) -> None:
     """Copy a folder with all folders below it to a local place.
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cod_jax.errors import UserError
-from cod_jax.files import require_local
 from cod_jax.input.config import DataConfig
 from cod_jax.models.compute import ComputeConfig, Dtype
 from cod_jax.models.config import ModelConfig, with_bottleneck
@@ -36,7 +35,7 @@ class FrozenConfig:
     """Settings of the frozen networks: those that losses use, the autoencoder of latent models, and the teacher.
 
     Attributes:
-        weights: Folder of the weight files as their authors published them.
+        weights: Folder of the weight files as their authors published them, which may be an address of remote storage.
         dtype: Dtype of their parameters and computation. The teacher computes in the student's dtype, see `compute`.
         sharded: Whether the rules split their parameters over the devices; otherwise each device holds all of them.
     """
@@ -202,7 +201,6 @@ class TrainConfig:
     def __post_init__(self):
         require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
         require_at_least(self, 0, "images_per_device")
-        require_local(self.frozen.weights)
         require(0 <= self.seed < 2**32, f"seed must be between 0 and 2^32 - 1, got {self.seed}")
         require(self.total_steps < 2**31, f"total_steps must be below 2^31, got {self.total_steps}")
         require(

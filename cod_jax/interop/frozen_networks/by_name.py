@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
+from cod_jax import storage
 from cod_jax.interop.frozen_networks.dinov2 import load_dinov2
 from cod_jax.interop.frozen_networks.lpips import load_lpips
 from cod_jax.interop.frozen_networks.sd_vae import load_sd_vae
@@ -31,7 +31,7 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
 
     Args:
         names: "dinov2", "autoencoder" (sd-vae-ft-ema), "lpips_vgg", "lpips_alex"; may be empty.
-        weights: Folder of the published files, "" for none.
+        weights: Folder of the published files, or its address in remote storage; "" for none.
 
     Raises:
         FileNotFoundError: No folder is named, or a file is missing; the message says which, where it comes from, and
@@ -43,4 +43,7 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
             f"this run needs the frozen network {names[0]!r}, and frozen.weights names no folder of weight files; "
             f"set --config.frozen.weights=FOLDER, or {OTHERWISE[names[0]]}"
         )
-    return {name: _LOADERS[name](Path(weights), otherwise=OTHERWISE[name]) for name in names}
+    if not names:
+        return {}
+    folder = storage.local_path(weights)
+    return {name: _LOADERS[name](folder, otherwise=OTHERWISE[name]) for name in names}

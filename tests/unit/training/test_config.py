@@ -62,7 +62,6 @@ def test_checkpoints_of_earlier_settings_are_ranked_by_the_loss():
         ({"init_fresh": (1,)}, r"config.init_fresh\[0\] must be of type str, got 1"),
         ({"data__source": "tfds:gs://b/x"}, "gs://b/x is an address, and only local paths work"),
         ({"data__validation_source": "tfds:s3://b/x"}, "s3://b/x is an address"),
-        ({"frozen__weights": "https://host/weights"}, "https://host/weights is an address"),
         ({"checkpoint__address": "az://b/run"}, "checkpoint.address must begin with gs:// or s3://, got az://b/run; "),
         ({"checkpoint__address": "runs/lite"}, "checkpoint.address must begin with gs:// or s3://, got runs/lite; "),
     ],

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cod_jax.errors import UserError
 from cod_jax.features.trunk import Stage
 from cod_jax.interop import load_lpips
 from cod_jax.interop.frozen_networks import load_frozen, lpips
 from cod_jax.models.functional import flatten_params
+from tests.storage_fixtures import bucket as bucket
+from tests.storage_fixtures import put_folder
 from tests.unit.interop.frozen_networks.comparison import assert_equal
 
 TINY_STAGES = (Stage((4,), kernel_size=5), Stage((6, 5), pool=3))
@@ -50,6 +53,16 @@ def test_lpips_takes_its_trunk_without_the_classifier_and_its_linear_layers(tmp_
     np.testing.assert_array_equal(params["convs/2/bias"], weights["features.5.bias"])
     np.testing.assert_array_equal(params["weights/1"], weights["lin1.model.1.weight"][0, :, 0, 0])
     assert_equal(load_frozen(["lpips_alex"], str(tmp_path))["lpips_alex"], load_lpips(tmp_path, "alex"))
+
+
+def test_weights_may_be_in_remote_storage(tmp_path, monkeypatch, bucket):
+    (tmp_path / "weights").mkdir()
+    save_lpips(tmp_path / "weights", monkeypatch)
+    put_folder(tmp_path / "weights", f"{bucket}/weights")
+    loaded = load_frozen(["lpips_alex"], f"{bucket}/weights")
+    assert_equal(loaded["lpips_alex"], load_lpips(tmp_path / "weights", "alex"))
+    with pytest.raises(UserError, match="memory://bucket/other does not exist"):
+        load_frozen(["lpips_alex"], f"{bucket}/other")
 
 
 def test_lpips_needs_both_files_and_says_which_is_wrong(tmp_path, monkeypatch):
