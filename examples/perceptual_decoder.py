@@ -195,8 +195,8 @@ def crops(photos: list[np.ndarray], seed: int) -> Iterator[np.ndarray]:
         yield np.stack(batch).astype(np.float32) / 127.5 - 1
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Train, fine-tune, and write what changed."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs for training")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures to decode")
@@ -208,7 +208,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--distortion-weight", type=float, default=25.0, help="of the squared error beside bits per pixel"
     )
     parser.add_argument("--perceptual-weight", type=float, default=0.1, help="beside the squared error")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, fine-tune, and write what changed."""
+    given = parser().parse_args(arguments)
     photos, pictures = read(given.photos), read(given.pictures)
     batches = crops(photos, seed=0)
     before = train(fit(photos[:200]), batches, given.steps, given.distortion_weight)

@@ -14,6 +14,7 @@ from cod_jax.errors import UserError
 from cod_jax.launch.plan import load_points, plan
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_stages
+from examples import perceptual_decoder
 from tests.documents import PAGES, REPOSITORY, Block, blocks, command_lines, name_of
 from tests.fuzz import run
 
@@ -55,6 +56,8 @@ def check(words: Sequence[str]) -> None:
             check_cod(["train", *trainer])
         case ["python", "-m", "pytest", *files]:
             assert all(map(Path.exists, map(Path, files))), files
+        case ["python", "examples/perceptual_decoder.py", *arguments]:
+            perceptual_decoder.parser().parse_args(arguments)
         case ["python", "-m", "tests.fuzz.run", *arguments]:
             run.parser().parse_args(arguments)
         case ["source", ".venv/bin/activate" | "env/bin/activate"] | ["export", *_] | ["tensorboard", "--logdir", _]:

@@ -167,7 +167,7 @@ def test_the_validation_chooses_the_steps(stub_run, capsys, psnr, options, expec
 
 @pytest.mark.parametrize("options", [(), ("--frozen-weights", "elsewhere")])
 def test_a_latent_model_gets_the_autoencoder_of_its_run(stub_run, monkeypatch, options: tuple[str, ...]):
-    monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder, **_: {"from": folder})
+    monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder, **_: {"from": str(folder)})
     saved = stub_run(tiny_latent_config("sd_vae"), frozen={"weights": "weights"})
     assert main(["export", "--workdir", "run", "--output", "model", *options]) == 0
     assert saved["autoencoder"] == {"from": options[1] if options else "weights"}
