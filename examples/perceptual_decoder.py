@@ -197,7 +197,7 @@ def crops(photos: list[np.ndarray], seed: int) -> Iterator[np.ndarray]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Fine-tune the decoder of another codec with CoDLoss.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs for training")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures to decode")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -228,7 +228,7 @@ def show(output: Path, pictures: list[np.ndarray], before: Params, after: Params
     for name, params in (("before", before), ("after", after)):
         found = []
         for picture, panel in zip(pictures, panels, strict=True):
-            symbols = encode(before, picture[None] / np.float32(127.5) - 1)
+            symbols = encode(before, jnp.asarray(picture[None], jnp.float32) / 127.5 - 1)
             decoded = np.asarray(jnp.round((decode(params, symbols)[0].clip(-1, 1) + 1) * 127.5).astype(np.uint8))
             panel.append(decoded)
             share = metrics.texture(decoded) / metrics.texture(picture)

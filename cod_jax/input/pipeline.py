@@ -113,7 +113,7 @@ class CropForTraining:
         square = transforms.crop_and_resize(image_uint8, box, config.image_size)
         if config.flip and rng.random() < 0.5:
             square = square[:, ::-1]
-        return {"image": np.ascontiguousarray(square), "position": np.int64(position), "offset": np.int64(offset)}
+        return {"image": np.ascontiguousarray(square), "position": np.array(position), "offset": np.array(offset)}
 
 
 class TrainBatches(Iterator[Batch]):
