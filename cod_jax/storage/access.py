@@ -57,8 +57,9 @@ def set_up_libraries() -> None:
         # Other processes write into a folder, and so do libraries beside gcsfs.
         for name in ("gcs", "gs", "s3"):
             conf.setdefault(name, {})["use_listings_cache"] = False
-    # It prints tracebacks of errors that it also raises.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # They print tracebacks of errors that they also raise.
+    for name in ("gcsfs", "fsspec.prefetcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def make_s3_patient() -> None:

@@ -24,5 +24,6 @@ def test_the_decoder_changes_and_the_files_do_not(tmp_path, monkeypatch):
     assert (before["decoder"], after["decoder"]) == ("before", "after")
     assert before["bits per pixel"] == after["bits per pixel"]
     assert before["PSNR"] != after["PSNR"]
-    assert float(before["PSNR"]) > 20
-    assert Image.open(output / "pictures.png").size == (2 * 64, 3 * 64)
+    assert float(before["PSNR"]) > 17
+    with Image.open(output / "pictures.png") as shown:
+        assert shown.size == (2 * 64, 3 * 64)

@@ -27,6 +27,7 @@ if __name__ == "__main__":
     config = DataConfig(source=sys.argv[1], image_size=8, validation_modulus=0, num_threads=0, num_workers=2)
     batches = build_train_batches(config, batch_size=2, seed=0)
     next(batches)
+    next(batches)  # of the second
     print("reads", flush=True)
     sys.stdin.read()
 """
