@@ -97,7 +97,7 @@ def get_config() -> config_dict.ConfigDict:
                 "min_scale": 0.5,  # smallest area of a random crop over the largest possible
                 "flip": True,  # mirror half of the images
                 "num_threads": 4,  # threads that read and crop, per process
-                "num_workers": 0,  # processes of their own that read, beside each training process
+                "num_workers": 0,  # worker processes that read, for each training process
                 "prefetch": 2,  # batches made ahead
             },
             "batch_size": 128,  # images per step over all devices and processes

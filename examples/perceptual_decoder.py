@@ -1,4 +1,4 @@
-"""The decoder of another codec, fine-tuned with a CoD model as perceptual loss, and what that changed in pictures.
+"""Fine-tune the decoder of another codec with a CoD model as perceptual loss, and show what changes.
 
     python examples/perceptual_decoder.py --photos PHOTOS --pictures KODAK --output perceptual
 
@@ -174,14 +174,16 @@ def tune(params: Params, batches: Iterator[np.ndarray], steps: int, model: str, 
     return {**frozen, **decoder}
 
 
-def read(folder: Path) -> list[np.ndarray]:
-    """Return the photographs of a folder that a crop fits into, cut to multiples of 16 pixels, as uint8 [H, W, 3]."""
+def read(folder: Path, side: int) -> list[np.ndarray]:
+    """Return photographs with sides of at least `side`, cut to multiples of 16 pixels, as uint8 [H, W, 3]."""
+    if not folder.is_dir():
+        raise SystemExit(f"there is no folder {folder}")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     photos = [photo[: photo.shape[0] // 16 * 16, : photo.shape[1] // 16 * 16] for photo in photos]
-    photos = [photo for photo in photos if min(photo.shape[:2]) >= CROP]
+    photos = [photo for photo in photos if min(photo.shape[:2]) >= side]
     if not photos:
-        raise SystemExit(f"expected a folder with .png or .jpg files of at least {CROP}x{CROP} pixels, got {folder}")
+        raise SystemExit(f"expected a folder with .png or .jpg files of at least {side}x{side} pixels, got {folder}")
     return photos
 
 
@@ -214,11 +216,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Train, fine-tune, and write what changed."""
     given = parser().parse_args(arguments)
-    photos, pictures = read(given.photos), read(given.pictures)
+    given.output.mkdir(parents=True, exist_ok=True)
+    photos, pictures = read(given.photos, CROP), read(given.pictures, SHOWN_SIZE)
     batches = crops(photos, seed=0)
     before = train(fit(photos[:200]), batches, given.steps, given.distortion_weight)
     after = tune(before, batches, given.tune_steps, given.model, given.perceptual_weight)
-    given.output.mkdir(parents=True, exist_ok=True)
     show(given.output, pictures, before, after)
 
 
@@ -228,12 +230,12 @@ def show(output: Path, pictures: list[np.ndarray], before: Params, after: Params
     for name, params in (("before", before), ("after", after)):
         found = []
         for picture, panel in zip(pictures, panels, strict=True):
-            symbols = encode(before, jnp.asarray(picture[None], jnp.float32) / 127.5 - 1)
+            symbols = encode(params, jnp.asarray(picture[None], jnp.float32) / 127.5 - 1)
             decoded = np.asarray(jnp.round((decode(params, symbols)[0].clip(-1, 1) + 1) * 127.5).astype(np.uint8))
             panel.append(decoded)
             share = metrics.texture(decoded) / metrics.texture(picture)
             wasserstein = wasserstein_distortion(picture, decoded)
-            rate = float(bits_per_pixel(before, symbols))
+            rate = float(bits_per_pixel(params, symbols))
             found.append((rate, psnr(picture, decoded), ms_ssim(picture, decoded), wasserstein, share))
         rows.append((name, *np.round(np.mean(found, axis=0), 4)))
     header = ("decoder", "bits per pixel", "PSNR", "MS-SSIM", "Wasserstein distortion", "texture")
@@ -241,9 +243,14 @@ def show(output: Path, pictures: list[np.ndarray], before: Params, after: Params
         csv.writer(file).writerows([header, *rows])
     for row in (header, *rows):
         print("  ".join(f"{value!s:>22}" for value in row))
-    shown = [[view[128 : 128 + SHOWN_SIZE, 128 : 128 + SHOWN_SIZE] for view in panel] for panel in panels[:SHOWN]]
-    columns = [np.concatenate(panel, axis=0) for panel in shown]
+    columns = [np.concatenate([middle(view) for view in panel]) for panel in panels[:SHOWN]]
     Image.fromarray(np.concatenate(columns, axis=1)).save(output / "pictures.png")
+
+
+def middle(picture: np.ndarray) -> np.ndarray:
+    """Return the square in the middle that is shown."""
+    top, left = ((side - SHOWN_SIZE) // 2 for side in picture.shape[:2])
+    return picture[top : top + SHOWN_SIZE, left : left + SHOWN_SIZE]
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _time(data: Any, batch_size: int, repeats: int) -> tuple[float, float]:
     batches = build_train_batches(data, batch_size=batch_size, seed=0)
     try:
         # What threads and processes have prepared beforehand does not count.
-        _take(batches, 1 + (num_ready(data) * max(data.num_workers, 1) if data.num_threads or data.num_workers else 0))
+        _take(batches, 1 + (num_ready(data) if data.num_threads else 0) + data.num_workers * (num_ready(data) + 3))
         start, start_cpu = time.perf_counter(), time.process_time()
         _take(batches, repeats)
         return time.perf_counter() - start, time.process_time() - start_cpu

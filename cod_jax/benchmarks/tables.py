@@ -105,12 +105,12 @@ def _comparison_lines(report: dict[str, Any]) -> list[str]:
 def _input_lines(report: dict[str, Any]) -> list[str]:
     measured, load = report["input"], report["load_average"]
     side = measured["image_size"]
+    workers = f"{measured['num_workers']} worker processes with " if measured["num_workers"] else ""
     lines = [
         f"load average: {load['before']:.1f} before, {load['after']:.1f} after; {measured['num_cores']} cores",
         f"input: {measured['source']}, {measured['crop']} crops of {side}x{side}",
         f"  one core: {measured['images_per_core_second']:.0f} images per second",
-        f"  {measured['num_workers'] or 'no'} worker processes, {measured['num_threads']} threads each, here: "
-        f"{measured['images_per_second']:.0f} images per second",
+        f"  {workers}{measured['num_threads']} threads here: {measured['images_per_second']:.0f} images per second",
     ]
     if "rate" in measured:
         lines.append(

@@ -31,9 +31,9 @@ class DataConfig:
             (0, 1]. The square is never smaller than `image_size`.
         flip: Whether half of the training images, at random, are mirrored left to right.
         num_threads: Decoding threads of each process that reads; 0 decodes in the calling thread.
-        num_workers: Processes that read beside each training process; 0 reads in the training process. Threads share
-            an interpreter, which keeps many cores from being busy; processes take a start of some seconds, and memory.
-        prefetch: Batches kept ready by each process that reads, at least 1; never fewer than `num_threads`.
+        num_workers: Worker processes that read for each training process; 0 reads in the training process. Threads of
+            one process share Python's interpreter lock; worker processes take some seconds to start, and memory.
+        prefetch: Batches kept ready by the threads of each process, at least 1; never fewer than `num_threads`.
     """
 
     source: str = ""

@@ -26,6 +26,9 @@ _OF_CONTENT = ("sizes_crc32", "shards_crc32", "times_crc32")
 # The first of these about the held-out images, which do not change the training.
 _HELD_OUT = "held_out_sizes_crc32"
 
+# What grain says when a worker process is gone.
+_WORKER_ENDED = "terminated unexpectedly"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -74,6 +77,12 @@ class UsableImages:
             self.skipped[name] = f"{width}x{height} is smaller than {self._image_size}x{self._image_size}"
             return None
         return image_uint8
+
+    def learn_reason(self, position: int) -> None:
+        """Make `skipped` name an image that a worker process could not use."""
+        name = self.source.names[self._indices[position]]
+        if self.load(position) is not None:
+            self.skipped[name] = "a worker process could not read it, and then it could be read"
 
     def load_or_next(self, position: int) -> tuple[UInt8[np.ndarray, "height width 3"], int]:
         """Return the image at a position, or the first usable one after it, starting over at the end, and how far.
@@ -138,15 +147,23 @@ class TrainBatches(Iterator[Batch]):
         """Return the next batch.
 
         Raises:
-            UserError: No image can be used.
+            UserError: No image can be used, or a worker process was killed.
         """
         if self._iterator is None:
             self._iterator = iter(read_ahead(self._dataset[self._step :], self._config))
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            if _WORKER_ENDED not in str(error):
+                raise
+            raise UserError(
+                f"a worker process that reads images ended ({str(error).partition('. ')[0]}); -9 often means too "
+                "little memory: set a smaller data.num_workers or data.prefetch"
+            ) from error
         self._step += 1
         for position, offset in zip(batch["position"].tolist(), batch["offset"].tolist(), strict=True):
-            for passed in range(offset):  # found by another process, perhaps
-                self._usable.load((position + passed) % self.num_images)
+            for passed in range(offset):
+                self._usable.learn_reason((position + passed) % self.num_images)
         return {"image": batch["image"]}
 
     @property

@@ -1,4 +1,4 @@
-"""Reading of training batches by threads, or by processes of their own."""
+"""Reading of training batches by threads, or by worker processes."""
 
 import multiprocessing
 import os
@@ -25,17 +25,18 @@ def read_ahead(dataset: grain.MapDataset, config: DataConfig) -> grain.IterDatas
         return elements
     if not flags.FLAGS.is_parsed():  # grain asks for settings of its own there
         flags.FLAGS.mark_as_parsed()
-    workers = grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=ready)
+    # What its threads have made ready is enough: this buffer exists twice, on both sides.
+    workers = grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=1)
     return elements.mp_prefetch(workers, worker_init_fn=_prepare_worker)
 
 
 def num_ready(config: DataConfig) -> int:
-    """Return how many elements each process that reads keeps ready."""
+    """Return the most elements that a process keeps ready; of a worker process up to three more are on their way."""
     return max(config.prefetch, config.num_threads)
 
 
 def _prepare_worker(index: int, count: int) -> None:
-    """Make a process that reads end when the training process does, and not before.
+    """Make a worker process end when the training process does, and not before.
 
     Schedulers and terminals send their signals to all processes of a job; the training process then saves.
     """

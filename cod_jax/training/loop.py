@@ -158,8 +158,8 @@ def train(
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
-        num_readers = config.data.num_threads * max(config.data.num_workers, 1)
-        report = Report(writer, config.total_steps, kept.best_by, num_readers)
+        readers = config.data.num_threads, config.data.num_workers
+        report = Report(writer, config.total_steps, kept.best_by, *readers)
         skipped = SkippedSteps(plan.objective.updates, config.max_consecutive_skipped)
         meter = _build_meter(clock, plan, config, mesh)
         told_to_stop = stack.enter_context(_told_to_stop(store))

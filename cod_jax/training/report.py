@@ -27,13 +27,19 @@ class Report:
         writer: Writer of the TensorBoard files.
         total_steps: Number of steps of the run, for the log lines.
         best_by: Name of the number of the validation that ranks the checkpoints, which its log lines show.
-        num_threads: Threads that read images, over all processes, for advice if the steps wait for them.
+        num_threads: Threads that read images, for advice if the steps wait for them.
+        num_workers: Worker processes with so many threads each; 0 for threads of this process.
     """
 
     def __init__(
-        self, writer: TensorBoardWriter, total_steps: int, best_by: str = DEFAULT, num_threads: int | None = None
+        self,
+        writer: TensorBoardWriter,
+        total_steps: int,
+        best_by: str = DEFAULT,
+        num_threads: int | None = None,
+        num_workers: int = 0,
     ):
-        self._num_threads = num_threads
+        self._num_threads, self._num_workers = num_threads, num_workers
         self._waits = 0
         self._best_by = best_by
         self._writer = writer
@@ -88,7 +94,9 @@ class Report:
         self._waits = self._waits + 1 if waiting > _LONG_WAIT else 0
         if self._waits == _NUM_LONG_WAITS and self._num_threads is not None:
             _logger.warning(
-                "the steps wait for data %.0f %% of the time: %s", 100 * waiting, _advice(self._num_threads)
+                "the steps wait for data %.0f %% of the time: %s",
+                100 * waiting,
+                _advice(self._num_threads, self._num_workers),
             )
             self._num_threads = None
 
@@ -111,13 +119,17 @@ class Report:
         _logger.info("validation after step %d: %s", step, ", ".join(parts))
 
 
-def _advice(num_threads: int) -> str:
+def _advice(num_threads: int, num_workers: int) -> str:
     """Return what makes reading faster."""
-    if num_threads < num_cores():
-        return f"set --config.data.num_threads={num_cores()}, the number of cores here; it is {num_threads}"
+    wanted = -(-num_cores() // max(num_workers, 1))
+    if max(num_threads, min(num_workers, 1)) < wanted:
+        each = f"for the {num_cores()} cores here and {num_workers} worker processes" if num_workers else ""
+        each = each or "the number of cores here"
+        return f"set --config.data.num_threads={wanted}, {each}; it is {num_threads}"
     return (
         f"all {num_cores()} cores read already; make shards with cod prepare, of images just larger than the crops, "
-        "let processes of their own read with --config.data.num_workers=N, or give this one more cores"
+        + ("" if num_workers else "let worker processes read with --config.data.num_workers=N, ")
+        + "or give this process more cores"
     )
 
 

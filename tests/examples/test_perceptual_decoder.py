@@ -15,7 +15,7 @@ def test_the_decoder_changes_and_the_files_do_not(tmp_path, monkeypatch):
     monkeypatch.setattr(perceptual_decoder, "BATCH", 2)
     (tmp_path / "photos").mkdir()
     for name in ("astronaut", "coffee"):
-        Image.fromarray(getattr(photographs, name)()[100:292, 100:292]).save(tmp_path / "photos" / f"{name}.png")
+        Image.fromarray(getattr(photographs, name)()[100:372, 100:372]).save(tmp_path / "photos" / f"{name}.png")
     folders = ["--photos", str(tmp_path / "photos"), "--pictures", str(tmp_path / "photos")]
     output = tmp_path / "output"
     perceptual_decoder.main([*folders, "--output", str(output), "--steps", "20", "--tune-steps", "3"])
@@ -26,4 +26,4 @@ def test_the_decoder_changes_and_the_files_do_not(tmp_path, monkeypatch):
     assert before["PSNR"] != after["PSNR"]
     assert float(before["PSNR"]) > 17
     with Image.open(output / "pictures.png") as shown:
-        assert shown.size == (2 * 64, 3 * 64)
+        assert shown.size == (2 * 256, 3 * 256)

@@ -85,7 +85,11 @@ def test_two_processes_that_join_compute_what_one_does(tmp_path):
         )
         for number in range(2)
     ]
-    ended = [process.communicate(timeout=120) for process in processes]
+    try:
+        ended = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], ended
     for output, _ in ended:
         num_processes, num_devices, shares, losses = json.loads(output.splitlines()[-1])

@@ -36,7 +36,7 @@ def load_frozen(names: Sequence[str], weights: str) -> dict[str, Params]:
     Raises:
         FileNotFoundError: No folder is named, or a file is missing; the message says which, where it comes from, and
             what to set to do without.
-        UserError: A file is damaged or another one.
+        UserError: A file is damaged or another one, or there is nothing at the address.
     """
     if not weights and names:
         raise FileNotFoundError(

@@ -8,15 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 
 from cod_jax.errors import UserError
 from cod_jax.input.pipeline import build_train_batches
-from tests.input_fixtures import indices, plain_config, random_config, take
+from tests.input_fixtures import indices, plain_config, random_config, take, write_shards
 from tests.training_fixtures import REPOSITORY
-
-pytestmark = pytest.mark.slow
 
 READS = """
 import os, sys
@@ -33,6 +32,16 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("kind", ["folder", "shards", "mixture"])
+def test_what_reads_can_be_sent_to_another_process(colours, tmp_path, kind):
+    write_shards(tmp_path / "shards", colours)
+    places = {"folder": colours, "shards": tmp_path / "shards", "mixture": f"mix:2={colours},1={tmp_path / 'shards'}"}
+    batches = build_train_batches(plain_config(places[kind]), batch_size=4, seed=0)
+    sent = cloudpickle.loads(cloudpickle.dumps(batches._dataset))
+    np.testing.assert_array_equal(sent[0]["image"], next(batches)["image"])
+
+
+@pytest.mark.slow
 def test_processes_that_read_decide_nothing(photos):
     def start(**changes):
         return build_train_batches(random_config(photos, **changes), batch_size=4, seed=0)
@@ -52,6 +61,7 @@ def test_processes_that_read_decide_nothing(photos):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_what_they_leave_out_is_known(partly_broken, colours):
     expected = indices(build_train_batches(plain_config(colours), batch_size=4, seed=2), 6)
     for old, new in ((3, 4), (7, 9), (8, 9), (11, 0)):
@@ -63,6 +73,7 @@ def test_what_they_leave_out_is_known(partly_broken, colours):
     batches.close()
 
 
+@pytest.mark.slow
 def test_their_errors_are_those_of_one_process(colours, tmp_path):
     for path in colours.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -74,6 +85,7 @@ def test_their_errors_are_those_of_one_process(colours, tmp_path):
     batches.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc to find processes")
 def test_they_end_with_the_process_that_they_read_for_and_not_before(colours, tmp_path):
     script = tmp_path / "reads.py"

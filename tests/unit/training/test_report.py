@@ -49,12 +49,17 @@ def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("threads", "advice"),
-    [(1, "set --config.data.num_threads=2, the number of cores here; it is 1"), (2, "cod prepare")],
+    ("readers", "advice"),
+    [
+        ((1, 0), "set --config.data.num_threads=2, the number of cores here; it is 1"),
+        ((2, 0), "--config.data.num_workers=N, or give this process more cores"),
+        ((0, 1), "set --config.data.num_threads=2, for the 2 cores here and 1 worker processes; it is 0"),
+        ((0, 2), "of images just larger than the crops, or give this process more cores"),
+    ],
 )
-def test_a_run_that_keeps_waiting_for_data_says_once_what_to_do(tmp_path, caplog, monkeypatch, threads, advice):
+def test_a_run_that_keeps_waiting_for_data_says_once_what_to_do(tmp_path, caplog, monkeypatch, readers, advice):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
-    report = Report(TensorBoardWriter(tmp_path), total_steps=20, num_threads=threads)
+    report = Report(TensorBoardWriter(tmp_path), total_steps=20, num_threads=readers[0], num_workers=readers[1])
     for step, share in enumerate([0.5, 0.5, 0.0, 0.3, 0.3, 0.25, 0.3, 0.3, 0.3], 1):
         report.training(step, [metrics(step)], SPEED | {"data_wait_share": share}, {})
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
