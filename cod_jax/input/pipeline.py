@@ -16,7 +16,7 @@ from cod_jax.errors import UserError
 from cod_jax.input import transforms
 from cod_jax.input.config import DataConfig
 from cod_jax.input.sources import Source, name_checksum, open_source, split_by_name
-from cod_jax.input.workers import read_ahead
+from cod_jax.input.workers import read_ahead, starting_workers
 from cod_jax.storage import StorageError
 
 Batch = dict[str, np.ndarray]
@@ -149,10 +149,13 @@ class TrainBatches(Iterator[Batch]):
         Raises:
             UserError: No image can be used, or a worker process was killed.
         """
-        if self._iterator is None:
-            self._iterator = iter(read_ahead(self._dataset[self._step :], self._config))
         try:
-            batch = next(self._iterator)
+            if self._iterator is None:
+                self._iterator = iter(read_ahead(self._dataset[self._step :], self._config))
+                with starting_workers(self._config):
+                    batch = next(self._iterator)
+            else:
+                batch = next(self._iterator)
         except RuntimeError as error:
             if _WORKER_ENDED not in str(error):
                 raise

@@ -1,14 +1,20 @@
 """Reading of training batches by threads, or by worker processes."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import grain
 from absl import flags
 
 from cod_jax.input.config import DataConfig
+
+# Schedulers and terminals send them to all processes of a job; the training process then saves.
+_OF_THE_JOB = (signal.SIGINT, signal.SIGTERM)
 
 
 def read_ahead(dataset: grain.MapDataset, config: DataConfig) -> grain.IterDataset:
@@ -30,18 +36,32 @@ def read_ahead(dataset: grain.MapDataset, config: DataConfig) -> grain.IterDatas
     return elements.mp_prefetch(workers, worker_init_fn=_prepare_worker)
 
 
+@contextlib.contextmanager
+def starting_workers(config: DataConfig) -> Iterator[None]:
+    """Start worker processes within the block: no signal ends them in the seconds before they ignore it.
+
+    They inherit that signals wait. Those for this process wait until the end of the block.
+    """
+    if not config.num_workers:
+        yield
+        return
+    resource_tracker.ensure_running()  # started later, it would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_JOB)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def num_ready(config: DataConfig) -> int:
     """Return the most elements that a process keeps ready; of a worker process up to three more are on their way."""
     return max(config.prefetch, config.num_threads)
 
 
 def _prepare_worker(index: int, count: int) -> None:
-    """Make a worker process end when the training process does, and not before.
-
-    Schedulers and terminals send their signals to all processes of a job; the training process then saves.
-    """
+    """Make a worker process end when the training process does, and not before."""
     del index, count
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _OF_THE_JOB:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

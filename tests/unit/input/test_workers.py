@@ -25,8 +25,9 @@ from cod_jax.input.pipeline import build_train_batches
 if __name__ == "__main__":
     config = DataConfig(source=sys.argv[1], image_size=8, validation_modulus=0, num_threads=0, num_workers=2)
     batches = build_train_batches(config, batch_size=2, seed=0)
+    print("starts", flush=True)
     next(batches)
-    next(batches)  # of the second
+    next(batches)  # of the second worker
     print("reads", flush=True)
     sys.stdin.read()
 """
@@ -100,13 +101,14 @@ def test_they_end_with_the_process_that_they_read_for_and_not_before(colours, tm
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
+        assert process.stdout.readline() == b"starts\n"
+        workers: set[int] = set()
+        while len(workers) < 2 and process.poll() is None:
+            workers = {pid for pid in _session(process.pid) if "spawn_main" in _command(pid)}
+            for pid in workers:
+                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGINT)
         assert process.stdout.readline() == b"reads\n"
-        workers = {pid for pid in _session(process.pid) if "spawn_main" in _command(pid)}
-        assert len(workers) == 2
-        for pid in workers:
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGINT)
-        time.sleep(1)
         assert workers <= _session(process.pid)
         process.kill()
         process.wait()
