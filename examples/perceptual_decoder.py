@@ -29,7 +29,8 @@ GAIN = 2.0
 CROP, BATCH = 64, 16
 # Steps of the critic alone: at first it is the teacher, and the loss has no gradient.
 HEAD_START = 100
-SHOWN, SHOWN_SIZE = 4, 256
+# Pictures that are compared, and the square of each.
+SHOWN, SHOWN_FROM, SHOWN_TO = 4, 128, 384
 Params = dict[str, Any]
 
 
@@ -76,7 +77,7 @@ def to_cells(images: Any) -> Any:
 
 
 def encode(params: Params, images: jax.Array) -> jax.Array:
-    """Return rounded numbers [B, h, w, 32] of pictures in [-1, 1]; their gradient is that of the numbers."""
+    """Return rounded numbers [B, h, w, 32] of pictures [B, H, W, 3] in [-1, 1]; rounding keeps their gradient."""
     cells = to_cells(images) - params["mean"][None, None, None]
     latents = jnp.einsum("bhwn,nc->bhwc", cells, params["analysis"]) + run(params["encoder"], cells)
     return latents + jax.lax.stop_gradient(jnp.round(latents) - latents)
@@ -90,7 +91,7 @@ def bits_per_pixel(params: Params, symbols: jax.Array) -> jax.Array:
 
 
 def decode(params: Params, symbols: jax.Array) -> jax.Array:
-    """Return pictures [B, H, W, 3] of symbols."""
+    """Return pictures [B, H, W, 3], about in [-1, 1], of symbols [B, h, w, 32]."""
     values = jnp.einsum("bhwc,cn->bhwn", symbols, params["synthesis"]) + run(params["decoder"], symbols / GAIN)
     batch, rows, columns, _ = values.shape
     grid = (values + params["mean"][None, None, None]).reshape(batch, rows, columns, CELL, CELL, 3)
@@ -177,7 +178,7 @@ def tune(params: Params, batches: Iterator[np.ndarray], steps: int, model: str, 
 def read(folder: Path, side: int) -> list[np.ndarray]:
     """Return photographs with sides of at least `side`, cut to multiples of 16 pixels, as uint8 [H, W, 3]."""
     if not folder.is_dir():
-        raise SystemExit(f"there is no folder {folder}")
+        raise SystemExit(f"expected a folder of photographs, got {folder}, which does not exist")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     photos = [photo[: photo.shape[0] // 16 * 16, : photo.shape[1] // 16 * 16] for photo in photos]
@@ -217,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, fine-tune, and write what changed."""
     given = parser().parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
-    photos, pictures = read(given.photos, CROP), read(given.pictures, SHOWN_SIZE)
+    photos, pictures = read(given.photos, CROP), read(given.pictures, SHOWN_TO)
     batches = crops(photos, seed=0)
     before = train(fit(photos[:200]), batches, given.steps, given.distortion_weight)
     after = tune(before, batches, given.tune_steps, given.model, given.perceptual_weight)
@@ -243,14 +244,9 @@ def show(output: Path, pictures: list[np.ndarray], before: Params, after: Params
         csv.writer(file).writerows([header, *rows])
     for row in (header, *rows):
         print("  ".join(f"{value!s:>22}" for value in row))
-    columns = [np.concatenate([middle(view) for view in panel]) for panel in panels[:SHOWN]]
+    square = slice(SHOWN_FROM, SHOWN_TO)
+    columns = [np.concatenate([view[square, square] for view in panel]) for panel in panels[:SHOWN]]
     Image.fromarray(np.concatenate(columns, axis=1)).save(output / "pictures.png")
-
-
-def middle(picture: np.ndarray) -> np.ndarray:
-    """Return the square in the middle that is shown."""
-    top, left = ((side - SHOWN_SIZE) // 2 for side in picture.shape[:2])
-    return picture[top : top + SHOWN_SIZE, left : left + SHOWN_SIZE]
 
 
 if __name__ == "__main__":

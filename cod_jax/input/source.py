@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 TFDS_PREFIX = "tfds:"
-"""What the places of datasets begin with that tensorflow-datasets has prepared; see `TfdsSource`."""
+"""Prefix of the names of datasets that were prepared with tensorflow-datasets; see `TfdsSource`."""
 
 
 class Source:

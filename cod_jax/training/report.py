@@ -1,6 +1,7 @@
 """Log lines and TensorBoard records of a run."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -121,11 +122,13 @@ class Report:
 
 def _advice(num_threads: int, num_workers: int) -> str:
     """Return what makes reading faster."""
-    wanted = -(-num_cores() // max(num_workers, 1))
-    if max(num_threads, min(num_workers, 1)) < wanted:
-        each = f"for the {num_cores()} cores here and {num_workers} worker processes" if num_workers else ""
-        each = each or "the number of cores here"
-        return f"set --config.data.num_threads={wanted}, {each}; it is {num_threads}"
+    wanted = math.ceil(num_cores() / max(num_workers, 1))
+    # A worker process without threads reads by itself.
+    if (num_threads or int(num_workers > 0)) < wanted:
+        reason = "the number of cores here"
+        if num_workers:
+            reason = f"for {num_cores()} cores and {num_workers} worker processes"
+        return f"set --config.data.num_threads={wanted}, {reason}; it is {num_threads}"
     return (
         f"all {num_cores()} cores read already; make shards with cod prepare, of images just larger than the crops, "
         + ("" if num_workers else "let worker processes read with --config.data.num_workers=N, ")

@@ -53,7 +53,7 @@ def test_a_log_line_is_for_people_and_left_out_images_are_named_once(tmp_path, c
     [
         ((1, 0), "set --config.data.num_threads=2, the number of cores here; it is 1"),
         ((2, 0), "--config.data.num_workers=N, or give this process more cores"),
-        ((0, 1), "set --config.data.num_threads=2, for the 2 cores here and 1 worker processes; it is 0"),
+        ((0, 1), "set --config.data.num_threads=2, for 2 cores and 1 worker processes; it is 0"),
         ((0, 2), "of images just larger than the crops, or give this process more cores"),
     ],
 )
