@@ -1,6 +1,7 @@
 """Cache of compiled programs between runs."""
 
 import os
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -15,12 +16,21 @@ def settings() -> dict[str, str | float]:
     They are kept in the user's cache folder, which JAX makes when it has something to keep. Programs that take more
     than 0.2 seconds to compile are kept: JAX's own second is about what an encoder or a decoder takes.
     """
-    folder = _user_folder()
+    place = _user_folder()
     kept: dict[str, str | float] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
     # Without a cache everything works, only slower.
-    if folder is None or not _can_be_written(folder):
+    if place is None or not _can_be_written(place):
         return kept
-    return {**kept, "jax_compilation_cache_dir": str(folder)}
+    return {**kept, "jax_compilation_cache_dir": str(place)}
+
+
+def folder() -> str:
+    """Return where JAX keeps compiled programs; "" if nowhere.
+
+    As long as JAX is not imported, that is what the environment tells it.
+    """
+    name, jax = "jax_compilation_cache_dir", sys.modules.get("jax")
+    return (os.environ.get(name.upper()) if jax is None else jax.config.values[name]) or ""
 
 
 def use_compilation_cache() -> None:

@@ -107,7 +107,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     from cod_jax.model_folder.bundle import Bundle, load_bundle, save_bundle
     from cod_jax.models import CodebookConfig, ConditionCodecConfig, ModelConfig, build_model
     from cod_jax.models.functional import count_params
-    from cod_jax.runtime.programs import current_platform
+    from cod_jax.runtime.platforms import current_platform
     from cod_jax.specialize.folder import write_compiled
     from cod_jax.specialize.programs import split
     from cod_jax.training.flops import count_flops, peak_flops_per_second

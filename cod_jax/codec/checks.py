@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -14,6 +13,7 @@ from cod_jax.coding.fingerprints import OtherModelError
 from cod_jax.coding.sizes import RAISE_LIMIT, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
 from cod_jax.errors import UserError
+from cod_jax.images.arrays import is_array
 
 UNCOVERED_GREY = 128
 
@@ -41,7 +41,7 @@ def check_source(image: Any) -> None:
     Raises:
         UserError: It is something else.
     """
-    if not isinstance(image, (np.ndarray, jax.Array, Image.Image, str, os.PathLike, bytes)):
+    if not (is_array(image) or isinstance(image, (Image.Image, str, os.PathLike, bytes))):
         raise UserError(f"expected a uint8 array or a Pillow image, got {type(image).__name__}")
 
 

@@ -1,8 +1,9 @@
 """The engine of compiled folders: programs that need JAX, numpy, Pillow and the entropy coder alone.
 
-Neither the model's code nor Flax is imported.
+Neither the model's code nor Flax is imported, nor JAX where programs are kept for a size.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cod_jax.model_folder.prior_file import PRIOR_FILE, load_prior
 from cod_jax.runtime.arrays import open_tensors
 from cod_jax.runtime.executables import Executables
 from cod_jax.runtime.folder import BINS, WEIGHTS_FILES, Description, Part, check_file, read_description
-from cod_jax.runtime.programs import Programs
+from cod_jax.runtime.kept_programs import KeptPrograms
 
 
 class CompiledEngine(Engine):
@@ -31,7 +32,8 @@ class CompiledEngine(Engine):
     Args:
         folder: Folder written by `cod compile`.
         sha256: What names the folder, see `runtime.folder.Description`; "" where the folder is trusted.
-        executables: Where to keep what is compiled for each size; see `Programs`.
+        executables: Where to keep what is compiled for each size, of a folder that this machine made for its own
+            processor; None leaves that to JAX's persistent cache.
 
     Attributes:
         description: The description of the folder.
@@ -48,8 +50,11 @@ class CompiledEngine(Engine):
         self.decoding = DecodingConfig(num_steps=1)
         self.summary = f"compiled, {self.description.dtype}"
         self._sizes: dict[Part, Sizes] = {"encode": Sizes(), "decode": Sizes()}
-        self._encode = Programs(folder, self.description, "encode", executables)
-        self._decode = Programs(folder, self.description, "decode", executables)
+        programs = (
+            _plain_programs() if executables is None else functools.partial(KeptPrograms, executables=executables)
+        )
+        self._encode = programs(folder, self.description, "encode")
+        self._decode = programs(folder, self.description, "decode")
 
     def check_decoding(self, decoding: DecodingConfig) -> None:
         """Refuse more than one step; guidance and sampler have no effect on one.
@@ -110,6 +115,12 @@ class CompiledEngine(Engine):
 
     def _cells(self, height: int, width: int) -> tuple[int, int]:
         return height // self.size_multiple, width // self.size_multiple
+
+
+def _plain_programs() -> Any:
+    from cod_jax.runtime.programs import Programs
+
+    return Programs
 
 
 def _read_coder(folder: Path, about: Description) -> SymbolCoder:

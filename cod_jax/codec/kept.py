@@ -1,24 +1,25 @@
 """Compiled forms of model folders, kept beside JAX's compiled programs so that commands start without tracing a model.
 
 The first command with a model makes its compiled form, as `cod compile` does, for this machine only. Later ones run it,
-and import neither Flax nor the model's code. Only what takes one step runs so; for anything else the model is loaded.
+and import neither Flax nor the model's code, and on a processor not even JAX. Only what takes one step runs so; for
+anything else the model is loaded.
 """
 
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
 import cod_jax
-from cod_jax import plugins
+from cod_jax import compilation_cache, plugins
 from cod_jax.codec.codec import Codec
 from cod_jax.codec.compiled_engine import CompiledEngine
 from cod_jax.codec.engine import Engine
@@ -29,7 +30,7 @@ from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import read_description
 from cod_jax.runtime.executables import Executables, processor
 from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
-from cod_jax.runtime.programs import current_platform
+from cod_jax.runtime.platforms import computes_on_cpu, current_platform
 
 FOLDER = "cod_jax_models"
 # Within the form of a model: its programs as they were compiled for sizes of pictures.
@@ -52,7 +53,7 @@ class KeptEngine(Engine):
     def __init__(self, folder: Path, kept: Path, decoding: DecodingConfig, max_pixels: int):
         self._folder, self._max_pixels, self.decoding = folder, max_pixels, decoding
         # On other devices than CPUs, JAX's own cache keeps them.
-        executables = Executables(kept / EXECUTABLES) if current_platform() == "cpu" else None
+        executables = Executables(kept / EXECUTABLES) if computes_on_cpu() else None
         self._compiled = CompiledEngine(kept, executables=executables)
         self.coder, self.size_multiple = self._compiled.coder, self._compiled.size_multiple
         self.summary = self._compiled.summary
@@ -132,7 +133,7 @@ def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
     Raises:
         UserError: See `load`.
     """
-    cache = jax.config.values["jax_compilation_cache_dir"]
+    cache = compilation_cache.folder()
     if not cache or "://" in cache or (path / COMPILED_DESCRIPTION_FILE).is_file():
         return load(path, max_pixels=max_pixels)
     description = read_description(path)
@@ -187,11 +188,18 @@ def _key(path: Path) -> str:
     for name in sorted(file.name for file in path.iterdir() if file.suffix in (".json", ".safetensors")):
         with (path / name).open("rb") as file:
             digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    versions = (cod_jax.__version__, jax.__version__, jax.lib.__version__)  # pyright: ignore[reportPrivateImportUsage]
+    versions = (cod_jax.__version__, *map(_installed, ("jax", "jaxlib")))
     machine = (current_platform(), processor(), os.environ.get("XLA_FLAGS", ""))
     # In a checkout the code changes without the version.
     digest.update(repr((versions, machine, sorted(_sources(_PACKAGE)))).encode())
     return digest.hexdigest()
+
+
+def _installed(package: str) -> tuple[str, int]:
+    """Return what tells apart versions of a package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    file = Path(str(spec and spec.origin)).with_name("version.py")
+    return str(file), file.stat().st_mtime_ns
 
 
 def _sources(folder: str | Path) -> Iterator[tuple[str, int]]:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import jax
-
 from cod_jax.errors import UserError
+from cod_jax.runtime.platforms import computes_on_cpu
 
 # Of the smallest models, measured at 768x512 on a CPU; what gradients take of a pixel.
 REFINING_BYTES_PER_PIXEL = 1500.0
@@ -45,10 +44,11 @@ def check_refining(height: int, width: int) -> None:
 
 def available_bytes() -> int | None:
     """Return the bytes that JAX's first device can still give, or None if that is unknown."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
+    if not computes_on_cpu():
+        import jax
+
         # Arrays in use count as available: a device also holds on to memory that it can give again.
-        return (device.memory_stats() or {}).get("bytes_limit")
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     try:
         lines = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024

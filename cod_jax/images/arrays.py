@@ -1,14 +1,22 @@
 """Value ranges and padding of pictures in arrays."""
 
-from typing import TypeVar
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cod_jax.errors import UserError
 
-Array = TypeVar("Array", np.ndarray, jax.Array)
+if TYPE_CHECKING:
+    import jax
+
+Array = TypeVar("Array", np.ndarray, "jax.Array")
+
+
+def is_array(value: Any) -> "TypeGuard[np.ndarray | jax.Array]":
+    """Return whether something is an array of numpy or JAX."""
+    jax = sys.modules.get("jax")  # whoever has an array of JAX has imported it
+    return isinstance(value, np.ndarray) or (jax is not None and isinstance(value, jax.Array))
 
 
 def uint8_to_unit(image_uint8: Array) -> Array:
@@ -58,4 +66,6 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
     padding = [(0, 0)] * (image.ndim - 3) + [(0, -height % multiple), (0, -width % multiple), (0, 0)]
     if isinstance(image, np.ndarray):
         return np.pad(image, padding, mode="edge")
+    import jax.numpy as jnp
+
     return jnp.pad(image, padding, mode="edge")  # pyright: ignore[reportUnknownMemberType]

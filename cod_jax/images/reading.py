@@ -7,9 +7,8 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, ImagePalette, UnidentifiedImageError, features
@@ -21,12 +20,15 @@ from cod_jax.files import BinaryFile
 from cod_jax.images import colour, kinds, layouts, png, tiff
 from cod_jax.images.pillow_warnings import collected_warnings
 
+if TYPE_CHECKING:
+    import jax
+
 # Pillow knows many more formats, some of which start other programs (EPS starts Ghostscript). "JPEG" reads MPO files as
 # well. `files` has the formats' names for messages, and their suffixes.
 _HAS_AVIF = "avif" in features.modules and features.check_module("avif")  # from 11.3 on, if it was built so
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(["AVIF"] if _HAS_AVIF else []))
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | jax.Array
+ImageSource = Union[str, os.PathLike[str], bytes, Image.Image, np.ndarray, "jax.Array"]
 
 # Errors that Pillow's readers raise on damaged data.
 _DECODE_ERRORS = (
@@ -96,12 +98,12 @@ def to_uint8_rgb(
     check = check_size or _any_size
     shown = name or (os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image")
     with collected_warnings() as said:
-        if isinstance(source, (np.ndarray, jax.Array)):
-            pixels = _from_array(np.asarray(source), shown, notes, check)
-        elif isinstance(source, Image.Image):
+        if isinstance(source, Image.Image):
             pixels = _from_pillow(source, shown, notes, check)
         elif isinstance(source, bytes):
             pixels = _from_file(io.BytesIO(source), shown, notes, check, short_edge)
+        elif not isinstance(source, (str, os.PathLike)):
+            pixels = _from_array(np.asarray(source), shown, notes, check)
         else:
             with files.open_regular(source) as file:
                 pixels = _from_file(file, shown, notes, check, short_edge)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # It makes the dtype bfloat16 known to numpy, and so to safetensors.
-import jax.numpy  # noqa: F401
+import ml_dtypes  # noqa: F401
 import numpy.typing as npt
 import safetensors
 

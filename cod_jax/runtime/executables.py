@@ -6,24 +6,24 @@ are native code, as those of that cache: they are read from the user's own cache
 
 import contextlib
 import hashlib
+import json
 import platform
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.experimental import serialize_executable
+import numpy as np
 
 from cod_jax import files
+from cod_jax.runtime import native
 
 # Those that were made last stay; a file has some hundred kilobytes.
 MAX_FILES = 64
 _DIGEST_BYTES = 32
 _SUFFIX = ".xla"
-# What comes of a file that this JAX did not write, or that is damaged.
-_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, EOFError)
-Call = Callable[..., Any]
+# What comes of a file that this jaxlib did not write, or that is damaged.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError)
 
 
 class Executables:
@@ -36,29 +36,17 @@ class Executables:
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def load(self, name: str, arguments: tuple[Any, ...]) -> Call | None:
-        """Return a program, or None if it is not there or cannot be used.
-
-        Args:
-            name: Its name.
-            arguments: Arguments as those that it was compiled for.
-        """
+    def load(self, name: str) -> native.Program | None:
+        """Return a program, or None if it is not there or cannot be used; JAX is not imported."""
         file = self._folder / f"{name}{_SUFFIX}"
         try:
             data = file.read_bytes()
             digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-            if digest != hashlib.sha256(content).digest():
-                return None
-            return serialize_executable.deserialize_and_load(
-                content,
-                jax.tree.structure((arguments, {})),
-                jax.tree.structure(0),
-                execution_devices=jax.devices()[:1],
-            )
+            return _program(content) if digest == hashlib.sha256(content).digest() else None
         except _UNREADABLE:
             return None
 
-    def make(self, name: str, function: Call, arguments: tuple[Any, ...]) -> Call:
+    def make(self, name: str, function: Callable[..., Any], arguments: Sequence[np.ndarray]) -> native.Program:
         """Compile a function of arrays that returns one array, and keep it if that is possible.
 
         Args:
@@ -66,6 +54,7 @@ class Executables:
             function: The function, not yet compiled.
             arguments: Arguments of the shapes to compile for.
         """
+        import jax
 
         def program(*taken: Any) -> Any:
             return function(*taken)
@@ -73,12 +62,15 @@ class Executables:
         # A name that JAX's cache does not know: what it has read cannot be written again.
         program.__name__ = f"{name}_{secrets.token_hex(8)}".replace("-", "_")
         with _without_cache():
-            compiled = jax.jit(program).lower(*arguments).compile()
-        with contextlib.suppress(*_UNREADABLE):  # without room for it, it is compiled each time
-            content, _, _ = serialize_executable.serialize(compiled)
+            lowered = jax.jit(program, keep_unused=True).lower(*arguments)
+            compiled = lowered.compile()
+        returned: Any = lowered.out_info
+        header = json.dumps({"shape": returned.shape, "dtype": str(returned.dtype)})
+        content = header.encode() + b"\n" + native.serialized(compiled)
+        with contextlib.suppress(OSError):  # without room for it, it is compiled each time
             files.write_bytes(self._folder / f"{name}{_SUFFIX}", hashlib.sha256(content).digest() + content)
             self._drop_oldest()
-        return compiled
+        return _program(content)
 
     def _drop_oldest(self) -> None:
         kept = sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)
@@ -86,9 +78,17 @@ class Executables:
             file.unlink(missing_ok=True)
 
 
+def _program(content: bytes) -> native.Program:
+    header, _, code = content.partition(b"\n")
+    returned = json.loads(header)
+    return native.Program(code, native.Shaped(tuple(returned["shape"]), np.dtype(returned["dtype"])))
+
+
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
     """Keep JAX from writing what is compiled to its own cache."""
+    import jax
+
     setting = "jax_persistent_cache_min_compile_time_secs"
     before = jax.config.values[setting]
     jax.config.update(setting, float("inf"))

@@ -11,28 +11,14 @@ import numpy as np
 from jax import export
 
 from cod_jax.errors import UserError
-from cod_jax.runtime.arrays import WEIGHT_TYPES, open_tensors
-from cod_jax.runtime.executables import Executables
-from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Platform, Program, check_file, read_file
+from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, Program, read_file
+from cod_jax.runtime.platforms import current_platform
+from cod_jax.runtime.weights import read_weights
 
 # Calls of code outside StableHLO that a program may hold: JAX's checks of symbolic sizes, which vanish in compilation.
 _HARMLESS_CALL = "custom_call @shape_assertion("
 # What JAX raises for programs that are damaged or newer than it.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, struct.error)
-
-
-def current_platform() -> Platform:
-    """Return the platform that JAX computes on by default.
-
-    Raises:
-        UserError: A kind of device that programs cannot be made for.
-    """
-    backend = jax.default_backend()
-    if backend == "gpu":
-        return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
-    if backend not in ("cpu", "tpu"):
-        raise UserError(f"JAX computes on {backend} here, for which there are no programs; set JAX_PLATFORMS=cpu")
-    return backend
 
 
 class Programs:
@@ -45,16 +31,14 @@ class Programs:
         folder: The folder.
         description: What it says about itself.
         part: Which part this is.
-        executables: Where to keep what is compiled for each size, of a folder that this machine made for itself; None
-            leaves that to JAX's persistent cache.
 
     Raises:
         UserError: The folder has no programs for this machine.
     """
 
-    def __init__(self, folder: Path, description: Description, part: Part, executables: Executables | None = None):
-        self._folder, self._description, self._executables = folder, description, executables
-        self._weights_file = WEIGHTS_FILES[part]
+    def __init__(self, folder: Path, description: Description, part: Part):
+        self._folder, self._description = folder, description
+        self._part: Part = part
         platform = current_platform()
         self._programs = [p for p in description.programs if p.part == part and p.platform == platform]
         if not self._programs:
@@ -89,10 +73,7 @@ class Programs:
         Raises:
             UserError: As of a call.
         """
-        program = self._program_for(grid)
-        if self._executables is not None:
-            return self._kept(program, self._executables, batch)(self._weights, batch)
-        return self._program(program)(self._weights, batch)
+        return self._program(self._program_for(grid))(self._weights, batch)
 
     def compiled(self, batch: Any, grid: tuple[int, int]) -> jax.stages.Compiled:
         """Return the program that such a call runs, to ask what it costs.
@@ -104,8 +85,19 @@ class Programs:
         Raises:
             UserError: As of a call.
         """
-        program: Any = self._program(self._program_for(grid))
+        program: Any = self.function(grid)
         return program.lower(self._weights, batch).compile()
+
+    def function(self, grid: tuple[int, int]) -> Callable[[dict[str, Any], Any], jax.Array]:
+        """Return the function of weights by name and a batch, as for a call, that such a call runs.
+
+        Args:
+            grid: As for a call.
+
+        Raises:
+            UserError: As of a call.
+        """
+        return self._program(self._program_for(grid))
 
     def _program_for(self, grid: tuple[int, int]) -> Program:
         program = next((program for program in self._programs if grid in program.sizes), None)
@@ -117,34 +109,6 @@ class Programs:
         if program.file not in self._callables:
             self._callables[program.file] = self._load_program(program)
         return self._callables[program.file]
-
-    def _kept(
-        self, program: Program, executables: Executables, batch: Any
-    ) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
-        """Return a program as it is kept for batches of this shape."""
-        name = "-".join([program.part, *map(str, jax.tree.leaves(batch)[0].shape)])
-        if name not in self._callables:
-            if not self._weights:
-                self._weights = jax.device_put(self._read_weights(None))
-            loaded = executables.load(name, (self._weights, batch))
-            self._callables[name] = loaded or executables.make(name, self._program(program), (self._weights, batch))
-        return self._callables[name]
-
-    def _read_weights(self, expected: dict[str, tuple[tuple[int, ...], Any]] | None) -> dict[str, np.ndarray]:
-        """Read the weights if they are those that a program takes, or {}; only then is the file more than its table.
-
-        Of a folder that this machine made for itself they are those (None).
-        """
-        try:
-            with open_tensors(self._folder / self._weights_file) as tensors:
-                if expected and {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
-                    return {}
-                check_file(self._folder, self._description, self._weights_file)
-                return tensors.read(WEIGHT_TYPES)
-        except UserError as error:
-            raise UserError(
-                f"{self._folder / self._weights_file} is damaged ({error}); make the folder again"
-            ) from error
 
     def _load_program(self, program: Program) -> Callable[[dict[str, jax.Array], Any], jax.Array]:
         """Return a program, compiled when it is called; once one is loaded, the weights are on the device."""
@@ -169,9 +133,9 @@ class Programs:
             raise UserError(
                 f"{file} takes or returns other arrays than programs that {program.part} do; make the folder again"
             )
-        weights = self._weights or self._read_weights(expected)
+        weights = self._weights or read_weights(self._folder, self._description, self._part, expected)
         if expected != {name: (value.shape, value.dtype) for name, value in weights.items()}:
-            raise UserError(f"{file} takes other weights than {self._weights_file} holds; make the folder again")
+            raise UserError(f"{file} takes other weights than {WEIGHTS_FILES[self._part]} holds; make the folder again")
         # What is there already stays where it is.
         self._weights = jax.device_put(weights)
         return jax.jit(exported.call)

@@ -26,10 +26,11 @@ def bits_of_numbers(
     """
     # The exponent of a float64 is exact for integers.
     extra = np.frexp(numbers.astype(np.float64))[1] - 1
-    for num in range(MAX_EXTRA_BITS):
+    most = int(extra.max(initial=0))
+    for num in range(min(most + 1, MAX_EXTRA_BITS)):
         still_open = np.flatnonzero(extra >= num)
         yield still_open, (extra[still_open] > num).astype(np.int32), _even(still_open.size)
-    for shift in range(MAX_EXTRA_BITS - 1, -1, -1):
+    for shift in range(most - 1, -1, -1):
         longer = np.flatnonzero(extra > shift)
         yield longer, (numbers[longer] >> shift & 1).astype(np.int32), _even(longer.size)
 
@@ -39,9 +40,11 @@ def decode_numbers(decoder: RangeDecoder, number: int) -> npt.NDArray[np.int32]:
     extra = np.zeros(number, np.int32)
     for num in range(MAX_EXTRA_BITS):
         still_open = np.flatnonzero(extra == num)
+        if not still_open.size:
+            break
         extra[still_open] += decoder.decode_bits(_even(still_open.size))
     numbers = np.ones(number, np.int32)
-    for shift in range(MAX_EXTRA_BITS - 1, -1, -1):
+    for shift in range(int(extra.max(initial=0)) - 1, -1, -1):
         longer = np.flatnonzero(extra > shift)
         numbers[longer] = 2 * numbers[longer] + decoder.decode_bits(_even(longer.size))
     return numbers

@@ -1,0 +1,49 @@
+"""The kind of device that JAX computes on, found without importing JAX where it can only be the processor."""
+
+import importlib.util
+import os
+import sys
+
+from cod_jax.errors import UserError
+from cod_jax.runtime.folder import Platform
+
+# What brings devices to JAX beside the processor.
+_PLUGINS = ("jax_plugins", "libtpu")
+
+
+def computes_on_cpu() -> bool:
+    """Return whether JAX computes on the processor by default."""
+    return _can_only_be_cpu() or _backend() == "cpu"
+
+
+def current_platform() -> Platform:
+    """Return the platform that JAX computes on by default.
+
+    Raises:
+        UserError: A kind of device that programs cannot be made for.
+    """
+    if _can_only_be_cpu():
+        return "cpu"
+    backend = _backend()
+    if backend == "gpu":
+        import jax
+
+        return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
+    if backend not in ("cpu", "tpu"):
+        raise UserError(f"JAX computes on {backend} here, for which there are no programs; set JAX_PLATFORMS=cpu")
+    return backend
+
+
+def _backend() -> str:
+    import jax
+
+    return jax.default_backend()
+
+
+def _can_only_be_cpu() -> bool:
+    """Return whether the environment leaves no other choice; a JAX that is imported already may have been told one."""
+    if "jax" in sys.modules or "JAX_PLATFORM_NAME" in os.environ:
+        return False
+    if chosen := os.environ.get("JAX_PLATFORMS", ""):
+        return chosen == "cpu"
+    return not any(map(importlib.util.find_spec, _PLUGINS))

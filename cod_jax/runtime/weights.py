@@ -1,0 +1,42 @@
+"""The weights of a compiled model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cod_jax.errors import UserError
+from cod_jax.runtime.arrays import WEIGHT_TYPES, open_tensors
+from cod_jax.runtime.folder import WEIGHTS_FILES, Description, Part, check_file
+
+
+def read_weights(
+    folder: Path,
+    description: Description,
+    part: Part,
+    expected: dict[str, tuple[tuple[int, ...], Any]] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the weights of a part of a model by name.
+
+    Args:
+        folder: The folder.
+        description: What it says about itself.
+        part: The part.
+        expected: Shapes and dtypes that a program takes. If the file has others, no more than its table is read. Of a
+            folder that this machine made for itself they are those (None).
+
+    Returns:
+        The weights, or {} if they are not those expected.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = folder / WEIGHTS_FILES[part]
+    try:
+        with open_tensors(file) as tensors:
+            if expected and {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
+                return {}
+            check_file(folder, description, file.name)
+            return tensors.read(WEIGHT_TYPES)
+    except UserError as error:
+        raise UserError(f"{file} is damaged ({error}); make the folder again") from error
