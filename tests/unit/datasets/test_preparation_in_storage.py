@@ -33,9 +33,10 @@ def test_archives_and_datasets_may_be_in_storage(raw, bucket, tmp_path, capsys):
     assert [name.split("/")[1] for name in system.find("bucket/datasets/sa1b/32")] == 4 * ["datasets"]
     system.get("bucket/datasets/sa1b/32/1.0.0/", str(folder), recursive=True)
     assert json.loads((folder / "manifest.json").read_text())["num_images"] == 2
-    source = sources.open_source(str(folder))
-    assert source.names == ["sa_000000/sa_0.jpg", "sa_000001/sa_1.jpg"]
-    assert source.read(1)[:2] == b"\xff\xd8"
+    for place in (str(folder), f"{bucket}/datasets/sa1b/32/1.0.0"):
+        source = sources.open_source(place)
+        assert source.names == ["sa_000000/sa_0.jpg", "sa_000001/sa_1.jpg"]
+        assert source.read(1)[:2] == b"\xff\xd8"
     system.pipe_file("bucket/raw/sa_000002.tar", system.cat_file("bucket/raw/sa_000001.tar"))
     assert prepare("sa1b", f"{bucket}/raw", f"{bucket}/datasets", "--partial") == 2
     assert prepare("sa1b", f"{bucket}/raw", f"{bucket}/datasets", "--partial", "--force") == 0
