@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from cod_jax import files, storage
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, reason_of
 
 MANIFEST_NAME = "manifest.json"
 SHARD_SUFFIX = ".array_record"
@@ -19,7 +19,7 @@ _OTHER_OPEN_FILES = 512
 _FORMAT = "cod_jax image records"
 _VERSION = 1
 # Storage that array_record reads itself.
-_READ_IN_PLACE = "gs://"
+READ_IN_PLACE = "gs://"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +82,34 @@ def place_of(path: str) -> Place:
         if name.endswith(SHARD_SUFFIX) and "/" not in name and only in ("", name)
     }
     manifest = storage.fetch_all(f"{url}/{MANIFEST_NAME}").parent if MANIFEST_NAME in found else None
-    if not url.startswith(_READ_IN_PLACE):
+    if not url.startswith(READ_IN_PLACE):
         url = str(storage.fetch_all(path).parent if only else storage.fetch(url, list(sizes)))
     return Place(url, sizes, only, manifest)
+
+
+def open_records(paths: Sequence[str]) -> Any:
+    """Return the records of files, one after the other.
+
+    Args:
+        paths: Paths, or addresses that array_record reads. "PATH[first:end]" takes a part of the records, and then the
+            file is opened when one is read.
+
+    Raises:
+        RuntimeError: A file cannot be opened.
+    """
+    import grain  # for reading only; making shards does without
+
+    return grain.sources.ArrayRecordDataSource(list(paths))
+
+
+def check_answered(error: RuntimeError, location: str) -> None:
+    """Tell storage that does not answer from damaged files, which are left out.
+
+    Raises:
+        StorageError: The storage of an address did not answer.
+    """
+    if files.is_address(location) and "Corrupted" not in str(error):
+        raise storage.StorageError(f"{location} cannot be used ({reason_of(error)})") from error
 
 
 def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per_shard: int) -> list[Shard]:

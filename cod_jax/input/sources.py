@@ -4,12 +4,10 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
-
-import grain
+from typing import Any
 
 from cod_jax import files, storage
-from cod_jax.errors import UserError, reason_of
+from cod_jax.errors import UserError
 from cod_jax.image_search import find_images, images_among
 from cod_jax.input import mixture, records, tfds_source
 from cod_jax.input.source import TFDS_PREFIX, Source
@@ -116,11 +114,10 @@ class RecordSource(Source):
             shard_names = sorted(place.sizes)
         records.allow_open_files(len(shard_names))
         try:
-            reader = grain.sources.ArrayRecordDataSource([f"{place.folder}/{name}" for name in shard_names])
+            self._records: Any = records.open_records([f"{place.folder}/{name}" for name in shard_names])
         except RuntimeError as error:
-            _check_answered(error, path)
+            records.check_answered(error, path)
             raise UserError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
-        self._records = cast(Sequence[bytes], reader)
         self.names = names if self.has_names else [f"record {index}" for index in range(len(self._records))]
         if len(self.names) != len(self._records):
             raise UserError(
@@ -145,7 +142,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except RuntimeError as error:
-            _check_answered(error, self.location)
+            records.check_answered(error, self.location)
             raise UserError(f"the record is damaged ({error})") from error
 
 
@@ -169,6 +166,8 @@ def open_source(path: str) -> Source:
         return mixture.MixedSource(path, open_source)
     if files.is_address(path):
         found = storage.list_files(path)
+        if tfds_source.INFO_NAME in found:
+            return tfds_source.TfdsSource(f"{TFDS_PREFIX}{path}")
         has_shards = any(name.endswith(records.SHARD_SUFFIX) and "/" not in name for name in found)
         is_shard = list(found) == [""] and path.endswith(records.SHARD_SUFFIX)
         return RecordSource(path) if has_shards or is_shard else StorageSource(path, found)
@@ -234,9 +233,3 @@ def _check_any(source: Source) -> None:
             f"{source.location} holds no {files.IMAGE_FORMATS} files and no {records.SHARD_SUFFIX} shards; "
             "give a folder of photographs"
         )
-
-
-def _check_answered(error: RuntimeError, location: str) -> None:
-    """Tell storage that does not answer from damaged files, which are left out."""
-    if files.is_address(location) and "Corrupted" not in str(error):
-        raise storage.StorageError(f"{location} cannot be used ({reason_of(error)})") from error

@@ -8,22 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from cod_jax import files, storage
 from cod_jax.errors import UserError
 from cod_jax.input import records
-from cod_jax.input.source import Source
+from cod_jax.input.source import TFDS_PREFIX, Source
 
 # The file that tells a prepared dataset from other folders.
 INFO_NAME = "dataset_info.json"
 DEFAULT_SPLIT = "train"
 _VERSION = r"[\d*]+\.[\d*]+\.[\d*]+"
-_LOCATION = re.compile(rf"tfds:(?P<dataset>[^:]+(:{_VERSION})?)(:(?P<split>.+))?")
+_LOCATION = re.compile(rf"tfds:(?P<dataset>(\w+://)?[^:]+(:{_VERSION})?)(:(?P<split>.+))?")
+# In the names of the files that hold the records.
+_RECORDS = ".array_record"
 
 
 class TfdsSource(Source):
     """The encoded images of one split of a prepared dataset with ArrayRecord files.
 
-    The dataset has its name in tensorflow-datasets, or is a path of the folder that holds its dataset_info.json. Such a
-    path begins with "/", "." or "~". Nothing is downloaded, and the code that prepared the dataset is not needed.
+    The dataset has its name in tensorflow-datasets, or is the folder that holds its dataset_info.json: an address, or a
+    path that begins with "/", "." or "~". The code that prepared the dataset is not needed. At an address of Google
+    Cloud Storage the records are read when they are needed; all of another address are copied into the user's cache.
 
     Attributes:
         location: The dataset as it was named, "tfds:NAME[:SPLIT]" or "tfds:FOLDER[:SPLIT]", for messages.
@@ -55,21 +59,23 @@ class TfdsSource(Source):
         self._decoders = {self._image: tfds.decode.SkipDecoding()}
         self._damage = damage
         try:
-            self._records: Any = builder.as_data_source(
-                split, file_format="array_record", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-            )
             parts = info.splits[split].file_instructions
         except (ValueError, KeyError) as error:
             raise UserError(
                 f"{location}: the split {split!r} cannot be read ({_first_line(error).partition('. ')[0]}); "
                 f"the dataset has {', '.join(sorted(info.splits))}"
             ) from error
-        for part in parts:
-            if not Path(part.filename).is_file():
-                raise FileNotFoundError(f"{location}: {part.filename} is missing; prepare the dataset again")
-        records.allow_open_files(len(parts))
-        self.location = location
         folder = Path(builder.data_dir)
+        place, sizes = _records_of(match["dataset"], folder)
+        for part in parts:
+            if part.basename() not in sizes:
+                raise FileNotFoundError(f"{location}: {place}/{part.basename()} is missing; prepare the dataset again")
+        records.allow_open_files(len(parts))
+        # With the records to take of each file, none is opened before it is read.
+        self._records: Any = records.open_records(
+            [f"{place}/{part.basename()}[{part.skip}:{part.skip + part.take}]" for part in parts]
+        )
+        self.location = location
         self._identity: dict[str, int] = {}
         if (folder / records.MANIFEST_NAME).is_file():
             shards = {shard.file: shard for shard in records.read_manifest(folder)}
@@ -80,7 +86,7 @@ class TfdsSource(Source):
                     f"{location}: {records.MANIFEST_NAME} does not list {error.args[0]}; prepare the dataset again"
                 ) from error
             for shard in mine:
-                records.check_size(str(folder), shard, (folder / shard.file).stat().st_size)
+                records.check_size(place, shard, sizes[shard.file])
             self._identity = {"shards_crc32": zlib.crc32("".join(shard.sha256 for shard in mine).encode())}
             self.names = [
                 name
@@ -89,9 +95,9 @@ class TfdsSource(Source):
             ]
         else:
             self.names = [
-                f"{info.full_name}/{part.basename()}__{place}"
+                f"{info.full_name}/{part.basename()}__{number}"
                 for part in parts
-                for place in range(part.skip, part.skip + part.take)
+                for number in range(part.skip, part.skip + part.take)
             ]
         if not self.names:
             raise UserError(f"{location} holds no images; name another split")
@@ -106,9 +112,14 @@ class TfdsSource(Source):
 
         Raises:
             UserError: The record is damaged.
+            StorageError: The storage does not answer for minutes.
         """
         try:
             record = self._records[index]
+        except RuntimeError as error:
+            records.check_answered(error, self.location.removeprefix(TFDS_PREFIX))
+            raise UserError(f"the record is damaged ({_first_line(error)})") from error
+        try:
             return self._features.deserialize_example_np(record, decoders=self._decoders)[self._image]
         except self._damage as error:
             raise UserError(f"the record is damaged ({_first_line(error)})") from error
@@ -131,6 +142,10 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
     from tensorflow_datasets.core import read_only_builder
 
     try:
+        if files.is_address(dataset):
+            # The shards stay where they are.
+            folder = storage.fetch(dataset, [INFO_NAME], wanted=lambda name: _RECORDS not in name)
+            return tfds.builder_from_directory(folder)
         if dataset[0] not in "/.~":
             return read_only_builder.builder_from_files(dataset)
         folder = Path(dataset).expanduser()
@@ -150,6 +165,21 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
         raise UserError(
             f"{location} cannot be opened ({_first_line(error)}); check the name, or prepare the dataset again"
         ) from error
+
+
+def _records_of(dataset: str, folder: Path) -> tuple[str, dict[str, int]]:
+    """Return where the records of a dataset can be read, and the size in bytes of each file there by its name.
+
+    Args:
+        dataset: The dataset as it was named.
+        folder: The folder that describes it, a copy of it if the dataset is at an address.
+    """
+    if not files.is_address(dataset):
+        return str(folder), {file.name: file.stat().st_size for file in folder.glob(f"*{_RECORDS}*")}
+    url = storage.as_url(dataset)
+    if url.startswith(records.READ_IN_PLACE):
+        return url, storage.list_files(url)
+    return str(storage.fetch(url, [INFO_NAME], wanted=lambda name: _RECORDS in name)), storage.list_files(url)
 
 
 def _image_feature(tfds: Any, features: Any, location: str) -> str:

@@ -7,7 +7,7 @@ that a folder without it is not taken for a whole one.
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from cod_jax.storage.reading import entries_below
 _NUM_THREADS = 8
 
 
-def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
+def fetch(
+    address: str | os.PathLike[str], markers: Sequence[str], *, wanted: Callable[[str], bool] = lambda name: True
+) -> Path:
     """Copy a folder into the user's cache, unless it is there, and return the copy.
 
     A folder that has changed since gets another place, so nothing that is in use changes. Subfolders are left out.
@@ -29,6 +31,7 @@ def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
     Args:
         address: Where the folder is.
         markers: Names of which the folder must hold one.
+        wanted: Says of the name of a file whether it is copied.
 
     Raises:
         UserError: The folder does not exist, or cannot be read.
@@ -41,7 +44,7 @@ def fetch(address: str | os.PathLike[str], markers: Sequence[str]) -> Path:
     found = {entry["name"].rsplit("/", 1)[-1]: entry for entry in entries if entry["type"] == "file"}
     if not found.keys() & set(markers):
         raise UserError(f"expected {url} to hold {' or '.join(markers)}; it is another folder, or not complete")
-    return _copied(url, found)
+    return _copied(url, {name: entry for name, entry in found.items() if wanted(name)})
 
 
 def fetch_all(address: str | os.PathLike[str]) -> Path:
