@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from cod_jax.errors import WorkError
 from cod_jax.parallel import MeshConfig, make_mesh, replicated, tree_shardings
@@ -21,9 +22,9 @@ from tests.checkpoint_fixtures import CONFIG, make_state, remove_numbers, save_a
 RULES = {"in": ("tensor", None), "out": ("fsdp", None)}
 
 
-def shardings_of(state: TrainState, config: MeshConfig) -> TrainState:
+def shardings_of(state: TrainState, mesh: MeshConfig | Mesh) -> TrainState:
     axes = jax.tree.map(lambda x: ("in", "out") if x.ndim == 2 else ("in",) * x.ndim, state)
-    return tree_shardings(state, axes, RULES, make_mesh(config))
+    return tree_shardings(state, axes, RULES, mesh if isinstance(mesh, Mesh) else make_mesh(mesh))
 
 
 def steps_of(workdir: Path) -> list[int]:
@@ -50,6 +51,26 @@ def test_a_state_comes_back_bit_for_bit_on_any_mesh(tmp_path):
         assert_equal(restored, state)
         assert all(jax.tree.leaves(jax.tree.map(lambda x, s: x.sharding == s, restored, shardings)))
     store.close()
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+def test_a_state_comes_back_under_a_mesh_that_is_set(tmp_path, num_devices: int, kind: AxisType):
+    state = make_state(3)
+    split = jax.device_put(state, shardings_of(state, MeshConfig(data=2, fsdp=2, tensor=2)))
+    plain = make_mesh(MeshConfig(data=1, fsdp=num_devices), jax.devices()[:num_devices])
+    mesh = Mesh(plain.devices, plain.axis_names, axis_types=(kind,) * 3)
+    shardings = shardings_of(state, mesh)
+    with jax.set_mesh(mesh):
+        for step, saved in ((3, split), (4, jax.device_put(state, shardings))):
+            store = CheckpointStore(tmp_path, 2, 0)
+            store.save(step, saved, {"config": CONFIG, "data": {}}, None)
+            store.close()
+            store = CheckpointStore(tmp_path, 2, 0)
+            restored = store.restore(step, jax.eval_shape(lambda: state), shardings)
+            assert_equal(restored, state)
+            assert {leaf.sharding.mesh.axis_types for leaf in jax.tree.leaves(restored)} == {mesh.axis_types}
+            store.close()
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
