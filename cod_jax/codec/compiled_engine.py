@@ -1,6 +1,6 @@
 """The engine of compiled folders: programs that need JAX, numpy, Pillow and the entropy coder alone.
 
-Neither the model's code nor Flax is imported, nor JAX where programs are kept for a size.
+Neither the model's code nor Flax is imported. Programs that are kept for a size do not even need JAX.
 """
 
 import functools
@@ -27,7 +27,7 @@ from cod_jax.runtime.kept_programs import KeptPrograms
 class CompiledEngine(Engine):
     """Encodes and decodes with a compiled model, in one step; see `Engine`.
 
-    Programs are compiled at the first picture of each size, and later found in JAX's persistent cache.
+    Programs are compiled at the first picture of each size, and later found where they are kept.
 
     Args:
         folder: Folder written by `cod compile`.

@@ -195,11 +195,11 @@ def _key(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _installed(package: str) -> tuple[str, int]:
-    """Return what tells apart versions of a package, which is not imported."""
+def _installed(package: str) -> tuple[str, int, bytes]:
+    """Return what changes with the version of a package, without importing it."""
     spec = importlib.util.find_spec(package)
     file = Path(str(spec and spec.origin)).with_name("version.py")
-    return str(file), file.stat().st_mtime_ns
+    return str(file), file.stat().st_mtime_ns, file.read_bytes()
 
 
 def _sources(folder: str | Path) -> Iterator[tuple[str, int]]:

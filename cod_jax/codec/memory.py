@@ -43,7 +43,7 @@ def check_refining(height: int, width: int) -> None:
 
 
 def available_bytes() -> int | None:
-    """Return the bytes that JAX's first device can still give, or None if that is unknown."""
+    """Return the bytes that the device of computation can still give, or None if that is unknown."""
     if not computes_on_cpu():
         import jax
 

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,10 @@ class TfdsSource(Source):
                 f"{location}: the split {split!r} cannot be read ({_first_line(error).partition('. ')[0]}); "
                 f"the dataset has {', '.join(sorted(info.splits))}"
             ) from error
+        if not parts:
+            raise UserError(f"{location} holds no images; name another split")
         folder = Path(builder.data_dir)
-        place, sizes = _records_of(match["dataset"], folder)
+        place, sizes = _records_of(match["dataset"], folder, {part.basename() for part in parts})
         for part in parts:
             if part.basename() not in sizes:
                 raise FileNotFoundError(f"{location}: {place}/{part.basename()} is missing; prepare the dataset again")
@@ -99,8 +101,6 @@ class TfdsSource(Source):
                 for part in parts
                 for number in range(part.skip, part.skip + part.take)
             ]
-        if not self.names:
-            raise UserError(f"{location} holds no images; name another split")
 
     def identity(self, indices: Sequence[int]) -> dict[str, int]:
         """Return a checksum of the files' checksums in the manifest, if there is one; see `Source.identity`."""
@@ -118,6 +118,8 @@ class TfdsSource(Source):
             record = self._records[index]
         except RuntimeError as error:
             records.check_answered(error, self.location.removeprefix(TFDS_PREFIX))
+            raise UserError(f"the record is damaged ({_first_line(error)})") from error
+        except self._damage as error:
             raise UserError(f"the record is damaged ({_first_line(error)})") from error
         try:
             return self._features.deserialize_example_np(record, decoders=self._decoders)[self._image]
@@ -141,10 +143,11 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
     """Return a builder that only reads; unlike `tfds.builder`, it never asks the network about a dataset."""
     from tensorflow_datasets.core import read_only_builder
 
+    # Of an address what describes the dataset is copied, and its records stay where they are.
+    at_address = files.is_address(dataset)
+    folder = storage.fetch(dataset, [INFO_NAME], wanted=lambda name: _RECORDS not in name) if at_address else None
     try:
-        if files.is_address(dataset):
-            # The shards stay where they are.
-            folder = storage.fetch(dataset, [INFO_NAME], wanted=lambda name: _RECORDS not in name)
+        if folder is not None:
             return tfds.builder_from_directory(folder)
         if dataset[0] not in "/.~":
             return read_only_builder.builder_from_files(dataset)
@@ -167,19 +170,20 @@ def _open_prepared(tfds: Any, dataset: str, location: str, damage: tuple[type[Ex
         ) from error
 
 
-def _records_of(dataset: str, folder: Path) -> tuple[str, dict[str, int]]:
+def _records_of(dataset: str, folder: Path, names: Set[str]) -> tuple[str, dict[str, int]]:
     """Return where the records of a dataset can be read, and the size in bytes of each file there by its name.
 
     Args:
         dataset: The dataset as it was named.
         folder: The folder that describes it, a copy of it if the dataset is at an address.
+        names: The files to read.
     """
     if not files.is_address(dataset):
         return str(folder), {file.name: file.stat().st_size for file in folder.glob(f"*{_RECORDS}*")}
     url = storage.as_url(dataset)
     if url.startswith(records.READ_IN_PLACE):
         return url, storage.list_files(url)
-    return str(storage.fetch(url, [INFO_NAME], wanted=lambda name: _RECORDS in name)), storage.list_files(url)
+    return str(storage.fetch(url, [INFO_NAME], wanted=lambda name: name in names)), storage.list_files(url)
 
 
 def _image_feature(tfds: Any, features: Any, location: str) -> str:

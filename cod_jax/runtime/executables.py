@@ -8,8 +8,7 @@ import contextlib
 import hashlib
 import json
 import platform
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +45,30 @@ class Executables:
         except _UNREADABLE:
             return None
 
-    def make(self, name: str, function: Callable[..., Any], arguments: Sequence[np.ndarray]) -> native.Program:
+    def make(
+        self, name: str, function: Callable[..., Any], arguments: Sequence[native.Shaped]
+    ) -> native.Program | None:
         """Compile a function of arrays that returns one array, and keep it if that is possible.
 
         Args:
             name: A name for it.
             function: The function, not yet compiled.
-            arguments: Arguments of the shapes to compile for.
+            arguments: Shapes and dtypes to compile for.
+
+        Returns:
+            The program, or None if jaxlib cannot write it down or run it alone.
         """
-        import jax
-
-        def program(*taken: Any) -> Any:
-            return function(*taken)
-
-        # A name that JAX's cache does not know: what it has read cannot be written again.
-        program.__name__ = f"{name}_{secrets.token_hex(8)}".replace("-", "_")
-        with _without_cache():
-            lowered = jax.jit(program, keep_unused=True).lower(*arguments)
-            compiled = lowered.compile()
-        returned: Any = lowered.out_info
-        header = json.dumps({"shape": returned.shape, "dtype": str(returned.dtype)})
-        content = header.encode() + b"\n" + native.serialized(compiled)
+        try:
+            code, returned = native.compiled(name, function, arguments)
+            header = json.dumps({"shape": returned.shape, "dtype": str(returned.dtype)})
+            content = header.encode() + b"\n" + code
+            program = _program(content)
+        except _UNREADABLE:
+            return None
         with contextlib.suppress(OSError):  # without room for it, it is compiled each time
             files.write_bytes(self._folder / f"{name}{_SUFFIX}", hashlib.sha256(content).digest() + content)
             self._drop_oldest()
-        return _program(content)
+        return program
 
     def _drop_oldest(self) -> None:
         kept = sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)
@@ -82,20 +80,6 @@ def _program(content: bytes) -> native.Program:
     header, _, code = content.partition(b"\n")
     returned = json.loads(header)
     return native.Program(code, native.Shaped(tuple(returned["shape"]), np.dtype(returned["dtype"])))
-
-
-@contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
-    """Keep JAX from writing what is compiled to its own cache."""
-    import jax
-
-    setting = "jax_persistent_cache_min_compile_time_secs"
-    before = jax.config.values[setting]
-    jax.config.update(setting, float("inf"))
-    try:
-        yield
-    finally:
-        jax.config.update(setting, before)
 
 
 def processor() -> str:

@@ -40,40 +40,43 @@ class KeptPrograms:
         return self._calls[name](batch)
 
     def _call_for(self, name: str, batch: Any, grid: tuple[int, int]) -> Callable[[Any], np.ndarray]:
-        program = self._executables.load(name)
-        if program is None:  # everything else needs JAX
-            if not native.works():
-                return functools.partial(self._with_jax, grid=grid)
-            program = self._executables.make(name, self._function(grid), [*self._weights.values(), *_inputs(batch)])
-        return lambda given: program(*self._placed, *_inputs(given))
+        program = self._executables.load(name) or self._made(name, batch, grid)
+        if program is None:
+            return functools.partial(self._with_jax, grid=grid)
+        weights = [placed for _, placed in self._weights.values()]
+        return lambda given: program(*weights, *_inputs(given))
 
     @functools.cached_property
-    def _weights(self) -> dict[str, np.ndarray]:
-        return dict(sorted(read_weights(self._folder, self._description, self._part).items()))
+    def _weights(self) -> dict[str, tuple[native.Shaped, Any]]:
+        """Shape of each weight, and the weight as programs take it, by name."""
+        read = sorted(read_weights(self._folder, self._description, self._part).items())
+        return {name: (native.Shaped(weight.shape, weight.dtype), native.put(weight)) for name, weight in read}
 
-    @functools.cached_property
-    def _placed(self) -> list[Any]:
-        return [native.put(weight) for weight in self._weights.values()]
-
-    @functools.cached_property
-    def _programs(self) -> Any:
-        from cod_jax.runtime.programs import Programs
-
-        return Programs(self._folder, self._description, self._part)
-
-    def _with_jax(self, batch: Any, grid: tuple[int, int]) -> np.ndarray:
-        return self._programs(batch, grid)
-
-    def _function(self, grid: tuple[int, int]) -> Callable[..., Any]:
-        """Return the program for a size as a function of all weights and then the inputs, each an array."""
-        function, names = self._programs.function(grid), list(self._weights)
+    def _made(self, name: str, batch: Any, grid: tuple[int, int]) -> native.Program | None:
+        """Compile the program for a size with JAX, as a function of all weights and then the inputs, each an array."""
+        if not native.works():
+            return None
+        function, names = self._plain().function(grid), list(self._weights)
 
         def of_arrays(*arrays: Any) -> Any:
             inputs = arrays[len(names) :]
             weights = dict(zip(names, arrays[: len(names)], strict=True))
             return function(weights, inputs if self._description.takes_levels else inputs[0])
 
-        return of_arrays
+        inputs = [native.Shaped(array.shape, array.dtype) for array in _inputs(batch)]
+        return self._executables.make(name, of_arrays, [*(shaped for shaped, _ in self._weights.values()), *inputs])
+
+    def _plain(self) -> Any:
+        from cod_jax.runtime.programs import Programs
+
+        return Programs(self._folder, self._description, self._part)
+
+    @functools.cached_property
+    def _programs(self) -> Any:
+        return self._plain()
+
+    def _with_jax(self, batch: Any, grid: tuple[int, int]) -> np.ndarray:
+        return self._programs(batch, grid)
 
 
 def _inputs(batch: Any) -> tuple[np.ndarray, ...]:

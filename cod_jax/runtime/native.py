@@ -1,14 +1,16 @@
 """Compiled programs run by jaxlib alone, because importing JAX takes longer than coding a picture.
 
 jaxlib offers this to JAX and may change it with any release, so `works` tries it before anything is kept for it. Where
-it does not work, programs run with JAX.
+it does not work, programs run with JAX. For one thread of a process.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,7 @@ class Program:
     """A compiled program of arrays that returns one array.
 
     Args:
-        content: What `serialized` returned.
+        content: The program, as `compiled` returns it.
         returned: The array that it returns.
     """
 
@@ -93,24 +95,58 @@ class Program:
         return _runtime().run(self._program, placed, self._returned)
 
 
-def serialized(compiled: Any) -> bytes:
-    """Return what `Program` takes of a `jax.stages.Compiled`, which must have been compiled with `keep_unused`."""
-    executable = compiled.runtime_executable()
-    return executable.client.serialize_executable(executable)
+def compiled(name: str, function: Callable[..., Any], arguments: Sequence[Shaped]) -> tuple[bytes, Shaped]:
+    """Compile a function of arrays that returns one array, with JAX.
+
+    Args:
+        name: A name for it.
+        function: The function.
+        arguments: Shapes and dtypes to compile for.
+
+    Returns:
+        What `Program` takes.
+    """
+    import jax
+
+    def program(*taken: Any) -> Any:
+        return function(*taken)
+
+    # A name that JAX's cache does not know: what it has read cannot be written again.
+    program.__name__ = f"{name}_{secrets.token_hex(8)}".replace("-", "_")
+    shapes = [jax.ShapeDtypeStruct(argument.shape, argument.dtype) for argument in arguments]
+    with _without_cache():
+        lowered = jax.jit(program, keep_unused=True).lower(*shapes)
+        executable = lowered.compile().runtime_executable()
+    returned: Any = lowered.out_info
+    content = executable.client.serialize_executable(executable)  # pyright: ignore[reportOptionalMemberAccess]
+    return content, Shaped(tuple(returned.shape), np.dtype(returned.dtype))
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Keep JAX from writing what is compiled to its own cache."""
+    import jax
+
+    setting = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[setting]
+    jax.config.update(setting, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
 
 
 @functools.cache
 def works() -> bool:
     """Return whether this jaxlib can be used so, by running a small program; this imports JAX."""
-    import jax
 
     def small(first: Any, second: Any) -> Any:
         return first * second[0].astype(first.dtype)
 
     first, second = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([3, 0], np.uint8)
     try:
-        content = serialized(jax.jit(small, keep_unused=True).lower(first, second).compile())
-        computed = Program(content, Shaped(first.shape, first.dtype))(put(first), second)
+        made = compiled("small", small, [Shaped(array.shape, array.dtype) for array in (first, second)])
+        computed = Program(*made)(put(first), second)
     except Exception:  # noqa: BLE001 (whatever another release of jaxlib raises)
         return False
     return np.array_equal(computed, 3 * first)

@@ -22,8 +22,8 @@ def read_weights(
         folder: The folder.
         description: What it says about itself.
         part: The part.
-        expected: Shapes and dtypes that a program takes. If the file has others, no more than its table is read. Of a
-            folder that this machine made for itself they are those (None).
+        expected: Shapes and dtypes that a program takes. If the file has others, no more than its table is read. None
+            compares nothing, for folders that this machine made for itself.
 
     Returns:
         The weights, or {} if they are not those expected.

@@ -24,9 +24,11 @@ def bits_of_numbers(
 
     With them come the places of their numbers, and the probability that each is 1.
     """
+    if not numbers.size:
+        return
     # The exponent of a float64 is exact for integers.
     extra = np.frexp(numbers.astype(np.float64))[1] - 1
-    most = int(extra.max(initial=0))
+    most = int(extra.max())
     for num in range(min(most + 1, MAX_EXTRA_BITS)):
         still_open = np.flatnonzero(extra >= num)
         yield still_open, (extra[still_open] > num).astype(np.int32), _even(still_open.size)

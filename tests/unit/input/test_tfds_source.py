@@ -165,6 +165,7 @@ def test_a_dataset_without_a_usable_picture_is_refused(prepare):
         ("tfds:Bad Name!", "cannot be opened .* check the name"),
         ("tfds:{dataset}:valid", "the split 'valid' cannot be read .*; the dataset has test, train"),
         ("tfds:{dataset}:train[", "the dataset has test, train"),
+        ("tfds:{dataset}:train[:0]", "holds no images; name another split"),
         ("tfds:{dataset}:train[40:50]", "the dataset has test, train"),
     ],
 )
