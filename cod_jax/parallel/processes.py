@@ -71,6 +71,10 @@ def join_processes(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
             "--process-id"
         ) from error
+    if jax.default_backend() == "cpu":
+        # On a CPU only the first process keeps programs and finds them again. It would wait in a collective, for half a
+        # minute at most, while the others still compile.
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 @contextlib.contextmanager
