@@ -63,7 +63,8 @@ def _exit_code(processes: Sequence[Process]) -> int | None:
     codes = [process.poll() for process in processes]
     for index, code in enumerate(codes):
         if code:
-            print(f"process {index} of {len(processes)} failed with exit code {code}", file=sys.stderr)
+            how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+            print(f"process [{index}] of {len(processes)} {how}", file=sys.stderr)
             return code if code > 0 else 128 - code
     return None if None in codes else 0
 

@@ -34,6 +34,8 @@ def join_processes(
 ) -> None:
     """Start `jax.distributed` if this process is one of several.
 
+    Several processes on CPUs do without JAX's cache of compiled programs, so that all of them compile at the same time.
+
     Args:
         distributed: Whether it is one of several; the system says which if the other arguments are None.
         coordinator_address: HOST:PORT of the first process.
@@ -71,7 +73,7 @@ def join_processes(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
             "--process-id"
         ) from error
-    if jax.default_backend() == "cpu":
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
         # On a CPU only the first process keeps programs and finds them again. It would wait in a collective, for half a
         # minute at most, while the others still compile.
         jax.config.update("jax_enable_compilation_cache", False)

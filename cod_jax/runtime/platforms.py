@@ -34,7 +34,7 @@ def current_platform() -> Platform:
 
         return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
     if backend not in ("cpu", "tpu"):
-        raise UserError(f"JAX computes on {backend} here, for which there are no programs; set JAX_PLATFORMS=cpu")
+        raise UserError(f"expected JAX to compute on cpu, cuda, rocm or tpu, got {backend}; set JAX_PLATFORMS=cpu")
     return backend
 
 

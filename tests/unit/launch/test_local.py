@@ -27,11 +27,12 @@ def test_a_failure_stops_the_others_and_gives_its_exit_code(capsys):
     start = time.monotonic()
     assert local.run([_python("import time; time.sleep(60)"), _python("raise SystemExit(7)")], [{}, {}]) == 7
     assert time.monotonic() - start < 30
-    assert "process 1 of 2 failed with exit code 7" in capsys.readouterr().err
+    assert "process [1] of 2 failed with exit code 7" in capsys.readouterr().err
 
 
-def test_a_killed_process_counts_as_failed():
+def test_a_killed_process_counts_as_failed(capsys):
     assert local.run([_python("import os; os.kill(os.getpid(), 9)")], [{}]) == 128 + 9
+    assert "process [0] of 1 was ended by signal 9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
