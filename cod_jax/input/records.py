@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from cod_jax import files, storage
-from cod_jax.errors import UserError, reason_of
+from cod_jax.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 SHARD_SUFFIX = ".array_record"
@@ -85,31 +85,6 @@ def place_of(path: str) -> Place:
     if not url.startswith(READ_IN_PLACE):
         url = str(storage.fetch_all(path).parent if only else storage.fetch(url, list(sizes)))
     return Place(url, sizes, only, manifest)
-
-
-def open_records(paths: Sequence[str]) -> Any:
-    """Return the records of files, one after the other.
-
-    Args:
-        paths: Paths, or addresses that array_record reads. "PATH[first:end]" takes a part of the records, and then the
-            file is opened when one is read.
-
-    Raises:
-        RuntimeError: A file cannot be opened.
-    """
-    import grain  # for reading only; making shards does without
-
-    return grain.sources.ArrayRecordDataSource(list(paths))
-
-
-def check_answered(error: RuntimeError, location: str) -> None:
-    """Tell storage that does not answer from damaged files, which are left out.
-
-    Raises:
-        StorageError: The storage of an address did not answer.
-    """
-    if files.is_address(location) and "Corrupted" not in str(error):
-        raise storage.StorageError(f"{location} cannot be used ({reason_of(error)})") from error
 
 
 def write_shards(folder: Path, records: Iterable[tuple[str, bytes]], records_per_shard: int) -> list[Shard]:

@@ -9,7 +9,7 @@ from typing import Any
 from cod_jax import files, storage
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_images, images_among
-from cod_jax.input import mixture, records, tfds_source
+from cod_jax.input import mixture, reading, records, tfds_source
 from cod_jax.input.source import TFDS_PREFIX, Source
 from cod_jax.plugins import is_plugin, resolve
 
@@ -114,9 +114,9 @@ class RecordSource(Source):
             shard_names = sorted(place.sizes)
         records.allow_open_files(len(shard_names))
         try:
-            self._records: Any = records.open_records([f"{place.folder}/{name}" for name in shard_names])
+            self._records: Any = reading.open_records([f"{place.folder}/{name}" for name in shard_names])
         except RuntimeError as error:
-            records.check_answered(error, path)
+            reading.check_answered(error, path)
             raise UserError(f"{path}: a shard is damaged ({error}); prepare the images again") from error
         self.names = names if self.has_names else [f"record {index}" for index in range(len(self._records))]
         if len(self.names) != len(self._records):
@@ -142,7 +142,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except RuntimeError as error:
-            records.check_answered(error, self.location)
+            reading.check_answered(error, self.location)
             raise UserError(f"the record is damaged ({error})") from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cod_jax import files, storage
 from cod_jax.errors import UserError
-from cod_jax.input import records
+from cod_jax.input import reading, records
 from cod_jax.input.source import TFDS_PREFIX, Source
 
 # The file that tells a prepared dataset from other folders.
@@ -74,7 +74,7 @@ class TfdsSource(Source):
                 raise FileNotFoundError(f"{location}: {place}/{part.basename()} is missing; prepare the dataset again")
         records.allow_open_files(len(parts))
         # With the records to take of each file, none is opened before it is read.
-        self._records: Any = records.open_records(
+        self._records: Any = reading.open_records(
             [f"{place}/{part.basename()}[{part.skip}:{part.skip + part.take}]" for part in parts]
         )
         self.location = location
@@ -117,7 +117,7 @@ class TfdsSource(Source):
         try:
             record = self._records[index]
         except RuntimeError as error:
-            records.check_answered(error, self.location.removeprefix(TFDS_PREFIX))
+            reading.check_answered(error, self.location.removeprefix(TFDS_PREFIX))
             raise UserError(f"the record is damaged ({_first_line(error)})") from error
         except self._damage as error:
             raise UserError(f"the record is damaged ({_first_line(error)})") from error
