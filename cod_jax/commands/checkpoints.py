@@ -94,7 +94,7 @@ def _report(workdir: "Place", step: int, best_by: str, *, is_best: bool) -> bool
     validated = [f"validation loss {numbers[LOSS]:.4f}"] if LOSS in numbers else []
     if best_by != DEFAULT and best_by in numbers:
         validated.append(f"{best_by} {numbers[best_by]:.6g}")
-    facts = [f"{size / 1e6:,.1f} MB", *(validated or ["not validated"])]
+    facts = [f"{size / 1e6:,.1f} MB", *(validated or ["no validation at this step"])]
     if is_best:
         facts.append("the best")
     if not_finite:

@@ -30,7 +30,8 @@ sending. Sending may overlap with products or not, which gives the two ends of t
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:OPTIONS]", help="settings, as for cod train")
-    add_list(parser, "--mesh", _mesh, default=[(1, 1, 1)], metavar="DxFxT", help="device meshes; default 1x1x1")
+    meshes = "device meshes, data x fsdp x tensor; default 1x1x1"
+    add_list(parser, "--mesh", _mesh, default=[(1, 1, 1)], metavar="DxFxT", help=meshes)
     parser.add_argument("--compile", action="store_true", help="compile the step too, for virtual CPU devices")
     parser.add_argument(
         "--on", metavar="DEVICE", help='predict the time of a step on devices of this kind, such as "NVIDIA H200"'

@@ -1,6 +1,7 @@
 """Several processes of one run on one machine, as a rehearsal of a run on several machines."""
 
 import io
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,12 @@ from cod_jax.launch.processes import Process, StopSignals, start, stop
 
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
+# Status of a trainer whose arguments, data or devices cannot be used.
+NOTHING_TRIED = 2
+# What every device prints once it has found the others, in pieces, which may mix with other lines.
+_NOTICES = re.compile(
+    r"\[Gloo\] Rank \d*|\d* ?is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d+"
+)
 
 
 def trainer_commands(num_processes: int, arguments: Sequence[str]) -> list[list[str]]:
@@ -64,17 +71,25 @@ def _exit_code(processes: Sequence[Process]) -> int | None:
     for index, code in enumerate(codes):
         if code:
             how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+            how += (
+                ""
+                if code == NOTHING_TRIED
+                else "; the same command resumes from the newest checkpoint, if one is saved"
+            )
             print(f"process [{index}] of {len(processes)} {how}", file=sys.stderr)
             return code if code > 0 else 128 - code
     return None if None in codes else 0
 
 
 def _copy_lines(index: int, output: IO[bytes]) -> None:
-    """Print the output of a process, each line after the number of the process."""
+    """Print the output of a process without notices, each line after the number of the process."""
     with io.TextIOWrapper(output, errors="replace") as lines:
         for line in lines:
+            kept = _NOTICES.sub("", line)
+            if kept != line and not kept.strip(" \n0123456789"):
+                continue
             # One write per line: the lines of several processes must not mix.
-            sys.stdout.write(f"[{index}] " + line.rstrip("\n") + "\n")
+            sys.stdout.write(f"[{index}] " + kept.rstrip("\n") + "\n")
             sys.stdout.flush()
 
 

@@ -89,13 +89,15 @@ def leaving_with_lost_processes() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if jax.process_count() == 1 or not _LOST.search(str(error)):
+        found = _LOST.search(str(error))
+        if jax.process_count() == 1 or not found:
             raise
         _logger.error(
-            "error: process %d of %d lost another one (%s); the same command resumes from the newest checkpoint",
+            "error: process %d of %d lost another one (%s); the same command resumes from the newest checkpoint, if "
+            "one is saved",
             jax.process_index(),
             jax.process_count(),
-            _last_line(error),
+            found[0],
         )
         os._exit(_FAILED)
 

@@ -154,6 +154,7 @@ def train(
 
         _logger.info("preparing the step; compiling takes a minute or more, unless it is in the compilation cache")
         clock.begin("compiling")
+        clock.write()  # a start that is killed counts as one
         begin = time.monotonic()
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
@@ -183,7 +184,9 @@ def train(
         # Last, so that it leaves before anything above waits for a process that is gone.
         stack.enter_context(leaving_with_lost_processes())
         clock.begin(STEPPING)
+        clock.write()
         done, stopping, due = start, False, False
+        begin = time.monotonic()
         for done in range(start + 1, config.total_steps + 1):
             store.check()
             with profile.step(done):
@@ -194,8 +197,10 @@ def train(
                 state, metrics = updates[index](state, frozen_params, global_batch(local, batch))
                 window.append(metrics)
                 queued.append((done, plan.objective.updates[index], metrics))
-                look(_STEPS_AHEAD)
+                look(0 if done == start + 1 else _STEPS_AHEAD)
             bar.update()
+            if done == start + 1:
+                _logger.info("the first step took %.1f s", time.monotonic() - begin)
 
             is_last = done == config.total_steps
             stopping = told_to_stop()
@@ -220,6 +225,7 @@ def train(
                     # A state that no finite gradient follows may be useless, so it never replaces a good one. The save
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
+                        _logger.info("saving step %d", done)
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
                         store.save(done, state, {**meta, "validation": measured or {}}, measured)
                         clock.saved(done)
@@ -306,12 +312,8 @@ def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
         process_count=jax.process_count(),
     )
     held_out = load_validation_images(config.data, config.validation.num_wanted, batches.source)
-    _logger.info(
-        "data: %d files for training and %d held-out images from %s",
-        batches.num_images,
-        len(held_out),
-        config.data.source,
-    )
+    validation = f"{len(held_out)} images to validate on" if config.validation.num_wanted else "validation is off"
+    _logger.info("data: %d files for training from %s; %s", batches.num_images, config.data.source, validation)
     if batches.num_images < config.batch_size:
         _logger.warning(
             "there are %d files and %d images in a batch, so a batch holds files several times; give more photographs "

@@ -13,7 +13,7 @@ def test_every_checkpoint_of_every_stage_gets_a_line(tmp_path, capsys):
     assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
     first, second, _, last = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path}/stage1/checkpoints/1: 0.0 MB, validation loss 0.5000, the best"
-    assert second == f"{tmp_path}/stage1/checkpoints/2: 0.0 MB, not validated"
+    assert second == f"{tmp_path}/stage1/checkpoints/2: 0.0 MB, no validation at this step"
     assert last == "3 of 3 checkpoints can be read"
 
     remove_numbers(tmp_path / "stage2" / "checkpoints" / "3")
@@ -41,7 +41,7 @@ def test_a_checkpoint_that_a_run_removes_meanwhile_is_not_damaged(tmp_path, caps
     assert main(["checkpoints", "--workdir", str(tmp_path)]) == 0
     first, second, last = capsys.readouterr().out.splitlines()
     assert first == f"{folder}: a run has removed it meanwhile"
-    assert second.endswith("checkpoints/2: 0.0 MB, not validated")
+    assert second.endswith("checkpoints/2: 0.0 MB, no validation at this step")
     assert last == "1 of 1 checkpoints can be read"
 
 

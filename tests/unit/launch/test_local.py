@@ -23,11 +23,25 @@ def test_output_carries_the_number_of_its_process(capsys):
     assert sorted(capsys.readouterr().out.splitlines()) == ["[0] I am first", "[1] I am second"]
 
 
+def test_notices_of_the_connections_are_left_out_and_what_they_are_mixed_with_stays(capsys):
+    text = "[Gloo] Rank [Gloo] Rank 1 is connected to 7 peer ranks. Expected number of connected peer ranks is : 7\n"
+    text += "0 is connected to 7 peer ranks. Expected number of connected peer ranks is : 7\n"
+    text += "[Gloo] Rank 2 is connected to 7 peer ranks. Expected number of connected peer ranks is : 7step 3\n\n"
+    assert local.run([_python(f"print({text!r}, end='')")], [{}]) == 0
+    assert capsys.readouterr().out.splitlines() == ["[0] step 3", "[0] "]
+
+
 def test_a_failure_stops_the_others_and_gives_its_exit_code(capsys):
     start = time.monotonic()
     assert local.run([_python("import time; time.sleep(60)"), _python("raise SystemExit(7)")], [{}, {}]) == 7
     assert time.monotonic() - start < 30
-    assert "process [1] of 2 failed with exit code 7" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "process [1] of 2 failed with exit code 7; the same command resumes from the newest checkpoint" in told
+
+
+def test_nothing_is_said_about_checkpoints_if_the_arguments_are_wrong(capsys):
+    assert local.run([_python("raise SystemExit(2)")], [{}]) == 2
+    assert capsys.readouterr().err.splitlines() == ["process [0] of 1 failed with exit code 2"]
 
 
 def test_a_killed_process_counts_as_failed(capsys):

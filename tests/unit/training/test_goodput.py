@@ -66,6 +66,16 @@ def test_steps_after_the_checkpoint_that_a_run_resumes_from_are_lost(clocks, tmp
     assert "25 s in 2 starts, 10 min between them" in clock.summary()
 
 
+def test_a_start_that_is_killed_after_a_save_is_remembered(clocks, tmp_path):
+    clock = WallTime(tmp_path)
+    clock.begin(STEPPING)
+    clocks.pass_seconds(10)
+    clock.saved(10)
+    clocks.pass_seconds(5)
+    assert WallTime(tmp_path).num_starts == 2
+    assert WallTime(tmp_path).now()[STEPPING] == 10
+
+
 def test_a_clock_that_is_set_back_and_a_damaged_file_do_no_harm(clocks, tmp_path):
     run(clocks, tmp_path, 0)
     clocks.wall -= 1e6
