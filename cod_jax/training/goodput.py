@@ -72,15 +72,12 @@ class WallTime:
         self._stepping_at = {saved: value for saved, value in self._stepping_at.items() if saved <= step}
 
     def saved(self, step: int) -> None:
-        """Note that a step is being saved, from which a later start may go on, and write the times.
-
-        Raises:
-            OSError: They cannot be written.
-        """
+        """Note that a step is being saved, from which a later start may go on, and write the times."""
         self._stepping_at[step] = self.now()[STEPPING]
         for old in sorted(self._stepping_at)[:-_NUM_REMEMBERED]:
             del self._stepping_at[old]
-        self.write()
+        with contextlib.suppress(OSError):  # if the disk is full, the checkpoint says so
+            self.write()
 
     def write(self) -> None:
         """Write the times to the file, which the next start reads.
