@@ -69,6 +69,10 @@ def _run(args: argparse.Namespace) -> int:
     for mesh, row in zip(args.mesh, rows, strict=True):
         cells = ["x".join(map(str, mesh)), str(math.prod(mesh)), *(f"{value / 2**20:,.1f}" for value in row)]
         frame.say("| " + " | ".join(cells) + " |")
+    for data, fsdp, tensor in args.mesh:
+        if config.batch_size % (data * fsdp):
+            shares = f"{data * fsdp} shares of {data}x{fsdp}x{tensor}"
+            frame.say(f"{shares}: a run needs another batch_size than {config.batch_size}, a multiple of {data * fsdp}")
     for mesh, step in zip(args.mesh, steps, strict=True):
         if step is not None:
             _describe(mesh, step, args.on, args.efficiency, config.total_steps)
@@ -88,12 +92,18 @@ def _describe(mesh: tuple[int, int, int], step: "Step", kind: str | None, effici
     computing = step.flops / count / ((peak_flops_per_second(kind) or 1.0) * efficiency)
     sending = step.sent_bytes / SENT_BYTES_PER_SECOND[kind]
     low, high = max(computing, sending), computing + sending
-    days = total_steps / 86400
     frame.say(
         f"{name} of {kind}: {computing:.3g} s of products at {100 * efficiency:.0f} % of their peak and "
-        f"{sending:.3g} s of sending, so {low:.3g} to {high:.3g} s a step, {low * days:.3g} to "
-        f"{high * days:.3g} days for {total_steps:,} steps"
+        f"{sending:.3g} s of sending, so {low:.3g} to {high:.3g} s a step, "
+        f"{_duration(low * total_steps)} to {_duration(high * total_steps)} for {total_steps:,} steps"
     )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def _mesh(text: str) -> tuple[int, int, int]:

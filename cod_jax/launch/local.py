@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 NOTHING_TRIED = 2
 # What every device prints once it has found the others, in pieces, which may mix with other lines.
 _NOTICES = re.compile(
-    r"\[Gloo\] Rank \d*|\d* ?is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d+"
+    r"\[Gloo\] Rank \d*|\d* ?is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d*"
 )
 
 
@@ -49,36 +49,34 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
     """
     processes: list[Process] = []
     readers: list[threading.Thread] = []
+    failed: tuple[int, int] | None = None
     with StopSignals() as signals:
         try:
             for index, (command, environment) in enumerate(zip(commands, environments, strict=True)):
                 processes.append(start(command, environment, subprocess.PIPE))
                 readers.append(threading.Thread(target=_copy_lines, args=(index, processes[-1].stdout), daemon=True))
                 readers[-1].start()
-            while (code := _exit_code(processes)) is None:
-                signals.pass_on(processes)
+            codes: list[int | None] = [None]
+            while failed is None and None in codes:
+                codes = [process.poll() for process in processes]
+                failed = next(((index, code) for index, code in enumerate(codes) if code), None)
+                if signals.pass_on(processes):
+                    print("told to stop: the processes save and end after the step under way", file=sys.stderr)
                 time.sleep(POLL_SECONDS)
-            return code
         finally:
             stop(processes, GRACE_SECONDS)
             for reader in readers:
                 reader.join(timeout=GRACE_SECONDS)
+    # Last, because those that lost another process have much to say.
+    return 0 if failed is None else _tell(*failed, len(processes))
 
 
-def _exit_code(processes: Sequence[Process]) -> int | None:
-    """Return the first exit code that is not 0, or 0 when all have ended; None while they run."""
-    codes = [process.poll() for process in processes]
-    for index, code in enumerate(codes):
-        if code:
-            how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-            how += (
-                ""
-                if code == NOTHING_TRIED
-                else "; the same command resumes from the newest checkpoint, if one is saved"
-            )
-            print(f"process [{index}] of {len(processes)} {how}", file=sys.stderr)
-            return code if code > 0 else 128 - code
-    return None if None in codes else 0
+def _tell(index: int, code: int, count: int) -> int:
+    """Print how a process failed, and return the exit code that a shell would give it."""
+    how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+    how += "" if code == NOTHING_TRIED else "; the same command resumes from the newest checkpoint, if one is saved"
+    print(f"process [{index}] of {count} {how}", file=sys.stderr)
+    return code if code > 0 else 128 - code
 
 
 def _copy_lines(index: int, output: IO[bytes]) -> None:

@@ -91,17 +91,17 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def pass_on(self, processes: Iterable[Process]) -> None:
-        """Pass on what has arrived since the last call.
+    def pass_on(self, processes: Iterable[Process]) -> bool:
+        """Pass on what has arrived since the last call, and return whether it is the first signal.
 
         The first signal asks for a clean end, by the one signal that `jax.distributed` tells all processes of a run
         about. A second one kills.
         """
-        num_received = len(self.received)
-        if num_received > self._num_passed_on:
-            self._num_passed_on = num_received
+        before, self._num_passed_on = self._num_passed_on, len(self.received)
+        if self._num_passed_on > before:
             for process in processes:
-                process.send_signal(signal.SIGTERM if num_received == 1 else signal.SIGKILL)
+                process.send_signal(signal.SIGTERM if self._num_passed_on == 1 else signal.SIGKILL)
+        return before == 0 and self._num_passed_on == 1
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)

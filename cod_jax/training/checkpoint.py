@@ -243,6 +243,7 @@ class CheckpointStore:
         if self._saving is not None:
             with self._naming_failure():
                 self._manager.wait_until_finished()
+            _logger.info("saved step %d in %s", self._saving, self.directory)
             self._saving = None
 
     def close(self) -> None:

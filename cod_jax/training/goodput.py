@@ -72,19 +72,14 @@ class WallTime:
         self._stepping_at = {saved: value for saved, value in self._stepping_at.items() if saved <= step}
 
     def saved(self, step: int) -> None:
-        """Note that a step is being saved, from which a later start may go on, and write the times."""
+        """Note that a step is being saved, from which a later start may go on."""
         self._stepping_at[step] = self.now()[STEPPING]
         for old in sorted(self._stepping_at)[:-_NUM_REMEMBERED]:
             del self._stepping_at[old]
-        with contextlib.suppress(OSError):  # if the disk is full, the checkpoint says so
-            self.write()
+        self.write()
 
     def write(self) -> None:
-        """Write the times to the file, which the next start reads.
-
-        Raises:
-            OSError: It cannot be written.
-        """
+        """Write the times to the file, which the next start reads."""
         if self._file is not None:
             values = {
                 "num_starts": self.num_starts,
@@ -93,7 +88,9 @@ class WallTime:
                 "stepping_at": self._stepping_at,
                 "written": time.time(),
             }
-            files.write_bytes(self._file, json.dumps(values, indent=1).encode())
+            # They are not worth a run that ends; where the disk is full, the next checkpoint says so.
+            with contextlib.suppress(OSError):
+                files.write_bytes(self._file, json.dumps(values, indent=1).encode())
 
     def scalars(self) -> dict[str, float]:
         """Return the seconds of each phase by name, and the share of stepping as "goodput"."""

@@ -138,6 +138,8 @@ def train(
                 _logger.info("init_from is ignored, because the run has a checkpoint of its own")
         else:
             clock.begin("starting")
+            if clock.num_starts > 1:
+                _logger.info("the run was started before and has no checkpoint, so it begins again")
             start, state = 0, initial_state(config, plan, key, given, batches.source)
             clock.resumed(start)
         # The caller keeps no copy either, so this frees the memory of the host.
@@ -226,20 +228,19 @@ def train(
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
                         _logger.info("saving step %d", done)
+                        clock.write()  # for a start that ends before all is saved
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
                         store.save(done, state, {**meta, "validation": measured or {}}, measured)
                         clock.saved(done)
                         due = False
             if stopping and not is_last:
-                what = "not saving the skipped step" if due else "saving step"
-                _logger.info("told to stop: %s %d; the same command resumes", what, done)
+                unsaved = ", which was skipped and is not saved" if due else ""
+                _logger.info("told to stop after step %d%s; the same command resumes", done, unsaved)
                 break
         with clock.phase("saving"):
             store.wait()
         if due and done == config.total_steps:
             raise skipped.error(f"the last step is one of them, so it is not saved; raise total_steps, and {back()}")
-        if not due:
-            _logger.info("saved step %d in %s", done, store.directory)
         report.time(done, clock)
         _logger.info("%s", clock.summary())
         if jax.process_count() > 1:

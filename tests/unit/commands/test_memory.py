@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from cod_jax.commands.main import main
-from cod_jax.commands.memory import _describe
+from cod_jax.commands.memory import _describe, _duration
 from cod_jax.parallel import AXES, MeshConfig, abstract_mesh
 from cod_jax.parallel.collectives import Traffic
 from cod_jax.training.config import TrainConfig
@@ -74,5 +74,19 @@ def test_the_time_of_a_step_follows_from_its_products_and_what_it_sends(capsys):
     )
     assert predicted == (
         "1x8x1 of NVIDIA H200: 0.1 s of products at 40 % of their peak and 0.022 s of sending, so 0.1 to 0.122 s a "
-        "step, 100 to 122 days for 86,400,000 steps"
+        "step, 100 days to 122 days for 86,400,000 steps"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0234, "0.0234 s"), (90.0, "1.5 minutes"), (9000.0, "2.5 hours"), (1e6, "11.6 days")]
+)
+def test_durations_are_in_units_for_people(seconds, text):
+    assert _duration(seconds) == text
+
+
+def test_a_mesh_that_cannot_share_the_batch_is_named(capsys):
+    arguments = ["--mesh", "3x1x1", "2x1x1", "--config.batch_size=8"]
+    assert main(["memory", f"--config={CONFIG}", *arguments]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "shares" in line]
+    assert told == ["3 shares of 3x1x1: a run needs another batch_size than 8, a multiple of 3"]

@@ -39,6 +39,16 @@ def test_a_failure_stops_the_others_and_gives_its_exit_code(capsys):
     assert "process [1] of 2 failed with exit code 7; the same command resumes from the newest checkpoint" in told
 
 
+def test_the_failure_comes_after_what_the_others_say(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    other = "import signal, sys, time\nsignal.signal(15, lambda *_: (print('lost'), sys.exit(1)))\ntime.sleep(60)"
+    waits = "import time; time.sleep(2); raise SystemExit(7)"
+    assert local.run([_python(other), _python(waits)], [{}, {}]) == 7
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "[0] lost"
+    assert last.startswith("process [1] of 2 failed with exit code 7")
+
+
 def test_nothing_is_said_about_checkpoints_if_the_arguments_are_wrong(capsys):
     assert local.run([_python("raise SystemExit(2)")], [{}]) == 2
     assert capsys.readouterr().err.splitlines() == ["process [0] of 1 failed with exit code 2"]
