@@ -71,8 +71,10 @@ def _run(args: argparse.Namespace) -> int:
         frame.say("| " + " | ".join(cells) + " |")
     for data, fsdp, tensor in args.mesh:
         if config.batch_size % (data * fsdp):
-            shares = f"{data * fsdp} shares of {data}x{fsdp}x{tensor}"
-            frame.say(f"{shares}: a run needs another batch_size than {config.batch_size}, a multiple of {data * fsdp}")
+            frame.say(
+                f"mesh {data}x{fsdp}x{tensor}: a run will expect batch_size to be a multiple of the {data * fsdp} "
+                f"devices that share it (data x fsdp), and it is {config.batch_size}; set --config.batch_size"
+            )
     for mesh, step in zip(args.mesh, steps, strict=True):
         if step is not None:
             _describe(mesh, step, args.on, args.efficiency, config.total_steps)

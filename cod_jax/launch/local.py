@@ -17,7 +17,7 @@ GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 # Status of a trainer whose arguments, data or devices cannot be used.
 NOTHING_TRIED = 2
-# What every device prints once it has found the others, in pieces, which may mix with other lines.
+# Gloo prints this for every device that has found the others. Pieces of it may share a line with other output.
 _NOTICES = re.compile(
     r"\[Gloo\] Rank \d*|\d* ?is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d*"
 )
@@ -61,13 +61,16 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
                 codes = [process.poll() for process in processes]
                 failed = next(((index, code) for index, code in enumerate(codes) if code), None)
                 if signals.pass_on(processes):
-                    print("told to stop: the processes save and end after the step under way", file=sys.stderr)
+                    print(
+                        "told to stop: the processes finish a step, save it and end; a second signal kills them",
+                        file=sys.stderr,
+                    )
                 time.sleep(POLL_SECONDS)
         finally:
             stop(processes, GRACE_SECONDS)
             for reader in readers:
                 reader.join(timeout=GRACE_SECONDS)
-    # Last, because those that lost another process have much to say.
+    # Printed last, so that the long messages of the other processes do not push it off the screen.
     return 0 if failed is None else _tell(*failed, len(processes))
 
 
@@ -80,7 +83,7 @@ def _tell(index: int, code: int, count: int) -> int:
 
 
 def _copy_lines(index: int, output: IO[bytes]) -> None:
-    """Print the output of a process without notices, each line after the number of the process."""
+    """Print the output of a process without Gloo's notices, each line after the number of the process."""
     with io.TextIOWrapper(output, errors="replace") as lines:
         for line in lines:
             kept = _NOTICES.sub("", line)

@@ -93,8 +93,8 @@ def leaving_with_lost_processes() -> Iterator[None]:
         if jax.process_count() == 1 or not found:
             raise
         _logger.error(
-            "error: process %d of %d lost another one (%s); the same command resumes from the newest checkpoint, if "
-            "one is saved",
+            "error: process %d of %d lost contact with another one (%s); the same command resumes from the newest "
+            "checkpoint, if one is saved",
             jax.process_index(),
             jax.process_count(),
             found[0],

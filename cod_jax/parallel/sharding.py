@@ -107,7 +107,8 @@ def gathering_blocks(rules: Rules, mesh: Mesh | AbstractMesh) -> Iterator[None]:
     """Gather stacked blocks one after the other in what is traced inside; see `gather_block`.
 
     So a device never holds all parameters of the blocks. It holds those of one, and of the next where the compiler
-    fetches them ahead. Where nothing is split over "fsdp" this changes nothing, and the backward pass repeats no work.
+    fetches them ahead. Where nothing is split over "fsdp" this changes nothing, and the backward pass gathers nothing
+    again.
     """
     token = _gathering.set((rules, mesh) if mesh.shape.get("fsdp", 1) > 1 else None)
     try:

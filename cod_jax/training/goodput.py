@@ -88,7 +88,7 @@ class WallTime:
                 "stepping_at": self._stepping_at,
                 "written": time.time(),
             }
-            # They are not worth a run that ends; where the disk is full, the next checkpoint says so.
+            # A run must not end because of its times. If the disk is full, the next checkpoint fails and says so.
             with contextlib.suppress(OSError):
                 files.write_bytes(self._file, json.dumps(values, indent=1).encode())
 

@@ -156,7 +156,7 @@ def train(
 
         _logger.info("preparing the step; compiling takes a minute or more, unless it is in the compilation cache")
         clock.begin("compiling")
-        clock.write()  # a start that is killed counts as one
+        clock.write()  # so that a start killed while compiling is counted
         begin = time.monotonic()
         updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
@@ -199,10 +199,10 @@ def train(
                 state, metrics = updates[index](state, frozen_params, global_batch(local, batch))
                 window.append(metrics)
                 queued.append((done, plan.objective.updates[index], metrics))
-                look(0 if done == start + 1 else _STEPS_AHEAD)
+                look(0 if done == start + 1 else _STEPS_AHEAD)  # the first is waited for, to tell its time
             bar.update()
             if done == start + 1:
-                _logger.info("the first step took %.1f s", time.monotonic() - begin)
+                _logger.info("the first step of this start took %.1f s, with its data", time.monotonic() - begin)
 
             is_last = done == config.total_steps
             stopping = told_to_stop()
@@ -228,14 +228,14 @@ def train(
                     # waits for a step with finite gradients.
                     if not skipped.skipping:
                         _logger.info("saving step %d", done)
-                        clock.write()  # for a start that ends before all is saved
+                        clock.write()  # so that the time is counted if the process is killed while saving
                         meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
                         store.save(done, state, {**meta, "validation": measured or {}}, measured)
                         clock.saved(done)
                         due = False
             if stopping and not is_last:
-                unsaved = ", which was skipped and is not saved" if due else ""
-                _logger.info("told to stop after step %d%s; the same command resumes", done, unsaved)
+                unsaved = ", whose update was skipped, so it is not saved" if due else ""
+                _logger.info("stopping after step %d as told%s; the same command goes on", done, unsaved)
                 break
         with clock.phase("saving"):
             store.wait()

@@ -163,7 +163,7 @@ def test_the_run_can_be_exported(stopped):
 
 def test_sigterm_saves_the_step_under_way_and_ends_well(stopped):
     text = (stopped / "train.log").read_text()
-    assert "told to stop after step" in text
+    assert "stopping after step" in text
     step = int(text.rsplit("saved step ", 1)[1].split()[0])
     assert step >= 5
     assert latest_step(stopped) == step

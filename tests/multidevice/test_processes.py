@@ -146,7 +146,7 @@ def test_the_other_process_ends_in_time_when_one_is_killed(tmp_path, victim):
             process.wait()
     text = (tmp_path / f"output{1 - victim}").read_text()
     # Where the first process was, the one that all are connected to, JAX may be quicker and end the other itself.
-    assert f"error: process {1 - victim} of 2 lost another one (" in text or (
+    assert f"error: process {1 - victim} of 2 lost contact with another one (" in text or (
         victim == 0 and "This most likely indicates that another task died" in text
     )
 
@@ -167,7 +167,7 @@ def test_a_process_that_is_killed_ends_the_other_in_time_and_the_run_goes_on(pho
             process.kill()
             process.wait()
     if victim == 1 and "step 6" in when:
-        assert "error: process 0 of 2 lost another one (" in (run / "train.log").read_text()
+        assert "error: process 0 of 2 lost contact with another one (" in (run / "train.log").read_text()
     assert "data: " in (run / "train.1.log").read_text()
     saved = max(steps_of(run), default=0)
     arguments = small_arguments(run, photographs, **{**settings, "total_steps": saved + 2})

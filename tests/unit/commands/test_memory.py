@@ -88,5 +88,8 @@ def test_durations_are_in_units_for_people(seconds, text):
 def test_a_mesh_that_cannot_share_the_batch_is_named(capsys):
     arguments = ["--mesh", "3x1x1", "2x1x1", "--config.batch_size=8"]
     assert main(["memory", f"--config={CONFIG}", *arguments]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "shares" in line]
-    assert told == ["3 shares of 3x1x1: a run needs another batch_size than 8, a multiple of 3"]
+    told = [line for line in capsys.readouterr().out.splitlines() if "share it" in line]
+    assert told == [
+        "mesh 3x1x1: a run will expect batch_size to be a multiple of the 3 devices that share it (data x fsdp), and "
+        "it is 8; set --config.batch_size"
+    ]

@@ -88,7 +88,7 @@ def test_a_lost_process_ends_the_others_at_once_with_a_line(monkeypatch, caplog,
         raise error
     if leaves:
         (record,) = caplog.records
-        assert record.getMessage().startswith("error: process 0 of 2 lost another one (")
+        assert record.getMessage().startswith("error: process 0 of 2 lost contact with another one (")
         assert "the same command resumes from the newest checkpoint" in record.getMessage()
     else:
         assert not caplog.records
