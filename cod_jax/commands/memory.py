@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     from cod_jax.training.config import TrainConfig
     from cod_jax.training.config_files import read_settings
     from cod_jax.training.flops import SENT_BYTES_PER_SECOND
-    from cod_jax.training.memory import COLUMNS, bytes_per_device, compiled
+    from cod_jax.training.memory import COLUMNS, bytes_per_device, compiled, unfit_batch
 
     config = TrainConfig.from_dict(read_settings(args.config, args.settings), trusted=True)
     if args.on is not None and args.on not in SENT_BYTES_PER_SECOND:
@@ -69,12 +69,9 @@ def _run(args: argparse.Namespace) -> int:
     for mesh, row in zip(args.mesh, rows, strict=True):
         cells = ["x".join(map(str, mesh)), str(math.prod(mesh)), *(f"{value / 2**20:,.1f}" for value in row)]
         frame.say("| " + " | ".join(cells) + " |")
-    for data, fsdp, tensor in args.mesh:
-        if config.batch_size % (data * fsdp):
-            frame.say(
-                f"mesh {data}x{fsdp}x{tensor}: a run will expect batch_size to be a multiple of the {data * fsdp} "
-                f"devices that share it (data x fsdp), and it is {config.batch_size}; set --config.batch_size"
-            )
+    for mesh in args.mesh:
+        if why := unfit_batch(config, mesh):
+            frame.say(f"{'x'.join(map(str, mesh))}: a run would end: {why}")
     for mesh, step in zip(args.mesh, steps, strict=True):
         if step is not None:
             _describe(mesh, step, args.on, args.efficiency, config.total_steps)
@@ -103,8 +100,9 @@ def _describe(mesh: tuple[int, int, int], step: "Step", kind: str | None, effici
 
 def _duration(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
+        if seconds >= 2 * size:
+            count = seconds / size
+            return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
     return f"{seconds:.3g} s"
 
 

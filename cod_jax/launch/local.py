@@ -16,11 +16,9 @@ from cod_jax.launch.processes import Process, StopSignals, start, stop
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 # Status of a trainer whose arguments, data or devices cannot be used.
-NOTHING_TRIED = 2
-# Gloo prints this for every device that has found the others. Pieces of it may share a line with other output.
-_NOTICES = re.compile(
-    r"\[Gloo\] Rank \d*|\d* ?is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d*"
-)
+_NOTHING_TRIED = 2
+# What Gloo prints about each device that has found the others, or a part of it; several devices print at once.
+_GLOO = re.compile(r"(\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d|\s)+")
 
 
 def trainer_commands(num_processes: int, arguments: Sequence[str]) -> list[list[str]]:
@@ -58,39 +56,39 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
                 readers[-1].start()
             codes: list[int | None] = [None]
             while failed is None and None in codes:
+                if signals.pass_on(processes):
+                    _tell("told to stop, and so are the processes, which save and end; a second signal kills them")
+                time.sleep(POLL_SECONDS)
                 codes = [process.poll() for process in processes]
                 failed = next(((index, code) for index, code in enumerate(codes) if code), None)
-                if signals.pass_on(processes):
-                    print(
-                        "told to stop: the processes finish a step, save it and end; a second signal kills them",
-                        file=sys.stderr,
-                    )
-                time.sleep(POLL_SECONDS)
+            if failed is not None:
+                index, code = failed
+                how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+                _tell(f"process [{index}] of {len(processes)} {how}")
         finally:
             stop(processes, GRACE_SECONDS)
             for reader in readers:
                 reader.join(timeout=GRACE_SECONDS)
-    # Printed last, so that the long messages of the other processes do not push it off the screen.
-    return 0 if failed is None else _tell(*failed, len(processes))
+    if failed is None:
+        return 0
+    if failed[1] != _NOTHING_TRIED:
+        # Last, where the long messages of the other processes do not push it off the screen.
+        _tell("the same command resumes from the newest checkpoint, if one is saved")
+    return failed[1] if failed[1] > 0 else 128 - failed[1]
 
 
-def _tell(index: int, code: int, count: int) -> int:
-    """Print how a process failed, and return the exit code that a shell would give it."""
-    how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-    how += "" if code == NOTHING_TRIED else "; the same command resumes from the newest checkpoint, if one is saved"
-    print(f"process [{index}] of {count} {how}", file=sys.stderr)
-    return code if code > 0 else 128 - code
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _copy_lines(index: int, output: IO[bytes]) -> None:
     """Print the output of a process without Gloo's notices, each line after the number of the process."""
     with io.TextIOWrapper(output, errors="replace") as lines:
         for line in lines:
-            kept = _NOTICES.sub("", line)
-            if kept != line and not kept.strip(" \n0123456789"):
+            if _GLOO.fullmatch(line) and not line.isspace():
                 continue
             # One write per line: the lines of several processes must not mix.
-            sys.stdout.write(f"[{index}] " + kept.rstrip("\n") + "\n")
+            sys.stdout.write(f"[{index}] " + line.rstrip("\n") + "\n")
             sys.stdout.flush()
 
 

@@ -1,7 +1,6 @@
 """Linear and convolution layers with float32 parameters, named axes and a chosen compute dtype."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -170,13 +169,8 @@ class DepthwiseConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Convolve [B, H, W, features]."""
-        x = x.astype(self.dtype)
-        if self.padding == "edge":
-            # Two passes; jnp.pad makes four.
-            x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
-            padded = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
-        else:
-            padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        mode = {"zero": "constant", "edge": "edge"}[self.padding]
+        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
         bias = self.bias[...].astype(self.dtype)
         return _depthwise(padded, self.kernel[...].astype(self.dtype), bias)
 
@@ -215,18 +209,11 @@ def _depthwise_backward(
     padded, kernel = saved
     around = jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0)))
     of_input = _depthwise(around, kernel[::-1, ::-1], jnp.zeros_like(kernel[0, 0]))
-    # Sums over all positions are float32, as those of other layers. As products with ones they take two thirds of the
-    # time on a CPU. The barrier keeps the nine parts from being shared with the forward pass, which would write them to
-    # memory.
+    # Sums over all positions are float32, as those of other layers.
     gradient32 = gradient.astype(jnp.float32)
-    ones = jnp.ones((math.prod(gradient.shape[:-1]),), jnp.float32)
-
-    def summed(values: jax.Array) -> jax.Array:
-        flat = values.reshape(-1, values.shape[-1])
-        return jnp.dot(ones, flat, precision=jax.lax.Precision.HIGHEST).astype(kernel.dtype)
-
-    sums = [summed(shifted * gradient32) for _, _, shifted in _shifts(jax.lax.optimization_barrier(padded))]
-    return of_input, jnp.stack(sums).reshape(kernel.shape), summed(gradient32)
+    sums = [jnp.sum(shifted * gradient32, axis=(0, 1, 2)) for _, _, shifted in _shifts(padded)]
+    of_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    return of_input, of_kernel, jnp.sum(gradient32, axis=(0, 1, 2)).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)

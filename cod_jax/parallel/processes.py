@@ -97,7 +97,7 @@ def leaving_with_lost_processes() -> Iterator[None]:
             "checkpoint, if one is saved",
             jax.process_index(),
             jax.process_count(),
-            found[0],
+            next(line.strip() for line in str(error).splitlines() if found[0] in line),
         )
         os._exit(_FAILED)
 

@@ -69,7 +69,7 @@ def tree_shardings(shapes: Any, axes: Any, rules: Rules, mesh: Mesh | AbstractMe
     )
 
 
-def batch_sharding(mesh: Mesh, batch_axes: Sequence[str]) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh, batch_axes: Sequence[str]) -> NamedSharding:
     """Return the sharding that splits the first dimension over these mesh axes together.
 
     Raises:
@@ -107,10 +107,9 @@ def gathering_blocks(rules: Rules, mesh: Mesh | AbstractMesh) -> Iterator[None]:
     """Gather stacked blocks one after the other in what is traced inside; see `gather_block`.
 
     So a device never holds all parameters of the blocks. It holds those of one, and of the next where the compiler
-    fetches them ahead. Where nothing is split over "fsdp" this changes nothing, and the backward pass gathers nothing
-    again.
+    fetches them ahead.
     """
-    token = _gathering.set((rules, mesh) if mesh.shape.get("fsdp", 1) > 1 else None)
+    token = _gathering.set((rules, mesh))
     try:
         yield
     finally:

@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cod_jax import files
+
+_logger = logging.getLogger(__name__)
 
 TIME_FILE = "time.json"
 # Steps whose time is remembered, to know what a restart from one of them repeats.
@@ -36,6 +39,7 @@ class WallTime:
     def __init__(self, folder: Path | None = None, on_change: Callable[[str], None] = lambda name: None):
         self._file = None if folder is None else folder / TIME_FILE
         self._on_change = on_change
+        self._has_warned = False
         self._phase, self._since = PHASES[0], time.monotonic()
         stored = {} if self._file is None else _read(self._file)
         self._seconds = {name: float(stored.get("seconds", {}).get(name, 0.0)) for name in PHASES}
@@ -88,9 +92,12 @@ class WallTime:
                 "stepping_at": self._stepping_at,
                 "written": time.time(),
             }
-            # A run must not end because of its times. If the disk is full, the next checkpoint fails and says so.
-            with contextlib.suppress(OSError):
+            try:
                 files.write_bytes(self._file, json.dumps(values, indent=1).encode())
+            except OSError as error:
+                # A run must not end because of its times. If the disk is full, the next checkpoint fails and says so.
+                _logger.log(logging.DEBUG if self._has_warned else logging.WARNING, "times are not kept: %s", error)
+                self._has_warned = True
 
     def scalars(self) -> dict[str, float]:
         """Return the seconds of each phase by name, and the share of stepping as "goodput"."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from cod_jax.errors import UserError
 from cod_jax.parallel import (
     MeshConfig,
     abstract_mesh,
@@ -40,6 +41,22 @@ class Step:
     def sent_bytes(self) -> int:
         """Bytes that each device sends."""
         return sum(one.sent_bytes for one in self.traffic)
+
+
+def unfit_batch(config: TrainConfig, mesh: tuple[int, int, int]) -> str:
+    """Return why the devices of a mesh cannot share a batch; "" if they can.
+
+    Args:
+        config: Settings of the run.
+        mesh: Devices per mesh axis: data, fsdp and tensor.
+    """
+    batch = batch_sharding(abstract_mesh(MeshConfig(*mesh)), config.sharding.batch)
+    try:
+        parts = config.shared_by(num_batch_shards(batch)).accumulation_steps
+        check_batch_size("batch_size / accumulation_steps", config.batch_size // parts, batch)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def bytes_per_device(config: TrainConfig, mesh: tuple[int, int, int]) -> list[int]:

@@ -42,7 +42,8 @@ def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
             if time.monotonic() - since > limit_seconds:
                 _logger.error(
                     "error: nothing has moved for %.0f s while %s; the stacks of all threads are on standard error; "
-                    "the same command resumes from the newest checkpoint; limits.step_seconds is the longest wait",
+                    "the same command resumes from the newest checkpoint, if one is saved; limits.step_seconds is the "
+                    "longest wait",
                     limit_seconds,
                     doing,
                 )

@@ -276,7 +276,7 @@ def test_three_stages_run_in_order_and_go_on_where_they_were_stopped(photographs
             if "/stage1, raw weights" in log and "step 1/20" in line:
                 running.send_signal(signal.SIGTERM)
     assert running.returncode == 0
-    assert "told to stop" in log
+    assert "stopping after step" in log
     assert latest_step(workdir / "stage1") == 20
     assert 0 < (latest_step(workdir / "stage2") or 0) < 20
     assert not (workdir / "stage3").exists()

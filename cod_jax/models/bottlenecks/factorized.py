@@ -33,9 +33,6 @@ from cod_jax.models.fields import require, require_range
 from cod_jax.models.functional import Functional, Params
 
 MAX_LEVELS = 64
-# Up to this many latents, the backward pass keeps the activations of the densities, which is faster. Of more it
-# computes them again, because they are dozens of numbers per latent.
-_FEW_LATENTS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,8 +263,8 @@ class ScalarQuantizer(_Bins, Bottleneck):
 
     def _quantized(self, values: jax.Array, symbols: jax.Array, coded: jax.Array, step: jax.Array) -> Quantized:
         """Return latents with the bits of those that are coded."""
-        bits_of = bits_per_value if coded.size <= _FEW_LATENTS else jax.checkpoint(bits_per_value)
-        bits = jnp.sum(bits_of(self.layers(), coded, step), axis=(1, 2, 3))
+        # A density's network would store dozens of numbers per latent for its gradient; recomputing them is cheap.
+        bits = jnp.sum(jax.checkpoint(bits_per_value)(self.layers(), coded, step), axis=(1, 2, 3))
         num_positions = coded.shape[1] * coded.shape[2]
         pixels = float(num_positions * self.pitch**2)
         return Quantized(

@@ -8,16 +8,7 @@ from flax import nnx
 
 from cod_jax.nn.layers import Linear
 from cod_jax.nn.stack import Stack
-from cod_jax.parallel import (
-    MeshConfig,
-    abstract_mesh,
-    batch_sharding,
-    gathered,
-    gathering_blocks,
-    gathers_blocks,
-    make_mesh,
-    tree_shardings,
-)
+from cod_jax.parallel import MeshConfig, batch_sharding, gathered, gathering_blocks, make_mesh, tree_shardings
 from cod_jax.parallel.collectives import Traffic, traffic
 
 PROGRAM = """\
@@ -89,9 +80,3 @@ def test_blocks_are_gathered_one_after_the_other_with_the_same_gradient(step):
     held = [compiled.memory_analysis().temp_size_in_bytes for compiled in (once, one_by_one)]
     # Not the weights of all blocks, and not the whole of their gradients.
     assert held[1] < held[0] - 6 * block
-
-
-@pytest.mark.parametrize(("fsdp", "gathers"), [(1, False), (2, True)])
-def test_blocks_are_gathered_only_where_parameters_are_split(fsdp, gathers):
-    with gathering_blocks({}, abstract_mesh(MeshConfig(data=4, fsdp=fsdp))):
-        assert gathers_blocks() is gathers

@@ -90,5 +90,6 @@ def test_a_lost_process_ends_the_others_at_once_with_a_line(monkeypatch, caplog,
         (record,) = caplog.records
         assert record.getMessage().startswith("error: process 0 of 2 lost contact with another one (")
         assert "the same command resumes from the newest checkpoint" in record.getMessage()
+        assert str(error).splitlines()[-1] in record.getMessage()
     else:
         assert not caplog.records

@@ -76,6 +76,19 @@ def test_a_start_that_is_killed_after_a_save_is_remembered(clocks, tmp_path):
     assert WallTime(tmp_path).now()[STEPPING] == 10
 
 
+def test_times_that_cannot_be_written_are_told_once_and_end_nothing(clocks, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    clock = WallTime(tmp_path)
+    monkeypatch.setattr("cod_jax.files.write_bytes", fail)
+    clock.write()
+    clock.saved(10)
+    assert [record.getMessage() for record in caplog.records] == [
+        "times are not kept: [Errno 28] No space left on device"
+    ]
+
+
 def test_a_clock_that_is_set_back_and_a_damaged_file_do_no_harm(clocks, tmp_path):
     run(clocks, tmp_path, 0)
     clocks.wall -= 1e6
