@@ -57,7 +57,7 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
             codes: list[int | None] = [None]
             while failed is None and None in codes:
                 if signals.pass_on(processes):
-                    _tell("told to stop, and so are the processes, which save and end; a second signal kills them")
+                    _tell("told to stop: a process that trains saves its step and ends; a second signal kills them all")
                 time.sleep(POLL_SECONDS)
                 codes = [process.poll() for process in processes]
                 failed = next(((index, code) for index, code in enumerate(codes) if code), None)
