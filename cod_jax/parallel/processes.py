@@ -89,7 +89,10 @@ def leaving_with_lost_processes() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = _LOST.search(str(error))
+        cause: BaseException = error
+        while cause.__cause__ is not None and _LOST.search(str(cause.__cause__)):
+            cause = cause.__cause__  # of a save that failed, say, which has advice of its own
+        found = _LOST.search(str(cause))
         if jax.process_count() == 1 or not found:
             raise
         _logger.error(
@@ -97,7 +100,7 @@ def leaving_with_lost_processes() -> Iterator[None]:
             "checkpoint, if one is saved",
             jax.process_index(),
             jax.process_count(),
-            next(line.strip() for line in str(error).splitlines() if found[0] in line),
+            next(line.strip() for line in str(cause).splitlines() if found[0] in line),
         )
         os._exit(_FAILED)
 

@@ -235,7 +235,7 @@ def train(
                         due = False
             if stopping and not is_last:
                 unsaved = ", whose update was skipped, so it is not saved" if due else ""
-                _logger.info("stopping after step %d as told%s; the same command goes on", done, unsaved)
+                _logger.info("stopping as told after step %d%s; the same command resumes", done, unsaved)
                 break
         with clock.phase("saving"):
             store.wait()

@@ -163,7 +163,7 @@ def test_the_run_can_be_exported(stopped):
 
 def test_sigterm_saves_the_step_under_way_and_ends_well(stopped):
     text = (stopped / "train.log").read_text()
-    assert "stopping after step" in text
+    assert "stopping as told after step" in text
     step = int(text.rsplit("saved step ", 1)[1].split()[0])
     assert step >= 5
     assert latest_step(stopped) == step
@@ -276,7 +276,7 @@ def test_three_stages_run_in_order_and_go_on_where_they_were_stopped(photographs
             if "/stage1, raw weights" in log and "step 1/20" in line:
                 running.send_signal(signal.SIGTERM)
     assert running.returncode == 0
-    assert "stopping after step" in log
+    assert "stopping as told after step" in log
     assert latest_step(workdir / "stage1") == 20
     assert 0 < (latest_step(workdir / "stage2") or 0) < 20
     assert not (workdir / "stage3").exists()

@@ -69,6 +69,20 @@ join_processes(True, None, None, None, join_seconds=0.1)
 LOST = "UNKNOWN: Gloo AllGather failed: [external/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:919"
 
 
+def test_the_line_names_the_loss_and_not_what_failed_because_of_it(monkeypatch, caplog):
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", leave)
+    failed = RuntimeError(f"the save failed ({LOST}); start again")
+    failed.__cause__ = ValueError(LOST)
+    with pytest.raises(SystemExit), leaving_with_lost_processes():
+        raise failed
+    assert "start again" not in caplog.text
+    assert LOST in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "processes", "leaves"),
     [
