@@ -1,10 +1,12 @@
 """Join the other processes of a run, and leave when one of them is lost."""
 
 import contextlib
+import ctypes
 import ipaddress
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ _LOST = re.compile(
 )
 # Status of work that failed after it had begun, and of one that was never tried.
 _FAILED, _NOTHING_TRIED = 1, 2
+_ADVICE = "the same command resumes from the newest checkpoint, if one is saved"
+# The type of a handler of signals in C.
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
 
 def join_processes(
@@ -73,6 +78,8 @@ def join_processes(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
             "--process-id"
         ) from error
+    if jax.process_count() > 1:
+        say_when_aborted()
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
         # On a CPU only the first process keeps programs and finds them again. It would wait in a collective, for half a
         # minute at most, while the others still compile.
@@ -95,14 +102,38 @@ def leaving_with_lost_processes() -> Iterator[None]:
         found = _LOST.search(str(cause))
         if jax.process_count() == 1 or not found:
             raise
-        _logger.error(
-            "error: process %d of %d lost contact with another one (%s); the same command resumes from the newest "
-            "checkpoint, if one is saved",
-            jax.process_index(),
-            jax.process_count(),
-            next(line.strip() for line in str(cause).splitlines() if found[0] in line),
-        )
+        line = next(line.strip() for line in str(cause).splitlines() if found[0] in line)
+        _last_words(f"lost contact with another one ({line}); {_ADVICE}")
         os._exit(_FAILED)
+
+
+def say_when_aborted() -> None:
+    """Log a line for people when JAX aborts this process, as it does where the coordinator or a heartbeat is missing.
+
+    JAX prints an account of its own and a stack before, and cannot call back into Python. Handlers of the signal module
+    do not run any more in a process that aborts; this one does, in the thread that aborts. The status stays the same.
+    """
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.argtypes, set_handler.restype = [ctypes.c_int, _Handler], ctypes.c_void_p
+    set_handler(signal.SIGABRT, _on_abort)
+
+
+@_Handler
+def _on_abort(_signal: int) -> None:
+    reason = '"distributed service" above means that another process is gone'
+    _last_words(f"was aborted for the reason above ({reason}); {_ADVICE}")
+
+
+def _last_words(text: str) -> None:
+    """Log what ends this process, once: JAX and the work itself may find another process lost at the same time."""
+    with _speaking:
+        if not _said.is_set():
+            _said.set()
+            _logger.error("error: process %d of %d %s", jax.process_index(), jax.process_count(), text)
+
+
+# The thread that aborts may be the one that speaks.
+_speaking, _said = threading.RLock(), threading.Event()
 
 
 @contextlib.contextmanager

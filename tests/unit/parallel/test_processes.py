@@ -1,11 +1,20 @@
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import jax
 import pytest
 
+from cod_jax.parallel import processes
 from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    """What ends a process is said once in it."""
+    monkeypatch.setattr(processes, "_said", threading.Event())
 
 
 @pytest.fixture
@@ -66,6 +75,24 @@ join_processes(True, None, None, None, join_seconds=0.1)
     assert line.startswith("cod train: error: the other processes have not all joined within 0.1 s; start all of them")
 
 
+@pytest.mark.parametrize(
+    "abort", ["os.abort()", "thread = threading.Thread(target=os.abort); thread.start(); thread.join()"]
+)
+def test_a_process_that_jax_aborts_has_last_words_of_ours(abort: str):
+    program = f"""
+import logging, os, threading
+import jax
+from cod_jax.parallel.processes import say_when_aborted
+logging.basicConfig(format="%(message)s")
+say_when_aborted()
+{abort}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert done.stderr.startswith("error: process 0 of 1 was aborted for the reason above (")
+    assert done.stderr.endswith("; the same command resumes from the newest checkpoint, if one is saved\n")
+
+
 LOST = "UNKNOWN: Gloo AllGather failed: [external/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:919"
 
 
@@ -84,7 +111,7 @@ def test_the_line_names_the_loss_and_not_what_failed_because_of_it(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("error", "processes", "leaves"),
+    ("error", "count", "leaves"),
     [
         (ValueError(LOST), 2, True),
         (RuntimeError("INTERNAL: NCCL operation ncclAllReduce failed: remote process exited"), 2, True),
@@ -92,11 +119,11 @@ def test_the_line_names_the_loss_and_not_what_failed_because_of_it(monkeypatch, 
         (ValueError("a bug"), 2, False),
     ],
 )
-def test_a_lost_process_ends_the_others_at_once_with_a_line(monkeypatch, caplog, error, processes, leaves):
+def test_a_lost_process_ends_the_others_at_once_with_a_line(monkeypatch, caplog, error, count, leaves):
     def leave(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax, "process_count", lambda: count)
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit if leaves else type(error)), leaving_with_lost_processes():
         raise error
