@@ -42,7 +42,16 @@ def _run(args: argparse.Namespace) -> int:
     return run(
         trainer_commands(args.processes, args.trainer),
         [device_environment(args.platform, args.devices_per_process, index) for index in range(args.processes)],
+        _status_when_stopped(args.trainer),
     )
+
+
+def _status_when_stopped(trainer: list[str]) -> int:
+    """Return the exit status of trainers that were told to stop; 0 if their arguments name none."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--status-when-stopped", default="0")
+    given = parser.parse_known_args(trainer)[0].status_when_stopped
+    return int(given) if given.isdecimal() else 0  # the trainers refuse what is no number
 
 
 COMMAND = Command(

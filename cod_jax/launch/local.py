@@ -32,7 +32,9 @@ def trainer_commands(num_processes: int, arguments: Sequence[str]) -> list[list[
     return [[*TRAINER, *shared, f"--process_id={index}", *arguments] for index in range(num_processes)]
 
 
-def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]]) -> int:
+def run(
+    commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], status_when_stopped: int = 0
+) -> int:
     """Run commands side by side until all have ended or one has failed; the others are then stopped.
 
     Every line of their output is printed after the number of its process. SIGTERM and SIGINT are passed on as SIGTERM,
@@ -41,9 +43,11 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
     Args:
         commands: One command line per process.
         environments: For each process, the variables added to the environment.
+        status_when_stopped: Exit code of a command that saved and left because it was told to.
 
     Returns:
-        0 when all succeeded, else the exit code of the first that failed (128 + N when signal N ended it).
+        0 when all succeeded, `status_when_stopped` when some were told to stop, else the exit code of the first that
+        failed (128 + N when signal N ended it).
     """
     processes: list[Process] = []
     readers: list[threading.Thread] = []
@@ -55,12 +59,13 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
                 readers.append(threading.Thread(target=_copy_lines, args=(index, processes[-1].stdout), daemon=True))
                 readers[-1].start()
             codes: list[int | None] = [None]
+            good = (None, 0, status_when_stopped)
             while failed is None and None in codes:
                 if signals.pass_on(processes):
                     _tell("told to stop: a process that trains saves its step and ends; a second signal kills them all")
                 time.sleep(POLL_SECONDS)
                 codes = [process.poll() for process in processes]
-                failed = next(((index, code) for index, code in enumerate(codes) if code), None)
+                failed = next(((n, code) for n, code in enumerate(codes) if code not in good), None)
             if failed is not None:
                 index, code = failed
                 how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
@@ -70,7 +75,7 @@ def run(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, s
             for reader in readers:
                 reader.join(timeout=GRACE_SECONDS)
     if failed is None:
-        return 0
+        return status_when_stopped if status_when_stopped in codes else 0
     if failed[1] != _NOTHING_TRIED:
         # Last, where the long messages of the other processes do not push it off the screen.
         _tell("the same command resumes from the newest checkpoint, if one is saved")

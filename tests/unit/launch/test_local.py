@@ -38,6 +38,13 @@ def test_a_failure_stops_the_others_and_gives_its_exit_code(capsys):
     assert "process [1] of 2 failed with exit code 7" in capsys.readouterr().err
 
 
+def test_processes_that_were_told_to_stop_have_not_failed(capsys):
+    commands = [_python("raise SystemExit(75)"), _python("import time; time.sleep(1); raise SystemExit(75)")]
+    assert local.run(commands, [{}, {}], status_when_stopped=75) == 75
+    assert local.run([_python("")], [{}], status_when_stopped=75) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_what_to_do_comes_after_what_the_others_say(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", sys.stdout)
     other = (
