@@ -13,7 +13,8 @@ examples:
 
 This rehearses a run on several machines. Everything after -- is passed to cod train unchanged. Every line of output
 begins with the number of its process. When one process fails, the others are stopped and its exit status is returned.
-SIGTERM and Ctrl-C are passed on, so that the processes save and exit. Training on the GPUs of one machine does not need
+SIGTERM and Ctrl-C are passed on, so that the processes save and exit; then the exit status is 0, or that of
+--status-when-stopped. Training on the GPUs of one machine does not need
 this command: one process drives all of them.
 """
 
@@ -34,6 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cod_jax.commands.main import parse
     from cod_jax.launch.local import run, trainer_commands
     from cod_jax.launch.processes import device_environment
 
@@ -42,16 +44,8 @@ def _run(args: argparse.Namespace) -> int:
     return run(
         trainer_commands(args.processes, args.trainer),
         [device_environment(args.platform, args.devices_per_process, index) for index in range(args.processes)],
-        _status_when_stopped(args.trainer),
+        parse(["train", *args.trainer]).status_when_stopped,
     )
-
-
-def _status_when_stopped(trainer: list[str]) -> int:
-    """Return the exit status of trainers that were told to stop; 0 if their arguments name none."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--status-when-stopped", default="0")
-    given = parser.parse_known_args(trainer)[0].status_when_stopped
-    return int(given) if given.isdecimal() else 0  # the trainers refuse what is no number
 
 
 COMMAND = Command(

@@ -70,11 +70,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--status-when-stopped",
-        type=int,
+        type=_status,
         default=frame.DONE,
         metavar="N",
-        help="exit status of a run that saved because it was told to stop; default: 0. Where a scheduler takes 0 for "
-        "the end of the run, give another one",
+        help="exit status of a run that saved because it was told to stop, 3 to 125; default: 0. Where a scheduler "
+        "takes 0 for the end of the run, give another one",
     )
     parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
     parser.add_argument(
@@ -84,6 +84,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--num-processes", "--num_processes", type=int, metavar="N", help="how many processes the run has"
     )
     parser.add_argument("--process-id", "--process_id", type=int, metavar="I", help="number of this process, from 0")
+
+
+def _status(text: str) -> int:
+    # 1 and 2 are failures, and from 126 on shells and signals have theirs.
+    if not text.isdecimal() or int(text) not in (frame.DONE, *range(3, 126)):
+        raise argparse.ArgumentTypeError(f"expected 0, or a status from 3 to 125, got {text!r}")
+    return int(text)
 
 
 def _steps(text: str) -> tuple[int, int]:

@@ -46,8 +46,8 @@ def run(
         status_when_stopped: Exit code of a command that saved and left because it was told to.
 
     Returns:
-        0 when all succeeded, `status_when_stopped` when some were told to stop, else the exit code of the first that
-        failed (128 + N when signal N ended it).
+        The exit code of the first that failed (128 + N when signal N ended it); else `status_when_stopped` if some were
+        told to stop, and 0 if all went on to their end.
     """
     processes: list[Process] = []
     readers: list[threading.Thread] = []

@@ -1,12 +1,10 @@
 """Join the other processes of a run, and leave when one of them is lost."""
 
 import contextlib
-import ctypes
 import ipaddress
 import logging
 import os
 import re
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from collections.abc import Iterator
 import jax
 
 from cod_jax.errors import UserError
+from cod_jax.parallel import last_words
 
 _logger = logging.getLogger(__name__)
 
@@ -24,8 +23,11 @@ _LOST = re.compile(
 # Status of work that failed after it had begun, and of one that was never tried.
 _FAILED, _NOTHING_TRIED = 1, 2
 _ADVICE = "the same command resumes from the newest checkpoint, if one is saved"
-# The type of a handler of signals in C.
-_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+# What is said of a process that JAX aborts, and of one that is killed.
+_ABORTED = (
+    "cod train: error: this process was killed or aborted; if JAX names its distributed service above, another process "
+    f"of the run is gone; {_ADVICE}"
+)
 
 
 def join_processes(
@@ -39,6 +41,7 @@ def join_processes(
 ) -> None:
     """Start `jax.distributed` if this process is one of several.
 
+    From then on a line on standard error says so if the process is killed, or aborted by JAX.
     Several processes on CPUs do without JAX's cache of compiled programs, so that all of them compile at the same time.
 
     Args:
@@ -61,6 +64,7 @@ def join_processes(
         raise UserError(f"{' and '.join(missing)} missing; give all three options of a process, or none")
     # Processes exchange arrays in this way on CPUs; other devices do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    last_words.prepare(_ABORTED)
     try:
         with _giving_up_after(join_seconds):
             jax.distributed.initialize(
@@ -78,8 +82,6 @@ def join_processes(
             f"cannot join the other processes ({_last_line(error)}); give --coordinator-address, --num-processes and "
             "--process-id"
         ) from error
-    if jax.process_count() > 1:
-        say_when_aborted()
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
         # On a CPU only the first process keeps programs and finds them again. It would wait in a collective, for half a
         # minute at most, while the others still compile.
@@ -102,38 +104,14 @@ def leaving_with_lost_processes() -> Iterator[None]:
         found = _LOST.search(str(cause))
         if jax.process_count() == 1 or not found:
             raise
-        line = next(line.strip() for line in str(cause).splitlines() if found[0] in line)
-        _last_words(f"lost contact with another one ({line}); {_ADVICE}")
-        os._exit(_FAILED)
-
-
-def say_when_aborted() -> None:
-    """Log a line for people when JAX aborts this process, as it does where the coordinator or a heartbeat is missing.
-
-    JAX prints an account of its own and a stack before, and cannot call back into Python. Handlers of the signal module
-    do not run any more in a process that aborts; this one does, in the thread that aborts. The status stays the same.
-    """
-    set_handler = ctypes.CDLL(None).signal
-    set_handler.argtypes, set_handler.restype = [ctypes.c_int, _Handler], ctypes.c_void_p
-    set_handler(signal.SIGABRT, _on_abort)
-
-
-@_Handler
-def _on_abort(_signal: int) -> None:
-    reason = '"distributed service" above means that another process is gone'
-    _last_words(f"was aborted for the reason above ({reason}); {_ADVICE}")
-
-
-def _last_words(text: str) -> None:
-    """Log what ends this process, once: JAX and the work itself may find another process lost at the same time."""
-    with _speaking:
-        if not _said.is_set():
-            _said.set()
-            _logger.error("error: process %d of %d %s", jax.process_index(), jax.process_count(), text)
-
-
-# The thread that aborts may be the one that speaks.
-_speaking, _said = threading.RLock(), threading.Event()
+        _logger.error(
+            "error: process %d of %d lost contact with another one (%s); %s",
+            jax.process_index(),
+            jax.process_count(),
+            next(line.strip() for line in str(cause).splitlines() if found[0] in line),
+            _ADVICE,
+        )
+        last_words.leave(_FAILED)
 
 
 @contextlib.contextmanager
@@ -144,7 +122,7 @@ def _giving_up_after(seconds: float | int) -> Iterator[None]:
         text = f"the other processes have not all joined within {seconds:g} s; start all of them, see that they reach "
         text += "the coordinator's address, or set limits.join_seconds"
         os.write(2, f"cod train: error: {text}\n".encode())
-        os._exit(_NOTHING_TRIED)
+        last_words.leave(_NOTHING_TRIED)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True

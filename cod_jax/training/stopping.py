@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from cod_jax.parallel import last_words
+
 
 @contextlib.contextmanager
 def exit_when_told(message: str) -> Iterator[None]:
@@ -22,7 +24,7 @@ def exit_when_told(message: str) -> Iterator[None]:
 
     def leave(number: int, _frame: object) -> None:
         os.write(2, f"{message}\n".encode())
-        os._exit(128 + number)
+        last_words.leave(128 + number)
 
     for number in previous:
         signal.signal(number, leave)
@@ -90,4 +92,4 @@ def _insisting(number: int, times: int) -> None:
     if times == 2:
         os.write(2, b"told to stop already: the step is being saved; a third signal ends the process without that\n")
     elif times > 2:
-        os._exit(128 + number)
+        last_words.leave(128 + number)

@@ -3,11 +3,12 @@
 import contextlib
 import faulthandler
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+from cod_jax.parallel import last_words
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
                     doing,
                 )
                 faulthandler.dump_traceback(sys.__stderr__ or 2)
-                os._exit(_FAILED)
+                last_words.leave(_FAILED)
 
     if limit_seconds <= 0:
         yield report

@@ -1,20 +1,20 @@
 import os
-import signal
 import subprocess
 import sys
-import threading
 
 import jax
 import pytest
 
-from cod_jax.parallel import processes
+from cod_jax.parallel import last_words
 from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    """What ends a process is said once in it."""
-    monkeypatch.setattr(processes, "_said", threading.Event())
+def said(monkeypatch):
+    """The lines that are prepared for the end of the process; nothing waits for that of the tests."""
+    lines = []
+    monkeypatch.setattr(last_words, "prepare", lines.append)
+    return lines
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ def test_the_limits_of_a_run_are_those_of_jax(monkeypatch):
     assert given["initialization_timeout"] > 40
 
 
+def test_a_process_of_several_that_is_killed_has_a_line_prepared(monkeypatch, said):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
+    join_processes(False, None, None, None)
+    assert not said
+    join_processes(True, None, None, None)
+    (line,) = said
+    assert line.startswith("cod train: error: this process was killed or aborted; ")
+    assert line.endswith("; the same command resumes from the newest checkpoint, if one is saved")
+
+
 def test_processes_that_do_not_come_are_a_line_in_time():
     program = """
 import time, jax
@@ -73,24 +84,6 @@ join_processes(True, None, None, None, join_seconds=0.1)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("cod train: error: the other processes have not all joined within 0.1 s; start all of them")
-
-
-@pytest.mark.parametrize(
-    "abort", ["os.abort()", "thread = threading.Thread(target=os.abort); thread.start(); thread.join()"]
-)
-def test_a_process_that_jax_aborts_has_last_words_of_ours(abort: str):
-    program = f"""
-import logging, os, threading
-import jax
-from cod_jax.parallel.processes import say_when_aborted
-logging.basicConfig(format="%(message)s")
-say_when_aborted()
-{abort}
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == -signal.SIGABRT
-    assert done.stderr.startswith("error: process 0 of 1 was aborted for the reason above (")
-    assert done.stderr.endswith("; the same command resumes from the newest checkpoint, if one is saved\n")
 
 
 LOST = "UNKNOWN: Gloo AllGather failed: [external/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:919"
