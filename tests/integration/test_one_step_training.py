@@ -89,7 +89,7 @@ def test_distillation_goes_on_where_it_stopped_bit_for_bit(photographs, teacher,
     assert load_for_export(tmp_path / "straight")[2]["step"] == 6
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_both_stages_run_one_after_the_other_and_end_as_a_model_of_one_step(photographs, teacher, tmp_path, capsys):
     fields = {"total_steps": 2, "batch_size": 2, "validation__num_images": 0}
     first = run_trainer(arguments(tmp_path / "first", photographs, "1", teacher, **fields))

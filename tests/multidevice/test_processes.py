@@ -15,7 +15,7 @@ from cod_jax.launch.local import trainer_commands
 from cod_jax.training.run_folder import steps_of
 from tests.training_fixtures import REPOSITORY, one_device, run_trainer, small_arguments, write_photographs
 
-# Without a validation, which would have to be compiled three times; the slow test has one.
+# Without a validation, which would have to be compiled three times; the soak test has one.
 SETTINGS = {"total_steps": 4, "checkpoint__every_steps": 1000, "validation__num_images": 0}
 
 
@@ -78,7 +78,7 @@ def test_two_processes_train_like_one_and_stop_together(photographs, tmp_path):
     assert f"saved step {max(steps)} in" in text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_validate_like_one_and_leave_a_checkpoint_for_one(photographs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     settings = {**SETTINGS, "total_steps": 2, "validation__num_images": 3, "validation__guidance_scale": 1.5}
