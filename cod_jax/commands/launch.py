@@ -13,9 +13,8 @@ examples:
 
 This rehearses a run on several machines. Everything after -- is passed to cod train unchanged. Every line of output
 begins with the number of its process. When one process fails, the others are stopped and its exit status is returned.
-SIGTERM and Ctrl-C are passed on, so that the processes save and exit; then the exit status is 0, or that of
---status-when-stopped. Training on the GPUs of one machine does not need
-this command: one process drives all of them.
+SIGTERM and Ctrl-C are passed on. Processes that train then save and exit, and the exit status is 0 or that of
+--status-when-stopped. Training on the GPUs of one machine does not need this command: one process drives all of them.
 """
 
 

@@ -73,8 +73,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=_status,
         default=frame.DONE,
         metavar="N",
-        help="exit status of a run that saved because it was told to stop, 3 to 125; default: 0. Where a scheduler "
-        "takes 0 for the end of the run, give another one",
+        help="exit status of a run that saved because it was told to stop: 0, the default, or 3 to 125. Where a "
+        "scheduler takes 0 for the end of the run, give another one",
     )
     parser.add_argument("--distributed", action="store_true", help="join the other processes of the run")
     parser.add_argument(

@@ -59,7 +59,7 @@ def run(
                 readers.append(threading.Thread(target=_copy_lines, args=(index, processes[-1].stdout), daemon=True))
                 readers[-1].start()
             codes: list[int | None] = [None]
-            good = (None, 0, status_when_stopped)
+            good = (None, 0, status_when_stopped)  # others than this process may tell them to stop
             while failed is None and None in codes:
                 if signals.pass_on(processes):
                     _tell("told to stop: a process that trains saves its step and ends; a second signal kills them all")

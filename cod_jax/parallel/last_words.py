@@ -1,7 +1,7 @@
 """A last line for a process that cannot say one itself, because it is killed or aborted.
 
-JAX aborts a process whose coordinator is gone, after an account of its own, and no code of ours runs any more then. So
-another small process waits for the end of this one. It is told if this one has said itself why it ends.
+JAX aborts a process whose coordinator is gone, after printing a message of its own, and no code of ours runs any more
+then. So another small process waits for the end of this one, which tells it when it ends by itself.
 """
 
 import atexit
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from typing import NoReturn
 
-# Its standard input ends with the process that it waits for. Signals for a whole group of processes are not for it: the
-# other one may still take a while to save.
+# Its standard input ends with the process that it waits for. Signals that are sent to all processes of a job must not
+# end it: a trainer takes a while to save.
 _WAITER = """
 import os, signal, sys
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -37,13 +37,19 @@ def prepare(line: str) -> None:
 
 
 def dismiss() -> None:
-    """Take back what was prepared: this process says itself why it ends."""
-    while _waiters:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            _waiters.pop().communicate(b".", timeout=_LONGEST_WAIT)
+    """Cancel the line, because this process says why it ends, or ends as it should."""
+    # Several threads may do so at once. The byte comes first, so that none of them ends the process before it is sent.
+    with contextlib.suppress(OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        waiter = _waiters[0]
+        if waiter.stdin is not None:
+            os.write(waiter.stdin.fileno(), b".")
+        _waiters.clear()
+        waiter.wait(timeout=_LONGEST_WAIT)
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once, which has said why."""
-    dismiss()
-    os._exit(status)
+    """End this process at once, after it has said why."""
+    try:
+        dismiss()
+    finally:
+        os._exit(status)

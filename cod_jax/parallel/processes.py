@@ -23,10 +23,10 @@ _LOST = re.compile(
 # Status of work that failed after it had begun, and of one that was never tried.
 _FAILED, _NOTHING_TRIED = 1, 2
 _ADVICE = "the same command resumes from the newest checkpoint, if one is saved"
-# What is said of a process that JAX aborts, and of one that is killed.
+# What is said of a process that cannot say it itself.
 _ABORTED = (
-    "cod train: error: this process was killed or aborted; if JAX names its distributed service above, another process "
-    f"of the run is gone; {_ADVICE}"
+    "cod train: error: this process was killed or aborted, or hung; if JAX names its distributed service above, "
+    f"another process of the run is gone; {_ADVICE}"
 )
 
 
@@ -41,7 +41,8 @@ def join_processes(
 ) -> None:
     """Start `jax.distributed` if this process is one of several.
 
-    From then on a line on standard error says so if the process is killed, or aborted by JAX.
+    If the process is killed, or aborted by JAX, from then on, a line on standard error says so.
+
     Several processes on CPUs do without JAX's cache of compiled programs, so that all of them compile at the same time.
 
     Args:
@@ -104,6 +105,7 @@ def leaving_with_lost_processes() -> Iterator[None]:
         found = _LOST.search(str(cause))
         if jax.process_count() == 1 or not found:
             raise
+        last_words.dismiss()  # JAX may find out at the same time
         _logger.error(
             "error: process %d of %d lost contact with another one (%s); %s",
             jax.process_index(),

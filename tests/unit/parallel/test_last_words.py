@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,12 +63,32 @@ def test_the_line_prepared_last_counts():
     assert run("last_words.prepare('another'); os.abort()").stderr.splitlines()[-1] == "another"
 
 
-def test_signals_for_all_processes_of_a_group_are_not_for_what_waits():
-    done = run(
-        "signal.signal(signal.SIGTERM, lambda *_: None); time.sleep(1); os.killpg(0, signal.SIGTERM); os.abort()"
-    )
-    assert done.returncode == -signal.SIGABRT
-    assert done.stderr.endswith("killed or aborted\n")
+# Until the process that waits ignores the last of them.
+SIGNALS = """
+pid = last_words._waiters[0].pid
+def ignored():
+    text = open(f"/proc/{pid}/status").read()
+    return int(text.split("SigIgn:")[1].split()[0], 16)
+while not ignored() >> (signal.SIGTERM - 1) & 1: time.sleep(0.01)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM): os.kill(pid, number)
+os.abort()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="sees in /proc which signals a process ignores")
+def test_signals_for_all_processes_of_a_job_do_not_end_what_waits():
+    assert run(SIGNALS).stderr.endswith("killed or aborted\n")
+
+
+def test_what_waits_is_not_of_the_group_of_the_process():
+    assert run("print(os.getpgid(last_words._waiters[0].pid) == os.getpgid(0))").stdout == "False\n"
+
+
+def test_threads_that_leave_at_once_do_leave():
+    program = "[threading.Thread(target=last_words.leave, args=(6,)).start() for _ in range(8)]; time.sleep(60)"
+    done = run(program)
+    assert done.returncode == 6
+    assert "killed or aborted" not in done.stderr
 
 
 def test_without_a_further_process_only_the_line_is_missing():
@@ -81,4 +102,3 @@ os.abort()
     done = run(program)
     assert done.stdout == "on it goes\n"
     assert done.returncode == -signal.SIGABRT
-    assert "said" not in done.stderr

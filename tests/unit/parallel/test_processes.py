@@ -69,7 +69,7 @@ def test_a_process_of_several_that_is_killed_has_a_line_prepared(monkeypatch, sa
     assert not said
     join_processes(True, None, None, None)
     (line,) = said
-    assert line.startswith("cod train: error: this process was killed or aborted; ")
+    assert line.startswith("cod train: error: this process was killed or aborted, or hung; ")
     assert line.endswith("; the same command resumes from the newest checkpoint, if one is saved")
 
 
