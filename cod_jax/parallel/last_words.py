@@ -41,9 +41,11 @@ def dismiss() -> None:
     # Several threads may do so at once. The byte comes first, so that none of them ends the process before it is sent.
     with contextlib.suppress(OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         waiter = _waiters[0]
-        if waiter.stdin is not None:
-            os.write(waiter.stdin.fileno(), b".")
-        _waiters.clear()
+        try:
+            if waiter.stdin is not None:
+                os.write(waiter.stdin.fileno(), b".")
+        finally:
+            _waiters.clear()
         waiter.wait(timeout=_LONGEST_WAIT)
 
 

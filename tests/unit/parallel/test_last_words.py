@@ -59,11 +59,14 @@ def test_a_process_that_says_itself_why_it_ends_has_no_other_line(program: str, 
     assert "killed or aborted" not in done.stderr
 
 
-def test_the_line_prepared_last_counts():
-    assert run("last_words.prepare('another'); os.abort()").stderr.splitlines()[-1] == "another"
+@pytest.mark.parametrize("before", ["", "last_words._waiters[0].kill(); last_words._waiters[0].wait(); "])
+def test_the_line_prepared_last_counts(before: str):
+    program = f"{before}last_words.prepare('another'); os.abort()"
+    assert run(program).stderr.splitlines()[-1] == "another"
+    assert "another" not in run(program.replace("os.abort()", "last_words.leave(0)")).stderr
 
 
-# Until the process that waits ignores the last of them.
+# They are sent once the process that waits ignores the last of them.
 SIGNALS = """
 pid = last_words._waiters[0].pid
 def ignored():
@@ -76,7 +79,7 @@ os.abort()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="sees in /proc which signals a process ignores")
-def test_signals_for_all_processes_of_a_job_do_not_end_what_waits():
+def test_signals_to_all_processes_of_a_job_do_not_end_what_waits():
     assert run(SIGNALS).stderr.endswith("killed or aborted\n")
 
 
