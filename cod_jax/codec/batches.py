@@ -6,9 +6,6 @@ import numpy as np
 
 from cod_jax.errors import UserError
 
-# Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
-BATCH_PIXELS = 2**21
-
 
 def in_batches(
     function: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -16,11 +13,12 @@ def in_batches(
     levels: Sequence[int],
     *,
     pixels_per_position: int,
+    most_pixels: int,
     named: bool,
 ) -> list[np.ndarray]:
     """Call a function of batches and their quality levels with all items; those of equal shape are computed together.
 
-    Batches hold `BATCH_PIXELS` pixels at most, or one item, and all of one shape have the same length, so that they
+    Batches hold `most_pixels` at most, or one item, and all of one shape have the same length, so that they
     compile once: the last is filled up with its last item. If `named`, an error says which items it is about.
     """
     places: dict[tuple[int, ...], list[int]] = {}
@@ -28,7 +26,7 @@ def in_batches(
         places.setdefault(item.shape, []).append(place)
     results: dict[int, np.ndarray] = {}
     for (rows, columns, *_), same in places.items():
-        largest = max(1, BATCH_PIXELS // (rows * columns * pixels_per_position))
+        largest = max(1, most_pixels // (rows * columns * pixels_per_position))
         num_batches = -(-len(same) // largest)
         length = -(-len(same) // num_batches)
         for start in range(0, len(same), length):

@@ -152,6 +152,11 @@ def parsed(data: Any, coder: stream.SymbolCoder, *, max_pixels: int, layout: str
         raise UserError(f"{error}, which is {found}" if found else str(error)) from error
 
 
+def writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array that its receiver may change: arrays of JAX are read-only."""
+    return np.require(array, requirements=("C", "W"))
+
+
 def crop(decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture, pitch: int) -> npt.NDArray[np.uint8]:
     """Cut the picture of a file out of its decoded symbols.
 
@@ -165,7 +170,7 @@ def crop(decoded: npt.NDArray[np.uint8], picture: stream.CodedPicture, pitch: in
     """
     height, width = picture.height, picture.width
     if picture.covers_all:
-        return np.ascontiguousarray(decoded[:height, :width])
+        return writable(decoded[:height, :width])
     rows, columns = picture.symbols.shape[:2]
     covered = decoded[: rows * pitch, : columns * pitch]
     pixels = np.full((height, width, 3), UNCOVERED_GREY, np.uint8)

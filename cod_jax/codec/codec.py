@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cod_jax import images
 from cod_jax.codec import allocation, checks, diffc, memory, rates
 from cod_jax.codec.batches import in_batches
+from cod_jax.codec.checks import writable
 from cod_jax.codec.engine import Engine
 from cod_jax.coding import stream
 from cod_jax.coding.sizes import MAX_PIXELS, ceil_grid, checked_limit
@@ -147,7 +148,7 @@ class Codec:
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
         is_list = isinstance(image, (list, tuple))
-        rates.check_effort(effort)
+        effort = rates.checked_effort(effort)
         rates.check_one(is_list, quality=quality, bpp=bpp, max_bytes=max_bytes, total_bytes=total_bytes)
         level = stream.checked_quality(quality, self.num_levels) - 1
         read = functools.partial(self._read, layout=layout)
@@ -157,6 +158,7 @@ class Codec:
             return [trial.data for trial in allocation.within_total(trials, total_bytes)]
         pictures = each(read, image if is_list else [image])
         if bpp is not None or max_bytes is not None:
+            bpp, max_bytes = bpp and float(bpp), max_bytes and int(max_bytes)
             limited = functools.partial(
                 self._compress_within, bpp=bpp, max_bytes=max_bytes, layout=layout, effort=effort
             )
@@ -164,7 +166,8 @@ class Codec:
             return written if is_list else written[0]
         levels = [level] * len(pictures)
         encode = functools.partial(self._encode, effort=effort)
-        all_symbols = in_batches(encode, pictures, levels, pixels_per_position=1, named=is_list)
+        most = memory.largest_batch(self._engine, None, effort=effort)
+        all_symbols = in_batches(encode, pictures, levels, pixels_per_position=1, most_pixels=most, named=is_list)
 
         def write(coded: tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]) -> bytes:
             symbols, (height, width, _) = coded[0], coded[1].shape
@@ -192,6 +195,7 @@ class Codec:
         """
         layout = stream.checked_layout(layout)
         self._coder.check_layout(layout)
+        effort = rates.checked_effort(effort)
         pixels = self._read(image, layout=layout)
         trials = []
         for level in range(self.num_levels):
@@ -215,7 +219,7 @@ class Codec:
     ) -> bytes:
         """Return the file of a picture at the best quality within one of the limits."""
         height, width, _ = pixels.shape
-        limit = int(bpp * height * width / 8) if bpp is not None else max_bytes or 0
+        limit = rates.bytes_within(bpp, height=height, width=width) if bpp is not None else max_bytes or 0
         return rates.best_within(lambda level: self._compress_at(level, pixels, layout, effort), self.num_levels, limit)
 
     def check_size(self, *, height: int, width: int, layout: stream.Layout = "cod") -> None:
@@ -226,16 +230,7 @@ class Codec:
                 cannot describe.
         """
         checks.check_size(height=height, width=width, pitch=self.pitch, max_pixels=self._max_pixels, layout=layout)
-        self._check_memory(height, width, None)
-
-    def _check_memory(self, height: int, width: int, decoding: DecodingConfig | None) -> None:
-        memory.check(
-            height=height,
-            width=width,
-            multiple=self._engine.size_multiple,
-            bytes_per_pixel=self._engine.bytes_per_pixel(decoding),
-            task="encoding" if decoding is None else "decoding",
-        )
+        memory.check_picture(self._engine, height=height, width=width, decoding=None)
 
     def _read(self, image: Any, *, layout: stream.Layout) -> npt.NDArray[np.uint8]:
         checks.check_source(image)
@@ -303,7 +298,10 @@ class Codec:
 
         def plain(some: Sequence[stream.CodedPicture]) -> list[np.ndarray]:
             symbols, levels = [picture.symbols for picture in some], [picture.level for picture in some]
-            return in_batches(decode, symbols, levels, pixels_per_position=self.pitch**2, named=is_list)
+            most = memory.largest_batch(self._engine, decoding)
+            return in_batches(
+                decode, symbols, levels, pixels_per_position=self.pitch**2, most_pixels=most, named=is_list
+            )
 
         decoded = diffc.decode_among(self._engine, pictures, plain, decoding, coded_steps, named=is_list)
         cropped = [checks.crop(pixels, picture, self.pitch) for pixels, picture in zip(decoded, pictures, strict=True)]
@@ -311,7 +309,7 @@ class Codec:
 
     def _parse(self, data: Any, *, layout: stream.Layout, decoding: DecodingConfig) -> stream.CodedPicture:
         picture = checks.parsed(data, self._coder, max_pixels=self._max_pixels, layout=layout)
-        self._check_memory(picture.height, picture.width, decoding)
+        memory.check_picture(self._engine, height=picture.height, width=picture.width, decoding=decoding)
         return picture
 
     def encode(self, image: ImageSource, *, level: int | Sequence[int] | None = None) -> npt.NDArray[np.int32]:
@@ -332,8 +330,8 @@ class Codec:
         pixels: Any = image if hasattr(image, "ndim") else self._read(image, layout="cod")
         checks.check_pixels(pixels)
         if pixels.ndim == 3:
-            return self._encode(pixels[None], self._levels(level, None))[0]
-        return self._encode(pixels, self._levels(level, len(pixels)))
+            return writable(self._encode(pixels[None], self._levels(level, None))[0])
+        return writable(self._encode(pixels, self._levels(level, len(pixels))))
 
     def decode(
         self,
@@ -366,8 +364,8 @@ class Codec:
         checks.check_symbols(symbols, self.symbols)
         decoding, seed = self._checked_decoding(steps, guidance, sampler), checked_seed(seed)
         if symbols.ndim == 3:
-            return self._decode(symbols[None], self._levels(level, None), decoding=decoding, seed=seed)[0]
-        return self._decode(symbols, self._levels(level, len(symbols)), decoding=decoding, seed=seed)
+            return writable(self._decode(symbols[None], self._levels(level, None), decoding=decoding, seed=seed)[0])
+        return writable(self._decode(symbols, self._levels(level, len(symbols)), decoding=decoding, seed=seed))
 
     def _levels(self, level: Any, num_pictures: int | None) -> npt.NDArray[np.int32]:
         return checks.checked_levels(level, num_levels=self.num_levels, num_pictures=num_pictures)

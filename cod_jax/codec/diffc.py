@@ -5,6 +5,7 @@ Each step sends a sample of the true posterior by the number of a shared random 
 """
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cod_jax import images
-from cod_jax.codec import checks, rates
+from cod_jax.codec import checks, memory, rates
 from cod_jax.codec.engine import NO_WALK, Engine
 from cod_jax.coding import walk
+from cod_jax.coding.sizes import RAISE_LIMIT
 from cod_jax.coding.stream import CodedPicture, checked_quality
 from cod_jax.diffusion.diffc import flow_scale, flow_time
 from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
-from cod_jax.model_folder.decoding import DecodingConfig
+from cod_jax.model_folder.decoding import DecodingConfig, is_number
 
 if TYPE_CHECKING:
     from cod_jax.codec.codec import Codec
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 NUM_STEPS = 48
 # Bits per pixel of a step where no rate is given.
 STEP_BITS_PER_PIXEL = 0.0005
+# What state, noise, order and words of the generator take beside the model, rather less than more.
+BYTES_PER_PIXEL = 100.0
 
 
 def compress(
@@ -60,17 +64,21 @@ def compress(
         raise UserError("mode diffc takes either steps or bpp; give one of them")
     if bpp is not None:
         rates.check_bits_per_pixel(bpp)
-    elif isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= walk.MAX_STEPS:
+    elif not is_number(numbers.Integral, steps) or not 1 <= (steps or 0) <= walk.MAX_STEPS:
         raise UserError(f"expected steps to be a whole number from 1 to {walk.MAX_STEPS}, got {steps!r}")
     level = checked_quality(1 if quality is None else quality, codec.num_levels) - 1
     checks.check_source(image)
     pixels = images.to_uint8_rgb(image, check_size=codec.check_size)
     height, width, _ = pixels.shape
+    most = walk.most_steps(height=height, width=width, max_pixels=codec.max_pixels)
+    if steps is not None and steps > most:
+        raise UserError(f"expected at most {most} steps for {width}x{height} pixels, got {steps}; {RAISE_LIMIT}")
+    _check_memory(codec.engine, height, width, codec.decoding)
     target = codec.engine.values(images.pad_to_multiple(pixels[None], codec.engine.size_multiple))
     symbols = codec.encode(pixels, level=level)
     coder = codec.engine.coder
-    write = functools.partial(coder.encode, symbols, height=height, width=width, level=level)
-    max_bytes = None if bpp is None else int(bpp * height * width / 8)
+    write = functools.partial(coder.file_of, *coder.shortest(symbols, level), height=height, width=width)
+    max_bytes = None if bpp is None else rates.bytes_within(bpp, height=height, width=width)
     step_bits = STEP_BITS_PER_PIXEL * height * width
     if max_bytes is not None:
         step_bits = (max_bytes - len(write())) * 8 / NUM_STEPS
@@ -83,6 +91,8 @@ def compress(
             continue
         before, data = data, write(steps=walking.written(coded))
         if max_bytes is None:
+            return data
+        if len(data) <= max_bytes and len(coded) == most:
             return data
         if len(data) > max_bytes:
             if before:
@@ -156,10 +166,11 @@ def decode(
         raise ValueError("the file is not of mode diffc")
     number = len(steps.grades)
     chosen = number if coded_steps is None else coded_steps
-    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen <= number:
+    if not is_number(numbers.Integral, chosen) or not 0 <= chosen <= number:
         raise UserError(f"expected coded_steps from 0 to {number}, the steps of this file, got {coded_steps!r}")
     from cod_jax.codec import walking
 
+    _check_memory(engine, picture.height, picture.width, decoding)
     condition = _condition(engine, picture.symbols, picture.level)
     rows, columns = picture.symbols.shape[:2]
     sides = (-(-side * engine.coder.pitch // engine.size_multiple) * engine.size_multiple for side in (rows, columns))
@@ -172,6 +183,16 @@ def decode(
     x_t = shown.values * np.float32(flow_scale(shown.snr_squared))
     levels = np.array([picture.level], np.int32)
     return engine.finish(x_t, flow_time(shown.snr_squared), condition, levels, decoding)[0]
+
+
+def _check_memory(engine: Engine, height: int, width: int, decoding: DecodingConfig) -> None:
+    memory.check(
+        height=height,
+        width=width,
+        multiple=engine.size_multiple,
+        bytes_per_pixel=engine.bytes_per_pixel(decoding) + BYTES_PER_PIXEL,
+        task="mode diffc of",
+    )
 
 
 def _condition(engine: Engine, symbols: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.float32]:

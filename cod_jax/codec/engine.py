@@ -91,7 +91,7 @@ class Engine(abc.ABC):
     ) -> npt.NDArray[np.uint8]:
         """Return the pictures [B, h pitch, w pitch, 3] of symbols [B, h, w, C] at the quality level of each [B].
 
-        Equal symbols and settings give equal pictures, wherever in a batch they are.
+        Equal symbols and settings give equal pictures up to rounding, wherever in a batch they are.
         """
 
     # What only the model's own code can show or do.

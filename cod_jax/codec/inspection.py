@@ -12,6 +12,7 @@ from cod_jax.codec.codec import Codec
 from cod_jax.codec.engine import SamplerStates
 from cod_jax.coding import stream
 from cod_jax.coding.sizes import ceil_grid
+from cod_jax.errors import UserError
 from cod_jax.images import ImageSource
 from cod_jax.model_folder.decoding import Sampler, checked_seed
 
@@ -139,12 +140,17 @@ def sampler_states(
         Timesteps, states, and the pictures that the denoiser expects on the way; pictures have the size of the file's.
 
     Raises:
-        UserError: The file is damaged, of another model, or its picture is too large, a setting is out of range, or all
-            states together take more memory than there is; or the model is compiled.
+        UserError: The file is damaged, of mode diffc, of another model, or its picture is too large, a setting is out
+            of range, or all states together take more memory than there is; or the model is compiled.
     """
     engine, decoding = codec.engine, codec.decoding.override(steps=steps, guidance=guidance, sampler=sampler)
     engine.check_decoding(decoding)
     seed, picture = checked_seed(seed), _read(codec, data)
+    if picture.walk is not None:
+        raise UserError(
+            "expected a file of symbols alone, got one of mode diffc, whose sampler starts where its coded steps end; "
+            "give the file of cod compress without --mode diffc"
+        )
     memory.check(
         height=picture.height,
         width=picture.width,

@@ -1,19 +1,23 @@
 """Compiled forms of model folders, kept beside JAX's compiled programs so that commands start without tracing a model.
 
 The first command with a model makes its compiled form, as `cod compile` does, for this machine only. Later ones run it,
-and import neither Flax nor the model's code, and on a processor not even JAX. Only what takes one step runs so; for
-anything else the model is loaded.
+and import neither Flax nor the model's code, and on a CPU not even JAX. Only what takes one step runs so; for anything
+else the model is loaded.
+
+A process that uses a form holds a lock of it, so that nobody removes it.
 """
 
 import contextlib
 import functools
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +30,11 @@ from cod_jax.codec.engine import Engine
 from cod_jax.codec.loading import from_bundle, load
 from cod_jax.coding.sizes import MAX_PIXELS
 from cod_jax.errors import UserError
+from cod_jax.locks import lock
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.description import read_description
+from cod_jax.model_folder.places import is_compiled
 from cod_jax.runtime.executables import Executables, processor
-from cod_jax.runtime.folder import DESCRIPTION_FILE as COMPILED_DESCRIPTION_FILE
 from cod_jax.runtime.platforms import computes_on_cpu, current_platform
 
 FOLDER = "cod_jax_models"
@@ -37,11 +42,20 @@ FOLDER = "cod_jax_models"
 EXECUTABLES = "executables"
 # Those that were used last stay.
 MAX_KEPT = 8
+# What a killed process was writing is removed when a form is so much newer.
+_ABANDONED_SECONDS = 24 * 3600
+_LOCK_FILE = ".in_use"
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+
+Result = TypeVar("Result")
 
 
 class KeptEngine(Engine):
     """A model that takes single steps by compiled programs, and is loaded for anything else; see `Engine`.
+
+    The model is also what is left if a file of the compiled form turns out to be damaged; the next command then makes
+    the form again.
 
     Args:
         folder: Its model folder.
@@ -52,9 +66,16 @@ class KeptEngine(Engine):
 
     def __init__(self, folder: Path, kept: Path, decoding: DecodingConfig, max_pixels: int):
         self._folder, self._max_pixels, self.decoding = folder, max_pixels, decoding
+        self._kept, self._in_use = kept, _lock(kept)
+        weakref.finalize(self, self._in_use.close)
+        self._is_damaged = False
         # On other devices than CPUs, JAX's own cache keeps them.
         executables = Executables(kept / EXECUTABLES) if computes_on_cpu() else None
-        self._compiled = CompiledEngine(kept, executables=executables)
+        try:
+            self._compiled = CompiledEngine(kept, executables=executables)
+        except BaseException:
+            self._in_use.close()
+            raise
         self.coder, self.size_multiple = self._compiled.coder, self._compiled.size_multiple
         self.summary = self._compiled.summary
 
@@ -72,11 +93,12 @@ class KeptEngine(Engine):
 
     def bytes_per_pixel(self, decoding: DecodingConfig | None) -> float:
         """Return the approximate temporary memory per pixel; see `Engine.bytes_per_pixel`."""
-        return self._engine(decoding).bytes_per_pixel(decoding)
+        is_one = decoding is None or decoding.num_steps == 1
+        return (self._compiled if is_one else self._model).bytes_per_pixel(decoding)
 
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols of pictures; see `Engine.encode`."""
-        return self._compiled.encode(images_uint8, levels)
+        return self._in_one_step(lambda engine: engine.encode(images_uint8, levels))
 
     def refine(
         self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32], effort: int
@@ -92,7 +114,9 @@ class KeptEngine(Engine):
         seed: int,
     ) -> npt.NDArray[np.uint8]:
         """Return the pictures of symbols; see `Engine.decode`."""
-        return self._engine(decoding).decode(symbols, levels, decoding, seed)
+        if decoding.num_steps != 1:
+            return self._model.decode(symbols, levels, decoding, seed)
+        return self._in_one_step(lambda engine: engine.decode(symbols, levels, decoding, seed))
 
     def condition(self, symbols: npt.NDArray[np.int32], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Return the conditions of symbols; see `Engine.condition`."""
@@ -119,8 +143,15 @@ class KeptEngine(Engine):
         """Return the pictures at the end of the path; see `Engine.finish`."""
         return self._model.finish(x_t, t, condition, levels, decoding)
 
-    def _engine(self, decoding: DecodingConfig | None) -> Engine:
-        return self._compiled if decoding is None or decoding.num_steps == 1 else self._model
+    def _in_one_step(self, call: Callable[[Engine], Result]) -> Result:
+        if not self._is_damaged:
+            try:
+                return call(self._compiled)
+            except (UserError, OSError):  # weights and programs are read when they are needed
+                self._is_damaged = True
+                self._in_use.close()
+                _remove(self._kept)
+        return call(self._model)
 
 
 def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
@@ -134,33 +165,43 @@ def load_kept(path: Path, *, max_pixels: int = MAX_PIXELS) -> Codec:
         UserError: See `load`.
     """
     cache = compilation_cache.folder()
-    if not cache or "://" in cache or (path / COMPILED_DESCRIPTION_FILE).is_file():
+    if not cache or "://" in cache or is_compiled(path):
         return load(path, max_pixels=max_pixels)
     description = read_description(path)
     # Code of other packages may change without a trace, and folders from before there were defaults are rare.
     if _has_plugins(description["model"]) or "decoding" not in description or description["dtype"] != "float32":
         return load(path, max_pixels=max_pixels)
-    kept = Path(cache) / FOLDER / _key(path)
     try:
-        return _open(path, kept, description, max_pixels)
-    except (UserError, OSError):  # absent, or damaged
-        shutil.rmtree(kept, ignore_errors=True)
-    return _make(path, kept, description, max_pixels)
+        decoding = DecodingConfig(**description["decoding"])
+    except (TypeError, UserError):
+        return load(path, max_pixels=max_pixels)  # says what is wrong with it
+    kept = Path(cache) / FOLDER / _key(path)
+    if kept.is_dir():
+        try:
+            return _open(path, kept, decoding, max_pixels)
+        except (UserError, OSError):  # damaged
+            _remove(kept)
+    return _make(path, kept, decoding, max_pixels)
 
 
 def _has_plugins(model: Mapping[str, Any]) -> bool:
     """Return whether a part of a model comes from another package."""
-    parts = [part for part in model.values() if isinstance(part, Mapping)]
-    return plugins.is_plugin(str(model.get("kind", ""))) or any(map(_has_plugins, parts))
+    parts = [model]
+    while parts:  # the description may be nested as deeply as JSON can be read
+        part = parts.pop()
+        if plugins.is_plugin(str(part.get("kind", ""))):
+            return True
+        parts += [inner for inner in part.values() if isinstance(inner, Mapping)]
+    return False
 
 
-def _open(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) -> Codec:
-    engine = KeptEngine(path, kept, DecodingConfig(**description["decoding"]), max_pixels)
+def _open(path: Path, kept: Path, decoding: DecodingConfig, max_pixels: int) -> Codec:
+    engine = KeptEngine(path, kept, decoding, max_pixels)
     os.utime(kept)
     return Codec(engine, max_pixels=max_pixels)
 
 
-def _make(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) -> Codec:
+def _make(path: Path, kept: Path, decoding: DecodingConfig, max_pixels: int) -> Codec:
     """Write the compiled form of a model and load it, or load the model if it cannot be written."""
     from cod_jax.model_folder.bundle import load_bundle
     from cod_jax.specialize.folder import write_compiled
@@ -170,16 +211,41 @@ def _make(path: Path, kept: Path, description: dict[str, Any], max_pixels: int) 
         with contextlib.suppress(FileExistsError):  # another process was faster
             write_compiled(kept, bundle, platforms=[current_platform()], dtype="float32")
         _drop_oldest(kept.parent)
-        return _open(path, kept, description, max_pixels)
+        return _open(path, kept, decoding, max_pixels)
     except (UserError, OSError):  # a model that cannot be compiled, or no room
         return from_bundle(bundle, max_pixels=max_pixels)
 
 
+def _lock(kept: Path) -> io.BufferedRandom:
+    """Return the lock of a form, which keeps others from removing it until the file is closed.
+
+    Raises:
+        OSError: The form is not there, or is being removed.
+    """
+    file = (kept / _LOCK_FILE).open("a+b")
+    if not lock(file, shared=True) or not kept.is_dir():
+        file.close()
+        raise FileNotFoundError(f"{kept} is being removed")
+    return file
+
+
+def _remove(kept: Path) -> None:
+    """Remove a form unless another process uses it."""
+    with contextlib.suppress(OSError), (kept / _LOCK_FILE).open("a+b") as file:
+        if lock(file):
+            shutil.rmtree(kept, ignore_errors=True)
+
+
 def _drop_oldest(folder: Path) -> None:
-    # Names with a dot are of folders that other processes are writing.
-    forms = [one for one in folder.iterdir() if not one.name.startswith(".")]
-    for old in sorted(forms, key=lambda one: one.stat().st_mtime)[:-MAX_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    forms, unfinished = [], []
+    for one in folder.iterdir():  # names with a dot are of folders that a process is writing, or was
+        (unfinished if one.name.startswith(".") else forms).append((one.stat().st_mtime, one))
+    forms.sort()
+    for _, old in forms[:-MAX_KEPT]:
+        _remove(old)
+    for changed, old in unfinished:
+        if forms and forms[-1][0] - changed > _ABANDONED_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _key(path: Path) -> str:

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from cod_jax.codec.engine import Engine
 from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.runtime.platforms import computes_on_cpu
 
 # Of the smallest models, measured at 768x512 on a CPU; what gradients take of a pixel.
 REFINING_BYTES_PER_PIXEL = 1500.0
+# Pictures of equal size are computed together up to this many pixels. More would save nothing and take more memory.
+BATCH_PIXELS = 2**21
 _MEMORY_INFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +35,28 @@ def check(*, height: int, width: int, multiple: int, bytes_per_pixel: float, tas
             f"{task} {width}x{height} pixels takes about {needed / 1e9:.2g} GB of memory with this model, and "
             f"{available / 1e9:.2g} GB are available; make the picture smaller, or use a machine with more memory"
         )
+
+
+def check_picture(engine: Engine, *, height: int, width: int, decoding: DecodingConfig | None) -> None:
+    """Refuse a picture for which there is not enough memory, to encode it (None) or to decode it so.
+
+    Raises:
+        UserError: It would take more than is available.
+    """
+    check(
+        height=height,
+        width=width,
+        multiple=engine.size_multiple,
+        bytes_per_pixel=engine.bytes_per_pixel(decoding),
+        task="encoding" if decoding is None else "decoding",
+    )
+
+
+def largest_batch(engine: Engine, decoding: DecodingConfig | None, *, effort: int = 0) -> int:
+    """Return how many pixels may be computed together: `BATCH_PIXELS`, or what there is memory for."""
+    available = available_bytes()
+    bytes_per_pixel = max(engine.bytes_per_pixel(decoding), REFINING_BYTES_PER_PIXEL if effort else 0.0)
+    return BATCH_PIXELS if available is None else min(BATCH_PIXELS, int(available / bytes_per_pixel))
 
 
 def check_refining(height: int, width: int) -> None:

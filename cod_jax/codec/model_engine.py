@@ -97,8 +97,7 @@ class ModelEngine(Engine):
         if decoding is None:
             return encoding
         plain = 3000.0 if self.config.is_latent else 100.0
-        is_guided = decoding.num_steps > 1 and decoding.guidance_scale != 1.0
-        return max(plain, encoding) if is_guided else plain
+        return max(plain, encoding) if _is_guided(decoding) else plain
 
     def encode(self, images_uint8: npt.NDArray[np.uint8], levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the symbols of pictures; see `Engine.encode`."""
@@ -178,7 +177,7 @@ class ModelEngine(Engine):
                 levels,
                 steps,
                 np.float32(decoding.guidance_scale),
-                guided=decoding.guidance_scale != 1.0 and bool(steps.is_guided.any()),
+                guided=_is_guided(decoding) and bool(steps.is_guided.any()),
             )
             return np.asarray(finished)
 
@@ -202,8 +201,13 @@ class ModelEngine(Engine):
                 np.float32(decoding.guidance_scale),
                 num_steps=decoding.num_steps,
                 method="euler" if is_one else decoding.sampler,
-                guided=not is_one and decoding.guidance_scale != 1.0,
+                guided=_is_guided(decoding),
             )
+
+
+def _is_guided(decoding: DecodingConfig) -> bool:
+    """Return whether settings ask for guidance, which has no effect on one step."""
+    return decoding.num_steps > 1 and decoding.guidance_scale != 1.0
 
 
 def _make_decode(

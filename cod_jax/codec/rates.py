@@ -1,13 +1,17 @@
 """Choose the quality level of a picture by the size of its file."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 from cod_jax.errors import UserError
+from cod_jax.model_folder.decoding import is_number
 
 # Gradient steps; many more than help.
 MAX_EFFORT = 10_000
+# More than any file has; larger limits are as good as none.
+_MANY_BITS_PER_PIXEL = 1e6
 
 
 def check_bits_per_pixel(bpp: Any) -> None:
@@ -16,18 +20,24 @@ def check_bits_per_pixel(bpp: Any) -> None:
     Raises:
         UserError: With the limit.
     """
-    if isinstance(bpp, bool) or not isinstance(bpp, int | float) or not 0 < bpp < math.inf:
+    if not is_number(numbers.Real, bpp) or not 0 < bpp < math.inf:
         raise UserError(f"bits per pixel must be a positive number, got {bpp!r}")
 
 
-def check_effort(effort: Any) -> None:
-    """Refuse numbers of gradient steps that cannot be taken.
+def bytes_within(bpp: float, *, height: int, width: int) -> int:
+    """Return the bytes of the longest file of a picture that has at most so many bits per pixel."""
+    return int(min(float(bpp), _MANY_BITS_PER_PIXEL) * height * width / 8)
+
+
+def checked_effort(effort: Any) -> int:
+    """Return a number of gradient steps that can be taken.
 
     Raises:
         UserError: It is not a whole number from 0 to 10000.
     """
-    if isinstance(effort, bool) or not isinstance(effort, int) or not 0 <= effort <= MAX_EFFORT:
+    if not is_number(numbers.Integral, effort) or not 0 <= effort <= MAX_EFFORT:
         raise UserError(f"effort must be a whole number from 0 to {MAX_EFFORT}, got {effort!r}")
+    return int(effort)
 
 
 def check_one(is_list: bool, **given: Any) -> None:
@@ -49,7 +59,7 @@ def check_one(is_list: bool, **given: Any) -> None:
     for name, value in named.items():
         if name == "bpp":
             check_bits_per_pixel(value)
-        if name.endswith("_bytes") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if name.endswith("_bytes") and (not is_number(numbers.Integral, value) or value < 1):
             raise UserError(f"{name} must be a positive whole number, got {value!r}")
     if "total_bytes" in named and not is_list:
         raise UserError("total_bytes is for a list of pictures, got a single one; use max_bytes")

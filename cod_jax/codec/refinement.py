@@ -45,8 +45,12 @@ class Weights(NamedTuple):
     ms_ssim: float
 
 
-def weights_of(training: Mapping[str, Any]) -> Weights:
+def weights_of(training: Mapping[str, Any], num_levels: int) -> Weights:
     """Return the loss that a model was trained with, from the facts of its training.
+
+    Args:
+        training: The facts; they are not part of the model's fingerprint, so they may be anything.
+        num_levels: Quality levels of the model.
 
     Raises:
         UserError: They do not tell it, or the loss has other terms.
@@ -55,9 +59,9 @@ def weights_of(training: Mapping[str, Any]) -> Weights:
         objective = training["config"]["objective"]
         rate = np.asarray(objective["bottleneck"]["rate_weights"], np.float32)
         terms = {n: float(v) for n, v in objective["reconstruction"].items() if n.endswith("_weight") and v}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         rate, terms = np.zeros(0, np.float32), {}
-    if rate.ndim != 1 or not rate.size or not terms or terms.keys() - {"squared_error_weight", "ms_ssim_weight"}:
+    if rate.shape != (num_levels,) or not terms or terms.keys() - {"squared_error_weight", "ms_ssim_weight"}:
         raise UserError(
             "effort needs a model that was trained on squared error or MS-SSIM and the rate, as configs/compact.py "
             "trains it; leave it out"
@@ -86,7 +90,7 @@ class Refinement:
     """
 
     def __init__(self, functional: Functional[CoD], coder: SymbolCoder, training: Mapping[str, Any]):
-        self._functional, self._coder, self._weights = functional, coder, weights_of(training)
+        self._functional, self._coder, self._weights = functional, coder, weights_of(training, coder.num_levels)
         self._predictive = next((model for model in coder.models if isinstance(model, PredictiveModel)), None)
         self._start, self._run, self._distortion = map(jax.jit, (self._first, self._steps, self._distortions))
 

@@ -14,7 +14,7 @@ from cod_jax.coding.entropy import EntropyModel, Prior, entropy_models
 from cod_jax.coding.fingerprints import Fingerprints, OtherModelError, fingerprint_with_prior
 from cod_jax.coding.sizes import RAISE_LIMIT, ceil_grid, check_grid, exceeds_limit
 from cod_jax.coding.symbols import SymbolFormat
-from cod_jax.coding.walk import Walk, read_walk, write_walk
+from cod_jax.coding.walk import Walk, most_steps, read_walk, write_walk
 from cod_jax.errors import UserError
 
 
@@ -130,9 +130,22 @@ class SymbolCoder:
         container.check_size(height=height, width=width)
         channels = self.symbols.num_channels
         check_grid(symbols.shape, height=height, width=width, pitch=self.pitch, num_channels=channels)
+        return self.file_of(*self.shortest(symbols, level), height=height, width=width, steps=steps)
+
+    def shortest(self, symbols: npt.NDArray[np.int32], level: int) -> tuple[container.Mode, bytes]:
+        """Return the mode whose payload of symbols is the shortest, the first of equal ones, and that payload.
+
+        Raises:
+            UserError: A symbol is out of range.
+        """
         payloads = [_payload(model, symbols, level) for model in self.models]
         payload, model = min(zip(payloads, self.models, strict=True), key=lambda item: len(item[0]))
-        mode: container.Mode = model.mode
+        return model.mode, payload
+
+    def file_of(
+        self, mode: container.Mode, payload: bytes, *, height: int, width: int, steps: Walk | None = None
+    ) -> bytes:
+        """Write a file of what `shortest` returned, with steps as for `encode`."""
         if steps is not None:
             mode, payload = "diffc", write_walk(mode, payload, steps)
         name = container.model_id(self.fingerprints.of_mode(mode))
@@ -171,6 +184,12 @@ class SymbolCoder:
         steps = None
         if file.mode == "diffc":
             mode, payload, steps = read_walk(file.payload)
+            most = most_steps(height=height, width=width, max_pixels=max_pixels)
+            if len(steps.grades) > most:
+                raise UserError(
+                    f"expected at most {most} steps for {width}x{height} pixels, got {len(steps.grades)}, which would "
+                    f"take very long; if the file is to be trusted, {RAISE_LIMIT}"
+                )
             file = dataclasses.replace(file, mode=mode, payload=payload)
         symbols, level = self._decode_payload(file)
         return CodedPicture(height, width, symbols, covers_all=True, level=level, mode=file.mode, walk=steps)

@@ -15,8 +15,9 @@ from cod_jax.coding.range_coder import TOTAL, RangeDecoder, RangeEncoder
 from cod_jax.errors import UserError
 
 MAX_STEPS = 1000
+# Steps of the largest picture that a limit on pixels allows; smaller pictures may have more, up to `MAX_STEPS`.
+STEPS_AT_THE_LIMIT = 64
 MAX_CHUNKS = 2**16
-MAX_BITS = 16
 CHECK_BYTES = 4
 SNR_UNIT = 2.0**-20
 """The unit in which files count the signal-to-noise ratio, signal over noise in power."""
@@ -59,6 +60,19 @@ class Walk:
     def snr_units(self) -> list[int]:
         """Return the signal-to-noise ratio before the first step and after each, in units of 2^-20."""
         return [0, *np.cumsum([step_length(grade) for grade in self.grades]).tolist()]
+
+
+def most_steps(*, height: int, width: int, max_pixels: int) -> int:
+    """Return how many steps a picture may have, so that a few bytes of a file cannot ask for days of work.
+
+    A step evaluates the denoiser for the whole picture, and may take less than two bits of a file.
+
+    Args:
+        height: Rows of the picture.
+        width: Columns of the picture.
+        max_pixels: The limit of the codec on the pixels of a picture.
+    """
+    return min(MAX_STEPS, max(STEPS_AT_THE_LIMIT, STEPS_AT_THE_LIMIT * max_pixels // (height * width)))
 
 
 def step_length(grade: int) -> int:
@@ -124,8 +138,8 @@ def read_walk(payload: bytes) -> tuple[Mode, bytes, Walk]:
     least = _least_bytes(bits, padding, num_steps * num_chunks)
     if len(data) < least:
         raise UserError(
-            f"{len(data)} bytes cannot stand for {num_steps} steps of {num_chunks} seeds, which take {least} at least; "
-            "the seeds are cut off; get the file again"
+            f"{len(data)} bytes cannot stand for {num_steps} steps of {num_chunks} indices, which take {least} at "
+            "least; the file is cut off; get it again"
         )
     walk = _decode(data, bits, padding, num_steps, num_chunks, check)
     if walk.snr_units()[-1] > END_OF_SCHEDULE:
@@ -134,7 +148,7 @@ def read_walk(payload: bytes) -> tuple[Mode, bytes, Walk]:
             "file is damaged; get it again"
         )
     if write_walk(mode, symbols_payload, walk) != payload:
-        raise UserError("no encoder writes its steps so; the file is damaged, or its seeds are cut off; get it again")
+        raise UserError("no encoder writes its steps so; the file is damaged or cut off; get it again")
     return mode, symbols_payload, walk
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cod_jax.commands import compressed_files, frame
 from cod_jax.commands.frame import Command
@@ -14,6 +14,9 @@ from cod_jax.errors import UserError, stops_one_file
 from cod_jax.model_folder.decoding import DecodingConfig
 from cod_jax.model_folder.included import model_path
 from cod_jax.model_folder.places import is_compiled
+
+if TYPE_CHECKING:
+    from cod_jax.coding.symbols import SymbolFormat
 
 EPILOG = """
 examples:
@@ -125,29 +128,31 @@ def _quality(data: bytes) -> dict[str, Any]:
     Whether files name their level follows from their model, so it has to be an included one or in COD_JAX_MODELS.
     """
     from cod_jax.coding import container
+    from cod_jax.coding.entropy.factorized import named_level
+    from cod_jax.coding.walk import read_walk
     from cod_jax.model_folder.search import find_model
 
     file = container.read(data)
     model = find_model(file.model, file.mode)
-    if model is None:
+    try:
+        symbols = None if model is None else _symbols_of(model)
+    except (UserError, OSError):  # a file is described without its model too
+        symbols = None
+    if symbols is None:
         return {"quality": None, "quality_levels": None}
-    from cod_jax.coding.entropy.factorized import named_level
-    from cod_jax.coding.walk import read_walk
-
     payload = read_walk(file.payload)[1] if file.mode == "diffc" else file.payload
+    return {"quality": named_level(payload, symbols.num_levels) + 1, "quality_levels": symbols.num_levels}
 
+
+def _symbols_of(model: Path) -> "SymbolFormat | None":
+    """Return the symbols of a model; None for a compiled folder of version 0.1, which does not tell them."""
     if is_compiled(model):
         from cod_jax.runtime.folder import read_description
 
-        symbols = read_description(model).symbols
-        if symbols is None:  # in compiled folders of version 0.1
-            return {"quality": None, "quality_levels": None}
-    else:
-        from cod_jax.model_folder.bundle import load_description
+        return read_description(model).symbols
+    from cod_jax.model_folder.bundle import load_description
 
-        symbols = load_description(model)[0].codec.symbols
-    num_levels = symbols.num_levels
-    return {"quality": named_level(payload, num_levels) + 1, "quality_levels": num_levels}
+    return load_description(model)[0].codec.symbols
 
 
 def _file_lines(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:

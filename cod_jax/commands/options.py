@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 from cod_jax import files
-from cod_jax.codec.rates import check_bits_per_pixel, check_effort
+from cod_jax.codec.rates import check_bits_per_pixel, checked_effort
 from cod_jax.coding.container import DEFAULT_LAYOUT, Layout
 from cod_jax.coding.sizes import checked_limit
 from cod_jax.errors import UserError
@@ -104,7 +104,7 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--effort",
-        type=_checked(int, check_effort),
+        type=_checked(int, checked_effort),
         default=0,
         metavar="N",
         help="gradient steps that improve each file, 0 (the default) to 10000; each takes about as long as three "
@@ -120,7 +120,8 @@ def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
         default="symbols",
         help="symbols: the model's symbols alone, for the model's decoder. diffc: symbols of the lowest quality, or "
         "that of --quality, and then steps of the reverse diffusion, at any rate; for models that were trained to "
-        "sample. It takes --bpp or --steps, and some seconds a step; default: symbols",
+        "sample. It takes --bpp or --steps, and about half a second a step for 512x512 pixels with the included model on a "
+        "CPU; default: symbols",
     )
     parser.add_argument(
         "--steps",

@@ -64,7 +64,7 @@ def checked_steps(steps: Any) -> int:
     Raises:
         UserError: It is not a whole number from 1 to 1000.
     """
-    if not _is(numbers.Integral, steps) or not 1 <= steps <= MAX_STEPS:
+    if not is_number(numbers.Integral, steps) or not 1 <= steps <= MAX_STEPS:
         raise UserError(f"expected the number of steps to be a whole number from 1 to {MAX_STEPS}, got {steps!r}")
     return int(steps)
 
@@ -76,7 +76,7 @@ def checked_guidance(guidance: Any) -> float:
         UserError: It is not a number from 0 to 1000.
     """
     # The comparison refuses NaN too.
-    if not _is(numbers.Real, guidance) or not 0 <= guidance <= MAX_GUIDANCE:
+    if not is_number(numbers.Real, guidance) or not 0 <= guidance <= MAX_GUIDANCE:
         raise UserError(f"expected guidance to be a number from 0 to {MAX_GUIDANCE:.0f}, got {guidance!r}")
     return float(guidance)
 
@@ -98,11 +98,14 @@ def checked_seed(seed: Any) -> int:
     Raises:
         UserError: It is not a whole number from 0 to 2^63 - 1.
     """
-    if not _is(numbers.Integral, seed) or not 0 <= seed <= MAX_SEED:
+    if not is_number(numbers.Integral, seed) or not 0 <= seed <= MAX_SEED:
         raise UserError(f"expected seed to be a whole number from 0 to 2^63 - 1, got {seed!r}")
     return int(seed)
 
 
-def _is(kind: type, value: Any) -> bool:
-    # NumPy's numbers count, truth values do not.
+def is_number(kind: type, value: Any) -> bool:
+    """Return whether a value is a number of a kind: `numbers.Integral` or `numbers.Real`.
+
+    NumPy's numbers count, truth values do not.
+    """
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -10,8 +10,12 @@ DESCRIPTION_FILE = "model.json"
 
 
 def is_compiled(folder: Path) -> bool:
-    """Return whether a path is the folder of a compiled model."""
-    return os.path.isfile(folder / COMPILED_DESCRIPTION_FILE)  # Path.is_file raises if the folder may not be entered
+    """Return whether a path is the folder of a compiled model.
+
+    A folder that describes a model too is a model folder: those may come from anybody, and nothing in them is run.
+    """
+    # Path.is_file raises if the folder may not be entered.
+    return os.path.isfile(folder / COMPILED_DESCRIPTION_FILE) and not os.path.isfile(folder / DESCRIPTION_FILE)
 
 
 def description_file(folder: Path) -> Path:

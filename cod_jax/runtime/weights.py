@@ -1,5 +1,7 @@
 """The weights of a compiled model."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,20 @@ def read_weights(
         UserError: The file is damaged.
     """
     file = folder / WEIGHTS_FILES[part]
-    try:
-        with open_tensors(file) as tensors:
-            if expected and {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
-                return {}
-            check_file(folder, description, file.name)
+    with contextlib.ExitStack() as stack:
+        with _named(file):
+            tensors = stack.enter_context(open_tensors(file))
+        if expected and {name: shape for name, (shape, _) in expected.items()} != tensors.shapes:
+            return {}
+        check_file(folder, description, file.name)
+        with _named(file):
             return tensors.read(WEIGHT_TYPES)
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Say which file is damaged."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f"{file} is damaged ({error}); make the folder again") from error

@@ -15,14 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from cod_jax.coding.entropy.context import MAX_CONTEXT_BITS
-from cod_jax.coding.symbols import SymbolFormat
+from cod_jax.coding.symbols import MAX_BITS, SymbolFormat
 from cod_jax.errors import UserError
 from cod_jax.models.bottlenecks.bottleneck import Bottleneck, BottleneckConfig, BottleneckTraining, Draws, Quantized
 from cod_jax.models.bottlenecks.symbol_rate import SymbolRate
 from cod_jax.models.fields import require, require_at_least
 from cod_jax.models.functional import Functional, Params
 
-MAX_BITS = 16
 # The published code puts the factor 0.25 on the codebook's term instead of the encoder's.
 CODEBOOK_WEIGHT = 0.25
 # The running share of each code averages over roughly the last 100 steps.

@@ -74,7 +74,7 @@ def test_equal_pictures_of_a_list_are_computed_together(codec: Codec, monkeypatc
         return record
 
     # As many as fit 2 of the larger pictures.
-    monkeypatch.setattr("cod_jax.codec.batches.BATCH_PIXELS", 2 * 32 * 48)
+    monkeypatch.setattr("cod_jax.codec.memory.BATCH_PIXELS", 2 * 32 * 48)
     monkeypatch.setattr(codec.engine, "encode", recorded(codec.engine.encode))
     monkeypatch.setattr(codec.engine, "decode", recorded(codec.engine.decode))
     pictures = [gradient_image(32, 48), gradient_image(1, 1), *(gradient_image(32, 48)[::-1] for _ in range(2))]
@@ -87,6 +87,24 @@ def test_equal_pictures_of_a_list_are_computed_together(codec: Codec, monkeypatc
     for picture, one, pixels in zip(pictures, data, decoded, strict=True):
         assert one == codec.compress(picture)
         assert levels_apart(pixels, codec.decompress(one)) <= 1
+
+
+def test_pictures_are_not_computed_together_beyond_the_memory(codec: Codec, monkeypatch):
+    batches: list[int] = []
+    encode = codec.engine.encode
+    monkeypatch.setattr(codec.engine, "encode", lambda batch, *more: batches.append(len(batch)) or encode(batch, *more))
+    each = 32 * 48 * codec.engine.bytes_per_pixel(None)
+    monkeypatch.setattr("cod_jax.codec.memory.available_bytes", lambda: int(2.5 * each))
+    codec.compress([gradient_image(32, 48)] * 4)
+    assert batches == [2, 2]
+
+
+def test_what_comes_back_may_be_changed(codec: Codec):
+    image = gradient_image(32, 48)  # nothing is cropped
+    picture = codec.decompress(codec.compress(image))
+    symbols = codec.encode(image)
+    for array in (picture, symbols, codec.decode(symbols)):
+        array[:1] = 0
 
 
 def test_an_error_names_the_item_of_a_list(codec: Codec):

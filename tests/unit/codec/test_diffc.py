@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import cod_jax
-from cod_jax.codec import diffc, from_bundle
+from cod_jax.codec import Codec, diffc, from_bundle, inspection
 from cod_jax.coding import container, walk
+from cod_jax.coding.stream import SymbolCoder
 from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import load_bundle, save_bundle
 from cod_jax.models import build_model
@@ -73,6 +74,34 @@ def test_the_finish_honours_steps_guidance_and_sampler(codec: Any, data: bytes):
     for place, one in enumerate(pictures):
         assert all(np.any(one != other) for other in pictures[:place])
     np.testing.assert_array_equal(codec.decompress(data, steps=3, guidance=1.0, seed=1), pictures[0])
+
+
+def test_guidance_has_no_effect_on_a_finish_of_one_step(codec: Codec, data: bytes):
+    one = codec.decompress(data, steps=1, guidance=1.0)
+    np.testing.assert_array_equal(codec.decompress(data, steps=1, guidance=3.0), one)
+
+
+def test_the_path_of_coded_steps_is_not_that_of_the_sampler(codec: Codec, data: bytes):
+    with pytest.raises(UserError, match="got one of mode diffc, whose sampler starts where its coded steps end"):
+        inspection.sampler_states(codec, data)
+
+
+def test_the_symbols_are_coded_once(codec: Codec, monkeypatch: pytest.MonkeyPatch):
+    calls: list[int] = []
+    encode = SymbolCoder.shortest
+    monkeypatch.setattr(SymbolCoder, "shortest", lambda *given: calls.append(1) or encode(*given))
+    diffc.compress(codec, IMAGE, bpp=1.0)
+    assert len(calls) == 1
+
+
+def test_large_pictures_have_fewer_steps(folder, data: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(walk, "STEPS_AT_THE_LIMIT", 4)
+    small = cod_jax.load(folder, max_pixels=IMAGE[..., 0].size)
+    with pytest.raises(UserError, match="expected at most 4 steps for 50x37 pixels, got 5, which would take very long"):
+        small.decompress(data)
+    with pytest.raises(UserError, match="expected at most 4 steps for 50x37 pixels, got 5; raise it with --max-pixels"):
+        diffc.compress(small, IMAGE, steps=5)
+    assert cod_jax.load(folder, max_pixels=2 * IMAGE[..., 0].size).decompress(data).shape == IMAGE.shape
 
 
 def test_a_rate_is_kept_and_used(codec: Any):

@@ -1,5 +1,7 @@
 """Compiled forms of models that commands keep."""
 
+import gc
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 
 import cod_jax
 from cod_jax.codec import kept
+from cod_jax.errors import UserError
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
 from cod_jax.runtime import native
@@ -80,6 +83,7 @@ def test_several_steps_are_those_of_the_model(cache: Path, model: Path):
 @pytest.mark.slow
 def test_a_changed_model_has_another_form_and_a_damaged_form_is_made_again(cache: Path, model: Path, tmp_path: Path):
     kept.load_kept(model)
+    gc.collect()  # no longer in use
     (folder,) = cache.iterdir()
     (folder / "encode.safetensors").unlink()
     assert kept.load_kept(model).compress(gradient_image(16, 16))
@@ -143,3 +147,60 @@ def test_commands_start_without_flax_and_jax_once_a_model_is_kept(model: Path, t
     assert run("--steps", "1") == "[]"
     # One process may use jaxlib alone and then JAX.
     assert "flax" in run("--steps", "2")
+
+
+@pytest.mark.slow
+def test_a_form_whose_content_is_damaged_is_replaced(cache: Path, model: Path):
+    image = gradient_image(30, 45)
+    data = kept.load_kept(model).compress(image)
+    (folder,) = cache.iterdir()
+    weights = folder / "encode.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    shutil.rmtree(folder / kept.EXECUTABLES)
+    assert kept.load_kept(model).compress(image) == data  # by the model
+    assert not folder.exists()
+    assert kept.load_kept(model).compress(image) == data
+    assert weights.read_bytes() != damaged
+
+
+def test_forms_in_use_stay_and_what_was_abandoned_goes(cache: Path, model: Path, monkeypatch):
+    monkeypatch.setattr("cod_jax.specialize.folder.write_compiled", lambda folder, *_, **__: folder.mkdir())
+    cache.mkdir(parents=True)
+    for number in range(kept.MAX_KEPT + 1):
+        (cache / str(number)).mkdir()
+        os.utime(cache / str(number), (number, number))
+    for name in (".old.tmp", ".new.tmp"):
+        (cache / name).mkdir()
+    os.utime(cache / ".old.tmp", (1, 1))
+    in_use = kept._lock(cache / "0")  # as another process
+    os.utime(cache / "0", (0, 0))
+    kept.load_kept(model)
+    names = {folder.name for folder in cache.iterdir()}
+    assert {"0", ".new.tmp"} <= names
+    assert not {"1", ".old.tmp"} & names
+    in_use.close()
+    kept._remove(cache / "0")
+    assert not (cache / "0").exists()
+
+
+@pytest.mark.parametrize("decoding", [{"foo": 1}, 5, {"num_steps": 0}])
+def test_a_description_that_nobody_wrote_is_refused_as_elsewhere(cache: Path, model: Path, tmp_path: Path, decoding):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    nested: dict = {}
+    for _ in range(600):
+        nested = {"a": nested}
+    for changed in ({"decoding": decoding}, {"model": {**description["model"], "more": nested}}):
+        (folder / "model.json").write_text(json.dumps({**description, **changed}), encoding="utf-8")
+        with pytest.raises(UserError, match=r"model\.json"):
+            kept.load_kept(folder)
+
+
+def test_a_folder_that_describes_a_model_is_not_run_as_a_compiled_one(cache: Path, model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    (folder / "compiled.json").write_text("not read", encoding="utf-8")
+    use_cache(None)
+    for codec in (kept.load_kept(folder), cod_jax.load(folder)):
+        assert codec.config == cod_jax.load(model).config

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cod_jax.codec import Codec, rates
@@ -55,6 +56,15 @@ def test_pictures_take_the_best_quality_within_a_limit(factorized: Codec):
 def test_unusable_limits_are_refused(factorized_model: Codec, options: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
         factorized_model.compress(gradient_image(16, 16), **options)
+
+
+def test_limits_are_numbers_of_any_type(factorized: Codec):
+    picture = gradient_image(16, 16)
+    best = factorized.compress(picture)
+    for limit in ({"max_bytes": np.int64(5000)}, {"bpp": np.float32(200)}, {"bpp": 1e308}):
+        assert factorized.compress(picture, **limit) == best
+    with pytest.raises(UserError, match="effort must be a whole number from 0 to 10000, got -5"):
+        factorized.compress_at_levels(picture, effort=-5)
 
 
 def test_a_set_of_pictures_keeps_within_a_number_of_bytes(factorized: Codec):

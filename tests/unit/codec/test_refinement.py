@@ -58,9 +58,12 @@ def test_models_without_such_a_loss_are_refused(compiled_codec: Codec):
 
 def test_weights_are_those_of_the_training():
     facts = training(squared_error_weight=0.5, ms_ssim_weight=0.25, l1_weight=0.0, alignment_block=8)
-    found = weights_of(facts)
+    found = weights_of(facts, 2)
     np.testing.assert_array_equal(found.rate, np.array([0.2, 0.1], np.float32))
     assert found == Weights(found.rate, 0.5, 0.25)
-    for other in ({}, training(), training(squared_error_weight=1.0, lpips_vgg_weight=1.0), {"config": 3}):
+    huge = training(squared_error_weight=10**400)
+    for other in ({}, training(), training(squared_error_weight=1.0, lpips_vgg_weight=1.0), {"config": 3}, huge):
         with pytest.raises(UserError, match="effort needs"):
-            weights_of(other)
+            weights_of(other, 2)
+    with pytest.raises(UserError, match="effort needs"):
+        weights_of(facts, 8)

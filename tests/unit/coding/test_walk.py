@@ -100,13 +100,13 @@ def test_grades_grow_by_eighths_of_a_doubling():
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5, 20, 24])
-def test_seeds_that_are_cut_off_are_refused(kept: int):
+def test_indices_that_are_cut_off_are_refused(kept: int):
     data = write_walk("raw", SYMBOLS, some_walk())
     with pytest.raises(UserError, match=r"cut off|cannot stand for"):
         read_walk(data[:kept])
 
 
-def test_most_cut_off_seeds_are_refused_and_others_give_other_steps():
+def test_most_cut_off_indices_are_refused_and_others_give_other_steps():
     steps = some_walk(30, 20)
     data = write_walk("raw", SYMBOLS, steps)
     for cut in range(1, 12):
@@ -149,11 +149,16 @@ def test_other_numbers_are_refused():
         read_walk(data[:at] + b"\x89\x00" + data[at + 1 :])
 
 
+@pytest.mark.parametrize(("side", "steps"), [(512, 1000), (1024, 1000), (2048, 256), (4096, 64), (5000, 64)])
+def test_the_largest_pictures_have_the_fewest_steps(side: int, steps: int):
+    assert walk.most_steps(height=side, width=side, max_pixels=2**24) == steps
+
+
 def test_few_bytes_cannot_ask_for_much_work():
     steps = Walk(12, 4, (60,) * 1000, np.zeros((1000, 400), np.int32), bytes(4))
     data = write_walk("raw", b"", steps)
     assert len(data) > 30_000
-    with pytest.raises(UserError, match="cannot stand for 1000 steps of 400 seeds"):
+    with pytest.raises(UserError, match="cannot stand for 1000 steps of 400 indices"):
         read_walk(data[:20_000])
 
 

@@ -141,6 +141,13 @@ def test_a_factorized_file_tells_its_quality(cod: Cod, tmp_path: Path, monkeypat
     assert "quality  1 of 2\n" in cod("info", "0.cod").out
     facts = json.loads(cod("info", "1.cod", "--json").out)
     assert (facts["quality"], facts["quality_levels"]) == (2, 2)
+    # A model that cannot be used does not keep a file from being described.
+    description = tmp_path / "models" / "two" / "model.json"
+    changed = json.loads(description.read_text(encoding="utf-8"))
+    changed["model"]["denoiser"]["kind"] = "my_package.blocks:MyConfig"
+    description.write_text(json.dumps(changed), encoding="utf-8")
+    facts = json.loads(cod("info", "1.cod", "--json").out)
+    assert (facts["quality"], facts["quality_levels"]) == (None, None)
 
 
 FACTS = {
