@@ -24,7 +24,7 @@ def report_on_input(
         rate: Images per second that a host's devices take, if it is known.
 
     Returns:
-        JSON values: "input" with the source, the size of the crops, "images_per_core_second" of processor time,
+        JSON values: "input" with the source, the size of the crops, "images_per_core_second" of CPU time,
         "images_per_second" with the config's "num_threads" and "num_workers", "num_cores" of this process, and with a
         rate "rate", "cores_needed" for it, and "waiting_share" of the time of steps that take it, on this machine.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from cod_jax.benchmarks import timing
 from cod_jax.compilation_cache import use_compilation_cache
+from cod_jax.evaluation.processes import peak_memory_bytes
 
 
 def main() -> None:
@@ -20,10 +21,10 @@ def main() -> None:
         from cod_jax.codec import load
     loaded = load(folder, max_pixels=width * height)
     data = loaded.compress(image)
-    encoded = timing.peak_memory_bytes()
+    encoded = peak_memory_bytes()
     loaded.decompress(data)
     facts = {
-        "peak_memory_bytes": {"encoded": encoded, "decoded": timing.peak_memory_bytes()},
+        "peak_memory_bytes": {"encoded": encoded, "decoded": peak_memory_bytes()},
         "peak_device_memory_bytes": timing.peak_device_memory_bytes(),
     }
     sys.stdout.write(json.dumps(facts) + "\n")

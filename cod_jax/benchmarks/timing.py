@@ -1,7 +1,6 @@
-"""Clocks, memory and the machine."""
+"""Clocks, memory of a device, and the machine."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,21 +58,6 @@ def disable_compilation_cache() -> None:
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)
-
-
-def peak_memory_bytes() -> int | None:
-    """Largest resident memory of this process so far; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # What `resource` tells on Linux is at least what the parent process had when it started this one.
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def peak_device_memory_bytes() -> int | None:

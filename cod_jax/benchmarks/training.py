@@ -8,6 +8,7 @@ from typing import Any
 from cod_jax.benchmarks import ceilings, timing
 from cod_jax.benchmarks.process import in_own_process
 from cod_jax.errors import WorkError
+from cod_jax.evaluation.processes import peak_memory_bytes
 
 
 def report_on_training(
@@ -174,6 +175,6 @@ def _measure(
         "images_per_second": config.batch_size * repeats / seconds,
         "compile_seconds": compile_seconds,
         "compile_cpu_seconds": compile_cpu_seconds,
-        "peak_memory_bytes": timing.peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": timing.peak_device_memory_bytes(),
     }

@@ -42,10 +42,10 @@ examples:
 Every picture is encoded to a file, and another process decodes that file. The output folder holds results.json with
 everything, report.html, per_image.csv (a row per curve, rate and picture), summary.csv (a row per curve and rate),
 files/ and decoded/. Where a model decodes the same files with several --steps or --guidance, dial.csv and plots/ show
-what each makes of distortion and perception. If the command is stopped, the same command goes on. Pictures (JPEG, PNG,
-WebP, TIFF, BMP, GIF, AVIF; no animations) are found in the folder and all its subfolders. A folder of another codec's
-results has a subfolder for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file is photo
-with any other suffix.
+what each makes of distortion and perception. If the command is stopped, the same command resumes it. Pictures (JPEG,
+PNG, WebP, TIFF, BMP, GIF, AVIF; no animations) are found in the folder and all its subfolders. A folder of another
+codec's results has a subfolder for each rate; in it, the decoded picture of photo.jpg is photo.png, and its coded file
+is photo with any other suffix.
 Values of a list have commas or spaces between them.
 A metric of another package is a class that inherits from cod_jax.evaluation.metric_table.Metric. docs/evaluation.md
 says how each number is computed.
@@ -67,9 +67,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="DIR",
-        help="folder to write, or to go on with, or an address such as gs://bucket/results",
+        help="folder to write or to resume, or an address such as gs://bucket/results",
     )
-    parser.add_argument("--force", action="store_true", help="delete another evaluation in the output folder")
+    parser.add_argument("--force", action="store_true", help="delete the evaluation in the output folder first")
     add_qualities_argument(parser)
     add_list(
         parser,

@@ -4,17 +4,18 @@ Rates as small as those of neural codecs are below what these codecs are made fo
 and enlarge it again, so every codec is also measured at half and at a quarter of the resolution.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image, features
 
-from cod_jax.errors import UserError
+from cod_jax.errors import UserError, reason_of
 from cod_jax.evaluation.coders import Coder, Pixels
 
 Number = int | float
@@ -137,6 +138,8 @@ FORMATS = {
         options="imagecodecs, effort=7, one thread",
     ),
 }
+# What Pillow, MozJPEG and imagecodecs raise, for example where a side is longer than a format can say.
+_ERRORS = (ValueError, OSError, RuntimeError, Image.DecompressionBombError)
 _MODULES = {"mozjpeg": "mozjpeg_lossless_optimization", "jxl": "imagecodecs"}
 
 
@@ -200,17 +203,38 @@ class Baseline(Coder):
         }
 
     def encode(self, pixels: Pixels, settings: Mapping[str, Any], stem: str) -> bytes:
-        """Return the file of a picture [H, W, 3]."""
+        """Return the file of a picture [H, W, 3].
+
+        Raises:
+            UserError: The codec cannot take it.
+        """
         format = FORMATS[self.format]
         if self.scale != 1:
             picture = Image.fromarray(pixels)
             size = (max(1, round(picture.width * self.scale)), max(1, round(picture.height * self.scale)))
             pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
-        return format.encode(pixels, settings[format.setting])
+        with self._failing_one_picture("encode"):
+            return format.encode(pixels, settings[format.setting])
 
     def decode(self, data: bytes, settings: Mapping[str, Any], stem: str, size: tuple[int, int]) -> Pixels:
-        """Return the picture of a file, enlarged to its width and height."""
-        pixels = FORMATS[self.format].decode(data)
+        """Return the picture of a file, enlarged to its width and height.
+
+        Raises:
+            UserError: The codec cannot read it.
+        """
+        with self._failing_one_picture("decode"):
+            pixels = FORMATS[self.format].decode(data)
         if self.scale != 1:
             pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
         return pixels
+
+    @contextlib.contextmanager
+    def _failing_one_picture(self, verb: str) -> Iterator[None]:
+        """Turn an error of the codec into one that fails this picture, so that the others are measured."""
+        try:
+            yield
+        except _ERRORS as error:
+            raise UserError(
+                f"{FORMATS[self.format].title} cannot {verb} the picture ({reason_of(error)}); leave it out, or "
+                f"{self.format} among --baselines"
+            ) from error

@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 import functools
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from cod_jax import files, images
 from cod_jax.codec import Codec
 from cod_jax.coding.describe import describe_file
 from cod_jax.errors import UserError
+from cod_jax.image_search import find_files
 from cod_jax.model_folder import included
 from cod_jax.model_folder.decoding import checked_seed
 from cod_jax.model_folder.places import is_compiled
@@ -121,7 +124,8 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
     Returns:
         JSON values: `about` (the facts of `cod info --json`, and the text of the model's card as `card`), `num_levels`,
         `decodings` with every setting, each that gives other pictures; `can_guide`, which is false if guidance was
-        left out of these; and `devices`, the names of the devices that the model runs on.
+        left out of these, because the model cannot be guided; and `devices`, the names of the devices that the model
+        runs on.
 
     Raises:
         UserError: The folder is damaged, or a setting is out of range.
@@ -151,7 +155,7 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
         "about": {**facts, "fingerprint": codec.fingerprint, "card": _card(path)},
         "num_levels": codec.num_levels,
         "decodings": kept,
-        "can_guide": len(kept) == len(different),
+        "can_guide": kept == different,
         "devices": [device.device_kind for device in jax.devices()],
     }
 
@@ -167,9 +171,9 @@ def _can_guide(training: Mapping[str, Any]) -> bool:
 
 
 def _without_guidance(decodings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the decodings without guidance; all if there are none with more than one step."""
-    plain = [one for one in decodings if one["steps"] == 1 or one["guidance"] == 1]
-    return plain if any(one["steps"] > 1 for one in plain) else decodings
+    """Return the decodings with guidance 1 where it has an effect, each once."""
+    plain = [one if one["steps"] == 1 else {**one, "guidance": 1.0} for one in decodings]
+    return [one for index, one in enumerate(plain) if one not in plain[:index]]
 
 
 def _card(path: Path) -> str | None:
@@ -212,6 +216,18 @@ class Results(Coder):
             raise UserError(f"expected {self.folder} to hold a subfolder per rate, got none; make one for each rate")
         return found
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of names and contents of all files of the rates: of other files it is another one.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        digest = hashlib.sha256()
+        for name in find_files(self.folder, ""):
+            if "/" in name:
+                digest.update(os.fsencode(name) + b"\0" + _sha256(Path(self.folder) / name))
+        return digest.hexdigest()
+
     def encode(self, pixels: Pixels, settings: Mapping[str, Any], stem: str) -> bytes | None:
         """Return the file that is there, None if there is a decoded picture only.
 
@@ -241,6 +257,7 @@ class Results(Coder):
         """
         place = Path(self.folder) / rate / stem
         found = [path for path in sorted(place.parent.glob(f"{_literal(place.name)}.*")) if path.is_file()]
+        found = [path for path in found if path.stem == place.name]  # photo.1.png is that of another picture
         lossless = [path for path in found if path.suffix.lower() in LOSSLESS]
         others = [path for path in found if path not in lossless]
         if not lossless and len(others) == 1 and others[0].suffix.lower() in files.IMAGE_SUFFIXES:
@@ -251,6 +268,15 @@ class Results(Coder):
                 f"{', '.join(path.name for path in found) or 'nothing'}"
             )
         return (others[0] if others else None), lossless[0]
+
+
+def _sha256(path: Path) -> bytes:
+    """Return the SHA-256 of a file; of one that cannot be read b"", because it fails its own picture only."""
+    try:
+        with files.open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def _literal(name: str) -> str:

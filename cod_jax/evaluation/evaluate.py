@@ -5,6 +5,7 @@ tables.
 """
 
 import datetime
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -62,9 +63,9 @@ def evaluate(
 
     Args:
         images_folder: Folder of pictures.
-        output: Folder of results. If it holds an evaluation of the same, that goes on.
+        output: Folder of results. Without `force`, an evaluation of the same in it goes on.
         request: What to measure.
-        force: Delete another evaluation in the output folder.
+        force: Delete an evaluation in the output folder and begin again, even if it is of the same.
         processes: Processes for other codecs and for measuring; by default one per core. A model runs in one for each
             GPU, or in one that uses all cores.
         command: The command line, for the reader of the results.
@@ -123,22 +124,22 @@ def _open_folder(folder: Path, plan: Plan, force: bool) -> str:
         When the evaluation began.
 
     Raises:
-        UserError: It holds another evaluation.
+        UserError: It holds another evaluation, and `force` is not set.
     """
     path, key = folder / PLAN_FILE, plan.key()
-    if path.exists():
+    if path.exists() and force:
+        if (folder / RECORDS_FILE).exists():
+            Records.check_unused(folder / RECORDS_FILE)
+        shutil.rmtree(folder)
+    elif path.exists():
         earlier = _read_plan(path)
         created = earlier.pop("created", "")
         if earlier == key:
             return created
-        if not force:
-            other = ", ".join(name for name in key if earlier.get(name) != key[name])
-            raise UserError(
-                f"{folder} holds an evaluation with other {other}; choose another output, or pass --force to delete it"
-            )
-        if (folder / RECORDS_FILE).exists():
-            Records.check_unused(folder / RECORDS_FILE)
-        shutil.rmtree(folder)
+        other = ", ".join(name for name in key if earlier.get(name) != key[name])
+        raise UserError(
+            f"{folder} holds an evaluation with other {other}; choose another output, or pass --force to delete it"
+        )
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     files.make_directory(folder)
     files.write_bytes(path, json.dumps({"created": created, **key}, indent=1).encode())
@@ -220,7 +221,8 @@ def _do_all(
                             report(f"{done} of {num_all} steps")
                 except BrokenProcessPool as error:
                     raise WorkError(
-                        "a process ended before its work was done, perhaps for lack of memory; the same command goes on"
+                        "a process ended before its work was done, perhaps for lack of memory; the same command "
+                        "goes on, without --force"
                     ) from error
 
 
@@ -254,19 +256,20 @@ def _patch_fid_tasks(plan: Plan, patch_fid: PatchFid, source: Path, folder: Path
     def distance(curve: Curve, point: Point, picture: Picture) -> _Task | None:
         if picture is not plan.pictures[0]:  # it is one of all pictures
             return None
-        pairs = [
-            features(curve, point, one)
-            for one in plan.pictures
-            if not _error(_found(curve.work(point, one, source, folder), plan, folder, records))
-        ]
-        name = _name_of_set(patch_fid, curve.name, point.label)
+        works = [curve.work(point, one, source, folder) for one in plan.pictures]
+        works = [work for work in works if not _error(_found(work, plan, folder, records))]
+        decoded = [_name(work.decoded, folder) for work in works]
+        pairs = [_features(work.stem, name, folder) for work, name in zip(works, decoded, strict=True)]
+        name = _name_of_set(patch_fid, curve.name, point.label, decoded)
         return _Task(name, stages.compare_sets, (pairs, patch_fid)) if pairs else None
 
     return [of_original, of_decoded, distance]
 
 
-def _name_of_set(patch_fid: PatchFid, curve: str, label: str) -> str:
-    return f"{patch_fid.name} of {curve}/{label}"
+def _name_of_set(patch_fid: PatchFid, curve: str, label: str, decoded: Sequence[str]) -> str:
+    """Return the name of a number of several pictures, of which it says which ones: one that failed may come later."""
+    members = hashlib.sha256(json.dumps(decoded).encode()).hexdigest()
+    return f"{patch_fid.name} of {curve}/{label}, pictures {members[:16]}"
 
 
 def _features(stem: str, decoded: str, folder: Path) -> tuple[Path, Path]:
@@ -302,7 +305,7 @@ def _compare_allocated(
     """Measure patch-FID at rates of the whole set, from the features of each picture at its level."""
     stems = {picture.name: picture.stem for picture in pictures}
     for point in curve["points"]:
-        name = _name_of_set(patch_fid, curve["name"], point["label"])
+        name = _name_of_set(patch_fid, curve["name"], point["label"], [row["decoded"] for row in point["images"]])
         if records.get(name) is None:
             pairs = [_features(stems[row["name"]], row["decoded"], folder) for row in point["images"]]
             records.add(name, stages.compare_sets(pairs, patch_fid))
@@ -334,9 +337,10 @@ def _assemble(plan: Plan, request: Request, source: Path, folder: Path, records:
             one = {"label": point.label, "settings": dict(point.settings), "mean": mean, "images": rows}
             points.append(one | ({"failed": failed} if failed else {}))
             if plan.patch_fid is not None:
-                record = records.get(_name_of_set(plan.patch_fid, curve.name, point.label))
+                decoded = [row["decoded"] for row in rows]
+                record = records.get(_name_of_set(plan.patch_fid, curve.name, point.label, decoded))
                 _add_patch_fid(points[-1], plan.patch_fid, record)
-        about = {**curve.about, "peak_memory_bytes": memory}
+        about = {**curve.about, **({"peak_memory_bytes": memory} if curve.kind == "model" else {})}
         curves.append({"name": curve.name, "kind": curve.kind, "title": curve.title, "about": about, "points": points})
     if not any(point["images"] for curve in curves for point in curve["points"]):
         name, reason = next(iter(curves[0]["points"][0]["failed"].items()))

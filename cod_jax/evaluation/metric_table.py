@@ -5,8 +5,8 @@ A metric of another package is a class that inherits from `Metric`, named "my_pa
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from cod_jax.losses.similarity import SCALE_WEIGHTS, num_ms_ssim_scales
 
 Picture = npt.NDArray[np.uint8]
 Number = int | float
+Value = TypeVar("Value")
 
 # Difference of neighbouring pixels, below that of any photograph.
 _FLAT = 0.01
@@ -33,6 +34,25 @@ class Described:
     description: ClassVar[str] = ""
     higher_is_better: ClassVar[bool | None] = None
     weights_sha256: str | None = None
+
+
+class LastKept(Generic[Value]):
+    """A function of a picture that keeps its last value: one original is compared with many decoded pictures.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Callable[[Picture], Value]):
+        self._function = function
+        self._last: tuple[Picture, Value] | None = None
+
+    def __call__(self, picture: Picture) -> Value:
+        """Return the value of a picture."""
+        # Values are compared, because an array may have been changed in place.
+        if self._last is None or not np.array_equal(self._last[0], picture):
+            self._last = picture.copy(), self._function(picture)
+        return self._last[1]
 
 
 class Metric(Described, abc.ABC):
@@ -158,14 +178,11 @@ class Wasserstein(Metric):
     higher_is_better = False
 
     def __init__(self):
-        self._original: tuple[Picture | None, wasserstein.Statistics] = (None, [])
+        self._of_original = LastKept(wasserstein.window_statistics)
 
     def measure(self, original: Picture, decoded: Picture, num_bytes: int) -> Number:
         """Return the distortion."""
-        # One original is compared with many decoded pictures.
-        if self._original[0] is not original:
-            self._original = (original, wasserstein.window_statistics(original))
-        return wasserstein.distance(self._original[1], wasserstein.window_statistics(decoded))
+        return wasserstein.distance(self._of_original(original), wasserstein.window_statistics(decoded))
 
 
 class Texture(Metric):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from cod_jax.evaluation.metric_table import Metric, Number, Picture
+from cod_jax.evaluation.metric_table import LastKept, Metric, Number, Picture
 
 NO_WEIGHTS = "no weight files are given; name their folder with --weights"
 # Patches that go through Inception-v3 at once. The last ones of a picture are filled up, so that one program does.
@@ -93,15 +93,11 @@ class Dists(NetworkMetric):
         def features(picture: Picture) -> Any:
             return call("features", picture[None].astype(np.float32) / np.float32(255))
 
-        # One original is compared with many decoded pictures, and the features take nearly all of the time.
-        known: tuple[Picture | None, Any] = (None, None)
+        # The features take nearly all of the time.
+        of_original = LastKept(features)
 
         def distance(original: Picture, decoded: Picture) -> Any:
-            nonlocal known
-            # An array may have been changed in place.
-            if known[0] is None or not np.array_equal(known[0], original):
-                known = (original.copy(), features(original))
-            return call("feature_distance", known[1], features(decoded))[0]
+            return call("feature_distance", of_original(original), features(decoded))[0]
 
         return distance
 

@@ -193,7 +193,7 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
         coder = coders.Results(str(Path(folder).resolve()))
         points = tuple(Point(rate, {"folder": rate}) for rate in coder.rates())
         name = Path(coder.folder).name
-        curves.append(Curve(name, "files", name, coder, points, {}, name))
+        curves.append(Curve(name, "files", name, coder, points, {"files_sha256": coder.sha256()}, name))
     if not curves:
         raise UserError("expected something to measure, got nothing; name a model, a baseline or a folder of results")
     taken = [curve.name for curve in curves]
@@ -210,7 +210,11 @@ def make_plan(request: Request, source: Path, names: Sequence[str], executor: Ex
             **{name: metadata.version(name) for name in ("jax", "numpy", "pillow")},
         },
         "machine": {**_machine(), "devices": devices},
-        "options": {"metrics": [one.name for one in (*request.table(), *([patch_fid] if patch_fid else []))]},
+        "options": {
+            "metrics": [one.name for one in (*request.table(), *([patch_fid] if patch_fid else []))],
+            # Only where there are some, so that evaluations of earlier versions go on.
+            **({"metric_classes": list(request.metrics)} if request.metrics else {}),
+        },
     }
     not_measured = {**not_measured, **request.not_measured, **too_few}
     return Plan(pictures, unreadable, tuple(curves), patch_fid, accelerators, not_measured, facts)

@@ -1,15 +1,19 @@
-"""Work in fresh processes, which know nothing but what they are given and what is in files."""
+"""Work in fresh processes, which know nothing but what they are given and what is in files; the memory of a process."""
 
 import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
 
+# Where Linux tells about this process.
+STATUS = Path("/proc/self/status")
 # What limits the devices of a process, for NVIDIA's and for AMD's.
 VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
@@ -46,6 +50,21 @@ def fresh_processes(environments: Sequence[Mapping[str, str]]) -> Iterator[Execu
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the largest resident memory of this process so far; None where the system does not tell."""
+    if STATUS.exists():
+        # What `resource` tells on Linux is at least what the parent process had when it started this one.
+        for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _start(waiting: "multiprocessing.SimpleQueue[dict[str, str]]") -> None:

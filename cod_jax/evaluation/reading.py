@@ -10,7 +10,8 @@ from cod_jax.errors import UserError, quoted
 from cod_jax.evaluation.folders import FORMAT, RESULTS_FILE
 
 # What is taken from the file. A key with a question mark may be missing, or be null.
-_POINT = {"label": str, "settings?": dict, "mean": dict, "images": [{"name": str, "bytes?": int, "decoded?": str}]}
+_IMAGE = {"name": str, "bytes?": int, "decoded?": str}
+_POINT = {"label": str, "settings?": dict, "mean": dict, "images": [_IMAGE], "failed?": dict}
 _SHAPE = {
     "created?": str,
     "command?": str,

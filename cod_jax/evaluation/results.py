@@ -28,7 +28,7 @@ PROTOCOL = {
     "time": "seconds of encoding a picture in memory, entropy coding included, and of decoding it, in separate "
     "processes; reading and writing files is not counted, nor is compiling, because the first picture of each size is "
     "coded once before",
-    "memory": "largest resident memory of the process that encoded, and of the one that decoded",
+    "memory": "of models: largest resident memory of the process that encoded, and of the one that decoded",
 }
 POOLED_PSNR = {
     "name": "psnr_pooled",

@@ -6,7 +6,6 @@ A metric of a whole set of pictures is measured in two: features of each picture
 
 import functools
 import io
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy.typing as npt
 
 from cod_jax import files, images
 from cod_jax.errors import UserError, stops_one_file
-from cod_jax.evaluation.coders import Coder
+from cod_jax.evaluation.coders import Coder, Model
 from cod_jax.evaluation.metric_table import Metric, with_metrics
 from cod_jax.evaluation.metric_table import measure as measure_pair
 from cod_jax.evaluation.patch_fid import PatchFid, distance
+from cod_jax.evaluation.processes import peak_memory_bytes
 
 Value = TypeVar("Value")
 # Coder, settings and size of which a process has run the compiled program already.
@@ -68,7 +68,7 @@ def measure(work: Work, num_bytes: int | None, metrics: Sequence[str], networks:
         metrics: Names of metrics of other packages.
         networks: Metrics that need weights.
     """
-    return _try_one(lambda: _measure(work, num_bytes, (*with_metrics(metrics), *networks)))
+    return _try_one(lambda: _measure(work, num_bytes, (*_table(tuple(metrics)), *networks)))
 
 
 def save_features(picture: Path, output: Path, patch_fid: PatchFid) -> dict[str, Any]:
@@ -99,6 +99,12 @@ def read_original(path: Path) -> npt.NDArray[np.uint8]:
     return images.to_uint8_rgb(content, path.name)
 
 
+@functools.lru_cache(maxsize=1)
+def _table(metrics: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Return `with_metrics`, made once in a process, because a metric of another package may take long to make."""
+    return with_metrics(metrics)
+
+
 def _try_one(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what a function returns, or the reason why this picture cannot be done."""
     try:
@@ -115,14 +121,14 @@ def _encode(work: Work) -> dict[str, Any]:
     if data is None:
         return {"bytes": None}
     files.write_bytes(work.file, data)
-    return {"bytes": len(data), "payload_bytes": work.coder.payload_bytes(data), "encode_s": seconds} | _memory()
+    return {"bytes": len(data), "payload_bytes": work.coder.payload_bytes(data), "encode_s": seconds} | _memory(work)
 
 
 def _decode(work: Work) -> dict[str, Any]:
     data = work.file.read_bytes() if work.file.exists() else b""
     pixels, seconds = _timed(work, "decode", lambda: work.coder.decode(data, work.settings, work.stem, work.size))
     images.save_png(work.decoded, pixels)
-    return {"decode_s": seconds} | _memory()
+    return {"decode_s": seconds} | _memory(work)
 
 
 def _measure(work: Work, num_bytes: int | None, table: Sequence[Metric]) -> dict[str, Any]:
@@ -158,11 +164,8 @@ def _original(path: Path) -> npt.NDArray[np.uint8]:
     return read_original(path)
 
 
-def _memory() -> dict[str, int]:
-    """Return the largest memory that this process has had, in bytes, where the system tells it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_bytes": peak if sys.platform == "darwin" else 1024 * peak}
+def _memory(work: Work) -> dict[str, int]:
+    """Return the largest memory that this process has had, of a model and where the system tells it."""
+    # Other codecs share their processes, so that a peak may be that of another one.
+    peak = peak_memory_bytes() if isinstance(work.coder, Model) else None
+    return {} if peak is None else {"peak_memory_bytes": peak}

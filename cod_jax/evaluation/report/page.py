@@ -99,6 +99,7 @@ def _numbers(results: Mapping[str, Any]) -> dict[str, Any]:
                 "settings": point.get("settings") or {},
                 "mean": {name: short(x) for name, x in point["mean"].items() if isinstance(x, (int, float))},
                 "images": in_columns(point, order),
+                "failed": point.get("failed") or {},
             }
             for point in curve["points"]
         ]

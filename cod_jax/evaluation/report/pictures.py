@@ -19,6 +19,8 @@ Pixels = npt.NDArray[np.uint8]
 
 # Side of the small pictures to choose from, in pixels.
 THUMBNAIL = 168
+# What Pillow raises, for example where a side is longer than a format can say.
+_ERRORS = (ValueError, OSError, RuntimeError)
 # Of so many pictures one is encoded to find out how large all become.
 SAMPLED = 7
 
@@ -76,7 +78,8 @@ def store(sources: Sequence[Callable[[], Pixels]], max_bytes: int) -> Stored:
     """Encode pictures so that all together fit.
 
     The most exact encoding is taken whose result fits, as a sample predicts. If the least exact is too long as well,
-    it is taken all the same.
+    it is taken all the same. A picture that an encoding cannot take, such as WebP sides above 16383 pixels, is stored
+    as PNG.
 
     Args:
         sources: Functions that read one picture each.
@@ -93,32 +96,36 @@ def store(sources: Sequence[Callable[[], Pixels]], max_bytes: int) -> Stored:
         while True:
             way = ways.pop(0)
             encode = functools.partial(_encode, way=way)
-            if ways and factor * sum(map(len, pool.map(encode, sample))) > max_bytes:
+            if ways and factor * sum(len(data) for data, _ in pool.map(encode, sample)) > max_bytes:
                 continue
             compare = functools.partial(_read_and_encode, way=way)
             done = list(pool.map(compare, sources))
-            if not ways or sum(len(address) for address, _ in done) <= max_bytes:
+            if not ways or sum(len(address) for address, _, _ in done) <= max_bytes:
                 break
-    losses = [loss for _, loss in done]
-    finite = [loss for loss in losses if math.isfinite(loss)]
+    finite = [loss for _, loss, _ in done if math.isfinite(loss)]
     return Stored(
-        [address for address, _ in done],
-        way.title,
+        [address for address, _, _ in done],
+        " and ".join([way.title] + (["PNG"] if any(image_format == "PNG" for *_, image_format in done) else [])),
         min(finite) if finite else None,
         sum(finite) / len(finite) if finite else None,
     )
 
 
-def _encode(pixels: Pixels, way: Encoding) -> bytes:
-    return images.encode(pixels, way.image_format, **way.options)
+def _encode(pixels: Pixels, way: Encoding) -> tuple[bytes, str]:
+    """Return a file and its format, which is PNG where the wanted one cannot hold the picture."""
+    try:
+        return images.encode(pixels, way.image_format, **way.options), way.image_format
+    except _ERRORS:
+        return images.encode(pixels, "PNG"), "PNG"
 
 
-def _read_and_encode(source: Callable[[], Pixels], way: Encoding) -> tuple[str, float]:
-    """Return a picture as an address, and the PSNR that is left of it."""
+def _read_and_encode(source: Callable[[], Pixels], way: Encoding) -> tuple[str, float, str]:
+    """Return a picture as an address, the PSNR that is left of it, and the format."""
     pixels = source()
-    data = _encode(pixels, way)
-    exact = way.options.get("lossless")
-    return _address(data, way.image_format), math.inf if exact else psnr(pixels, images.to_uint8_rgb(data))
+    data, image_format = _encode(pixels, way)
+    exact = way.options.get("lossless") or image_format == "PNG"
+    loss = math.inf if exact else psnr(pixels, images.to_uint8_rgb(data))
+    return _address(data, image_format), loss, image_format
 
 
 def _address(data: bytes, image_format: str) -> str:

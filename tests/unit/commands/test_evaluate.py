@@ -165,7 +165,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_tables(run, photo
 
     with monkeypatch.context() as patch:
         patch.setattr(Codec, "compress", compress_large)
-        status, out, err = run(*ARGUMENTS, "--force")
+        status, out, err = run(*ARGUMENTS)
     # The same evaluation is there already, so that nothing is left to do.
     assert (status, err, calls) == (0, "", [])
     (tmp_path / "result" / "records.jsonl").unlink()

@@ -26,7 +26,6 @@ def pictures(tmp_path: Path) -> None:
 def _without_times(results: bytes) -> dict:
     content = json.loads(results)
     for curve in content["curves"]:
-        curve["about"].pop("peak_memory_bytes")
         for point in curve["points"]:
             for values in (point["mean"], *point["images"]):
                 values.pop("encode_s", None)

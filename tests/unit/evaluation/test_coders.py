@@ -1,5 +1,6 @@
 """Other codecs, and folders of their results."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,46 @@ def test_unknown_and_missing_codecs_are_named(monkeypatch):
         baselines.missing("bpg")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert baselines.missing("jxl") == "imagecodecs is not installed; pip install 'cod_jax[eval]'"
+
+
+def test_what_a_codec_cannot_take_is_an_error_of_one_picture():
+    wide = np.zeros((1, 16384, 3), np.uint8)
+    with pytest.raises(UserError, match=r"^WebP cannot encode the picture \(.*\); leave it out, or webp among"):
+        Baseline("webp").encode(wide, {"quality": 0, "scale": 1.0}, "wide")
+    for name in ("jpeg", "jxl"):
+        with pytest.raises(UserError, match=r"cannot decode the picture \("):
+            Baseline(name).decode(b"broken", {}, "a", (1, 1))
+
+
+def test_a_name_that_begins_like_another_one_is_another_picture(tmp_path: Path):
+    for name in ("photo.png", "photo.1.png", "photo.1.2.png"):
+        Image.fromarray(PICTURE + np.uint8(len(name))).save(tmp_path / name)
+    (tmp_path / "photo.bin").write_bytes(b"of photo")
+    (tmp_path / "photo.1.bin").write_bytes(b"of photo.1")
+    coder, settings = Results(str(tmp_path.parent)), {"folder": tmp_path.name}
+    assert coder.encode(PICTURE, settings, "photo") == b"of photo"
+    assert coder.encode(PICTURE, settings, "photo.1") == b"of photo.1"
+    assert coder.encode(PICTURE, settings, "photo.1.2") is None
+    for stem in ("photo", "photo.1", "photo.1.2"):
+        expected = PICTURE + np.uint8(len(f"{stem}.png"))
+        np.testing.assert_array_equal(coder.decode(b"", settings, stem, (70, 50)), expected)
+
+
+def test_the_digest_of_results_is_that_of_names_and_contents(tmp_path: Path):
+    rate, coder = tmp_path / "0.1", Results(str(tmp_path))
+    (rate / "sub").mkdir(parents=True)
+    (rate / "sub" / "a.png").write_bytes(b"one")
+    first = coder.sha256()
+    os.utime(rate / "sub" / "a.png", (0, 0))
+    for other in (tmp_path / "notes.txt", rate / ".hidden"):
+        other.write_bytes(b"beside the files")
+    assert coder.sha256() == first
+    (rate / "sub" / "a.png").write_bytes(b"two")
+    second = coder.sha256()
+    (rate / "sub" / "a.png").rename(rate / "sub" / "b.png")
+    third = coder.sha256()
+    (rate / "gone.png").symlink_to("nothing.png")  # one picture fails, and not the evaluation
+    assert len({first, second, third, coder.sha256()}) == 4
 
 
 def test_a_folder_of_results(tmp_path: Path):

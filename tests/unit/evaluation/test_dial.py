@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from cod_jax import images
+from cod_jax.evaluation import coders
 from cod_jax.evaluation.coders import NO_GUIDANCE, _can_guide, _without_guidance
 from cod_jax.evaluation.dial import MAX_SIDE, dial_rows, draw_dial, lines, sample_sheets
-from tests.model_fixtures import gradient_image
+from tests.model_fixtures import gradient_image, tiny_sampling_codec
 
 WAYS = ((1, 3.0), (4, 3.0), (4, 1.0), (25, 3.0))
 METRICS = [
@@ -126,7 +127,23 @@ def test_guidance_needs_a_model_that_saw_pictures_without_a_condition(objective:
     assert "guidance 1" in NO_GUIDANCE
 
 
-def test_what_is_asked_for_alone_is_measured_without_null_condition_too():
+def test_guidance_is_one_where_it_cannot_be_had_and_each_way_is_measured_once():
     ways = [{"steps": steps, "guidance": guidance} for steps, guidance in WAYS]
-    assert _without_guidance(ways) == [ways[0], ways[2]]
-    assert _without_guidance(ways[:2]) == ways[:2]
+    assert _without_guidance(ways) == [ways[0], ways[2], {"steps": 25, "guidance": 1.0}]
+    assert _without_guidance(ways[:2]) == [ways[0], ways[2]]
+    assert _without_guidance([ways[0], ways[2]]) == [ways[0], ways[2]]
+
+
+@pytest.mark.parametrize(
+    ("guidances", "rank", "measured", "can"),
+    [((2, 3), 0, [1], False), ((1,), 0, [1], True), ((2, 3), 32, [2, 3], True)],
+)
+def test_a_model_that_cannot_be_guided_is_measured_with_guidance_1_and_that_is_told(
+    guidances: tuple[float, ...], rank: int, measured: list[float], can: bool, monkeypatch: pytest.MonkeyPatch
+):
+    training = {"config": {"objective": {"kind": "one_step", "lora_rank": rank}}}
+    monkeypatch.setattr(coders, "_load", lambda model: tiny_sampling_codec("pixel"))
+    monkeypatch.setattr("cod_jax.model_folder.describe.describe_model", lambda path: {"training": training})
+    found = coders.describe(coders.Model("folder"), [{"steps": 4, "guidance": guidance} for guidance in guidances])
+    assert [(one["steps"], one["guidance"]) for one in found["decodings"]] == [(4, guidance) for guidance in measured]
+    assert found["can_guide"] is can

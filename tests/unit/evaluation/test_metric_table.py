@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from cod_jax.evaluation import metrics
-from cod_jax.evaluation.metric_table import METRICS, Metric, markdown_table, measure, sentence, summarize, with_metrics
+from cod_jax.evaluation.metric_table import (
+    METRICS,
+    LastKept,
+    Metric,
+    Wasserstein,
+    markdown_table,
+    measure,
+    sentence,
+    summarize,
+    with_metrics,
+)
 from cod_jax.evaluation.wasserstein import wasserstein_distortion
 
 
@@ -92,3 +102,24 @@ def test_every_metric_says_what_it_is():
         assert metric.description.endswith(".")
         assert not metric.shown or metric.title
     assert markdown_table().count("\n") == 1 + len(METRICS)
+
+
+def test_wasserstein_sees_that_an_original_was_changed_in_place():
+    original, decoded = pair(24, 20, 5)
+    metric = Wasserstein()
+    before = metric.measure(original, decoded, 0)
+    assert metric.measure(original, decoded, 0) == before
+    original[:] = decoded
+    assert metric.measure(original, decoded, 0) == 0
+
+
+def test_the_last_value_is_kept_until_the_picture_is_another_one():
+    calls: list[int] = []
+    mean_of = LastKept(lambda picture: calls.append(1) or float(picture.mean()))
+    picture = np.full((2, 2, 3), 7, np.uint8)
+    assert [mean_of(picture), mean_of(picture.copy())] == [7, 7]
+    assert len(calls) == 1
+    picture[:] = 9
+    assert mean_of(picture) == 9
+    assert mean_of(picture[:1]) == 9
+    assert len(calls) == 3

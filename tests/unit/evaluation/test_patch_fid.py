@@ -8,6 +8,7 @@ import pytest
 
 from cod_jax import images
 from cod_jax.evaluation import evaluate as evaluation
+from cod_jax.evaluation import stages
 from cod_jax.evaluation.evaluate import RECORDS_FILE, evaluate
 from cod_jax.evaluation.fid import frechet_distance, patches
 from cod_jax.evaluation.patch_fid import PatchFid, num_patches, patch_size
@@ -105,6 +106,24 @@ def test_pictures_that_failed_are_left_out_on_both_sides(tmp_path: Path, request
     assert low["failed"]["FID-64"].startswith("expected two sets of at least two features")
 
 
+def test_a_picture_that_failed_and_is_measured_later_is_in_the_number(
+    tmp_path: Path, request_of_two_rates, monkeypatch
+):
+    whole = means_of(evaluate(tmp_path / "photos", tmp_path / "whole", request_of_two_rates))
+    decode = stages.decode
+
+    def failing(work: stages.Work) -> dict[str, Any]:
+        return {"error": "MemoryError"} if (work.stem, work.settings["folder"]) == ("a", "low") else decode(work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "decode", failing)
+        part = means_of(evaluate(tmp_path / "photos", tmp_path / "result", request_of_two_rates))
+    assert (part["low"]["num_images"], part["low"]["num_patches"]) == (2, 3)
+    retried = means_of(evaluate(tmp_path / "photos", tmp_path / "result", request_of_two_rates))
+    assert (retried["low"]["num_images"], retried["low"]["num_patches"]) == (3, 5)
+    assert [retried[rate]["fid_64"] for rate in whole] == [mean["fid_64"] for mean in whole.values()]
+
+
 def test_pictures_without_patches_are_a_reason_not_to_measure(tmp_path: Path, request_of_two_rates):
     for name in ("a", "sub/b"):
         (tmp_path / "photos" / f"{name}.png").unlink()
@@ -128,7 +147,9 @@ def test_one_large_picture_makes_all_patches_large():
     assert fid.of_size(256).features(np.zeros((255, 300, 3), np.uint8)).size == 0
 
 
-def test_a_rate_of_the_set_is_measured_from_features_at_several_levels(tmp_path: Path, request_of_two_rates):
+def test_a_rate_of_the_set_is_measured_from_features_at_several_levels(
+    tmp_path: Path, request_of_two_rates, monkeypatch
+):
     evaluate(tmp_path / "photos", tmp_path / "result", request_of_two_rates)
     levels = {"a": "low", "sub/b": "high"}
     rows = [{"name": f"{name}.png", "decoded": f"decoded/theirs/{rate}/{name}.png"} for name, rate in levels.items()]
@@ -141,10 +162,20 @@ def test_a_rate_of_the_set_is_measured_from_features_at_several_levels(tmp_path:
         )
     ]
     fid = request_of_two_rates.patch_fid.of_size(64)
+    compared: list[int] = []
+    compare = stages.compare_sets
+    monkeypatch.setattr(stages, "compare_sets", lambda pairs, fid: compared.append(len(pairs)) or compare(pairs, fid))
     with Records(tmp_path / "result" / RECORDS_FILE) as records:
-        for _ in range(2):  # the second time from the records
+
+        def mean_with(rows: list[dict[str, str]]) -> dict[str, Any]:
             curve = {"name": "m-allocated", "points": [{"label": "0.1", "mean": {"bpp": 1}, "images": rows}]}
             evaluation._compare_allocated(curve, pictures, fid, tmp_path / "result", records)
-            mean = curve["points"][0]["mean"]
-            assert mean == {"bpp": 1, "fid_64": pytest.approx(frechet_distance(*sets), rel=1e-4), "num_patches": 5}
-            rows = [dict.fromkeys(row, "") for row in rows]
+            return curve["points"][0]["mean"]
+
+        distance = frechet_distance(*sets)
+        expected = {"bpp": 1, "fid_64": pytest.approx(distance, rel=1e-4), "num_patches": 5}
+        assert [mean_with(rows), mean_with(rows)] == [expected, expected]
+        assert compared == [2]  # the second time from the records
+        # A picture that failed was done meanwhile, and another one got another level.
+        rows = [{**row, "decoded": row["decoded"].replace("/low/", "/high/")} for row in rows]
+        assert mean_with(rows)["fid_64"] < distance / 2

@@ -1,10 +1,12 @@
 """Processes that do the work of an evaluation."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from cod_jax.evaluation.processes import fresh_processes, one_device_each
+from cod_jax.evaluation import processes
+from cod_jax.evaluation.processes import fresh_processes, one_device_each, peak_memory_bytes
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,17 @@ def test_each_process_has_its_environment():
     assert seen <= {"0", "1"}
     assert seen
     assert "COD_JAX_TEST" not in os.environ
+
+
+def test_the_peak_of_memory_is_that_of_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmPeak:\t  999 kB\nVmHWM:\t  123 kB\n")
+    monkeypatch.setattr(processes, "STATUS", status)
+    assert peak_memory_bytes() == 123 * 1024
+    # Some sandboxes do not tell, and other systems have no such file.
+    status.write_text("Name:\tpython\n")
+    for _ in range(2):
+        peak = peak_memory_bytes()
+        assert peak is not None
+        assert peak > 10_000_000
+        status.unlink(missing_ok=True)

@@ -40,6 +40,10 @@ def test_what_is_not_there_is_empty(tmp_path: Path):
         ),
         ({"images": [{"name": "", "width": True, "height": 1}]}, r"expected an integer at .*: width, got True"),
         ({"metrics": []}, "no metrics or no pictures"),
+        (
+            {"curves": [{**RESULTS["curves"][0], "points": [{**POINT, "failed": ["a.png"]}]}]},
+            r"expected an object at .*points\[0\]: failed, got \['a.png'\]; evaluate again",
+        ),
     ],
 )
 def test_other_forms_are_refused_by_the_place_of_the_difference(change: dict, message: str, tmp_path: Path):

@@ -17,6 +17,7 @@ function curvesSection() {
           ...[...new Set([x, y])]
             .filter((name) => name !== "bpp")
             .map((name) => [metricOf[name].title, withUnit(name, value(name))]),
+          ...(state.picture < 0 && lacksPictures(point.mean) ? [["pictures", ofAllText(point.mean)]] : []),
         ];
         return { x: value(x), y: value(y), text: text.filter(([name, words]) => name || words) };
       })
@@ -95,7 +96,7 @@ function curvesSection() {
         "Show all",
       ),
   );
-  const names = [`Mean of ${report.images.length} pictures`, ...report.images.map((image) => image.name)];
+  const names = [`Mean of ${meansOf}`, ...report.images.map((image) => image.name)];
   const node = section(
     "curves",
     "Rate and quality",

@@ -55,6 +55,7 @@ function dialSection(open) {
           ["bits per pixel", rateText(row.bpp)],
           [x.title, valueText(x.name, row[x.name])],
           [y.title, valueText(y.name, row[y.name])],
+          ...(lacksPictures(row) ? [["pictures", ofAllText(row)]] : []),
         ],
       });
       const series = lines

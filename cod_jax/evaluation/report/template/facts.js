@@ -169,8 +169,6 @@ function protocolSection() {
             report.not_measured.map((one) => el("div", {}, el("dt", {}, one.title), el("dd", {}, one.reason))),
           ),
         ),
-      Object.keys(report.failed).length > 0 &&
-        el("article", { class: "card" }, el("h3", {}, "Pictures that failed"), facts(report.failed)),
       el("article", { class: "card" }, el("h3", {}, "Hardware"), facts(report.machine)),
       el("article", { class: "card" }, el("h3", {}, "Versions"), facts(report.versions)),
     ),

@@ -80,6 +80,20 @@ function anyText(value) {
   return Array.isArray(value) ? value.map(anyText).join(", ") : String(value);
 }
 
+/** Whether a mean is of fewer than all pictures, because some failed. */
+function lacksPictures(mean) {
+  return mean.num_images < report.images.length;
+}
+
+function ofAllText(mean) {
+  return `${mean.num_images ?? report.images.length} of ${report.images.length}`;
+}
+
+/** Of how many pictures the means are, in words. */
+const meansOf =
+  (curves.some((curve) => curve.points.some((point) => lacksPictures(point.mean))) ? "up to " : "") +
+  `${report.images.length} pictures`;
+
 /** Settings of a curve: those that all of its points share, and those in which they differ. */
 function settingsOf(curve) {
   const all = curve.points.map((point) => Object.entries(point.settings));

@@ -116,12 +116,17 @@ function curveName(curve) {
 function tablesSection(open) {
   const points = curves.flatMap((curve) => curve.points.map((point) => ({ curve, point })));
   const all = sortedTable(
-    "Mean of all pictures",
+    `Means of ${meansOf}`,
     [
       { title: "Curve", value: ({ curve }) => curve.title, node: ({ curve }) => curveName(curve) },
       { title: "Setting", value: ({ point }) => point.label, text: ({ point }) => point.label },
+      points.some(({ point }) => lacksPictures(point.mean)) && {
+        title: "Pictures",
+        value: ({ point }) => point.mean.num_images ?? null,
+        text: ({ point }) => ofAllText(point.mean),
+      },
       ...numberColumns(points, ({ point }, name) => point.mean[name] ?? null),
-    ],
+    ].filter(Boolean),
     points,
   );
 
@@ -212,11 +217,47 @@ function tablesSection(open) {
     "numbers",
     "Numbers",
     "A press on a heading sorts a table.",
-    el("h3", {}, `Means of ${report.images.length} pictures`),
+    el("h3", {}, `Means of ${meansOf}`),
     all,
+    failures(),
     el("h3", {}, "Every picture"),
     pickers,
     place,
+  );
+}
+
+/** What failed, by picture, curve and setting; null where nothing did. */
+function failures() {
+  const rows = [
+    ...Object.entries(report.failed).map(([name, reason]) => ({ name, curve: "all", setting: "all", reason })),
+    ...curves.flatMap((curve) =>
+      curve.points.flatMap((point, index) =>
+        Object.entries(point.failed).map(([name, reason]) => ({
+          name,
+          curve: curve.title,
+          setting: pointText(curve, index),
+          reason,
+        })),
+      ),
+    ),
+  ];
+  if (!rows.length) return null;
+  const columns = [
+    ["Failed", "name"],
+    ["Curve", "curve"],
+    ["Setting", "setting"],
+    ["Reason", "reason"],
+  ].map(([title, name]) => ({
+    title,
+    words: true,
+    value: (row) => String(row[name]),
+    text: (row) => String(row[name]),
+  }));
+  return el(
+    "details",
+    { class: "card", open: true },
+    el("summary", {}, `What failed and is in no mean: ${rows.length}`),
+    sortedTable("What failed", columns, rows),
   );
 }
 

@@ -17,7 +17,7 @@ from cod_jax import images
 from cod_jax.errors import UserError
 from cod_jax.evaluation.report import page, pictures
 from cod_jax.evaluation.report.page import write_report
-from tests.report_fixtures import write_evaluation
+from tests.report_fixtures import picture, write_evaluation
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & '\" <!--{data}-->.png"
 
@@ -149,6 +149,29 @@ def test_a_limit_makes_pictures_less_exact_and_the_page_says_how_much(
     storage = json.loads(Tags((tmp_path / "report.html").read_text()).script(id="data")[0])["storage"]
     assert "quality" in storage["title"]
     assert 20 < storage["psnr_min"] <= storage["psnr_mean"]
+
+
+def test_the_page_has_what_failed_and_of_how_many_pictures_means_are(tmp_path: Path):
+    evaluation, source, results = write_evaluation(tmp_path, num_pictures=2)
+    point = results["curves"][1]["points"][0]
+    point["images"].pop()
+    point["mean"]["num_images"] = 1
+    point["failed"] = {"picture 01.png": "no memory"}
+    (evaluation / "results.json").write_text(json.dumps(results))
+    write_report(evaluation, source, tmp_path / "report.html")
+    data = json.loads(Tags((tmp_path / "report.html").read_text(encoding="utf-8")).script(id="data")[0])
+    points = data["curves"][1]["points"]
+    assert [one["failed"] for one in points[:2]] == [{"picture 01.png": "no memory"}, {}]
+    assert points[0]["mean"]["num_images"] == 1
+
+
+def test_a_side_that_is_too_long_for_an_encoding_makes_a_png():
+    wide, small = np.zeros((2, 16384, 3), np.uint8), picture(0)
+    stored = pictures.store([lambda: wide, lambda: small], 1_000_000)
+    assert [address.partition(";")[0] for address in stored.addresses] == ["image/png", "image/webp"]
+    assert (stored.title, stored.psnr_min) == ("lossless WebP and PNG", None)
+    decoded = Image.open(io.BytesIO(base64.b64decode(stored.addresses[0].partition(",")[2])))
+    np.testing.assert_array_equal(np.asarray(decoded), wide)
 
 
 def test_without_avif_pictures_are_jpeg(monkeypatch: pytest.MonkeyPatch):
