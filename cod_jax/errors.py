@@ -52,6 +52,22 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)  # the latter is JAX's
 
 
+def too_little_memory(error: Exception, advice: str, doing: str = "") -> WorkError | None:
+    """Return the error about memory that was too small, None if something else stopped the work.
+
+    Args:
+        error: What stopped it.
+        advice: What to do.
+        doing: What was done, such as "compiling"; "" if that is not known.
+    """
+    if isinstance(error, UserError) or not is_out_of_memory(error):  # the former says itself what to do
+        return None
+    what = f"out of memory while {doing}" if doing else "out of memory"
+    found = WorkError(f"{what} ({reason_of(error)}); {advice}")
+    found.__cause__ = error  # for --debug
+    return found
+
+
 def unusable_platform() -> UserError | None:
     """Return why JAX cannot compute on the platform that it was told to, or None if it can."""
     jax = sys.modules.get("jax")

@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff"),
     *(".bmp", ".gif", ".avif", ".avifs"),
 )
+# Errors of a full disk: the disk itself, the user's share of it, and the longest file.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Length of the part of a name that a temporary name beside it repeats. Some file systems allow 143 bytes at most.
 _KEPT_NAME_BYTES = 100
 # What of the above has not yet been renamed or removed.

@@ -23,7 +23,7 @@ examples:
   cod benchmark input --config configs/pixel.py:1 --config.data.source=shards --rate 640
   cod benchmark compare "cod decompress a.cod -o a.png --force" "djxl a.jxl b.png"
   cod benchmark compare "cod compress a.png -o a.cod --force" --checkouts old new
-  cod benchmark device --output measured          all that is worth measuring on a GPU, in 25 minutes
+  cod benchmark device --output measured          the whole benchmark for a GPU, in 25 minutes
 
 The codec is measured as the plain model and as cod compile makes it, in turn. Times are those of calls from and to host
 memory; "on device" are the compiled programs by themselves, with input and output on the device. "ratio" is plain over
@@ -39,8 +39,8 @@ describes its network. One device is measured; a training run reports the speed 
 timed in turn with the steps: they are the ceilings of the device, and the share of the roofline is what a step reaches
 of the higher of both times.
 
-input reads, decodes and crops training images as a run of the config does. The rate of one core is by processor time,
-so other programs hardly change it; that of all threads is by the clock. --rate is how many images per second the
+input reads, decodes and crops training images as a run of the config does. The rate of one core is by CPU time, so
+other programs hardly change it; that of all threads is by wall-clock time. --rate is how many images per second the
 devices of this host take, and the answer how many cores that needs, and which share of its time a run would wait here.
 
 compare runs both commands in turn, and its ratio is the median over the pairs of the second's time over the first's.

@@ -69,8 +69,12 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, suffix: str, *, mo
         help=f"file to write (ends in {suffix}), folder to write into, or - for standard output; by default beside "
         "each input",
     )
-    parser.add_argument("-r", "--recursive", action="store_true", help="take the files in folders, in the same tree")
-    parser.add_argument("--force", action="store_true", help="replace existing outputs that cod has written")
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="search folders recursively, and keep their structure"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace existing outputs; without -o FILE only those that cod has written"
+    )
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
     add_limit_argument(parser)
     add_format_argument(parser)

@@ -49,7 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--coded-steps",
         type=whole_number,
         metavar="K",
-        help="of files of mode diffc, go only the first K of their steps, from 0; default: all",
+        help="of files of mode diffc, show the picture after the first K coded steps, from 0; default: all",
     )
 
 

@@ -38,7 +38,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=0,
         metavar="N",
-        help="also train small networks that predict symbols, N steps for each group of channels; see below",
+        help="also train small networks that predict symbols, N steps for each group of channels; 5000 takes about "
+        "half an hour on two cores, for files of the included model that are 27 rather than 23 %% smaller",
     )
     parser.add_argument(
         "--force",

@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, cast
 
 from cod_jax import files
 from cod_jax.commands.full_disk import full_disk
-from cod_jax.errors import UserError, WorkError, unusable_platform
+from cod_jax.errors import UserError, WorkError, too_little_memory, unusable_platform
 
 DONE, FAILED, NOTHING_TRIED, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
 EXIT_STATUS = """
@@ -36,6 +36,8 @@ _CACHE_TEXTS = {
     "writing": "compiled programs cannot be kept in {place} ({reason}), so they are compiled each time",
     "reading": "compiled programs in {place} are damaged ({reason}), so they are compiled again; remove that folder",
 }
+# The trainer gives its own.
+_MEMORY_ADVICE = "take fewer or smaller pictures at a time, or end other programs that use this memory"
 # Options that name the place where a command writes.
 _OUTPUTS = ("output", "workdir")
 # What the extras of pyproject.toml install beside the base, by the name of the import.
@@ -85,7 +87,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     epilog: str | Callable[[], str] = ""
     device: Literal["none", "shared", "whole"] = "none"
-    trainer_arguments: Literal["none", "settings", "behind --"] = "none"
+    trainer_arguments: Literal["none", "settings", "after --"] = "none"
     behind: str = "cod train"
     addresses: tuple[str, ...] = ()
     fetched: tuple[str, ...] = ()
@@ -168,14 +170,20 @@ def fail(args: argparse.Namespace, error: BaseException, name: str = "") -> None
     print_error(args.program, f"{name}: {reason}" if name and not reason.startswith(f"{name}: ") else reason)
 
 
-def run(command: Command, args: argparse.Namespace) -> int:
+def run(command: Command, args: argparse.Namespace, fetch: Callable[[argparse.Namespace], None]) -> int:
     """Run a command and turn what stops it into a line and an exit status.
 
     The same mistake has the same status in every command. An error of another kind is a bug, and is not caught.
+
+    Args:
+        command: The command.
+        args: Its options.
+        fetch: Copies what the options name at addresses, which may take as long as the work.
     """
     _set_up_jax(command.device)
     try:
         with files.clean_exit_on_sigterm(), _warnings_as_lines(args.program):
+            fetch(args)
             return command.run(args)
     except (UserError, OSError) as error:
         fail(args, _full_disk(error, args) or error)
@@ -193,6 +201,9 @@ def run(command: Command, args: argparse.Namespace) -> int:
     except Exception as error:
         if (full := _full_disk(error, args)) is not None:
             fail(args, full)
+            return FAILED
+        if (small := too_little_memory(error, _MEMORY_ADVICE)) is not None:
+            fail(args, small)
             return FAILED
         if (unusable := unusable_platform()) is None:
             raise

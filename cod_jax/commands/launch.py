@@ -48,5 +48,5 @@ def _run(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "start several processes of one training run", _add_options, _run, EPILOG, trainer_arguments="behind --"
+    "start several processes of one training run", _add_options, _run, EPILOG, trainer_arguments="after --"
 )

@@ -70,13 +70,12 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> in
     with frame.standard_streams(program) as checked:
         try:
             args = parse(arguments)
-            _fetch(args)
         except UserError as error:
             frame.print_error(program, str(error))
             return checked(frame.NOTHING_TRIED)
         except SystemExit as stop:  # after --help or --version
             return checked(int(stop.code or 0))
-        return checked(frame.run(args.command, args))
+        return checked(frame.run(args.command, args, fetch=_fetch))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -101,7 +100,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    passes_on = any(command.trainer_arguments == "behind --" for command in commands.values())
+    passes_on = any(command.trainer_arguments == "after --" for command in commands.values())
     cut = arguments.index("--") if passes_on and "--" in arguments else len(arguments)
     args, rest = parser.parse_known_args(arguments[:cut])
     for name, value in vars(args).items():
@@ -124,6 +123,7 @@ def _fetch(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: There is nothing at an address.
+        OSError: A copy cannot be written.
     """
     copies = {"model": model_path, **dict.fromkeys(args.command.fetched, storage.fetch_all)}
 
@@ -158,7 +158,7 @@ def _build_parsers(commands: Mapping[str, Command]) -> tuple[Parser, dict[str, P
         epilog: Any = command.epilog  # a function too, which our parser takes
         one = subparsers.add_parser(name, help=command.summary, description=description, epilog=epilog)
         command.add_options(one)
-        if command.trainer_arguments == "behind --":
+        if command.trainer_arguments == "after --":
             one.usage = f"{one.format_usage().removeprefix('usage: ').rstrip()} -- arguments of {command.behind}"
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
         one.set_defaults(command=command, program=one.prog)

@@ -120,8 +120,8 @@ def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
         default="symbols",
         help="symbols: the model's symbols alone, for the model's decoder. diffc: symbols of the lowest quality, or "
         "that of --quality, and then steps of the reverse diffusion, at any rate; for models that were trained to "
-        "sample. It takes --bpp or --steps, and about half a second a step for 512x512 pixels with the included model on a "
-        "CPU; default: symbols",
+        "sample. It takes --bpp or --steps, and about half a second a step for 512x512 pixels with the included model "
+        "on a CPU; default: symbols",
     )
     parser.add_argument(
         "--steps",

@@ -31,7 +31,7 @@ checksum of each shard. Train on the shards with --config.data.source and the ou
 
 With --dataset, an Apache Beam pipeline makes a dataset of tensorflow-datasets out of the raw files that you have
 downloaded: of imagenet21k (winter 2021), openimages (V7) or sa1b, or of any folder. It is OUTPUT/NAME/SIZE/1.0.0. The
-same command goes on where it was stopped. --workers processes of this machine do the work; options of Beam behind --
+same command resumes where it was stopped. --workers processes of this machine do the work; options of Beam after --
 give it to a cluster. Train on it with --config.data.source=OUTPUT/NAME/SIZE/1.0.0.
 """
 
@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} is for --dataset; leave it out")
     if args.trainer:
-        raise UserError(f"{args.trainer[0]} behind -- is an option of Apache Beam, which --dataset uses; leave it out")
+        raise UserError(f"{args.trainer[0]} after -- is an option of Apache Beam, which --dataset uses; leave it out")
     if args.format == "png" and args.quality is not None:
         raise UserError("--quality has no effect with --format png; leave it out")
     files.check_not_around(args.output, args.source)
@@ -173,7 +173,7 @@ COMMAND = Command(
     _add_options,
     _run,
     EPILOG,
-    trainer_arguments="behind --",
+    trainer_arguments="after --",
     behind="Apache Beam",
     addresses=("source", "output"),
 )

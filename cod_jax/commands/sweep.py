@@ -93,6 +93,6 @@ COMMAND = Command(
     _add_options,
     _run,
     EPILOG,
-    trainer_arguments="behind --",
+    trainer_arguments="after --",
     addresses=("workdir",),
 )

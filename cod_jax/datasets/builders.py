@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -171,9 +172,26 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
     def _read(self, unit: raw.Unit) -> Done | None:
         return read_done(unit, self.settings, self.work_folder)
 
-    def raw_key(self, units: list[raw.Unit]) -> str:
-        """Return a checksum of all raw files, as the manifest has it."""
-        return hashlib.sha256(json.dumps([[unit.name, unit.key] for unit in units]).encode()).hexdigest()
+    def difference(self, manifest: Mapping[str, Any], units: list[raw.Unit]) -> str:
+        """Return how a finished dataset differs from the one that these units would give, "" if it does not.
+
+        Args:
+            manifest: Its manifest.
+            units: The units of the raw data.
+        """
+        settings, source = manifest.get("settings", {}), units[0].folder
+        if "images_per_shard" not in settings:  # of an earlier version, whose checksum is that of the units
+            key = hashlib.sha256(json.dumps([[unit.name, unit.key] for unit in units]).encode()).hexdigest()
+            is_same = manifest.get("raw_sha256") == key
+            return "" if is_same else f"was made of other files than {source} holds now, or cut into other shards"
+        if manifest.get("raw_sha256") != raw.checksum(units):
+            return f"was made of other files than {source} holds now"
+        before, now = settings["images_per_shard"], self._shard_length(units)
+        return "" if before == now else f"was made with --images-per-shard {before}, not {now}"
+
+    def _shard_length(self, units: list[raw.Unit]) -> int | None:
+        """Return how many pictures a shard has at most; None where it has those of whole archives."""
+        return None if units[0].are_archives else self._images_per_shard
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Convert what is left, and put shards, manifest and counts into the folder of the dataset."""
@@ -234,10 +252,15 @@ class Pictures(dataset_builder.FileReaderBuilder, skip_registration=True):
         return records.manifest(
             shards,
             unreadable,
-            {**dataclasses.asdict(self.settings), "format": "jpeg", "records": "tf.train.Example"},
+            {
+                **dataclasses.asdict(self.settings),
+                "images_per_shard": self._shard_length(units),
+                "format": "jpeg",
+                "records": "tf.train.Example",
+            },
             num_too_small=sum(done.num_too_small for done in dones),
             damaged={name: reason for done in dones for name, reason in done.damaged.items()},
-            raw_sha256=self.raw_key(units),
+            raw_sha256=raw.checksum(units),
         )
 
     def _post_download_and_prepare_hook(self) -> None:

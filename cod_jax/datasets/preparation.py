@@ -72,11 +72,11 @@ def prepare(
         num_threads: Threads in each of them.
         partial: Accept that archives are missing.
         skip_damaged: Accept that archives are damaged, with the pictures that can be read.
-        force: Replace the dataset if it was made of other files.
+        force: Make the dataset again if it is there.
         options: Options of Beam.
 
     Raises:
-        UserError: An argument cannot be used, or the dataset was made of other files.
+        UserError: An argument cannot be used, or the dataset was made of other files or cut into other shards.
         WorkError: An archive is damaged, no picture can be used, or Beam failed.
         OSError: A folder cannot be used.
     """
@@ -97,11 +97,8 @@ def prepare(
     folder = str(builder.data_dir)
     old = _read_manifest(folder)
     if old is not None and not force:
-        if old.get("raw_sha256") != builder.raw_key(units):
-            raise UserError(
-                f"{folder} was made of other files than {source} holds now; pass --force to replace it, "
-                "or name another --output"
-            )
+        if difference := builder.difference(old, units):
+            raise UserError(f"{folder} {difference}; pass --force to make it again, or name another --output")
         return _prepared(folder, old, is_old=True)
     _quiet()
     with _progress(builder, len(units)):

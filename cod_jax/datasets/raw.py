@@ -18,7 +18,7 @@ from cod_jax.image_search import find_files, find_images, images_among
 # Archives are put together until they have this size: a training run keeps each shard open.
 _UNIT_BYTES = 2 << 30
 _ARCHIVE_SUFFIXES = (".tar", ".gz")
-# The pictures of a folder are in the split of their first folder if it has such a name.
+# Unpacked pictures are in the split that one of the folders above them names, otherwise in that for training.
 _SPLITS = ("train", "validation", "test")
 
 
@@ -46,21 +46,27 @@ class Unit:
         number: Its number in the split.
         folder: Folder of the raw data.
         names: Names in the folder, of archives or of pictures.
+        sizes: Their sizes in bytes, -1 where a file cannot be looked at.
         are_archives: Whether they are archives.
-        key: Checksum of the names and the sizes of the files.
     """
 
     split: str
     number: int
     folder: str
     names: tuple[str, ...]
+    sizes: tuple[int, ...]
     are_archives: bool
-    key: str
 
     @property
     def name(self) -> str:
         """Name of the unit, fit for a file."""
         return f"{self.split}-{self.number:05d}"
+
+    @property
+    def key(self) -> str:
+        """Checksum of the names and the sizes of the files."""
+        text = "\n".join(f"{size_bytes} {name}" for name, size_bytes in zip(self.names, self.sizes, strict=True))
+        return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 class DamagedArchiveError(UserError):
@@ -79,7 +85,7 @@ def find_units(folder: str, layout: Layout, images_per_shard: int, *, partial: b
         partial: Accept that archives are missing.
 
     Raises:
-        UserError: There is nothing, or archives are missing.
+        UserError: There is nothing, archives are missing, or folders put a picture into two splits.
         OSError: The folder cannot be read.
     """
     archives, pictures = _find(folder, layout)
@@ -91,23 +97,32 @@ def find_units(folder: str, layout: Layout, images_per_shard: int, *, partial: b
                     f"got {len(archives[split])}; place the others, or accept what is there with --partial"
                 )
         return [
-            _unit(split, number, folder, group, are_archives=True)
+            Unit(split, number, folder, tuple(group), tuple(group.values()), are_archives=True)
             for split, sizes in archives.items()
             for number, group in enumerate(_group(sizes))
         ]
     by_split: dict[str, dict[str, int]] = {}
     for name, size_bytes in pictures.items():
-        first = name.partition("/")[0]
-        by_split.setdefault(first if layout.archives and first in _SPLITS else "train", {})[name] = size_bytes
+        split = _split_of(folder, name) if layout.archives else "train"
+        by_split.setdefault(split, {})[name] = size_bytes
     if not pictures:
         expected = f"archives such as {layout.example}, or the pictures in them" if layout.archives else "pictures"
         raise UserError(f"{folder}: expected {expected} ({files.IMAGE_FORMATS}), got none; place them there")
     return [
-        _unit(split, number, folder, dict(itertools.islice(rest, images_per_shard)), are_archives=False)
+        Unit(split, number, folder, tuple(group), tuple(group.values()), are_archives=False)
         for split, sizes in by_split.items()
         for rest in [iter(sizes.items())]
         for number in range(-(-len(sizes) // images_per_shard))
+        for group in [dict(itertools.islice(rest, images_per_shard))]
     ]
+
+
+def checksum(units: Sequence[Unit]) -> str:
+    """Return a checksum of the names and the sizes of all files, however they are cut into units."""
+    digest = hashlib.sha256()
+    for name, size_bytes in sorted(pair for unit in units for pair in zip(unit.names, unit.sizes, strict=True)):
+        digest.update(os.fsencode(f"{size_bytes} {name}\n"))
+    return digest.hexdigest()
 
 
 def read_pictures(unit: Unit) -> Iterator[tuple[str, bytes | OSError | DamagedArchiveError]]:
@@ -148,6 +163,21 @@ def _find(folder: str, layout: Layout) -> tuple[dict[str, dict[str, int]], dict[
     if not files.is_address(folder):
         return archives, _local_sizes(folder, find_images(folder))
     return archives, images_among(found, folder)
+
+
+def _split_of(folder: str, name: str) -> str:
+    """Return the split of an unpacked picture, which lies at any depth below the folder of its split.
+
+    Raises:
+        UserError: It lies in folders of two splits; a wrong guess would train on pictures for validation.
+    """
+    splits = sorted({part for part in name.split("/")[:-1] if part in _SPLITS})
+    if len(splits) > 1:
+        raise UserError(
+            f"{places.join(folder, name)}: expected one split among its folders, got {' and '.join(splits)}; rename or "
+            "move one of them"
+        )
+    return splits[0] if splits else "train"
 
 
 def _local_sizes(folder: str, names: Sequence[str]) -> dict[str, int]:
@@ -211,9 +241,3 @@ def _group(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
             group = {}
     if group:
         yield group
-
-
-def _unit(split: str, number: int, folder: str, sizes: Mapping[str, int], *, are_archives: bool) -> Unit:
-    text = "\n".join(f"{size_bytes} {name}" for name, size_bytes in sizes.items())
-    key = hashlib.sha256(os.fsencode(text)).hexdigest()
-    return Unit(split, number, folder, tuple(sizes), are_archives, key)

@@ -4,8 +4,6 @@ import dataclasses
 from typing import Literal, get_args
 
 from cod_jax.errors import UserError
-from cod_jax.files import require_local
-from cod_jax.input.source import TFDS_PREFIX
 
 Crop = Literal["random_resized", "random", "center"]
 
@@ -18,8 +16,8 @@ class DataConfig:
         source: One of four kinds. A folder of pictures (`files.IMAGE_FORMATS`), searched with all folders below
             it. A folder or file of ArrayRecord shards made by `cod prepare`. Or "tfds:NAME[:SPLIT]", a
             dataset that tensorflow-datasets has prepared as ArrayRecord files; see `TfdsSource`. Or
-            "mix:WEIGHT=SOURCE,WEIGHT=SOURCE", a mixture of these with shares of the training images. The first two may
-            be at addresses of remote storage, such as "gs://bucket/photos".
+            "mix:WEIGHT=SOURCE,WEIGHT=SOURCE", a mixture of these with shares of the training images. All may be at
+            addresses of remote storage, such as "gs://bucket/photos" or "tfds:gs://bucket/NAME/SIZE/1.0.0:SPLIT".
         validation_source: The same for validation. If empty, a part of `source` is held out instead.
         validation_modulus: An image of `source` is held out if the CRC-32 of its file name (without folders) is
             divisible by this number; 0 holds nothing out. The name of a dataset's record is its file and its place
@@ -51,11 +49,8 @@ class DataConfig:
         """Check every field.
 
         Raises:
-            UserError: A value is outside its range, or a prepared dataset is at the address of remote storage.
+            UserError: A value is outside its range.
         """
-        for source in (self.source, self.validation_source):
-            if source.startswith(TFDS_PREFIX):
-                require_local(source.removeprefix(TFDS_PREFIX))
         if self.image_size < 1:
             raise UserError(f"expected data.image_size to be at least 1, got {self.image_size}")
         if self.crop not in get_args(Crop):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from cod_jax import files
 from cod_jax.errors import UserError, reason_of
 
 # A request that fails is repeated for this time, with pauses that double. Storage may not answer for some minutes.
@@ -93,10 +94,15 @@ def retried(request: Callable[[], Result]) -> Result:
 
 def _is_lasting(error: Exception) -> bool:
     """Return whether the same request would fail again."""
-    if isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
+    if isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES or _is_full_disk(error):
         return True
     # Of gcsfs, for missing rights.
     return str(getattr(error, "code", "")) in ("400", "401", "403") or str(error).startswith("Forbidden")
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Return whether a file did not fit on a disk of this machine."""
+    return isinstance(error, OSError) and error.errno in files.FULL_DISK
 
 
 @contextlib.contextmanager
@@ -106,6 +112,7 @@ def naming_address(url: str) -> Iterator[None]:
     Raises:
         StorageError: The storage does not answer, or refuses to.
         UserError: There is nothing at the address, or the extra is missing.
+        OSError: A disk of this machine is full.
     """
     try:
         yield
@@ -116,4 +123,6 @@ def naming_address(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{url} does not exist") from error
     except Exception as error:
+        if _is_full_disk(error):  # the storage did answer; commands say where there is no room
+            raise
         raise StorageError(f"{url} cannot be used ({type(error).__name__}: {reason_of(error)})") from error

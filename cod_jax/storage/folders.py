@@ -82,6 +82,7 @@ def download(address: str | os.PathLike[str], folder: Path) -> None:
 
     Raises:
         UserError: The storage cannot be read.
+        OSError: A file cannot be written.
     """
     url = as_url(address)
     with naming_address(url):
@@ -94,12 +95,18 @@ def download_file(url: str, local: Path) -> None:
 
     Raises:
         UserError: The storage cannot be read.
+        OSError: The file cannot be written.
     """
     files.make_directory(local.parent)
     temporary = local.with_name(f"{local.name}.part")
     with naming_address(url):
         system, place = open_address(url)
-        retried(lambda: system.get_file(place, str(temporary)))
+        try:
+            retried(lambda: system.get_file(place, str(temporary)))
+        except OSError as error:
+            if error.errno in files.FULL_DISK:  # the system does not say which file did not fit
+                error.filename = str(local)
+            raise
     temporary.replace(local)
 
 

@@ -14,9 +14,11 @@ from cod_jax.locks import lock
 from cod_jax.storage.access import as_url
 from cod_jax.storage.cache import working_folder
 from cod_jax.storage.folders import download, download_file, upload, upload_file
-from cod_jax.storage.reading import list_files
+from cod_jax.storage.reading import list_files, read_bytes
 
 _MIRROR_SECONDS = 60.0
+# Beside a working copy: the marker as it was at the address, and the sign that the copy is on its way there.
+_SEEN, _UPLOADING = ".seen", ".uploading"
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ _logger = logging.getLogger(__name__)
 def working_copy(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
     """Give a local folder to work in, which is copied to its address when the block ends without an error.
 
-    What is at the address is there before. After an error the local folder stays, and the next call goes on with it.
+    What is at the address is there before. After an error the local folder stays if the block has changed it, and the
+    next call resumes from it, unless the address has got another marker meanwhile.
 
     Args:
         path: The address, or a local folder, which is then given as it is.
@@ -36,7 +39,8 @@ def working_copy(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
 
     Raises:
         FileExistsError: There is something else at the address.
-        UserError: The storage cannot be used, or another process works in the folder.
+        UserError: The storage cannot be used, another process works in the folder, or what an earlier call has left
+            does not belong to what is at the address now.
     """
     if not files.is_address(path):
         yield Path(path)
@@ -47,20 +51,50 @@ def working_copy(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
     with (local.parent / ".in_use").open("a+b") as file:
         if not lock(file):
             raise UserError(f"{url} is in use by another process; wait for it or choose another output")
-        found = list_files(url)
-        if found and marker not in found:
-            raise FileExistsError(f"{url} exists and holds no {marker}, so it is not replaced; choose another output")
-        if not local.exists() and found:
-            partial = local.with_name(".partial")
-            download(url, partial)
-            partial.replace(local)
+        is_new, uploading = not local.exists(), local.with_name(_UPLOADING)
+        _take_up(url, local, marker)
+        before = _states(local)
         try:
             yield local
+            uploading.touch()
+            upload(local, url, marker)
         except BaseException:
-            _logger.warning("what is done so far is in %s; the same command goes on with it", local)
+            if uploading.exists() or _states(local) != before:
+                _logger.warning("what is done so far is in %s; the same command resumes", local)
+            elif is_new:
+                shutil.rmtree(local, ignore_errors=True)
             raise
-        upload(local, url, marker)
         shutil.rmtree(local)
+
+
+def _take_up(url: str, local: Path, marker: str) -> None:
+    """Copy what is at an address, or check that what an earlier call has left belongs to it.
+
+    Raises:
+        FileExistsError: There is something else at the address.
+        UserError: The storage cannot be read, or the folder does not belong to what is there.
+    """
+    seen, uploading = local.with_name(_SEEN), local.with_name(_UPLOADING)
+    if not local.exists():
+        for file in (seen, uploading):
+            file.unlink(missing_ok=True)
+    found = list_files(url)
+    # An upload that was interrupted leaves an address without the marker.
+    if found and marker not in found and not uploading.exists():
+        raise FileExistsError(f"{url} exists and holds no {marker}, so it is not replaced; choose another output")
+    if not local.exists() and found:
+        partial = local.with_name(".partial")
+        download(url, partial)
+        shutil.copyfile(partial / marker, seen)
+        partial.replace(local)
+    elif marker in found:
+        there = read_bytes(f"{url}/{marker}")
+        if there not in [file.read_bytes() for file in (seen, local / marker) if file.is_file()]:
+            raise UserError(
+                f"{url} has got another {marker} since the work in {local} began; choose another output, or remove "
+                "that folder to start from what is at the address"
+            )
+        seen.write_bytes(there)
 
 
 class Mirror:
@@ -119,6 +153,10 @@ class Mirror:
     def _run(self) -> None:
         while not self._end.wait(_MIRROR_SECONDS):
             self.copy()
+
+
+def _states(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: _state(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def _state(file: Path) -> tuple[int, int]:

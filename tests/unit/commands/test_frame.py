@@ -100,6 +100,8 @@ def test_an_unknown_option_is_one_line_and_status_2(cod: Cod, name: str, replace
         (OSError(5, "Input/output error", "a\x1b.png"), 1, r"a\x1b.png: Input/output error"),
         (OSError(28, "No space left on device"), 1, ": make room, and run the command again"),
         (RuntimeError("write failed: No space left on device"), 1, ": make room, and run the command again"),
+        (MemoryError(), 1, "or smaller pictures at a time, or end other programs that use this memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out\nof memory"), 1, "or end other programs that use this memory"),
         (ModuleNotFoundError("No module named 'grain'", name="grain.python"), 2, "pip install 'cod_jax[train]'"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -159,6 +161,15 @@ def test_debug_shows_the_traceback(cod: Cod, replace: Replace, name: str):
     assert result.status == 2
     assert result.err.startswith("Traceback (most recent call last):\n")
     assert result.err.endswith(f"\ncod {name}: error: expected a picture\n")
+
+
+def test_debug_shows_where_memory_was_too_small(cod: Cod, replace: Replace):
+    def run(args):
+        raise MemoryError("9 bytes")
+
+    replace("info", run)
+    assert "in run\n    raise MemoryError(" in cod("info", "--debug").err
+    assert cod("info").err.startswith("cod info: error: out of memory (9 bytes); take fewer")
 
 
 @each_command

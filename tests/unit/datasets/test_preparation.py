@@ -9,6 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from cod_jax.datasets.raw import Layout, find_units
 from cod_jax.input import sources
 from cod_jax.input.config import DataConfig
 from cod_jax.input.pipeline import build_train_batches
@@ -83,6 +84,33 @@ def test_again_there_is_nothing_to_do(prepared, raw, capsys):
     assert "is made of these files already" in capsys.readouterr().out
     assert content(prepared) == before
     assert {path.name: path.stat().st_mtime_ns for path in prepared.iterdir()} == times
+
+
+def test_another_length_of_shards_is_named(prepared, raw, capsys):
+    before = content(prepared)
+    assert prepare("folder", raw / "folder", prepared.parents[2], "--images-per-shard", "5") == 2
+    assert f"{prepared} was made with --images-per-shard 4, not 5; pass --force" in capsys.readouterr().err
+    assert content(prepared) == before
+
+
+def test_other_files_are_named(prepared, raw, tmp_path, capsys):
+    source = shutil.copytree(raw / "folder", tmp_path / "source")
+    (source / "12.jpg").write_bytes(piece(12))
+    assert prepare("folder", source, prepared.parents[2], "--images-per-shard", "4") == 2
+    assert f"was made of other files than {source} holds now; pass --force" in capsys.readouterr().err
+
+
+def test_datasets_of_earlier_versions_are_recognised(prepared, raw, tmp_path, capsys):
+    folder = shutil.copytree(prepared, tmp_path / "photos" / "32" / "1.0.0")
+    about = manifest(folder)
+    del about["settings"]["images_per_shard"]
+    units = find_units(str(raw / "folder"), Layout(), 4)
+    about["raw_sha256"] = hashlib.sha256(json.dumps([[unit.name, unit.key] for unit in units]).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(about))
+    assert prepare("folder", raw / "folder", tmp_path, "--images-per-shard", "4") == 1
+    assert "is made of these files already" in capsys.readouterr().out
+    assert prepare("folder", raw / "folder", tmp_path, "--images-per-shard", "5") == 2
+    assert "holds now, or cut into other shards; pass --force" in capsys.readouterr().err
 
 
 @pytest.mark.slow

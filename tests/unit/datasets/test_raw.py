@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import io
 import tarfile
 from typing import Literal
@@ -76,6 +77,26 @@ def test_without_archives_the_pictures_are_cut_into_units(tmp_path):
     assert pictures(find(tmp_path))["train/2.png"] == b"train/2.png"
 
 
+def test_the_folder_of_a_split_is_found_at_any_depth(tmp_path):
+    for name in ("v7/validation/1", "v7/test/more/2", "v7/train_0/3", "train/train/test", "validation"):
+        path = tmp_path / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert {unit.split: unit.names for unit in find(tmp_path, images_per_shard=9)} == {
+        "test": ("v7/test/more/2.jpg",),
+        "train": ("train/train/test.jpg", "v7/train_0/3.jpg", "validation.jpg"),
+        "validation": ("v7/validation/1.jpg",),
+    }
+
+
+def test_pictures_below_folders_of_two_splits_are_refused(tmp_path):
+    (tmp_path / "validation" / "train").mkdir(parents=True)
+    (tmp_path / "validation" / "train" / "1.jpg").touch()
+    with pytest.raises(ValueError, match=r"validation/train/1\.jpg: expected one split .* train and validation;"):
+        find(tmp_path)
+    assert [unit.split for unit in find(tmp_path, FOLDER)] == ["train"]
+
+
 def test_a_picture_that_is_gone_is_named(tmp_path):
     (tmp_path / "1.jpg").touch()
     units = find(tmp_path, FOLDER)
@@ -93,9 +114,22 @@ def test_a_folder_without_any_is_refused(tmp_path):
 def test_the_same_files_give_the_same_units_and_others_do_not(archives):
     before = find(archives)
     assert find(archives) == before
+    # What is done stays done with a newer version.
+    names = ("below/part_1.tar.gz", "part_0.tar")
+    text = "\n".join(f"{(archives / name).stat().st_size} {name}" for name in names)
+    assert before[0].key == hashlib.sha256(text.encode()).hexdigest()
     write_archive(archives / "part_0.tar", {"a.jpg": b"A" * 20_000})
     assert [unit.name for unit in find(archives)] == [unit.name for unit in before]
     assert find(archives)[0].key != before[0].key
+
+
+def test_the_checksum_of_files_does_not_depend_on_the_units(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").touch()
+    before = raw.checksum(find(tmp_path, FOLDER, 1))
+    assert raw.checksum(find(tmp_path, FOLDER, 2)) == before
+    (tmp_path / "c.jpg").write_bytes(b"c")
+    assert raw.checksum(find(tmp_path, FOLDER, 2)) != before
 
 
 @pytest.mark.parametrize("length", [700, 1024, 3 * 512, -1024])

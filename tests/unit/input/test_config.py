@@ -3,6 +3,11 @@ import pytest
 from cod_jax.input.config import DataConfig
 
 
+@pytest.mark.parametrize("source", ["tfds:gs://b/sa1b/512/1.0.0:train[:90%]", "tfds:s3://b/sa1b/512/1.0.0"])
+def test_datasets_may_be_at_addresses(source: str):
+    assert DataConfig(source=source, validation_source=source).source == source
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -12,6 +12,8 @@ from PIL import Image
 from cod_jax.input import sources
 from cod_jax.input.pipeline import build_train_batches, load_validation_images
 from tests.input_fixtures import SIZE, colour_of, plain_config
+from tests.storage_fixtures import bucket as bucket
+from tests.storage_fixtures import put_folder
 
 
 def encoded(index):
@@ -85,6 +87,15 @@ def test_the_same_pipeline_reads_it(dataset):
     assert sorted(reds(f"{source}:test")) == [0, 1, 2]
     assert len(reds(f"{source}:train[:25%]")) == 3
     assert len(reds(f"{source}:train+test")) == 15
+    validation = load_validation_images(plain_config(source, validation_source=f"{source}:test"), 9)
+    assert sorted(validation[:, 0, 0, 0].tolist()) == [0, 1, 2]
+
+
+def test_a_dataset_at_an_address_is_read_in_part(dataset, bucket: str):
+    put_folder(dataset, f"{bucket}/cod_colours/1.0.0")
+    source = f"tfds:{bucket}/cod_colours/1.0.0"
+    for part in ("", ":test", ":train[:25%]"):
+        assert sorted(reds(f"{source}{part}")) == sorted(reds(f"tfds:{dataset}{part}"))
     validation = load_validation_images(plain_config(source, validation_source=f"{source}:test"), 9)
     assert sorted(validation[:, 0, 0, 0].tolist()) == [0, 1, 2]
 

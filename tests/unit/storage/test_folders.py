@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import fsspec
@@ -104,6 +105,21 @@ def test_what_is_not_allowed_is_asked_for_once(bucket: str, monkeypatch):
     with pytest.raises(UserError, match=r"memory://bucket/m cannot be used \(OSError: Forbidden: bucket/m\)"):
         storage.fetch(f"{bucket}/m", [MARKER])
     assert asked == [1]
+
+
+@pytest.mark.parametrize("code", files.FULL_DISK)
+def test_a_full_disk_of_this_machine_is_no_failure_of_the_storage(bucket: str, monkeypatch, code: int):
+    def is_full(source: str, local: str) -> None:
+        asked.append(local)
+        raise OSError(code, os.strerror(code))
+
+    _write(f"{bucket}/m", {MARKER: b"1"})
+    asked: list[str] = []
+    monkeypatch.setattr(access, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(fsspec.filesystem("memory"), "get_file", is_full)
+    with pytest.raises(OSError, match=os.strerror(code)) as full:
+        storage.fetch(f"{bucket}/m", [MARKER])
+    assert asked == [f"{full.value.filename}.part"]
 
 
 def test_a_file_that_arrives_cut_is_refused_and_leaves_no_copy(bucket: str, monkeypatch, tmp_path):

@@ -34,7 +34,7 @@ def test_a_working_copy_that_failed_is_there_the_next_time(bucket: str, caplog):
         folder.mkdir()
         (folder / MARKER).write_text("1")
         raise KeyError
-    assert f"what is done so far is in {folder}; the same command goes on with it" in caplog.text
+    assert f"what is done so far is in {folder}; the same command resumes" in caplog.text
     assert not storage.list_files(f"{bucket}/results")
     with storage.working_copy(f"{bucket}/results", MARKER) as again:
         assert (again, (again / MARKER).read_text()) == (folder, "1")
@@ -44,6 +44,78 @@ def test_a_working_copy_that_failed_is_there_the_next_time(bucket: str, caplog):
         ):
             pass
     assert _content(f"{bucket}/results") == {MARKER: b"1"}
+
+
+def _write(folder: Path, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / MARKER).write_text(text)
+
+
+def _work(address: str, text: str) -> None:
+    with storage.working_copy(address, MARKER) as folder:
+        _write(folder, text)
+
+
+def _fail(address: str, text: str = "") -> Path:
+    """Work that ends in an error, after it has written a text, if there is one."""
+    with pytest.raises(KeyError), storage.working_copy(address, MARKER) as folder:  # noqa: PT012
+        if text:
+            _write(folder, text)
+        raise KeyError
+    return folder
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_error_before_anything_is_written_leaves_nothing_and_says_nothing(bucket: str, caplog, is_there: bool):
+    if is_there:
+        _work(f"{bucket}/results", "1")
+    assert not _fail(f"{bucket}/results").exists()
+    assert caplog.text == ""
+
+
+def test_what_an_earlier_call_has_left_outlives_an_error_before_anything_is_written(bucket: str):
+    folder = _fail(f"{bucket}/results", "1")
+    assert _fail(f"{bucket}/results") == folder
+    assert (folder / MARKER).read_text() == "1"
+
+
+def test_a_working_copy_of_what_was_replaced_meanwhile_is_refused(bucket: str):
+    _work(f"{bucket}/results", "1")
+    folder = _fail(f"{bucket}/results", "22")
+    # As long as the address is what it was, the work goes on, and so it does when the marker is already there.
+    assert _fail(f"{bucket}/results", "333") == folder
+    fsspec.filesystem("memory").pipe_file(f"/bucket/results/{MARKER}", b"333")
+    assert _fail(f"{bucket}/results", "4444") == folder
+    fsspec.filesystem("memory").pipe_file(f"/bucket/results/{MARKER}", b"of another machine")
+    with (
+        pytest.raises(UserError, match=rf"bucket/results has got another {MARKER} .*; choose .* or remove that folder"),
+        storage.working_copy(f"{bucket}/results", MARKER),
+    ):
+        pass
+    assert _content(f"{bucket}/results") == {MARKER: b"of another machine"}
+    assert (folder / MARKER).read_text() == "4444"
+
+
+def test_a_working_copy_begun_at_an_empty_address_does_not_replace_what_came_there(bucket: str):
+    _fail(f"{bucket}/results", "1")
+    fsspec.filesystem("memory").pipe_file(f"/bucket/results/{MARKER}", b"2")
+    with pytest.raises(UserError, match=f"another {MARKER}"), storage.working_copy(f"{bucket}/results", MARKER):
+        pass
+
+
+def test_an_upload_that_failed_resumes(bucket: str, monkeypatch, caplog):
+    _work(f"{bucket}/results", "1")
+    monkeypatch.setattr(access, "_PATIENCE_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(fsspec.filesystem("memory"), "put_file", lambda *_: 1 / 0)
+        with pytest.raises(UserError, match="cannot be used"), storage.working_copy(f"{bucket}/results", MARKER) as one:
+            (one / "a").write_text("2")
+    assert "the same command resumes" in caplog.text
+    fsspec.filesystem("memory").pipe_file("/bucket/results/a", b"")
+    assert MARKER not in storage.list_files(f"{bucket}/results")
+    with storage.working_copy(f"{bucket}/results", MARKER):
+        pass
+    assert _content(f"{bucket}/results") == {MARKER: b"1", "a": b"2"}
 
 
 def test_local_folders_are_worked_in_as_they_are(tmp_path: Path):
