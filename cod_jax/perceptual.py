@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from cod_jax.errors import UserError
 from cod_jax.losses.matching import Noised, critic_loss, guided, matching_loss, noised
+from cod_jax.model_folder.abilities import check_teacher
 from cod_jax.model_folder.bundle import Bundle, load_bundle
 from cod_jax.model_folder.included import model_path
 from cod_jax.models import ComputeConfig, build_model
@@ -43,12 +44,14 @@ class CoDLoss:
     Args:
         bundle: The teacher, a loaded model folder; `CoDLoss.load` reads one. It must work on pixels, and have learned
             to predict pictures from noise.
-        guidance_scale: Classifier-free guidance of the teacher; 1 switches it off and takes half of its time.
+        guidance_scale: Classifier-free guidance of the teacher; 1 switches it off and takes half of its time. Teachers
+            that have not learned pictures without a condition, such as the included model, need 1.
         time_shift: Shift of the timesteps, see `flow.shift_time`.
         optimizer: Optimizer of the critic; AdamW with a learning rate of 1e-5 by default.
 
     Raises:
-        UserError: The teacher works on latents, or the guidance or the shift is out of range.
+        UserError: The teacher works on latents, is a one-step codec or cannot be guided, or the guidance or the shift
+            is out of range.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class CoDLoss:
             raise UserError(f"expected guidance_scale from 0 to 1000, got {guidance_scale}")
         if not 0 < time_shift < float("inf"):
             raise UserError(f"expected a positive time_shift, got {time_shift}")
+        check_teacher(bundle.training, guidance_scale, "the teacher")
         self.size_multiple = bundle.config.size_multiple
         self._params, self._guidance_scale, self._time_shift = bundle.params, guidance_scale, time_shift
         self._model = build_model(bundle.config, ComputeConfig(bundle.dtype))
@@ -84,9 +88,12 @@ class CoDLoss:
         return cls(load_bundle(model_path(model), with_prior=False), **settings)
 
     def init(self) -> CoDLossState:
-        """Return the state at the start, when the critic is the teacher and the loss has no gradient yet."""
-        teacher = jax.tree.map(jnp.asarray, self._params)
-        return CoDLossState(teacher, teacher["denoiser"], self._optimizer.init(teacher["denoiser"]))
+        """Return the state at the start, when the critic is the teacher and the loss has no gradient yet.
+
+        Its arrays share no memory with each other or with the model, so a jitted function may donate it.
+        """
+        teacher, critic = jax.tree.map(jnp.array, (self._params, self._params["denoiser"]))
+        return CoDLossState(teacher, critic, self._optimizer.init(critic))
 
     def __call__(
         self,

@@ -105,6 +105,7 @@ def get_config() -> config_dict.ConfigDict:
             "images_per_device": 0,  # most images that a device computes at once, in more parts if need be; 0 is all
             "total_steps": 600_000,
             "seed": 0,
+            "stage": 1,  # in a recipe; later stages need init_from, and draw other random numbers from the same seed
             "compute": {
                 "dtype": "bfloat16",  # "float32" on a CPU
                 "remat": "none",  # work that the backward pass repeats to save memory: "none", "dots" or "full"

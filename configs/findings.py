@@ -54,6 +54,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
     base.apply(
         config,
         {
+            "stage": int(stage),
             "data.crop": "center",
             "data.flip": False,
             "batch_size": 32,

@@ -64,6 +64,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
     base.apply(
         config,
         {
+            "stage": len(presets.STAGES) + int(stage),  # they follow those of pre-training
             "model.codec.pitch": pitch,
             "model.codec.input_stride": 2,
             "model.codec.bottleneck.bits": bits,

@@ -63,6 +63,7 @@ def published_stage(stage: str, pitch: int, steps: dict[str, int], data: str) ->
         "objective.feature_alignment_weight": 0.5,
         "objective.condition_alignment_weight": 0.5,
         "objective.one_step_weight": values["one_step_weight"],
+        "stage": int(stage),
         "init_weights": values["init_weights"],
         "init_fresh": DOUBLING if stage == "2" else (),
     }
@@ -272,11 +273,11 @@ def distill_objective(**fields: Any) -> dict[str, Any]:
     """Return all fields of the second stage of the one-step codec, for `config.objective`."""
     defaults = {
         "kind": "distill",
-        "teacher": "",  # model folder, included model, or run folder, of a pixel CoD
+        "teacher": "",  # model folder, included model, or run folder, of a model on pixels that has learned to sample
         "reconstruction": reconstruction_losses(),
         "distribution_matching_weight": 2.0,
         "adversarial_weight": 0.01,
-        "guidance_scale": 3.0,  # guidance of the teacher; 1 is none
+        "guidance_scale": 3.0,  # of the teacher; 1 is none, for one without null condition, as the included model
         "time_shift": 1.0,  # 1 leaves the times as they are
         "critic_updates": 4,  # updates of critic and discriminator before each update of the student
         "critic_optimizer": optimizer(learning_rate=1e-5, schedule="tenth"),

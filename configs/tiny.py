@@ -35,6 +35,7 @@ _STAGES = {
     "": {},
     "1": {"model.codec.pitch": 16, "model.codec.input_stride": 1, "total_steps": 400},
     "2": {
+        "stage": 2,
         "model.codec.pitch": 32,
         "data.image_size": 128,
         "batch_size": 8,
@@ -43,6 +44,7 @@ _STAGES = {
         "init_fresh": presets.DOUBLING,
     },
     "3": {
+        "stage": 3,
         "model.codec.pitch": 32,
         "data.image_size": 128,
         "batch_size": 8,

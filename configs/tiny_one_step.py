@@ -47,6 +47,7 @@ def get_config(argument: str = "1") -> config_dict.ConfigDict:
     base.apply(
         config,
         {
+            "stage": 1 if stage == "pretrain" else 1 + int(stage),  # they follow the pre-training
             "model.codec.pitch": 4,
             "model.codec.bottleneck.bits": 6,
             "data.image_size": 32,

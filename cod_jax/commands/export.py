@@ -26,6 +26,8 @@ continue training from it. --steps, --guidance and --sampler set how it decodes 
 one step, unless the run's last validation shows that the sampler's pictures have a more natural texture at a PSNR at
 most 4 dB lower; then they take the steps and the guidance of validation.
 """
+# Facts about a run that its validation measured, on the moving average of the weights.
+VALIDATED = ("validation", "validation_loss")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="model folder to write, or an address such as gs://bucket/models/lite",
     )
     parser.add_argument(
-        "--weights", choices=("ema", "raw"), default="ema", help="moving average (default) or last weights"
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="ema: their moving average (default); raw: the weights themselves, which no validation measures",
     )
     parser.add_argument("--step", type=int, help="checkpoint to take; default: the best by validation, else the latest")
     parser.add_argument(
@@ -49,7 +54,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="DIR", help="also fit the prior to the pictures of this folder, as cod fit-prior does"
     )
     parser.add_argument("--force", action="store_true", help=REPLACE_MODEL)
-    add_decoding_arguments(parser, default="what suits, by the run's validation")
+    add_decoding_arguments(parser, default="chosen by the run's validation")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -76,7 +81,10 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--frozen-weights has no effect on this model, which has no autoencoder; leave it out")
     settings = training["config"]
     objective = from_mapping(ObjectiveConfig, upgraded(settings)["objective"], "config.objective")
-    choice = choose_decoding(settings.get("validation", {}), training.get("validation", {}))
+    is_average = args.weights == "ema"
+    choice = Choice(None, None, "the validation measured the moving average, not these weights")
+    if is_average:
+        choice = choose_decoding(settings.get("validation", {}), training.get("validation", {}))
     if objective.trains_one_step:
         guidance = choice.guidance if objective.can_guide else 1.0
         choice = Choice(None, guidance, "the model was trained for one step")
@@ -86,7 +94,8 @@ def _run(args: argparse.Namespace) -> int:
         args.output,
         config,
         unflatten_params(flat_params, build_model(config).shapes),
-        training=training,
+        # What the validation measured is no fact about other weights.
+        training={name: value for name, value in training.items() if is_average or name not in VALIDATED},
         autoencoder=_load_autoencoder(settings, args.frozen_weights) if config.has_learned_autoencoder else {},
         decoding=decoding,
         force=args.force,
@@ -97,6 +106,7 @@ def _run(args: argparse.Namespace) -> int:
         value = training.get("validation_loss") if name == DEFAULT else training.get("validation", {}).get(name)
         if value is not None:
             best = ", the best by validation" if name == DEFAULT else f", the best by {name} ({value:.6g})"
+            best += "" if is_average else " of the moving average"
     step = f"step {training['step']}{best}, " if "step" in training else ""
     frame.say(f"wrote {args.output}: {step}{args.weights} weights, fingerprint {fingerprint[:16]}")
     reason = "--steps asks for it" if args.steps is not None else choice.reason

@@ -37,7 +37,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--on", metavar="DEVICE", help='predict the time of a step on devices of this kind, such as "NVIDIA H200"'
     )
     parser.add_argument(
-        "--efficiency", type=float, default=0.4, metavar="X", help="share of the peak of products; default: 0.4"
+        "--efficiency",
+        type=_share,
+        default=0.4,
+        metavar="X",
+        help="share of the peak of products, above 0 and at most 1; default: 0.4",
     )
 
 
@@ -104,6 +108,16 @@ def _duration(seconds: float) -> str:
             count = seconds / size
             return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text!r}")
+    return share
 
 
 def _mesh(text: str) -> tuple[int, int, int]:

@@ -60,8 +60,8 @@ class Bundle:
         fingerprint: 64 hex digits that name exactly these weights in this model; the prior has no part in it.
         dtype: Dtype of the computation in use.
         training: Facts of its training, such as the step and the settings. They are for people, with two exceptions:
-            the trainer refuses a teacher that they describe as a one-step codec, and more effort in encoding takes the
-            weights of the loss from them.
+            models that cannot be a teacher by them are refused as one, see `abilities`, and more effort in encoding
+            takes the weights of the loss from them.
         autoencoder: Nested dict of float32 numpy arrays, as `Space(config)` takes them; {} where it takes none.
         decoding: How pictures are decoded unless something else is asked for.
         prior: The tables that code the symbols; None where files store them with a fixed number of bits.

@@ -9,6 +9,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 # Its standard input ends with the process that it waits for. Signals that are sent to all processes of a job must not
@@ -21,9 +23,12 @@ if not os.read(0, 1):
     os.write(2, sys.argv[1].encode())
 """
 _LONGEST_WAIT = 5.0
+# For what is still done when this process leaves, all together.
+_LONGEST_FINISH = 10.0
 
 # At most one.
 _waiters: "list[subprocess.Popen[bytes]]" = []
+_unfinished: list[Callable[[], None]] = []
 
 
 def prepare(line: str) -> None:
@@ -49,9 +54,29 @@ def dismiss() -> None:
         waiter.wait(timeout=_LONGEST_WAIT)
 
 
+@contextlib.contextmanager
+def finishing(action: Callable[[], None]) -> Iterator[None]:
+    """Have something done by `leave` inside the block, such as copying the log; it is cut off after ten seconds."""
+    _unfinished.append(action)
+    try:
+        yield
+    finally:
+        _unfinished.remove(action)
+
+
 def leave(status: int) -> NoReturn:
     """End this process at once, after it has said why."""
     try:
         dismiss()
+        if _unfinished:
+            # In a thread, because an action may wait for a network, or for a lock of the thread that leaves.
+            thread = threading.Thread(target=_finish, daemon=True)
+            thread.start()
+            thread.join(_LONGEST_FINISH)
     finally:
         os._exit(status)
+
+
+def _finish() -> None:
+    for action in _unfinished:
+        action()

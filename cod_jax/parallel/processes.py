@@ -17,9 +17,9 @@ from cod_jax.parallel import last_words
 _logger = logging.getLogger(__name__)
 
 # What the libraries that exchange arrays say when another process is gone.
-_LOST = re.compile(
-    r"Gloo \w+ failed|NCCL|Connection (closed|reset) by peer|coordination service|heartbeat", re.IGNORECASE
-)
+_LOST = re.compile(r"Gloo \w+ failed|NCCL|coordination service|heartbeat", re.IGNORECASE)
+# What they may say too, and remote storage as well.
+_LOST_OR_CUT = re.compile(rf"{_LOST.pattern}|Connection (closed|reset) by peer", re.IGNORECASE)
 # Status of work that failed after it had begun, and of one that was never tried.
 _FAILED, _NOTHING_TRIED = 1, 2
 _ADVICE = "the same command resumes from the newest checkpoint, if one is saved"
@@ -99,21 +99,37 @@ def leaving_with_lost_processes() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and _LOST.search(str(cause.__cause__)):
-            cause = cause.__cause__  # of a save that failed, say, which has advice of its own
-        found = _LOST.search(str(cause))
-        if jax.process_count() == 1 or not found:
+        if (line := lost_contact(error)) is None:
             raise
         last_words.dismiss()  # JAX may find out at the same time
         _logger.error(
             "error: process %d of %d lost contact with another one (%s); %s",
             jax.process_index(),
             jax.process_count(),
-            next(line.strip() for line in str(cause).splitlines() if found[0] in line),
+            line,
             _ADVICE,
         )
         last_words.leave(_FAILED)
+
+
+def lost_contact(error: BaseException) -> str | None:
+    """Return the line in which an error says that another process of the run is gone, None if it says something else.
+
+    An error for the user says it only through its cause, for example one about a save that failed. What broke may also
+    be the connection to remote storage, unless the cause is JAX's.
+    """
+    if jax.process_count() == 1:
+        return None
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    for_user = [one for one in causes if isinstance(one, UserError | OSError)]
+    # The last cause first, because others may repeat it with advice of their own.
+    for one in reversed([one for one in causes if one not in for_user]):
+        pattern = _LOST if for_user and not isinstance(one, jax.errors.JaxRuntimeError) else _LOST_OR_CUT
+        if found := pattern.search(str(one)):
+            return next(line.strip() for line in str(one).splitlines() if found[0] in line)
+    return None
 
 
 @contextlib.contextmanager

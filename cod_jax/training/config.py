@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from cod_jax.errors import UserError
 from cod_jax.input.config import DataConfig
 from cod_jax.models.compute import ComputeConfig, Dtype
@@ -159,7 +161,7 @@ class TrainConfig:
         images_per_device: Largest number of images that a device computes at once. A batch then has as many parts as
             the devices of the run need, at least `accumulation_steps`. 0 sets no limit.
         total_steps: Steps of the whole run.
-        seed: Root of all randomness, including the order of the data.
+        seed: Root of all randomness, including the order of the data; see also `stage_seed`.
         compute: Settings of the computation; parameters, their average and the losses are always float32.
         mesh: Devices per mesh axis.
         sharding: Rules that split arrays over the mesh.
@@ -173,6 +175,8 @@ class TrainConfig:
         init_fresh: Wildcard patterns of parameters that keep their fresh values if `init_from` does not fit them.
         max_consecutive_skipped: Number of steps in a row without finite gradients that stops the run.
         limits: How long a process waits before it gives up.
+        stage: Number of the stage that this is in a recipe. Later stages must start from a model, and have random
+            numbers of their own.
     """
 
     model: ModelConfig
@@ -197,9 +201,10 @@ class TrainConfig:
     max_consecutive_skipped: int
     limits: LimitsConfig = LimitsConfig()
     images_per_device: int = 0
+    stage: int = 1
 
     def __post_init__(self):
-        require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped")
+        require_at_least(self, 1, "batch_size", "accumulation_steps", "total_steps", "max_consecutive_skipped", "stage")
         require_at_least(self, 0, "images_per_device")
         require(0 <= self.seed < 2**32, f"seed must be between 0 and 2^32 - 1, got {self.seed}")
         require(self.total_steps < 2**31, f"total_steps must be below 2^31, got {self.total_steps}")
@@ -213,6 +218,13 @@ class TrainConfig:
             f"data.image_size must be a multiple of {multiple}, the larger of model.codec.pitch and 16, got "
             f"{self.data.image_size}",
         )
+
+    @property
+    def stage_seed(self) -> int:
+        """Seed of this stage: the first has `seed` itself, and no later one repeats the order and noise of another."""
+        if self.stage == 1:
+            return self.seed
+        return int(np.random.SeedSequence([self.seed, self.stage]).generate_state(1)[0])
 
     @property
     def frozen_names(self) -> tuple[str, ...]:

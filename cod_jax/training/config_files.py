@@ -1,6 +1,7 @@
 """Reading of config files with their presets and with changed fields."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -17,6 +18,7 @@ from cod_jax.training.config import flatten
 from cod_jax.training.config_list import find_config
 from cod_jax.training.field_names import PREFIX, check_fields, field_names, field_of
 from cod_jax.training.idle_fields import check_effects
+from cod_jax.training.optimizer import OptimizerConfig
 
 ALL_STAGES = "all"
 # Names of version 0.1 and what they became; both work.
@@ -29,6 +31,8 @@ _NEW_NAMES = {
     "objective.rate_weights": "objective.bottleneck.rate_weights",
     "objective.revive_": "objective.bottleneck.revive_",
 }
+# Groups of fields that describe an optimizer.
+_OPTIMIZERS = ("optimizer", "objective.critic_optimizer")
 _REFUSED = re.compile(r"flag --config\.(\S+?)=(.*?): ", re.DOTALL)
 _NO_VALUE = re.compile(r"Missing value for flag --config\.(\S+)")
 
@@ -43,7 +47,8 @@ def read_settings(name: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be used, a field does not exist, or a value has the wrong type.
     """
-    config, changes = _load_config(name), _with_new_names(changes)
+    changes = _with_new_names(changes)
+    config = _with_optimizer_fields(_load_config(name), changes)
     check_fields([config.to_dict()], changes)
     settings = _changed(config, changes)
     check_effects([settings], changes)
@@ -68,7 +73,9 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
     if not stages:
         raise UserError(f"{path} has no stages; leave out :{ALL_STAGES}")
     changes = _with_new_names(changes)
-    configs = {stage: _load_config(f"{path}:{stage}{comma}{options}") for stage in stages}
+    configs = {
+        stage: _with_optimizer_fields(_load_config(f"{path}:{stage}{comma}{options}"), changes) for stage in stages
+    }
     check_fields([config.to_dict() for config in configs.values()], changes)
     settings = {
         stage: _changed(config, _changes_of(changes, field_names(config.to_dict())))
@@ -76,6 +83,29 @@ def read_stages(name: str, changes: Sequence[str] = ()) -> dict[str, dict[str, A
     }
     check_effects(list(settings.values()), changes)
     return settings
+
+
+def _with_optimizer_fields(config: config_dict.ConfigDict, changes: Sequence[str]) -> config_dict.ConfigDict:
+    """Return a config whose optimizers also have the fields of the kinds that changes choose, such as Muon's momentum.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    known = field_names(config.to_dict())
+    for group in _OPTIMIZERS:
+        chosen = _changes_of(changes, {f"{group}.kind"})
+        value = chosen[-1].rpartition("=")[2] if chosen else ""
+        if group not in known or not value or value.startswith("--"):  # an argument without a value is told later
+            continue
+        kind = OptimizerConfig.of_kind(value, f"config.{group}", trusted=True)
+        target: Any = config
+        for part in group.split("."):
+            target = target[part]
+        with target.unlocked():
+            for field in dataclasses.fields(kind):
+                if field.name not in target and field.default is not dataclasses.MISSING:
+                    target[field.name] = field.default
+    return config
 
 
 def _changed(config: config_dict.ConfigDict, changes: Sequence[str]) -> dict[str, Any]:

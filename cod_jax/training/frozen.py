@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from cod_jax.coding.digests import digest_arrays
 from cod_jax.errors import UserError
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.parallel import put
+from cod_jax.parallel.agreement import differing
 from cod_jax.training.objectives.objective import Objective
 from cod_jax.training.plan import Plan
 
@@ -49,13 +49,9 @@ def digests(objective: Objective, given: Mapping[str, Params]) -> dict[str, str]
         UserError: The processes were given different networks.
     """
     by_name = {name: _digest(given[name], objective.frozen_configs.get(name)) for name in sorted(objective.frozen)}
-    if by_name and jax.process_count() > 1:
-        own = np.frombuffer(bytes.fromhex("".join(by_name.values())), np.uint8).reshape(len(by_name), -1)
-        of_all = np.asarray(multihost_utils.process_allgather(own))
-        differ = (of_all != of_all[0]).any(axis=(0, 2))
-        if differ.any():
-            names = ", ".join(np.array(list(by_name))[differ])
-            raise UserError(f"the processes were given different weights of {names}; give all of them the same files")
+    if found := differing({name: bytes.fromhex(digest) for name, digest in by_name.items()}):
+        names = ", ".join(found)
+        raise UserError(f"the processes were given different weights of {names}; give all of them the same files")
     return by_name
 
 

@@ -87,7 +87,7 @@ def check_start(config: TrainConfig) -> None:
     """Check that the settings of a run without a checkpoint say what it starts from.
 
     Raises:
-        UserError: The objective needs a model, or settings of `init_from` are given without it.
+        UserError: The objective or the stage needs a model, or settings of `init_from` are given without it.
     """
     if config.init_from:
         return
@@ -96,11 +96,21 @@ def check_start(config: TrainConfig) -> None:
             f"init_from must name a pre-trained model for objective.kind {config.objective.kind}, got nothing; give a "
             "model folder or a run folder"
         )
+    if config.objective.freeze:
+        raise UserError(
+            f"init_from must name a model with objective.freeze {config.objective.freeze}, since what is frozen would "
+            "keep its random values, got nothing; give a model folder or a run folder, or leave objective.freeze out"
+        )
     if config.init_fresh or config.init_weights != "ema":
         raise UserError(
             "init_from must name a model with init_fresh or init_weights=raw, as a second stage has them, got nothing; "
             "give a model folder or a run folder, or start from scratch with --config.init_fresh='()' "
-            "--config.init_weights=ema"
+            "--config.init_weights=ema --config.stage=1"
+        )
+    if config.stage > 1:
+        raise UserError(
+            f"init_from must name a model in stage {config.stage} of a recipe, which goes on from the one before, got "
+            "nothing; give a model folder or a run folder, or start from scratch with --config.stage=1"
         )
 
 
@@ -194,7 +204,7 @@ def load_fitted(config: TrainConfig, params: Params, source: Source) -> Initial:
         params: Fresh parameters of the model.
         source: The training pictures.
     """
-    batches = build_train_batches(config.data, batch_size=config.batch_size, seed=config.seed, source=source)
+    batches = build_train_batches(config.data, batch_size=config.batch_size, seed=config.stage_seed, source=source)
     with contextlib.closing(batches):
         read = itertools.islice(batches, -(-_FITTED_IMAGES // config.batch_size))
         moments = patch_moments(image for batch in read for image in batch["image"])

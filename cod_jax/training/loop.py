@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
@@ -19,7 +18,6 @@ from tqdm import tqdm
 
 from cod_jax import files
 from cod_jax.errors import UserError
-from cod_jax.input.pipeline import TrainBatches, build_train_batches, load_validation_images
 from cod_jax.models.functional import Params
 from cod_jax.parallel import batch_sharding, check_batch_size, global_batch, make_mesh, num_batch_shards, sharding_rows
 from cod_jax.parallel.processes import leaving_with_lost_processes
@@ -31,18 +29,21 @@ from cod_jax.training.goodput import STEPPING, WAITING, WallTime
 from cod_jax.training.initial import check_start, initial_state
 from cod_jax.training.meter import Meter
 from cod_jax.training.objectives.objective import Update
+from cod_jax.training.out_of_memory import naming_memory
 from cod_jax.training.picture_metrics import MetricLoader, no_metrics
 from cod_jax.training.plan import Plan, compile_step, make_plan, step_flops
 from cod_jax.training.profile import Profile
 from cod_jax.training.report import Report
 from cod_jax.training.results import append_result, keep_results
+from cod_jax.training.resuming import as_begun, check_same_state
+from cod_jax.training.run_data import open_data
 from cod_jax.training.run_folder import DamagedCheckpointError, latest_step, stages_of
 from cod_jax.training.saved_models import check_whole, load_meta
 from cod_jax.training.skipping import SkippedSteps
 from cod_jax.training.state import TrainState
 from cod_jax.training.step import Metrics
 from cod_jax.training.stopping import interrupt_as_termination, stop_event
-from cod_jax.training.validation import build_validator
+from cod_jax.training.validation import build_validator, saving_if_it_fails
 from cod_jax.training.watchdog import watchdog
 from cod_jax.training.writers import TensorBoardWriter
 
@@ -98,15 +99,20 @@ def train(
     place = place_of(config, workdir)
     if latest_step(place) is None:
         check_start(config)
+    config = as_begun(config, place)
     mesh = make_mesh(config.mesh)
     config, batch = _check_batch(config, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     _logger.info("devices: %d x %s, processes: %d, mesh: %s", mesh.size, _device_kind(mesh), jax.process_count(), axes)
     is_first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        clock = WallTime(workdir if is_first else None, stack.enter_context(watchdog(config.limits.step_seconds)))
-        batches, validation_images = _open_data(config)
+        stack.enter_context(naming_memory("starting"))
+        watch = stack.enter_context(watchdog(config.limits.step_seconds))
+        clock = WallTime(workdir if is_first else None, watch)
+        batches, validation_images = open_data(config)
         stack.callback(batches.close)
+        # Not before, because shards at some addresses are copied first, which may take hours.
+        watch("starting")
 
         # Shapes before memory: the state is abstract until it is restored or created with its sharding.
         plan = make_plan(config, mesh)
@@ -114,9 +120,9 @@ def train(
         given = load_frozen()
         frozen_params = placed(plan, given)
         frozen_digests = digests(plan.objective, given)
-        key = jax.random.key(config.seed)
+        key = jax.random.key(config.stage_seed)
         metrics = load_metrics(config.validation.metrics)
-        validate = build_validator(config, plan, validation_images, metrics, key, mesh, batch)
+        validate = build_validator(config, plan, validation_images, metrics, key, batch)
 
         clock.begin("restoring")
         # The order matters: a checkpoint of this run, else a model to start from, else scratch. They never mix.
@@ -126,6 +132,7 @@ def train(
 
         def check(meta: Mapping[str, Any]) -> None:
             _check_same_model(config, place, meta)
+            check_same_state(config, place, meta, shapes)
             check_same(place, meta, frozen_digests)
             batches.set_state(meta["data"])
 
@@ -158,7 +165,8 @@ def train(
         clock.begin("compiling")
         clock.write()  # so that a start killed while compiling is counted
         begin = time.monotonic()
-        updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
+        with naming_memory("compiling"):
+            updates = [compile_step(plan, config, update, batch) for update in plan.objective.updates]
         _logger.info("the step is ready after %.1f s", time.monotonic() - begin)
         schedule = plan.objective.schedule
         readers = config.data.num_threads, config.data.num_workers
@@ -181,8 +189,25 @@ def train(
                 if not skipped.look(*queued.popleft()):
                     raise skipped.error(back())
 
-        profile = Profile(workdir / "tensorboard" if is_first else None, profile_steps, settle=lambda: look(0))
+        def save(measured: Mapping[str, float] | None) -> bool:
+            """Start to save the state, and return whether it may be saved."""
+            look(0)
+            with clock.phase("saving"):
+                # A state that no finite gradient follows may be useless, so it never replaces a good one. The save
+                # waits for a step with finite gradients.
+                if skipped.skipping:
+                    return False
+                _logger.info("saving step %d", done)
+                clock.write()  # so that the time is counted if the process is killed while saving
+                meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
+                store.save(done, state, {**meta, "validation": measured or {}}, measured)
+                clock.saved(done)
+            return True
+
+        taken = range(start + 1, config.total_steps + 1)
+        profile = Profile(workdir / "tensorboard" if is_first else None, profile_steps, taken, lambda: look(0))
         stack.callback(profile.close)
+        stack.enter_context(naming_memory("training"))
         # Last, so that it leaves before anything above waits for a process that is gone.
         stack.enter_context(leaving_with_lost_processes())
         clock.begin(STEPPING)
@@ -214,7 +239,7 @@ def train(
             measured: dict[str, float] | None = None
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
-                with clock.phase("validating"):
+                with saving_if_it_fails(save), naming_memory("validating"), clock.phase("validating"):
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
@@ -222,17 +247,7 @@ def train(
             is_validated = measured is not None
             due = due or done % config.checkpoint.every_steps == 0 or is_validated or is_last or stopping
             if due:
-                look(0)
-                with clock.phase("saving"):
-                    # A state that no finite gradient follows may be useless, so it never replaces a good one. The save
-                    # waits for a step with finite gradients.
-                    if not skipped.skipping:
-                        _logger.info("saving step %d", done)
-                        clock.write()  # so that the time is counted if the process is killed while saving
-                        meta = {"config": config.to_dict(), "data": batches.get_state(), "frozen": frozen_digests}
-                        store.save(done, state, {**meta, "validation": measured or {}}, measured)
-                        clock.saved(done)
-                        due = False
+                due = not save(measured)
             if stopping and not is_last:
                 unsaved = ", whose update was skipped, so it is not saved" if due else ""
                 _logger.info("stopping as told after step %d%s; the same command resumes", done, unsaved)
@@ -288,10 +303,10 @@ def check(config: TrainConfig, load_metrics: MetricLoader = no_metrics) -> None:
     mesh = make_mesh(config.mesh)
     config, batch = _check_batch(config, mesh)
     plan = make_plan(config, mesh)
-    batches, held_out = _open_data(config)
+    batches, held_out = open_data(config)
     with contextlib.closing(batches):
         metrics = load_metrics(config.validation.metrics)
-        build_validator(config, plan, held_out, metrics, jax.random.key(config.seed), mesh, batch)
+        build_validator(config, plan, held_out, metrics, jax.random.key(config.stage_seed), batch)
         next(batches)
 
 
@@ -301,30 +316,6 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, NamedSha
     config = config.shared_by(num_batch_shards(batch))
     check_batch_size("batch_size / accumulation_steps", config.batch_size // config.accumulation_steps, batch)
     return config, batch
-
-
-def _open_data(config: TrainConfig) -> tuple[TrainBatches, np.ndarray]:
-    """Return this process's training batches, and the held-out images."""
-    batches = build_train_batches(
-        config.data,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    held_out = load_validation_images(config.data, config.validation.num_wanted, batches.source)
-    validation = f"{len(held_out)} images to validate on" if config.validation.num_wanted else "validation is off"
-    _logger.info("data: %d files for training from %s; %s", batches.num_images, config.data.source, validation)
-    if batches.num_images < config.batch_size:
-        _logger.warning(
-            "there are %d files and %d images in a batch, so a batch holds files several times; give more photographs "
-            "or set --config.batch_size",
-            batches.num_images,
-            config.batch_size,
-        )
-    if not len(held_out) and config.validation.num_wanted:
-        _logger.warning("no image is held out, so nothing is validated and the newest checkpoint counts as the best")
-    return batches, held_out
 
 
 def _check_same_model(config: TrainConfig, place: str, meta: Mapping[str, Any]) -> None:

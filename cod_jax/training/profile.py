@@ -16,14 +16,23 @@ class Profile:
     Args:
         folder: Folder of the TensorBoard files, which takes the trace. None traces nothing.
         steps: First and last step, or None to trace nothing.
+        taken: The steps that this start of the run takes, if nothing stops it.
         settle: Function that waits until all steps so far have ended.
     """
 
-    def __init__(self, folder: Path | None, steps: tuple[int, int] | None, settle: Callable[[], None]):
+    def __init__(self, folder: Path | None, steps: tuple[int, int] | None, taken: range, settle: Callable[[], None]):
         self._folder = folder
         self._first, self._last = steps or (0, -1)
         self._settle = settle
         self._running = False
+        if folder is not None and steps is not None and not (self._first < taken.stop and taken.start <= self._last):
+            _logger.warning(
+                "expected steps to trace among %d to %d, which this run takes, got %d to %d; nothing is traced, so "
+                "give others with --profile",
+                taken.start,
+                taken.stop - 1,
+                *steps,
+            )
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:

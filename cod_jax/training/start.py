@@ -18,6 +18,7 @@ from cod_jax.errors import UserError
 from cod_jax.files import make_directory
 from cod_jax.locks import lock
 from cod_jax.models.functional import Params
+from cod_jax.parallel import last_words
 from cod_jax.parallel.processes import leaving_with_lost_processes
 from cod_jax.storage import Mirror
 from cod_jax.training.config import TrainConfig
@@ -64,8 +65,14 @@ def run_stages(
     try:
         make_directory(workdir)
         log = workdir / (LOG_FILE if is_first else f"train.{jax.process_index()}.log")
-        mirror = Mirror(workdir, address, _kept_by(log.name, is_first)) if address else contextlib.nullcontext()
-        with _alone(workdir), mirror, _log_to(log, everything=is_first), leaving_with_lost_processes():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_alone(workdir))
+            if address:
+                mirror = stack.enter_context(Mirror(workdir, address, _kept_by(log.name, is_first)))
+                # A process that leaves at once does not come to the end of the mirror.
+                stack.enter_context(last_words.finishing(mirror.copy))
+            stack.enter_context(_log_to(log, everything=is_first))
+            stack.enter_context(leaving_with_lost_processes())
             return _run_unfinished(runs, load_frozen, load_metrics, profile_steps)
     except (UserError, OSError):
         if is_first and is_new:

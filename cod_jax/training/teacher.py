@@ -1,6 +1,7 @@
 """Teacher of a distillation, the diffusion model that a one-step codec learns from."""
 
 from cod_jax.errors import UserError
+from cod_jax.model_folder.abilities import check_teacher
 from cod_jax.model_folder.bundle import load_bundle, load_description
 from cod_jax.model_folder.included import model_path
 from cod_jax.models import ModelConfig, build_model, unflatten_params
@@ -9,11 +10,15 @@ from cod_jax.training.run_folder import errors_that_name, latest_step
 from cod_jax.training.saved_models import load_for_export, load_meta
 
 
-def load_teacher_config(path: str) -> ModelConfig:
+def load_teacher_config(path: str, guidance_scale: float = 1.0) -> ModelConfig:
     """Return the description of the model in a model folder, an included one, or a run folder.
 
+    Args:
+        path: The folder.
+        guidance_scale: Guidance of the teacher; 1 is none.
+
     Raises:
-        UserError: No folder is named, or it contains no model, or a one-step codec.
+        UserError: No folder is named, or it contains no model, or one that cannot be a teacher with this guidance.
     """
     if not path:
         raise UserError(
@@ -28,12 +33,7 @@ def load_teacher_config(path: str) -> ModelConfig:
         folder = model_path(path)
         with errors_that_name(f"objective.teacher {path}", folder):
             config, facts = load_description(folder)
-    match facts:
-        case {"config": {"objective": {"kind": "one_step" | "distill"}}} | {"class": "OneStepCoD"}:
-            raise UserError(
-                f"objective.teacher must be a diffusion model, got the one-step codec {path}; give a pre-trained CoD "
-                "or CoD-Lite"
-            )
+    check_teacher(facts, guidance_scale, f"objective.teacher {path}")
     return config
 
 

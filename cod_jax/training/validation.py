@@ -1,22 +1,26 @@
 """Validation on held-out images: losses, one-step and sampled reconstructions, rate and use of the bottleneck."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, UInt8
 
+from cod_jax import files
 from cod_jax.diffusion.samplers import sample
 from cod_jax.images import signed_to_uint8, uint8_to_unit, unit_to_signed
 from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
-from cod_jax.parallel import gathered, global_batch, num_batch_shards, replicated
+from cod_jax.parallel import Rules, gathered, gathering_blocks, global_batch, num_batch_shards, replicated
+from cod_jax.parallel.processes import lost_contact
 from cod_jax.training.config import TrainConfig, ValidationConfig
-from cod_jax.training.objectives.objective import Objective
+from cod_jax.training.keys import side_key
 from cod_jax.training.picture_metrics import PictureMetric, name_of
 from cod_jax.training.plan import Plan
 from cod_jax.training.ranking import DEFAULT, check_measured
@@ -26,50 +30,49 @@ _LARGEST_PSNR = 100.0
 _STATISTICS = "statistics/"
 _PICTURES = ("one_step", "sampled")
 
+_logger = logging.getLogger(__name__)
+
 
 class Validator:
     """Validation of parameters on a fixed set of images with fixed randomness.
 
     Args:
-        objective: The objective.
+        plan: Plan of the run.
         config: Settings of the validation.
         images_uint8: Held-out images [N, S, S, 3], the same in every process; N may be 0.
+        rules: Mesh axes of the logical axes, see `parallel.spec`.
         batch_size: Largest number of images at a time over all devices.
         key: Randomness of the losses and of the sampler's noise, the same at every validation.
-        mesh: Device mesh.
-        param_shardings: Shardings of the parameters.
-        frozen_shardings: Shardings of the frozen networks' parameters.
-        batch: Sharding of a batch.
+        batch: Sharding of a batch, on the plan's mesh.
         metrics: Further metrics, measured on the host by comparing images with their reconstructions in one step.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        plan: Plan,
         config: ValidationConfig,
         images_uint8: UInt8[np.ndarray, "N S S 3"],
         *,
+        rules: Rules,
         batch_size: int,
         key: jax.Array,
-        mesh: Mesh,
-        param_shardings: Any,
-        frozen_shardings: Any,
         batch: NamedSharding,
         metrics: Sequence[PictureMetric] = (),
     ):
         self._metrics = metrics
         self._images = images_uint8
         self._config = config
-        self._codec = objective.model_config.codec
+        self._codec = plan.objective.model_config.codec
         self._key = key
         self._batch = batch
         shards = num_batch_shards(batch)
         # A small set makes a small batch. The last batch is filled up with images of the set.
         self._size = min(batch_size, -(-max(len(images_uint8), 1) // shards) * shards)
+        everywhere = replicated(batch.mesh)
         self._measure = jax.jit(
-            make_measure(objective, config, param_shardings, frozen_shardings),
-            in_shardings=(param_shardings, frozen_shardings, batch, batch, replicated(mesh)),
-            out_shardings=replicated(mesh),
+            gathering_blocks(rules, batch.mesh)(make_measure(plan, config)),
+            in_shardings=(plan.shardings.params, plan.frozen_shardings, batch, batch, everywhere),
+            out_shardings=everywhere,
         )
 
     @property
@@ -138,7 +141,6 @@ def build_validator(
     held_out: np.ndarray,
     metrics: Sequence[PictureMetric],
     key: jax.Array,
-    mesh: Mesh,
     batch: NamedSharding,
 ) -> Validator:
     """Return the validation of a run.
@@ -149,21 +151,18 @@ def build_validator(
         held_out: Held-out images [N, S, S, 3].
         metrics: Further metrics.
         key: Root of the run's randomness.
-        mesh: Device mesh.
-        batch: Sharding of a batch.
+        batch: Sharding of a batch, on the plan's mesh.
 
     Raises:
         UserError: It does not measure the number that ranks the checkpoints.
     """
     validate = Validator(
-        plan.objective,
+        plan,
         config.validation,
         held_out,
+        rules=config.sharding.rules,
         batch_size=config.batch_size // config.accumulation_steps,
-        key=jax.random.fold_in(key, 1),
-        mesh=mesh,
-        param_shardings=plan.shardings.params,
-        frozen_shardings=plan.frozen_shardings,
+        key=side_key(key, 0),
         batch=batch,
         metrics=metrics,
     )
@@ -174,14 +173,31 @@ def build_validator(
     return validate
 
 
+@contextlib.contextmanager
+def saving_if_it_fails(save: Callable[[None], object]) -> Iterator[None]:
+    """Save the state if a validation fails: without that, the next start would repeat its steps and fail again.
+
+    Args:
+        save: Function that saves the state; it gets None in the place of the numbers of a validation.
+    """
+    try:
+        yield
+    except Exception as error:
+        if lost_contact(error) is None:  # otherwise nothing can be saved
+            # Now, because a process that fails alone waits for the others in vain.
+            _logger.error("the validation failed (%s); saving the state without it", files.reason(error))
+            save(None)
+        raise
+
+
 def _is_scalar(name: str) -> bool:
     return name not in _PICTURES and not name.startswith(_STATISTICS)
 
 
 def make_measure(
-    objective: Objective, config: ValidationConfig, param_shardings: Any, frozen_shardings: Any
+    plan: Plan, config: ValidationConfig
 ) -> Callable[[Params, Params, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]:
-    """Return a function that measures a batch of images.
+    """Return a function that measures a batch of images; trace it inside `parallel.gathering_blocks`.
 
     Its arguments are parameters, those of the frozen networks, images uint8 [B, S, S, 3], their indices [B], and a key.
     For each image it returns the losses, reconstructions in uint8, their PSNR in dB and MS-SSIM, the mean differences
@@ -190,9 +206,11 @@ def make_measure(
     The randomness of an image depends on its index, so the results do not depend on how images share batches or
     devices.
     """
+    objective = plan.objective
 
     def measure(params: Params, frozen: Params, image_uint8: jax.Array, index: jax.Array, key: jax.Array):
-        params, frozen = gathered(params, param_shardings), gathered(frozen, frozen_shardings)
+        params = gathered(params, plan.shardings.params, objective.axes)
+        frozen = gathered(frozen, plan.frozen_shardings, plan.frozen_axes)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
         def losses_of(image: jax.Array, key: jax.Array) -> Mapping[str, jax.Array]:

@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import logging
+import math
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ _FAILED = 1
 
 @contextlib.contextmanager
 def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
-    """End the process if the block does not report for too long.
+    """End the process if the block does not report for too long after its first report.
 
     A line in the log says what the process was doing, and the stacks of all threads go to standard error. The process
     then ends with status 1, because a hang in a library cannot be interrupted in another way.
@@ -27,9 +28,10 @@ def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
         limit_seconds: Longest time between two reports; 0 waits forever.
 
     Yields:
-        A function that reports: it takes a few words on what the process does from now on.
+        A function that reports: it takes a few words on what the process does from now on. Nothing is watched before it
+        is called.
     """
-    doing, since = "starting", time.monotonic()
+    doing, since = "", math.inf
 
     def report(text: str) -> None:
         nonlocal doing, since
@@ -37,6 +39,8 @@ def watchdog(limit_seconds: float) -> Iterator[Callable[[str], None]]:
 
     def watch() -> None:
         while not closed.wait(limit_seconds / 10):
+            if since == math.inf:
+                continue
             # Python cannot run this thread while a library holds the interpreter. Then the timer, which is not a Python
             # thread, dumps the stacks and ends the process.
             faulthandler.dump_traceback_later(limit_seconds, exit=True, file=sys.__stderr__ or 2)

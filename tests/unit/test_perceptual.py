@@ -72,6 +72,8 @@ def test_what_cannot_work_is_refused(teacher: Bundle):
         CoDLoss(dataclasses.replace(teacher, config=tiny_latent_config()))
     with pytest.raises(UserError, match="guidance_scale from 0 to 1000, got -1"):
         CoDLoss(teacher, guidance_scale=-1.0)
+    with pytest.raises(UserError, match="the teacher must be a diffusion model, got a one-step codec, which has not"):
+        CoDLoss(dataclasses.replace(teacher, training={"config": {"objective": {"kind": "distill"}}}))
     with pytest.raises(UserError, match="positive time_shift, got 0"):
         CoDLoss(teacher, time_shift=0.0)
     loss = CoDLoss(teacher, guidance_scale=1.0)
@@ -79,3 +81,17 @@ def test_what_cannot_work_is_refused(teacher: Bundle):
         loss(loss.init(), KEY, OUTPUT[:, :, :30], IMAGE[:, :, :30])
     with pytest.raises(UserError, match="nowhere"):
         CoDLoss.load("nowhere")
+
+
+def test_the_included_model_is_taken_without_guidance_only():
+    with pytest.raises(UserError, match=r"expected guidance_scale 1 of the teacher, which .*, got 3; set guidance"):
+        CoDLoss.load("compact")
+    CoDLoss.load("compact", guidance_scale=1.0)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])
+def test_a_state_can_be_donated(teacher: Bundle, convert: Any):
+    given = dataclasses.replace(teacher, params=jax.tree.map(convert, teacher.params))
+    states = [CoDLoss(given).init() for _ in range(2)]
+    leaves = [leaf for leaf in jax.tree.leaves((given.params, states)) if isinstance(leaf, jax.Array)]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)

@@ -98,19 +98,21 @@ def without_frozen(names: Iterable[str], patterns: tuple[str, ...]) -> tuple[str
     Raises:
         UserError: A pattern names no parameter, or nothing is left to train.
     """
-    trained = list(names)
+    names = list(names)
+    frozen: set[str] = set()
     for pattern in patterns:
-        named = set(fnmatch.filter(trained, f"model/{pattern}"))
+        named = fnmatch.filter(names, f"model/{pattern}")
         if not named:
-            of_model = sorted({"/".join(name.split("/")[1:3]) for name in trained if name.startswith("model/")})
+            of_model = sorted({"/".join(name.split("/")[1:3]) for name in names if name.startswith("model/")})
             raise UserError(
                 f"objective.freeze: no parameter that trains is named {pattern!r}; expected a pattern such as "
                 f"{of_model[0] + '/*'!r}; the model's parts are {', '.join(of_model)}"
             )
-        trained = [name for name in trained if name not in named]
+        frozen.update(named)
+    trained = tuple(name for name in names if name not in frozen)
     if not any(name.startswith(("model/", "lora/")) for name in trained):
         raise UserError("objective.freeze names all parameters of the model; leave some to train")
-    return tuple(trained)
+    return trained
 
 
 def _layer(name: str) -> str:

@@ -23,6 +23,7 @@ from cod_jax.models.fields import require, require_at_least
 from cod_jax.models.functional import Params, flatten_params
 from cod_jax.models.space import Space
 from cod_jax.nn.spectral_norm import init_singular_vectors, spectral_normalize
+from cod_jax.training.keys import side_key
 from cod_jax.training.objectives.adaptation import Adaptation, check_lora, named_layers, without_frozen
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import Buffers, LossOutput
@@ -43,8 +44,8 @@ class DistillConfig(ObjectiveConfig):
 
     Attributes:
         kind: Name of this objective.
-        teacher: Model folder or run folder of a pixel CoD. The student's pictures should look like those of this
-            model.
+        teacher: Model folder or run folder of a model on pixels that has learned to sample. The student's pictures
+            should look like those of this model.
         reconstruction: Weights of the first stage's losses.
         distribution_matching_weight: Weight of distribution matching.
         adversarial_weight: Weight of the loss for fooling the discriminator.
@@ -95,7 +96,7 @@ class DistillConfig(ObjectiveConfig):
 
     def build(self, context: ObjectiveContext) -> "Distill":
         """Return the objective, after reading the teacher's description; see `ObjectiveConfig.build`."""
-        return Distill(self, context, load_teacher_config(self.teacher))
+        return Distill(self, context, load_teacher_config(self.teacher, self.guidance_scale))
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
@@ -188,7 +189,7 @@ class Distill(Objective):
         return {
             "model": self.functional.init(key_model),
             # Not another part of the split, which would change all other draws.
-            **self.adaptation.init(jax.random.fold_in(key, 1)),
+            **self.adaptation.init(side_key(key, 0)),
             **self.reconstruction.init_heads(key_heads),
             "critic": critic,
             "discriminator": self.discriminator.functional.init(key_discriminator),

@@ -49,6 +49,7 @@ class ObjectiveConfig(Part):
         kind: Name of this objective.
         bottleneck: Training settings of the bottleneck.
         teacher: Model folder or run folder of a model that the objective learns from; "" without a teacher.
+        freeze: Patterns of the model's parameters that stay as they are; () if all may train.
     """
 
     FAMILY: ClassVar[Mapping[str, str]] = {
@@ -58,6 +59,7 @@ class ObjectiveConfig(Part):
     }
     bottleneck: BottleneckTraining
     teacher: str = ""
+    freeze: tuple[str, ...] = ()
 
     @property
     def frozen_names(self) -> tuple[str, ...]:

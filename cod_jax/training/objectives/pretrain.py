@@ -21,6 +21,7 @@ from cod_jax.models.functional import Functional, Params, flatten_params
 from cod_jax.models.heads import FeatureHead
 from cod_jax.models.space import Space
 from cod_jax.nn.embeddings import patchify
+from cod_jax.training.keys import side_key
 from cod_jax.training.objectives.adaptation import Adaptation, check_lora, named_layers, without_frozen
 from cod_jax.training.objectives.bottleneck_side import BottleneckSide
 from cod_jax.training.objectives.loss_output import LossOutput
@@ -223,8 +224,8 @@ class Pretrain(Objective):
         key_model, *keys = jax.random.split(key, 1 + len(self.heads))
         heads = {name: head.init(key) for (name, head), key in zip(self.heads.items(), keys, strict=True)}
         # Not other parts of the split, which would change all other draws.
-        adaptations = self.adaptation.init(jax.random.fold_in(key, 1))
-        heads |= {name: head.init(jax.random.fold_in(key, 2)) for name, head in self.bottleneck.heads.items()}
+        adaptations = self.adaptation.init(side_key(key, 0))
+        heads |= {name: head.init(side_key(key, 1)) for name, head in self.bottleneck.heads.items()}
         return {"model": self.functional.init(key_model), **adaptations, "heads": heads}
 
     def exported(self, params: Params) -> Params:

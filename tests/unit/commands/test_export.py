@@ -165,6 +165,21 @@ def test_the_validation_chooses_the_steps(stub_run, capsys, psnr, options, expec
     assert saved["decoding"] == dataclasses.replace(expected, num_steps=1)
 
 
+def test_the_validation_of_the_average_says_nothing_about_the_raw_weights(stub_run, monkeypatch, capsys):
+    measured = {"psnr_one_step": 24.0, "psnr_sampled": 23.0, "texture": 10, "texture_one_step": 4, "texture_sampled": 9}
+    settings = {"num_sampling_steps": 20, "guidance_scale": 2.0}
+    monkeypatch.setattr("cod_jax.training.saved_models.best_by", lambda _: "psnr_one_step")
+    for weights, steps in (("ema", 20), ("raw", 1)):
+        saved = stub_run(tiny_pixel_config(), measured=measured, validation=settings)
+        assert main(["export", "--workdir", "run", "--output", "model", "--weights", weights]) == 0
+        assert saved["decoding"].num_steps == steps
+        assert saved["training"].get("validation") == (measured if weights == "ema" else None)
+        out = capsys.readouterr().out
+        assert ("(24) of the moving average, raw weights, " in out) == (weights == "raw")
+        assert ("(the validation measured the moving average, not these weights)" in out) == (weights == "raw")
+    assert saved["training"]["step"] == 7
+
+
 @pytest.mark.parametrize("options", [(), ("--frozen-weights", "elsewhere")])
 def test_a_latent_model_gets_the_autoencoder_of_its_run(stub_run, monkeypatch, options: tuple[str, ...]):
     monkeypatch.setattr("cod_jax.interop.load_sd_vae", lambda folder, **_: {"from": str(folder)})

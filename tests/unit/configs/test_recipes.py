@@ -76,6 +76,7 @@ def test_published_stages_have_the_published_constants(recipe):
     assert {(o.feature_alignment_weight, o.condition_alignment_weight) for o in objectives} == {(0.5, 0.5)}
     assert [o.one_step_weight for o in objectives] == [0.0, 0.0, 1.0]
     assert [c.init_weights for c in stages[1:]] == ["raw", "ema"]
+    assert [c.stage for c in stages] == [1, 2, 3]
     assert stages[1].model == stages[2].model
     rate = 0.00024 if recipe.endswith("64") else 0.0039
     assert stages[1].model.codec.nominal_bits_per_pixel == pytest.approx(rate, rel=0.02)

@@ -94,6 +94,31 @@ def test_threads_that_leave_at_once_do_leave():
     assert "killed or aborted" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("print('copied', flush=True)", "copied\n"),
+        ("1 / 0", ""),
+        ("print('begun', flush=True); time.sleep(60)", "begun\n"),
+    ],
+)
+def test_what_is_not_finished_is_done_before_leaving_unless_it_takes_too_long(action: str, said: str):
+    program = f"""
+last_words._LONGEST_FINISH = 1.0
+def act():
+    {action}
+with last_words.finishing(act):
+    last_words.leave(7)
+"""
+    done = run(program)
+    assert (done.returncode, done.stdout) == (7, said)
+
+
+def test_what_is_finished_is_not_done_again():
+    program = "\nwith last_words.finishing(lambda: print('copied', flush=True)): pass\nlast_words.leave(7)"
+    assert run(program).stdout == ""
+
+
 def test_without_a_further_process_only_the_line_is_missing():
     program = """
 def refuse(*_, **__): raise OSError("no more processes")

@@ -5,8 +5,10 @@ import sys
 import jax
 import pytest
 
+from cod_jax.errors import WorkError
 from cod_jax.parallel import last_words
-from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes
+from cod_jax.parallel.processes import join_processes, leaving_with_lost_processes, lost_contact
+from cod_jax.storage import StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,35 @@ def test_the_line_names_the_loss_and_not_what_failed_because_of_it(monkeypatch, 
         raise failed
     assert "start again" not in caplog.text
     assert LOST in caplog.text
+
+
+def caused_by(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+CUT = "Connection reset by peer"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        # Storage that closes connections is not another process.
+        (StorageError(f"s3://bucket/photos cannot be used ({CUT})"), None),
+        (caused_by(StorageError(f"gs://bucket cannot be used ({CUT})"), RuntimeError(f"request: {CUT}")), None),
+        (caused_by(WorkError(f"the checkpoint cannot be saved ({CUT})"), ValueError(f"CURL error: {CUT}")), None),
+        (ConnectionResetError(104, CUT), None),
+        # What breaks a save may be the loss of a process.
+        (caused_by(WorkError("the checkpoint cannot be saved"), ValueError(LOST)), LOST),
+        (caused_by(WorkError("not saved"), jax.errors.JaxRuntimeError(f"INTERNAL:\n{CUT}")), CUT),
+        (RuntimeError(f"UNAVAILABLE: {CUT}"), f"UNAVAILABLE: {CUT}"),
+    ],
+)
+def test_an_error_for_the_user_is_a_lost_process_only_if_jax_has_said_so(monkeypatch, error, line):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert lost_contact(error) == line
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
+    assert lost_contact(error) is None
 
 
 @pytest.mark.parametrize(

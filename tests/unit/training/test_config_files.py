@@ -8,6 +8,7 @@ from cod_jax.errors import UserError
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_settings, read_stages
 from cod_jax.training.config_list import config_files
+from cod_jax.training.optimizer import MuonConfig
 from configs import tiny, tiny_one_step
 from tests.conftest import REPOSITORY
 from tests.training_fixtures import CONFIG
@@ -114,6 +115,32 @@ def test_a_wrong_value_is_told_in_our_words(change, message):
     with pytest.raises(UserError) as caught:
         read_settings(str(CONFIG), [f"--config.{change}"])
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("kind", [["--config.optimizer.kind=muon"], ["--config.optimizer.kind", "muon"]])
+def test_a_chosen_optimizer_has_its_own_fields(kind):
+    for settings in (
+        read_settings(str(CONFIG), [*kind, "--config.optimizer.momentum=0.9"]),
+        read_stages(f"{CONFIG}:all", ["--config.optimizer.momentum", "0.9", *kind])["2"],
+    ):
+        optimizer = TrainConfig.from_dict(settings).optimizer
+        assert isinstance(optimizer, MuonConfig)
+        assert optimizer.momentum == 0.9
+    assert read_settings(str(CONFIG), kind)["optimizer"]["momentum"] == MuonConfig().momentum
+    with pytest.raises(UserError, match=r"unknown field --config\.optimizer\.momentum"):
+        read_settings(str(CONFIG), ["--config.optimizer.momentum=0.9"])
+    with pytest.raises(UserError, match=r"config.optimizer.kind must be one of adamw, muon, .*, got 'sgd'"):
+        read_settings(str(CONFIG), ["--config.optimizer.kind=sgd"])
+    with pytest.raises(UserError, match=r"--config\.optimizer\.kind has no value"):
+        read_settings(str(CONFIG), ["--config.optimizer.kind"])
+
+
+def test_the_critic_may_have_another_optimizer_in_the_stage_that_has_it():
+    config = f"{CONFIG}".replace("tiny.py", "tiny_one_step.py")
+    critic = "--config.objective.critic_optimizer"
+    stages = read_stages(f"{config}:all", [f"{critic}.kind=muon", f"{critic}.momentum=0.9"])
+    assert stages["2"]["objective"]["critic_optimizer"]["momentum"] == 0.9
+    assert "momentum" not in stages["2"]["optimizer"]
 
 
 def test_an_option_that_does_not_exist_is_answered_with_those_that_do():

@@ -7,9 +7,12 @@ from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model, flatten_params
 from cod_jax.models.bottlenecks import CodebookTraining
 from cod_jax.parallel import MeshConfig, make_mesh, replicated
-from cod_jax.training.initial import Initial, load_initial, with_initial
+from cod_jax.training.config import TrainConfig
+from cod_jax.training.config_files import read_settings, read_stages
+from cod_jax.training.initial import Initial, check_start, load_initial, with_initial
 from cod_jax.training.state import TrainState
 from tests.model_fixtures import numpy_params, tiny_model_config
+from tests.training_fixtures import CONFIG
 
 FRESH = ("codec/decoder/output/1/*",)
 
@@ -69,6 +72,42 @@ def test_listed_layers_stay_fresh_in_a_later_stage(folder):
     assert all(name.startswith("model/codec/decoder/output/1/") for name in grown)
     assert initial.params.keys() | set(initial.grown) == flatten_params(shapes).keys()
     assert "grown (new layers): model/codec/decoder/output/1/" in initial.summary()
+
+
+def config_of(name: str, *changes: str) -> TrainConfig:
+    return TrainConfig.from_dict(read_settings(name, [f"--config.{change}" for change in changes]))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("configs/lite.py:2", (), "a model with init_fresh or init_weights=raw"),
+        *((f"configs/{recipe}.py:3", (), "stage 3 of a recipe") for recipe in ("lite", "pixel", "latent", "tiny")),
+        (CONFIG, ("objective.freeze=('codec/*',)",), r"objective.freeze \('codec/\*',\), since what is frozen"),
+        ("configs/compact.py:objective=texture", (), "objective.freeze"),
+        ("configs/one_step.py:1", (), "pre-trained model for objective.kind one_step"),
+        ("configs/findings.py:2", (), "pre-trained model for objective.kind one_step"),
+    ],
+)
+def test_a_run_that_goes_on_from_a_model_names_it(name, changes, message):
+    with pytest.raises(ValueError, match=f"^init_from must name .*{message}.*got nothing; give a model folder"):
+        check_start(config_of(str(name), *changes))
+    check_start(config_of(str(name), *changes, "init_from=model"))
+
+
+def test_a_run_may_start_from_scratch():
+    for name in (CONFIG, f"{CONFIG}:1", "configs/lite.py:1", "configs/compact.py", "configs/tiny_one_step.py:pretrain"):
+        check_start(config_of(str(name)))
+    check_start(config_of(f"{CONFIG}:3", "stage=1"))
+    check_start(config_of(f"{CONFIG}:2", "init_fresh=()", "init_weights=ema", "stage=1"))
+
+
+@pytest.mark.parametrize("recipe", ["lite", "pixel", "latent", "tiny", "one_step", "tiny_one_step", "findings"])
+def test_the_stages_of_a_recipe_draw_different_numbers(recipe):
+    for seed in ((), ("--config.seed=5",)):
+        stages = read_stages(f"configs/{recipe}.py:all", seed)
+        seeds = {TrainConfig.from_dict(settings).stage_seed for settings in stages.values()}
+        assert len(seeds) == len(stages)
 
 
 def test_many_names_are_summed_up_by_their_modules():

@@ -1,8 +1,10 @@
 """The start of a run: its locks, its log file, and what it keeps in memory."""
 
+import contextlib
 import fcntl
 import gc
 import logging
+import os
 import weakref
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from cod_jax.errors import UserError
+from cod_jax.parallel import last_words
 from cod_jax.training import start
 from cod_jax.training.start import _alone, _log_to, run_stages
 from tests.training_fixtures import small_settings
@@ -101,6 +104,30 @@ def test_other_processes_log_under_their_number_and_show_warnings_only(tmp_path,
         logging.getLogger("cod_jax").warning("odd")
     assert [line.split()[1] for line in (tmp_path / "train.3.log").read_text().splitlines()] == ["begun", "odd"]
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["odd"]
+
+
+def test_a_process_that_leaves_at_once_copies_its_log_to_the_address(tmp_path, monkeypatch):
+    copied = []
+
+    class Mirror(contextlib.nullcontext):
+        def __init__(self, folder, *_):
+            super().__init__(self)
+            self.copy = lambda: copied.append((folder / "train.log").read_text())
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    def hang(*_):
+        logging.getLogger("cod_jax").error("error: nothing has moved")
+        last_words.leave(1)
+
+    monkeypatch.setattr(start, "Mirror", Mirror)
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(start, "_run_unfinished", hang)
+    with pytest.raises(SystemExit):
+        run_stages({"": small_settings()}, tmp_path / "run", lambda *_: {}, address="gs://bucket/run")
+    (text,) = copied
+    assert text.endswith(" error: nothing has moved\n")
 
 
 def test_frozen_networks_are_read_by_each_stage_and_kept_by_none(tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from cod_jax.model_folder.bundle import save_bundle
 from cod_jax.models import build_model
 from cod_jax.training import teacher
+from cod_jax.training.objectives.distill import DistillConfig
+from cod_jax.training.objectives.objective import ObjectiveContext
 from cod_jax.training.teacher import load_teacher, load_teacher_config
 from tests.model_fixtures import numpy_params, tiny_model_config
 
@@ -32,8 +34,15 @@ def test_a_pre_trained_model_may_be_a_teacher(tmp_path):
 )
 def test_a_one_step_codec_is_no_teacher(tmp_path, facts):
     write_model(tmp_path / "model", facts)
-    with pytest.raises(ValueError, match=r"must be a diffusion model, got the one-step codec .*; give a pre-trained"):
+    with pytest.raises(ValueError, match=r"model must be a diffusion model, got a one-step codec, .*; give a pre-"):
         load_teacher_config(str(tmp_path / "model"))
+
+
+def test_the_included_model_is_a_teacher_without_guidance():
+    context = ObjectiveContext(tiny_model_config())
+    with pytest.raises(ValueError, match=r"expected guidance_scale 1 of objective.teacher compact, .*, got 3; set"):
+        DistillConfig(teacher="compact").build(context)
+    assert load_teacher_config("compact").denoiser.kind == "compact"
 
 
 def test_a_path_that_is_no_teacher_names_the_setting(tmp_path):
@@ -56,5 +65,5 @@ def test_a_run_of_a_one_step_codec_is_no_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "load_meta", lambda *_: meta)
     assert load_teacher_config(str(tmp_path)) == tiny_model_config()
     meta["config"]["objective"]["kind"] = "distill"
-    with pytest.raises(ValueError, match="got the one-step codec"):
+    with pytest.raises(ValueError, match="got a one-step codec"):
         load_teacher_config(str(tmp_path))

@@ -11,7 +11,7 @@ from cod_jax.parallel import MeshConfig, batch_sharding, make_mesh
 from cod_jax.training.config import TrainConfig
 from cod_jax.training.config_files import read_settings
 from cod_jax.training.plan import make_plan
-from cod_jax.training.validation import Validator, texture_per_image
+from cod_jax.training.validation import Validator, saving_if_it_fails, texture_per_image
 from tests.model_fixtures import gradient_image, numpy_params
 from tests.training_fixtures import CONFIG, SMALL
 
@@ -20,6 +20,28 @@ def test_texture_is_the_mean_difference_of_neighbours():
     stripes = np.zeros((1, 4, 6, 3), np.uint8)
     stripes[:, ::2] = 20
     np.testing.assert_allclose(texture_per_image(jnp.asarray(np.concatenate([stripes, 0 * stripes]))), [10, 0])
+
+
+@pytest.mark.parametrize(
+    ("error", "num_processes", "saves"),
+    [
+        (ZeroDivisionError("in a metric"), 1, True),
+        (ZeroDivisionError("in a metric"), 2, True),
+        (RuntimeError("Gloo AllReduce failed: Connection closed by peer"), 2, False),
+    ],
+)
+def test_a_validation_that_fails_saves_the_state_first_unless_a_process_is_lost(
+    monkeypatch, caplog, error: Exception, num_processes: int, saves: bool
+):
+    monkeypatch.setattr(jax, "process_count", lambda: num_processes)
+    saved = []
+    with pytest.raises(type(error), match=str(error)), saving_if_it_fails(saved.append):
+        raise error
+    assert saved == [None] * saves
+    assert (f"the validation failed ({error})" in caplog.text) == saves
+    with saving_if_it_fails(saved.append):
+        pass
+    assert len(saved) == saves
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +58,17 @@ def validated() -> tuple[dict[str, float], np.ndarray]:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     plan = make_plan(config, mesh)
     validator = Validator(
-        plan.objective,
+        plan,
         config.validation,
         gradient_image(32, 32)[None],
+        rules=config.sharding.rules,
         batch_size=1,
         key=jax.random.key(0),
-        mesh=mesh,
-        param_shardings=plan.shardings.ema,
-        frozen_shardings=plan.frozen_shardings,
         batch=batch_sharding(mesh, config.sharding.batch),
         metrics=named_metrics(["cod_jax.evaluation.metric_table:SquaredError"]),
     )
-    scalars, pictures = validator(numpy_params(plan.shapes.ema), {})
-    assert sorted(validator.names(plan.shapes.ema, plan.frozen_shapes)) == sorted(scalars)
+    scalars, pictures = validator(numpy_params(plan.shapes.params), {})
+    assert sorted(validator.names(plan.shapes.params, plan.frozen_shapes)) == sorted(scalars)
     return scalars, pictures["original_one_step_sampled"]
 
 

@@ -37,6 +37,12 @@ def test_a_hang_shows_the_stacks_and_ends_the_process(hang: str, line: str):
     assert time.monotonic() - begin < 30
 
 
+def test_nothing_is_watched_before_the_first_report():
+    program = PROGRAM.format(hang="print('done', flush=True)").replace("report(", "time.sleep(2); report(")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def test_what_moves_or_has_no_limit_goes_on():
     with watchdog(0.2) as report:
         for step in range(6):

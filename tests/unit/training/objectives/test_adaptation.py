@@ -1,8 +1,10 @@
 """Low-rank adaptations in every stage, and models of which a part stays."""
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +55,27 @@ def test_adaptations_train_in_the_place_of_the_layers_that_are_named(make):
     model = {"codec": {"decoder": {"layers": {1: {"q": {"kernel": kernel}}}}}}
     exported = objective.exported({"model": model, "lora": {name: {"a": a, "b": b}}})
     np.testing.assert_allclose(flatten_params(exported)[name], kernel + 2 * a @ b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [pretrain, distill])
+def test_what_starts_fresh_starts_from_different_keys(make, monkeypatch):
+    objective, keys = adapted(make), []
+
+    def init(key):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return {}
+
+    part = SimpleNamespace(init=init, init_heads=init)
+    if make is pretrain:
+        monkeypatch.setattr(objective, "heads", {"reconstruction": part, "feature_alignment": part})
+        monkeypatch.setattr(objective, "bottleneck", SimpleNamespace(heads={"rate": part}))
+    else:
+        monkeypatch.setattr(objective, "reconstruction", part)
+        monkeypatch.setattr(objective, "discriminator", SimpleNamespace(functional=part))
+    for name in ("functional", "adaptation"):
+        monkeypatch.setattr(objective, name, part)
+    objective.init_params(jax.random.key(0))
+    assert len(set(keys)) == len(keys) == (5 if make is pretrain else 4)
 
 
 def test_patterns_of_layers_that_name_nothing_are_all_told():

@@ -28,7 +28,7 @@ def test_frozen_parameters_do_not_train(make):
     ("patterns", "message"),
     [
         (("codek/*",), "objective.freeze: no parameter that trains is named 'codek/\\*'; expected a pattern such as"),
-        (("codec/*", "codec/encoder/*"), "no parameter that trains is named 'codec/encoder/\\*'"),
+        (("codec/*", "codec/decoder/*"), "no parameter that trains is named 'codec/decoder/\\*'"),
         (("*",), "objective.freeze names all parameters of the model; leave some to train"),
     ],
 )
@@ -36,3 +36,8 @@ def test_patterns_without_use_are_refused(patterns: tuple[str, ...], message: st
     names = ("model/codec/encoder/kernel", "model/denoiser/out/kernel", "heads/reconstruction/kernel")
     with pytest.raises(UserError, match=message):
         without_frozen(names, patterns)
+
+
+def test_patterns_may_name_the_same_parameters():
+    names = ("model/codec/encoder/kernel", "model/denoiser/out/kernel", "heads/reconstruction/kernel")
+    assert without_frozen(names, ("codec/*", "codec/encoder/*", "codec/*")) == names[1:]
