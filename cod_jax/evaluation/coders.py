@@ -19,6 +19,7 @@ from cod_jax.coding.describe import describe_file
 from cod_jax.errors import UserError
 from cod_jax.image_search import find_files
 from cod_jax.model_folder import included
+from cod_jax.model_folder.abilities import abilities
 from cod_jax.model_folder.decoding import checked_seed
 from cod_jax.model_folder.places import is_compiled
 
@@ -150,7 +151,7 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
         key = (decoding.num_steps, decoding.guidance_scale if decoding.num_steps > 1 else None)
         used.setdefault(key, settings)
     different = list(used.values())
-    kept = different if _can_guide(facts.get("training", {})) else _without_guidance(different)
+    kept = different if abilities(facts.get("training", {})).knows_null else _without_guidance(different)
     return {
         "about": {**facts, "fingerprint": codec.fingerprint, "card": _card(path)},
         "num_levels": codec.num_levels,
@@ -158,16 +159,6 @@ def describe(model: Model, decodings: Sequence[Mapping[str, Any]]) -> dict[str, 
         "can_guide": kept == different,
         "devices": [device.device_kind for device in jax.devices()],
     }
-
-
-def _can_guide(training: Mapping[str, Any]) -> bool:
-    """Return whether a model has learned pictures without a condition, as far as the facts of its training tell."""
-    config = training.get("config")
-    objective = config.get("objective") if isinstance(config, Mapping) else None
-    if not isinstance(objective, Mapping):
-        return True
-    from_scratch = objective.get("kind") == "one_step" and objective.get("lora_rank") == 0
-    return not from_scratch and objective.get("null_condition_probability") != 0
 
 
 def _without_guidance(decodings: list[dict[str, Any]]) -> list[dict[str, Any]]:

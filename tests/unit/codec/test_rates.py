@@ -61,7 +61,8 @@ def test_unusable_limits_are_refused(factorized_model: Codec, options: dict[str,
 def test_limits_are_numbers_of_any_type(factorized: Codec):
     picture = gradient_image(16, 16)
     best = factorized.compress(picture)
-    for limit in ({"max_bytes": np.int64(5000)}, {"bpp": np.float32(200)}, {"bpp": 1e308}):
+    limits: list[dict[str, Any]] = [{"max_bytes": np.int64(5000)}, {"bpp": np.float32(200)}, {"bpp": 1e308}]
+    for limit in limits:
         assert factorized.compress(picture, **limit) == best
     with pytest.raises(UserError, match="effort must be a whole number from 0 to 10000, got -5"):
         factorized.compress_at_levels(picture, effort=-5)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from cod_jax import images
 from cod_jax.evaluation import coders
-from cod_jax.evaluation.coders import NO_GUIDANCE, _can_guide, _without_guidance
+from cod_jax.evaluation.coders import NO_GUIDANCE, _without_guidance
 from cod_jax.evaluation.dial import MAX_SIDE, dial_rows, draw_dial, lines, sample_sheets
+from cod_jax.model_folder.abilities import abilities
 from tests.model_fixtures import gradient_image, tiny_sampling_codec
 
 WAYS = ((1, 3.0), (4, 3.0), (4, 1.0), (25, 3.0))
@@ -122,8 +123,8 @@ def test_sample_pictures_stand_side_by_side_as_they_are(tmp_path: Path):
     ],
 )
 def test_guidance_needs_a_model_that_saw_pictures_without_a_condition(objective: Any, can: bool):
-    assert _can_guide({"config": {"objective": objective}}) is can
-    assert _can_guide({})
+    assert abilities({"config": {"objective": objective}}).knows_null is can
+    assert abilities({}).knows_null
     assert "guidance 1" in NO_GUIDANCE
 
 
