@@ -55,8 +55,11 @@ def check_picture(engine: Engine, *, height: int, width: int, decoding: Decoding
 def largest_batch(engine: Engine, decoding: DecodingConfig | None, *, effort: int = 0) -> int:
     """Return how many pixels may be computed together: `BATCH_PIXELS`, or what there is memory for."""
     available = available_bytes()
+    if available is None:
+        return BATCH_PIXELS
     bytes_per_pixel = max(engine.bytes_per_pixel(decoding), REFINING_BYTES_PER_PIXEL if effort else 0.0)
-    return BATCH_PIXELS if available is None else min(BATCH_PIXELS, int(available / bytes_per_pixel))
+    # Powers of two, because each length of a batch is compiled, and memory that is free changes all the time.
+    return min(BATCH_PIXELS, 1 << max(0, int(available / bytes_per_pixel).bit_length() - 1))
 
 
 def check_refining(height: int, width: int) -> None:

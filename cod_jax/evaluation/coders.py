@@ -248,7 +248,9 @@ class Results(Coder):
         """
         place = Path(self.folder) / rate / stem
         found = [path for path in sorted(place.parent.glob(f"{_literal(place.name)}.*")) if path.is_file()]
-        found = [path for path in found if path.stem == place.name]  # photo.1.png is that of another picture
+        # photo.1.png is the result of another picture, and so is photo.1.bin beside it.
+        others = {path.stem for path in found if path.suffix.lower() in files.IMAGE_SUFFIXES} - {place.name}
+        found = [path for path in found if path.stem not in others]
         lossless = [path for path in found if path.suffix.lower() in LOSSLESS]
         others = [path for path in found if path not in lossless]
         if not lossless and len(others) == 1 and others[0].suffix.lower() in files.IMAGE_SUFFIXES:

@@ -222,7 +222,7 @@ def _do_all(
                 except BrokenProcessPool as error:
                     raise WorkError(
                         "a process ended before its work was done, perhaps for lack of memory; the same command "
-                        "goes on, without --force"
+                        "resumes, without --force"
                     ) from error
 
 

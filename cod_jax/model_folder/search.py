@@ -32,7 +32,7 @@ def model_folders() -> Iterator[Path]:
             yield root
         for description in (root / DESCRIPTION_FILE, *sorted(root.glob(f"*/{DESCRIPTION_FILE}"))):
             # Of a folder that may not be entered, Path.is_file raises an error.
-            if os.path.isfile(description) and not is_compiled(description.parent):
+            if os.path.isfile(description):
                 yield description.parent
     yield from included_models()
 

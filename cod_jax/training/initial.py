@@ -105,7 +105,7 @@ def check_start(config: TrainConfig) -> None:
         raise UserError(
             "init_from must name a model with init_fresh or init_weights=raw, as a second stage has them, got nothing; "
             "give a model folder or a run folder, or start from scratch with --config.init_fresh='()' "
-            "--config.init_weights=ema --config.stage=1"
+            f"--config.init_weights=ema{' --config.stage=1' if config.stage > 1 else ''}"
         )
     if config.stage > 1:
         raise UserError(

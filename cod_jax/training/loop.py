@@ -239,7 +239,8 @@ def train(
             measured: dict[str, float] | None = None
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
-                with saving_if_it_fails(save), naming_memory("validating"), clock.phase("validating"):
+                kept = None if is_last or jax.process_count() > 1 else save
+                with saving_if_it_fails(kept), naming_memory("validating"), clock.phase("validating"):
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
@@ -279,6 +280,7 @@ def is_finished(config: TrainConfig, workdir: Path) -> bool:
     step = latest_step(place)
     if step is None or step < config.total_steps:
         return False
+    config = as_begun(config, place)
     try:
         meta = load_meta(place, step)
         check_whole(place, step)

@@ -52,6 +52,6 @@ def check_same_state(config: TrainConfig, place: str, meta: Mapping[str, Any], s
     texts = [f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items() if name.startswith(("seed", *groups))]
     if texts:
         raise UserError(
-            f"{place} holds a checkpoint that does not fit the settings that changed ({', '.join(texts)}); use the old "
-            "ones or another --workdir"
+            f"{place} holds a checkpoint that does not fit one of the settings that changed ({', '.join(texts)}); use "
+            "the old ones or another --workdir"
         )

@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, UInt8
 
 from cod_jax import files
 from cod_jax.diffusion.samplers import sample
+from cod_jax.errors import UserError
 from cod_jax.images import signed_to_uint8, uint8_to_unit, unit_to_signed
 from cod_jax.losses.similarity import ms_ssim_per_image, psnr_per_image
 from cod_jax.models.condition_codec import NULL_CONDITION_VALUE
 from cod_jax.models.functional import Params
 from cod_jax.parallel import Rules, gathered, gathering_blocks, global_batch, num_batch_shards, replicated
-from cod_jax.parallel.processes import lost_contact
 from cod_jax.training.config import TrainConfig, ValidationConfig
 from cod_jax.training.keys import side_key
 from cod_jax.training.picture_metrics import PictureMetric, name_of
@@ -174,19 +174,23 @@ def build_validator(
 
 
 @contextlib.contextmanager
-def saving_if_it_fails(save: Callable[[None], object]) -> Iterator[None]:
-    """Save the state if a validation fails: without that, the next start would repeat its steps and fail again.
+def saving_if_it_fails(save: Callable[[None], bool] | None) -> Iterator[None]:
+    """Save the state if a validation fails: without that, the next start would repeat its steps.
 
     Args:
-        save: Function that saves the state; it gets None in the place of the numbers of a validation.
+        save: Function that saves the state and returns whether it did; it gets None in the place of the numbers of a
+            validation. None where nothing may be saved: after the last step, because the next start would take the run
+            for done, and in one of several processes, because the others may still validate.
     """
     try:
         yield
     except Exception as error:
-        if lost_contact(error) is None:  # otherwise nothing can be saved
-            # Now, because a process that fails alone waits for the others in vain.
-            _logger.error("the validation failed (%s); saving the state without it", files.reason(error))
-            save(None)
+        if save is not None:
+            try:
+                kept = "the steps before it are saved" if save(None) else "the steps before it may not be saved yet"
+            except UserError as failure:
+                kept = f"saving the steps before it failed too ({failure})"
+            _logger.error("the validation failed (%s); %s", files.reason(error), kept)
         raise
 
 

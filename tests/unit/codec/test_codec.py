@@ -94,7 +94,7 @@ def test_pictures_are_not_computed_together_beyond_the_memory(codec: Codec, monk
     encode = codec.engine.encode
     monkeypatch.setattr(codec.engine, "encode", lambda batch, *more: batches.append(len(batch)) or encode(batch, *more))
     each = 32 * 48 * codec.engine.bytes_per_pixel(None)
-    monkeypatch.setattr("cod_jax.codec.memory.available_bytes", lambda: int(2.5 * each))
+    monkeypatch.setattr("cod_jax.codec.memory.available_bytes", lambda: int(4.5 * each))
     codec.compress([gradient_image(32, 48)] * 4)
     assert batches == [2, 2]
 

@@ -36,9 +36,6 @@ def test_models_are_listed_with_fingerprint_rate_and_place(cod: Cod, tmp_path: P
 def test_compiled_folders_are_listed_where_they_are_named_themselves(cod: Cod, tmp_path: Path, monkeypatch):
     bundle = dataclasses.replace(tiny_bundle(), prior=fitted(16))
     write_compiled(tmp_path / "many" / "compiled", bundle, platforms=["cpu"], dtype="float32")
-    # Even with a description of a model beside it, it would be loaded as a compiled one.
-    save_tiny_model(tmp_path / "model")
-    (tmp_path / "model" / "model.json").rename(tmp_path / "many" / "compiled" / "model.json")
     monkeypatch.setenv("COD_JAX_MODELS", "many")
     assert cod("models").out == "no models found; name their folders in COD_JAX_MODELS\n"
     assert find_model(bundle.symbol_coder().fingerprint[:8], "static") is None
@@ -46,6 +43,10 @@ def test_compiled_folders_are_listed_where_they_are_named_themselves(cod: Cod, t
     fingerprint = bundle.symbol_coder().fingerprint
     assert cod("models").out == f"{fingerprint[:16]}  0.01562 bits per pixel  many/compiled (compiled)\n"
     assert find_model(fingerprint[:8], "static") == Path("many/compiled")
+    # With a description of a model beside it, it is that model, which nobody has to trust.
+    save_tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "model.json").rename(tmp_path / "many" / "compiled" / "model.json")
+    assert cod("models").out.endswith("  many/compiled (lacks weights.safetensors)\n")
 
 
 def test_a_folder_without_weights_is_marked(cod: Cod, tmp_path: Path, monkeypatch):

@@ -125,6 +125,10 @@ def test_a_run_whose_validation_fails_keeps_its_steps(tmp_path):
     environment = {**one_device(), "PYTHONPATH": str(tmp_path)}
     done = run_trainer(small_arguments(tmp_path / "run", photographs, **changes), env=environment)
     assert done.returncode == 1
-    assert "the validation failed (this metric fails); saving the state without it" in done.stdout
+    assert "the validation failed (this metric fails); the steps before it are saved" in done.stdout
     assert "ZeroDivisionError: this metric fails" in done.stderr
+    assert steps_of(tmp_path / "run") == [2]
+    # Not the last ones, because a run of all steps counts as done.
+    done = run_trainer(small_arguments(tmp_path / "run", photographs, **changes), env=environment)
+    assert done.returncode == 1
     assert steps_of(tmp_path / "run") == [2]
