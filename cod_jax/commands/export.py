@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
         args.output,
         config,
         unflatten_params(flat_params, build_model(config).shapes),
-        # What the validation measured is no fact about other weights.
+        # Validation measures the moving average, so its numbers do not describe the raw weights.
         training={name: value for name, value in training.items() if is_average or name not in VALIDATED},
         autoencoder=_load_autoencoder(settings, args.frozen_weights) if config.has_learned_autoencoder else {},
         decoding=decoding,

@@ -1,6 +1,5 @@
 """A full disk, in one line that says where."""
 
-import errno
 import os
 import shutil
 import tempfile
@@ -9,9 +8,6 @@ from pathlib import Path
 
 from cod_jax import files
 from cod_jax.errors import UserError, WorkError, reason_of
-
-# The disk, the user's share of it, and the longest file.
-_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def full_disk(error: Exception, folders: Iterable[str]) -> WorkError | None:
@@ -24,9 +20,9 @@ def full_disk(error: Exception, folders: Iterable[str]) -> WorkError | None:
     if isinstance(error, UserError):  # says itself where
         return None
     if isinstance(error, OSError):
-        is_full, text, file = error.errno in _CODES, files.reason(error), error.filename
+        is_full, text, file = error.errno in files.FULL_DISK, files.reason(error), error.filename
     else:
-        is_full, text, file = any(os.strerror(code) in str(error) for code in _CODES), reason_of(error), None
+        is_full, text, file = any(os.strerror(code) in str(error) for code in files.FULL_DISK), reason_of(error), None
     if not is_full:
         return None
     places = [_existing(Path(os.fsdecode(place))) for place in ([file] if file else [*folders, tempfile.gettempdir()])]

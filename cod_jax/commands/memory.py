@@ -41,7 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.4,
         metavar="X",
-        help="share of the peak of products, above 0 and at most 1; default: 0.4",
+        help="share of the peak FLOP/s that matrix products reach, above 0 and at most 1; default: 0.4",
     )
 
 

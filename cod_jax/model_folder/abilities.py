@@ -1,4 +1,4 @@
-"""What a model has learned, by the facts of its training: whether it can be a teacher, and be guided."""
+"""Whether a model can be a teacher, and be guided, as its training tells."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ _ONE_STEP_CLASS = "OneStepCoD"
 
 
 class Abilities(NamedTuple):
-    """What a model has learned, as far as the facts of its training tell; one without facts may have learned all.
+    """What a model can do. A model that says nothing about its training is taken to be able to do everything.
 
     Attributes:
-        samples: To predict pictures from any amount of noise, as a sampler and a teacher must.
-        knows_null: To do so for pictures without a condition, from which guidance leads away.
+        samples: Predicts pictures from any amount of noise, as a sampler and a teacher must.
+        knows_null: Does so without a condition too, which classifier-free guidance needs.
     """
 
     samples: bool
@@ -23,7 +23,7 @@ class Abilities(NamedTuple):
 
 
 def abilities(training: Mapping[str, Any]) -> Abilities:
-    """Return what a model has learned.
+    """Return what a model can do.
 
     Args:
         training: Facts of its training. They are not part of the model's fingerprint, so they may be anything. Those of

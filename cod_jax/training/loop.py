@@ -239,8 +239,8 @@ def train(
             measured: dict[str, float] | None = None
             # A run that is told to stop skips the validation, unless this was its last step.
             if validate.enabled and (is_last or (not stopping and done % config.validation.every_steps == 0)):
-                kept = None if is_last or jax.process_count() > 1 else save
-                with saving_if_it_fails(kept), naming_memory("validating"), clock.phase("validating"):
+                save_first = None if is_last or jax.process_count() > 1 else save
+                with saving_if_it_fails(save_first), naming_memory("validating"), clock.phase("validating"):
                     scalars, pictures = validate({**state.params, **state.ema}, frozen_params)
                     report.validation(done, scalars, pictures)
                     append_result(workdir, done, scalars)
