@@ -1,5 +1,6 @@
 """Linear and convolution layers with float32 parameters, named axes and a chosen compute dtype."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Literal
@@ -15,6 +16,10 @@ xavier_uniform = nnx.initializers.xavier_uniform()
 # Uniform in +-1/sqrt(fan_in), the default of the framework of the published CoD; its biases start the same way.
 fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nnx.initializers.zeros_init()
+# Values around a picture: zeros, or those at its border.
+Padding = Literal["zero", "edge"]
+# More would make programs longer and save little.
+MAX_ROW_GROUPS = 8
 
 
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
@@ -157,7 +162,7 @@ class DepthwiseConv(nnx.Module):
         self,
         features: int,
         *,
-        padding: Literal["zero", "edge"] = "zero",
+        padding: Padding = "zero",
         dtype: str,
         kernel_init: Initializer = xavier_uniform,
         rngs: nnx.Rngs,
@@ -169,21 +174,30 @@ class DepthwiseConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Convolve [B, H, W, features]."""
-        mode = {"zero": "constant", "edge": "edge"}[self.padding]
-        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
-        bias = self.bias[...].astype(self.dtype)
-        return _depthwise(padded, self.kernel[...].astype(self.dtype), bias)
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        return _depthwise(x.astype(self.dtype), kernel, bias, self.padding)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _depthwise(
-    padded: Float[Array, "B H2 W2 C"], kernel: Float[Array, "3 3 C"], bias: Float[Array, " C"]
+    x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C"], bias: Float[Array, " C"], padding: Padding
 ) -> Float[Array, "B H W C"]:
-    """Correlate each channel with its kernel, without padding, and add the bias.
+    """Correlate each channel with its kernel and add the bias.
 
     The gradients have a rule of their own. The one that XLA derives from the shifts pads and adds nine arrays, which
     takes several times as long on a CPU.
     """
+    return _correlated(_padded(x, padding), kernel, bias)
+
+
+def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+    mode = {"zero": "constant", "edge": "edge"}[padding]
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+
+
+def _correlated(
+    padded: Float[Array, "B H2 W2 C"], kernel: Float[Array, "3 3 C"], bias: Float[Array, " C"]
+) -> Float[Array, "B H W C"]:
     y = bias[None, None, None]
     for row, column, shifted in _shifts(padded):
         y = y + shifted * kernel[row, column][None, None, None]
@@ -198,22 +212,56 @@ def _shifts(padded: jax.Array) -> Iterator[tuple[int, int, jax.Array]]:
 
 
 def _depthwise_forward(
-    padded: jax.Array, kernel: jax.Array, bias: jax.Array
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(padded, kernel, bias), (padded, kernel)
+    padded = _padded(x, padding)
+    return _correlated(padded, kernel, bias), (padded, kernel)
 
 
 def _depthwise_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    padding: Padding, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     padded, kernel = saved
-    around = jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    of_input = _depthwise(around, kernel[::-1, ::-1], jnp.zeros_like(kernel[0, 0]))
+    # What is beyond the input's border matters only where it repeats the border.
+    width = 1 if padding == "zero" else 2
+    around = jnp.pad(gradient, ((0, 0), (width, width), (width, width), (0, 0)))
+    of_input = _correlated(around, kernel[::-1, ::-1], jnp.zeros_like(kernel[0, 0]))
+    if padding == "edge":
+        of_input = _onto_border(_onto_border(of_input, axis=1), axis=2)
     # Sums over all positions are float32, as those of other layers.
     gradient32 = gradient.astype(jnp.float32)
-    sums = [jnp.sum(shifted * gradient32, axis=(0, 1, 2)) for _, _, shifted in _shifts(padded)]
-    of_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    of_kernel = _sums_of_products(padded, gradient32).astype(kernel.dtype)
     return of_input, of_kernel, jnp.sum(gradient32, axis=(0, 1, 2)).astype(kernel.dtype)
+
+
+def _onto_border(x: jax.Array, axis: int) -> jax.Array:
+    """Add the first and the last element along an axis to those beside them."""
+    last = x.shape[axis] - 1
+
+    def part(start: int, stop: int) -> jax.Array:
+        return jax.lax.slice_in_dim(x, start, stop, axis=axis)
+
+    if last == 2:
+        return part(0, 1) + part(1, 2) + part(2, 3)
+    first_two, last_two = part(0, 1) + part(1, 2), part(last - 1, last) + part(last, last + 1)
+    return jnp.concatenate([first_two, part(2, last - 1), last_two], axis)
+
+
+def _sums_of_products(padded: Float[Array, "B H2 W2 C"], gradient: Float[Array, "B H W C"]) -> Float[Array, "3 3 C"]:
+    """Return the sums over all positions of the nine shifted inputs times the gradient.
+
+    Groups of rows are added while they are multiplied. That leaves little for the sum over all positions, which is slow
+    on a CPU: together they take a third to a fifth of the time of nine such sums.
+    """
+    height = gradient.shape[1]
+    num_groups = max(number for number in range(1, MAX_ROW_GROUPS + 1) if height % number == 0)
+    rows = height // num_groups
+    starts = range(0, height, rows)
+    sums = [
+        sum(shifted[:, start : start + rows] * gradient[:, start : start + rows] for start in starts)
+        for _, _, shifted in _shifts(padded)
+    ]
+    return jnp.sum(jnp.stack(sums), axis=(1, 2, 3)).reshape(3, 3, -1)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)

@@ -1,5 +1,3 @@
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +5,7 @@ import pytest
 from flax import nnx
 
 from cod_jax.nn.embeddings import patchify, unpatchify
-from cod_jax.nn.layers import DepthwiseConv
+from cod_jax.nn.layers import DepthwiseConv, Padding
 from cod_jax.nn.stack import Stack
 
 
@@ -37,15 +35,16 @@ def test_depthwise_conv_repeats_the_border_where_it_is_told_to():
 
 
 @pytest.mark.parametrize("padding", ["zero", "edge"])
-def test_the_gradients_of_depthwise_conv_are_those_of_its_formula(padding: Literal["zero", "edge"]):
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3), (2, 6), (5, 1), (6, 2), (11, 3), (16, 4)])
+def test_the_gradients_of_depthwise_conv_are_those_of_its_formula(padding: Padding, height: int, width: int):
     layer = DepthwiseConv(4, padding=padding, dtype="float32", rngs=nnx.Rngs(0))
     graph, params = nnx.split(layer)
-    x, weights = jax.random.normal(jax.random.key(1), (2, 2, 5, 6, 4))
+    x, weights = jax.random.normal(jax.random.key(1), (2, 2, height, width, 4))
 
     def formula(params, x):
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge" if padding == "edge" else "constant")
         parts = [
-            padded[:, i : i + 5, j : j + 6] * params["kernel"][...][i, j][None, None, None]
+            padded[:, i : i + height, j : j + width] * params["kernel"][...][i, j][None, None, None]
             for i in range(3)
             for j in range(3)
         ]
