@@ -19,7 +19,8 @@ from cod_jax.training.state import Optimizers, TrainState, chosen, init_state, r
 from cod_jax.training.step import Batch, Metrics, make_update
 
 # XLA uses vectors of 256 bits unless it is told to use all that a processor has.
-_WIDTH, _BITS = "xla_cpu_prefer_vector_width", 512
+_VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
+_CPU_OPTIONS: dict[str, Any] = {_VECTOR_WIDTH: 512}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +131,9 @@ def compile_step(
     )
     with gathering_blocks(config.sharding.rules, batch.mesh):
         lowered = jitted.lower(plan.shapes, plan.frozen_shapes, {"image": plan.batch_shape})
-    # A choice of the user's in XLA_FLAGS stays.
-    if {device.platform for device in batch.device_set} == {"cpu"} and _WIDTH not in os.environ.get("XLA_FLAGS", ""):
-        return lowered.compile(compiler_options={_WIDTH: _BITS})
-    return lowered.compile()
+    on_cpu = all(device.platform == "cpu" for device in batch.device_set)
+    is_chosen = _VECTOR_WIDTH in os.environ.get("XLA_FLAGS", "")
+    return lowered.compile(compiler_options=_CPU_OPTIONS if on_cpu and not is_chosen else None)
 
 
 def step_flops(plan: Plan, config: TrainConfig) -> list[int]:

@@ -158,7 +158,7 @@ def rates_after_training(rate_weights: tuple[float, ...]) -> list[tuple[float, f
     return measured
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_rate_of_photographs_falls_as_lambda_grows():
     (low, low_error), (high, high_error) = (rates_after_training((weight,)).pop() for weight in (10.0, 0.1))
     assert low < 0.2 * high
