@@ -11,7 +11,7 @@ _ONE_STEP_CLASS = "OneStepCoD"
 
 
 class Abilities(NamedTuple):
-    """What a model can do. A model that says nothing about its training is taken to be able to do everything.
+    """What a model can do: everything, if nothing is known about its training.
 
     Attributes:
         samples: Predicts pictures from any amount of noise, as a sampler and a teacher must.
