@@ -1,10 +1,12 @@
 """Optimizer steps of a training config, on one device."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from cod_jax import huge_pages
 from cod_jax.benchmarks import ceilings, timing
 from cod_jax.benchmarks.process import in_own_process
 from cod_jax.errors import WorkError
@@ -37,6 +39,7 @@ def report_on_training(
         "batch_size": batch_size,
         "repeats": repeats,
     }
+    os.environ.update(huge_pages.environment())  # as `cod train` starts
     # Each kind in a process of its own, because a peak of memory is that of a process.
     first = in_own_process(measure_training, {**job, "update": 0})
     others = [in_own_process(measure_training, {**job, "update": number}) for number in range(1, first["num_updates"])]

@@ -13,6 +13,7 @@ from cod_jax import __version__, files, storage
 from cod_jax.commands import frame
 from cod_jax.commands.frame import Command, Parser
 from cod_jax.errors import UserError
+from cod_jax.huge_pages import restart_with_huge_pages
 from cod_jax.model_folder.included import model_path
 
 # In the order of the help.
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None) -> in
             return checked(frame.NOTHING_TRIED)
         except SystemExit as stop:  # after --help or --version
             return checked(int(stop.code or 0))
+        if argv is None and args.command.device == "whole":
+            restart_with_huge_pages()
         return checked(frame.run(args.command, args, fetch=_fetch))
 
 

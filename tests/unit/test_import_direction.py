@@ -41,7 +41,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             "storage",
         }
     ),
-    frozenset({"cores", "errors"}),
+    frozenset({"cores", "errors", "huge_pages"}),
 )
 # Modules that are run as `python -m cod_jax.NAME`.
 MODULE_FORMS = frozenset(
