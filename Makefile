@@ -13,7 +13,7 @@ EXTRAS := demo,docs,lint,test
 
 # Compiling is most of the time of a short run, so compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
-# Large pages for large arrays: on Linux a training step then spends a third less time, most of it in the kernel.
+# Huge pages, which cod train asks for itself, for the tests and the demo too.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help

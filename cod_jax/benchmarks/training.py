@@ -1,7 +1,6 @@
 """Optimizer steps of a training config, on one device."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -39,10 +38,13 @@ def report_on_training(
         "batch_size": batch_size,
         "repeats": repeats,
     }
-    os.environ.update(huge_pages.environment())  # as `cod train` starts
     # Each kind in a process of its own, because a peak of memory is that of a process.
-    first = in_own_process(measure_training, {**job, "update": 0})
-    others = [in_own_process(measure_training, {**job, "update": number}) for number in range(1, first["num_updates"])]
+    environment = huge_pages.environment()  # as `cod train` starts
+    first = in_own_process(measure_training, {**job, "update": 0}, environment)
+    others = [
+        in_own_process(measure_training, {**job, "update": number}, environment)
+        for number in range(1, first["num_updates"])
+    ]
     return {
         "system": first["system"],
         "model": first["model"],

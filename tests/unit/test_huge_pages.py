@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from cod_jax import huge_pages
-from cod_jax.commands.main import main
+from cod_jax.benchmarks.process import in_own_process
 
 MAY_ASK = "always [madvise] never\n"
 
@@ -18,6 +19,7 @@ def offer(tmp_path, monkeypatch):
         (tmp_path / "enabled").write_text(text)
 
     monkeypatch.setattr(huge_pages, "_HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setattr(os, "confstr", lambda _: "glibc 2.36")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     return write
 
@@ -39,45 +41,97 @@ def test_what_the_user_has_set_stays(offer, monkeypatch):
     assert huge_pages.environment() == {}
 
 
-def test_a_process_starts_again_once_with_its_arguments_and_its_number(tmp_path):
+def test_an_old_glibc_cannot_ask(offer, monkeypatch):
+    offer(MAY_ASK)
+    monkeypatch.setattr(os, "confstr", lambda _: "glibc 2.34")
+    assert huge_pages.environment() == {}
+    monkeypatch.setattr(os, "confstr", lambda _: None)
+    assert huge_pages.environment() == {}
+
+
+# A file of this name is imported by Python when it starts.
+STARTS = """
+import os, pathlib, sys
+from cod_jax import huge_pages
+huge_pages._HUGE_PAGES = pathlib.Path(__file__).with_name("enabled")
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), flush=True)
+if "forget" in sys.orig_argv:
+    os.environ.pop("GLIBC_TUNABLES", None)
+"""
+
+
+@pytest.fixture
+def starts(tmp_path):
+    """Run Python with words, and return its exit status and the lines that each start printed."""
     (tmp_path / "enabled").write_text(MAY_ASK)
-    script = (
-        "import os, pathlib, sys; from cod_jax import huge_pages; "
-        f"huge_pages._HUGE_PAGES = pathlib.Path({str(tmp_path / 'enabled')!r}); "
-        "print(os.getpid(), os.environ.get('GLIBC_TUNABLES'), *sys.argv[1:], flush=True); "
-        "huge_pages.restart_with_huge_pages(); print('end')"
-    )
-    without = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    command = [sys.executable, "-c", script, "a b", "--c"]
-    done = subprocess.run(command, env=without, capture_output=True, text=True, check=True)
-    first, second, end = done.stdout.splitlines()
-    number = first.split()[0]
-    assert (first, second) == (f"{number} None a b --c", f"{number} glibc.malloc.hugetlb=1 a b --c")
-    assert end == "end"
+    (tmp_path / "sitecustomize.py").write_text(STARTS)
+    (tmp_path / "cod").write_text("import sys; from cod_jax.commands.main import main; sys.exit(main())")
+    variables = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+
+    def run(*words: str, given: str = "") -> tuple[int, list[str]]:
+        command = [sys.executable, *words]
+        done = subprocess.run(
+            command, check=False, env=variables, cwd=tmp_path, input=given, capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    return run
+
+
+TRAIN = ("--config", "none.py", "--workdir", "run")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "restarts"),
+    "words",
     [
-        (["train", "--config", "configs/tiny.py", "--workdir", "run"], True),
-        (["train", "--nonsense"], False),
-        (["info", "none.cod"], False),
+        ("cod", "train", *TRAIN),
+        ("-u", "-m", "cod_jax", "train", *TRAIN),
+        ("-m", "cod_jax.train", *TRAIN),
     ],
 )
-def test_trainings_start_again(offer, monkeypatch, tmp_path, arguments: list[str], restarts: bool):
-    offer(MAY_ASK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cod", *arguments])
-    monkeypatch.setattr(sys, "orig_argv", ["python", "/bin/cod", *arguments])
-    calls = []
-    monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
-    main()
-    expected = [sys.executable, "/bin/cod", *arguments]
-    assert [call[1] for call in calls] == ([expected] if restarts else [])
+def test_a_training_starts_again_once_under_its_process_id(starts, words: tuple[str, ...]):
+    status, (first, second) = starts(*words)
+    number = first.split()[0]
+    assert (status, first, second) == (2, f"{number} None", f"{number} glibc.malloc.hugetlb=1")
 
 
-def test_commands_called_by_a_program_do_not_start_it_again(offer, monkeypatch, tmp_path):
+def test_a_setting_that_is_lost_does_not_start_it_for_ever(starts):
+    status, lines = starts("-m", "cod_jax.train", *TRAIN, "--config.seed", "forget")
+    assert (status, len(lines)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("-", "train", *TRAIN), "import sys; from cod_jax.commands.main import main; sys.exit(main())"),
+        (("-c", "import sys; from cod_jax.commands.main import main; sys.exit(main())", "train", *TRAIN), ""),
+        (("-m", "cod_jax", "info", "none.cod"), ""),
+        (("-m", "cod_jax.train", "--nonsense"), ""),
+    ],
+)
+def test_nothing_else_starts_again(starts, words: tuple[str, ...], given: str):
+    status, lines = starts(*words, given=given)
+    assert (status, len(lines)) == (2, 1)
+
+
+def test_a_start_that_fails_is_none(offer, monkeypatch, tmp_path):
     offer(MAY_ASK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("it was started again"))
-    assert main(["train", "--config", "none.py", "--workdir", "run"]) == 2
+
+    def fail(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "execve", fail)
+    monkeypatch.setattr(sys, "argv", ["cod_jax/train.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "cod_jax.train"])
+    huge_pages.restart_with_huge_pages()
+
+
+def test_a_measuring_process_gets_variables_that_this_one_does_not_keep(monkeypatch):
+    monkeypatch.delenv("COD_JAX_TEST", raising=False)
+    assert in_own_process(_variable, {"name": "COD_JAX_TEST"}, {"COD_JAX_TEST": "1"}) == {"value": "1"}
+    assert "COD_JAX_TEST" not in os.environ
+
+
+def _variable(job: dict[str, Any]) -> dict[str, Any]:
+    return {"value": os.environ.get(job["name"])}

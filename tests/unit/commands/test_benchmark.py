@@ -230,14 +230,16 @@ def test_training_of_student_and_critic(tmp_path, capsys):
 def test_every_kind_of_step_has_a_process_of_its_own(monkeypatch, tmp_path):
     jobs = []
 
-    def answer(measure, job):
-        jobs.append((measure, job["update"]))
+    def answer(measure, job, environment):
+        jobs.append((measure, job["update"], environment))
         result = {**TRAINING_RESULT, "update": ("student", "critic")[job["update"]]}
         return {"system": SYSTEM, "model": TRAINED_MODEL, "num_updates": 2, "result": result}
 
     monkeypatch.setattr("cod_jax.benchmarks.training.in_own_process", answer)
+    pages = {"GLIBC_TUNABLES": "of huge pages"}
+    monkeypatch.setattr("cod_jax.huge_pages.environment", lambda: pages)
     assert main(["benchmark", "train", "--output", str(tmp_path / "a.json")]) == 0
-    assert jobs == [(measure_training, 0), (measure_training, 1)]
+    assert jobs == [(measure_training, 0, pages), (measure_training, 1, pages)]
     report = json.loads((tmp_path / "a.json").read_text())
     check_report(report, "train")
     assert [result["update"] for result in report["results"]] == ["student", "critic"]
@@ -255,7 +257,7 @@ def test_frozen_networks_are_not_zero():
 def test_the_table_of_training(monkeypatch, capsys):
     result = {**TRAINING_RESULT, "update": "student"}
     measured = {"system": SYSTEM, "model": TRAINED_MODEL, "num_updates": 1, "result": result}
-    monkeypatch.setattr("cod_jax.benchmarks.training.in_own_process", lambda measure, job: measured)
+    monkeypatch.setattr("cod_jax.benchmarks.training.in_own_process", lambda *_: measured)
     assert main(["benchmark", "train"]) == 0
     table = capsys.readouterr().out
     for part in ("1.5M parameters", "step of student", "commitment, flow", "16.00", "500.0 ms (400.0 to 600.0)"):
