@@ -36,17 +36,17 @@ def environment() -> dict[str, str]:
 def restart_with_huge_pages() -> None:
     """Start this process again, once, with the variables that it lacks; it keeps its process id.
 
-    Only the command itself is started again, not a program or an interpreter that calls it, and nothing under a
-    debugger. Without a new start training is slower, and the same.
+    Only the command itself is started again, not a program, a debugger or a notebook that calls it. Without a new start
+    training computes the same, and takes longer.
     """
     arguments = sys.argv[1:]
     program = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
     is_command = sys.orig_argv[1:] == [*program, *arguments] and _is_command(program)
     variables = environment()
-    if not variables or _MARK in os.environ or not is_command or sys.gettrace() is not None:
+    if not variables or _MARK in os.environ or not is_command:
         return
     try:
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables, _MARK: "1"})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **variables, _MARK: "1"})
     except OSError:
         return
 

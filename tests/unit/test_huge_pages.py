@@ -54,6 +54,7 @@ STARTS = """
 import os, pathlib, sys
 from cod_jax import huge_pages
 huge_pages._HUGE_PAGES = pathlib.Path(__file__).with_name("enabled")
+huge_pages._glibc_version = lambda: (2, 36)
 print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), flush=True)
 if "forget" in sys.orig_argv:
     os.environ.pop("GLIBC_TUNABLES", None)
@@ -115,16 +116,25 @@ def test_nothing_else_starts_again(starts, words: tuple[str, ...], given: str):
     assert (status, len(lines)) == (2, 1)
 
 
+def test_a_debugger_does_not_start_again(starts):
+    _, lines = starts("-m", "pdb", "-c", "continue", "-m", "cod_jax.train", *TRAIN, given="quit\n")
+    assert [line.split()[1] for line in lines if line[:1].isdigit()] == ["None"]
+
+
 def test_a_start_that_fails_is_none(offer, monkeypatch, tmp_path):
     offer(MAY_ASK)
 
-    def fail(*_: object) -> None:
+    tried = []
+
+    def fail(*call: object) -> None:
+        tried.append(call)
         raise PermissionError
 
     monkeypatch.setattr(os, "execve", fail)
     monkeypatch.setattr(sys, "argv", ["cod_jax/train.py"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "cod_jax.train"])
     huge_pages.restart_with_huge_pages()
+    assert [call[:2] for call in tried] == [(sys.executable, [sys.executable, "-m", "cod_jax.train"])]
 
 
 def test_a_measuring_process_gets_variables_that_this_one_does_not_keep(monkeypatch):
